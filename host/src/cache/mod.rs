@@ -1,0 +1,125 @@
+//! The cache contract, in the language of caches. Backends live beside this file; WebAssembly, TOML and the command
+//! line live elsewhere.
+//!
+//! From the outside in: a [`ScopedCache`] is what one plugin may see of a cache: it validates keys, puts them into the
+//! plugin's namespace and enforces its grant. A [`Cache`] is one configured cache: it applies durations, limits and
+//! the choice for outages, and lets one caller compute a missing value while others wait. A [`CacheBackend`] stores bytes.
+
+mod flight;
+pub mod glob;
+pub mod key;
+mod named;
+pub mod ram;
+mod scoped;
+pub mod valkey;
+
+use std::fmt;
+use std::time::Duration as StdDuration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use flight::{Owner, Vacancy};
+pub use key::{Key, Namespace, Selection};
+pub use named::{Cache, Entry, OnOutage, Policy};
+pub use scoped::{Access, ScopedCache};
+
+/// Where values are kept.
+///
+/// All backends answer alike; the contract suite holds them to it. Keys are validated and namespaced before they come
+/// here, values are within the cache's limit, and durations are above zero and at most [`Duration::LONGEST`].
+///
+/// An expired value is never returned. `None` as a duration means no expiry. Every method ends within the backend's
+/// deadline, except [`clear_matching`](CacheBackend::clear_matching), each step of which does.
+#[async_trait]
+pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
+    /// The key's value, or `None` on a miss.
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError>;
+
+    /// The values of many keys, in their order.
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError>;
+
+    /// Stores a value.
+    async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError>;
+
+    /// Stores many values; of a key that stands twice the last one stays.
+    async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError>;
+
+    /// Stores a value where the key has none, atomically, and says whether it did. This is how a vacancy is filled.
+    async fn set_if_absent(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<bool, CacheError>;
+
+    /// Removes one key and says whether it held a value.
+    async fn clear(&self, key: &Key) -> Result<bool, CacheError>;
+
+    /// Removes the selected keys and says how many held a value. On an error some may be gone already.
+    async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError>;
+
+    /// Reaches what stands behind the cache and says what it is.
+    async fn check(&self) -> Result<Health, CacheError>;
+}
+
+/// What a [`check`](CacheBackend::check) found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What answers: `RAM`, `Valkey` or `Redis`.
+    pub kind: &'static str,
+    /// Its version; empty for RAM.
+    pub version: String,
+    /// How long one exchange with it took; none for RAM.
+    pub round_trip: Option<StdDuration>,
+}
+
+/// How long a value may be served, as the plugin asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duration {
+    /// The cache's `default_expire`.
+    Default,
+    /// So many milliseconds; zero is refused.
+    Milliseconds(u64),
+    /// Until cleared or evicted, or the cache's `max_expire` where it has one.
+    Unlimited,
+}
+
+impl Duration {
+    /// The longest finite duration, 100 years. A duration is an upper bound, so a longer one is shortened to it, which keeps every
+    /// sum with a clock within its range, here and on the server.
+    pub const LONGEST: StdDuration = StdDuration::from_secs(100 * 365 * 24 * 60 * 60);
+}
+
+/// Why a cache could not answer. A miss is not an error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CacheError {
+    /// An argument breaks a rule: which one, and the rule. The plugin's author mends it.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The value is over the cache's `max_value_bytes`. The plugin stores less, or the operator raises the limit.
+    #[error("value of {len} bytes is over the limit: {max}")]
+    ValueTooLarge {
+        /// The value's length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The grant is read-only. The operator decides.
+    #[error("access denied: the grant is read-only")]
+    ReadOnly,
+    /// No answer in time; a write may or may not have happened. The plugin may try again or go on without.
+    #[error("no answer within {0:?}")]
+    Timeout(StdDuration),
+    /// The server can not be reached, or is in no state to serve. The operator finds out why.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The key holds something that is not a string, put there by another program. The operator removes it.
+    #[error("the key holds a value of another type")]
+    WrongType,
+    /// The server refused the command. The operator reads the server's own words here.
+    #[error("the server refused: {0}")]
+    Refused(String),
+}
+
+impl CacheError {
+    /// Whether the cache is out of reach, rather than the call at fault.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::Unavailable(_))
+    }
+}

@@ -1,0 +1,154 @@
+//! What one plugin may see of a cache: the one place where its keys are checked, namespaced and its grant enforced.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cache::{Cache, CacheError, Duration, Entry, Key, Namespace, Owner, Selection, Vacancy};
+
+/// What a plugin may do with the caches it was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Everything.
+    #[default]
+    ReadWrite,
+    /// `get` and `get-many`.
+    ReadOnly,
+}
+
+/// A cache within one grant.
+#[derive(Debug, Clone)]
+pub struct ScopedCache {
+    cache: Arc<Cache>,
+    namespace: Option<Namespace>,
+    access: Access,
+    owner: Owner,
+}
+
+impl ScopedCache {
+    /// The most keys of one batch.
+    pub const MAX_BATCH: usize = 1024;
+
+    /// A cache as `owner` may use it.
+    pub fn new(cache: Arc<Cache>, namespace: Option<Namespace>, access: Access, owner: Owner) -> Self {
+        Self { cache, namespace, access, owner }
+    }
+
+    /// The cache's name.
+    pub fn name(&self) -> &str {
+        self.cache.name()
+    }
+
+    /// The key's value, or `None` on a miss.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidArgument`] for a bad key; an outage's error where the operator chose that over a miss.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
+        self.cache.get(&self.key(key)?).await
+    }
+
+    /// The values of many keys, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::get`]; also for a batch over [`ScopedCache::MAX_BATCH`].
+    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
+        check_batch("keys", keys.len())?;
+        let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
+        self.cache.get_many(&keys).await
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key or a duration of zero,
+    /// [`CacheError::ValueTooLarge`], and what an outage brings.
+    pub async fn set(&self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
+        self.check_write()?;
+        self.cache.set(self.key(key)?, value, duration).await
+    }
+
+    /// Stores many values for one duration.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::set`]; also for a batch over [`ScopedCache::MAX_BATCH`].
+    pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>, duration: Duration) -> Result<(), CacheError> {
+        self.check_write()?;
+        check_batch("entries", entries.len())?;
+        let keyed = |(key, value): (String, Vec<u8>)| Ok((self.key(&key)?, value.into()));
+        let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
+        self.cache.set_many(entries, duration).await
+    }
+
+    /// The key's value, or the vacancy to compute it.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for a bad key, or one whose vacancy this owner holds.
+    pub async fn get_or_set(&self, key: &str) -> Result<Entry, CacheError> {
+        self.check_write()?;
+        self.cache.get_or_set(&self.key(key)?, self.owner).await
+    }
+
+    /// Fills a vacancy that [`ScopedCache::get_or_set`] gave.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::fill`].
+    pub async fn fill(&self, vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
+        self.cache.fill(vacancy, value, duration).await
+    }
+
+    /// Removes one key and says whether it held a value.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key, and what an outage brings.
+    pub async fn clear(&self, key: &str) -> Result<bool, CacheError> {
+        self.check_write()?;
+        self.cache.clear(&self.key(key)?).await
+    }
+
+    /// Removes the keys of this key space that match a glob, and says how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::clear`]; [`CacheError::InvalidArgument`] for a bad pattern.
+    pub async fn clear_pattern(&self, pattern: &str) -> Result<u64, CacheError> {
+        self.check_write()?;
+        self.cache.clear_matching(&Selection::matching(self.namespace.clone(), pattern)?).await
+    }
+
+    /// Removes all keys of this key space, and says how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::clear`].
+    pub async fn clear_all(&self) -> Result<u64, CacheError> {
+        self.check_write()?;
+        self.cache.clear_matching(&Selection::all(self.namespace.clone())).await
+    }
+
+    fn key(&self, key: &str) -> Result<Key, CacheError> {
+        Key::new(self.namespace.as_ref(), key)
+    }
+
+    fn check_write(&self) -> Result<(), CacheError> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(CacheError::ReadOnly),
+        }
+    }
+}
+
+fn check_batch(argument: &str, len: usize) -> Result<(), CacheError> {
+    let max = ScopedCache::MAX_BATCH;
+    if len <= max {
+        return Ok(());
+    }
+    Err(CacheError::InvalidArgument(format!("{argument}: must not be more than {max}, but are {len}")))
+}

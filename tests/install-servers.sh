@@ -1,0 +1,89 @@
+#!/bin/sh
+# Installs valkey-server and redis-server where the system's package manager can, and only what is missing.
+# The tests start processes of their own; the services that the packages bring are kept from starting.
+set -eu
+
+say() { printf 'larder: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+missing=""
+for server in valkey-server redis-server; do
+  have "$server" || missing="$missing $server"
+done
+[ -n "$missing" ] || exit 0
+
+# CI must not pass without its servers; at a desk the tests say what they skipped.
+give_up() {
+  say "$*"
+  [ "${CI:-}" = true ] && exit 1
+  exit 0
+}
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; elif have sudo; then sudo "$@"; else
+    give_up "not root and no sudo: install by hand:$missing"
+  fi
+}
+
+has_candidate() {
+  apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'
+}
+
+# The archive this machine already uses, in either form of apt's sources.
+debian_mirror() {
+  for file in /etc/apt/sources.list.d/*.sources; do
+    [ -f "$file" ] && sed -n 's/^URIs: *\([^ ]*\/debian\/*\) *$/\1/p' "$file"
+  done
+  for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+    [ -f "$file" ] && sed -n 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\/debian\/*\) .*/\2/p' "$file"
+  done
+}
+
+install_with_apt() {
+  as_root apt-get update -qq || say "apt-get update failed; trying with the lists at hand"
+  if ! have valkey-server && ! has_candidate valkey-server; then
+    codename=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    mirror=$(debian_mirror | head -n 1)
+    if [ "$codename" = bookworm ] && [ -n "$mirror" ]; then
+      say "adding $codename-backports, which has valkey-server (/etc/apt/sources.list.d/larder-backports.list)"
+      keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+      printf 'deb [signed-by=%s] %s %s-backports main\n' "$keyring" "$mirror" "$codename" |
+        as_root tee /etc/apt/sources.list.d/larder-backports.list >/dev/null
+      as_root apt-get update -qq
+    fi
+  fi
+  # Exit status 101 of policy-rc.d means "do not start services".
+  policy=/usr/sbin/policy-rc.d
+  ours=""
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    ours=yes
+  fi
+  for package in $missing; do
+    say "installing $package"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null ||
+      say "apt-get could not install $package"
+  done
+  [ -z "$ours" ] || as_root rm -f "$policy"
+}
+
+install_with_brew() {
+  for package in $missing; do
+    formula=${package%-server}
+    say "installing $formula"
+    # Both formulas link redis-cli; a keg that is not linked is found through its prefix.
+    brew install --quiet "$formula" || say "brew could not install $formula"
+  done
+}
+
+if have apt-get; then install_with_apt
+elif have brew; then install_with_brew
+else give_up "no apt-get or brew here; install with your package manager:$missing"
+fi
+
+still=""
+for server in valkey-server redis-server; do
+  have "$server" || still="$still $server"
+done
+[ -z "$still" ] || give_up "could not install:$still; install by hand (Valkey 7.2 or later, Redis 7.0 or later)"
