@@ -1,2 +1,73 @@
-//! Larder.
+//! The host side of Larder: one cache for all the WebAssembly plugins of a program.
+//!
+//! A plugin imports the interface `larder:cache/cache` and never learns what answers it: this process's memory, or a
+//! Valkey or Redis server that many processes share. The operator chooses in a TOML file, read as a [`Config`].
+//!
+//! An embedder with its own wasmtime program connects the [`Caches`] once, calls [`add_to_linker`] once for each linker, and
+//! gives every store a [`LarderCtx`] for its plugin:
+//!
+//! ```
+//! use larder_host::{Caches, Config, LarderCtx, LarderView, add_to_linker};
+//! use wasmtime::component::{Component, Linker, ResourceTable};
+//! use wasmtime::{Engine, Store};
+//!
+//! struct State {
+//!     larder: LarderCtx,
+//!     table: ResourceTable,
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let config = Config::from_toml(
+//!         r#"
+//!         [caches.ram]
+//!         type = "ram"
+//!         max_bytes = "16MiB"
+//!         "#,
+//!     )?;
+//!     let caches = Caches::connect(config).await?;
+//!
+//!     let engine = Engine::default();
+//!     let mut linker = Linker::<State>::new(&engine);
+//!     add_to_linker(&mut linker, |state| LarderView { ctx: &mut state.larder, table: &mut state.table })?;
+//!
+//!     // Any component that imports the interface; this one opens the cache `ram` and says whether there is one.
+//!     let component = Component::new(&engine, PLUGIN)?;
+//!
+//!     let state = State { larder: caches.plugin("greeter"), table: ResourceTable::new() };
+//!     let mut store = Store::new(&engine, state);
+//!     let instance = linker.instantiate_async(&mut store, &component).await?;
+//!     let has_cache = instance.get_typed_func::<(), (bool,)>(&mut store, "has-cache")?;
+//!     let (found,) = has_cache.call_async(&mut store, ()).await?;
+//!     assert!(found);
+//!     Ok(())
+//! }
+//! # const PLUGIN: &str = include_str!("../tests/has-cache.wat");
+//! ```
+//!
+//! Calls suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a
+//! Tokio runtime. A program that wants nothing but to run plugins takes a [`Runtime`], which is what the `larder` program does.
+//!
+//! # Layout
+//!
+//! - [`cache`]: the contract of a cache, its backends, and what one plugin may see. Knows nothing of WebAssembly.
+//! - [`config`]: TOML into valid values.
+//! - `linker`: the WIT interface over [`cache`].
+//! - `caches`: backends made from a configuration.
+//! - [`engine`], [`runtime`]: wasmtime, and plugins run in a sandbox.
+//! - [`error`]: what can go wrong outside a cache call.
+
 pub mod cache;
+mod caches;
+pub mod config;
+pub mod engine;
+pub mod error;
+mod invoke;
+mod linker;
+pub mod runtime;
+
+pub use caches::{Caches, connect_cache, operator_view};
+pub use config::Config;
+pub use error::Error;
+pub use linker::{LarderCtx, LarderView, add_to_linker};
+pub use runtime::Runtime;

@@ -1,1 +1,33 @@
-fn main() {}
+//! The `larder` program: parse, start the log, call the library, answer with an exit status.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    cli::start_log();
+    // One plugin runs at a time, and it yields often, so one thread serves it and the connections alike.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("larder: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(cli::run(cli));
+    // A plugin that was stopped may have left a thread waiting for standard input.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("larder: {error:#}");
+            match error.downcast_ref::<larder_host::Error>() {
+                Some(error) if error.is_usage() => ExitCode::from(cli::USAGE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ use bytes::Bytes;
 pub use flight::{Owner, Vacancy};
 pub use key::{Key, Namespace, Selection};
 pub use named::{Cache, Entry, OnOutage, Policy};
-pub use scoped::{Access, ScopedCache};
+pub use scoped::{Access, OpenError, PluginCaches, ScopedCache};
 
 /// Where values are kept.
 ///

@@ -1,5 +1,6 @@
 //! What one plugin may see of a cache: the one place where its keys are checked, namespaced and its grant enforced.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,50 @@ pub enum Access {
     ReadWrite,
     /// `get` and `get-many`.
     ReadOnly,
+}
+
+/// The caches that one plugin instance may open.
+#[derive(Debug, Clone)]
+pub struct PluginCaches {
+    /// All caches of the host; those not granted have no value.
+    by_name: BTreeMap<String, Option<ScopedCache>>,
+    default: String,
+}
+
+/// Why a cache can not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No cache of that name is configured.
+    #[error("no cache of that name is configured")]
+    NoSuchCache,
+    /// The cache is configured, but not granted to this plugin.
+    #[error("the cache is not granted to this plugin")]
+    NotGranted,
+}
+
+impl PluginCaches {
+    /// All caches of the host by name, without a value where one is not granted, and the default's name.
+    pub fn new(by_name: BTreeMap<String, Option<ScopedCache>>, default: impl Into<String>) -> Self {
+        Self { by_name, default: default.into() }
+    }
+
+    /// Opens a cache by name.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open(&self, name: &str) -> Result<&ScopedCache, OpenError> {
+        self.by_name.get(name).ok_or(OpenError::NoSuchCache)?.as_ref().ok_or(OpenError::NotGranted)
+    }
+
+    /// Opens the default cache.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open_default(&self) -> Result<&ScopedCache, OpenError> {
+        self.open(&self.default)
+    }
 }
 
 /// A cache within one grant.

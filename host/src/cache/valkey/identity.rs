@@ -20,6 +20,14 @@ impl ServerKind {
         }
     }
 
+    /// The word for it in a configuration's `type`.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::Valkey => "valkey",
+            Self::Redis => "redis",
+        }
+    }
+
     fn oldest(self) -> Version {
         match self {
             Self::Valkey => Version(7, 2, 0),

@@ -1,0 +1,73 @@
+//! The host's caches, made from a configuration; the only place that constructs backends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cache::ram::RamBackend;
+use crate::cache::valkey::ValkeyBackend;
+use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
+use crate::config::{CacheConfig, Config, Store};
+use crate::error::Error;
+use crate::linker::LarderCtx;
+
+/// All caches of a host, connected. Cheap to clone; the clones share them.
+#[derive(Debug, Clone)]
+pub struct Caches {
+    by_name: BTreeMap<String, Arc<Cache>>,
+    config: Arc<Config>,
+}
+
+impl Caches {
+    /// Connects every cache of the configuration. Must be called on a Tokio runtime, which keeps the connections up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cache`] for the first cache that can not be used, in the order of their names.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        let mut by_name = BTreeMap::new();
+        for (name, cache) in &config.caches {
+            by_name.insert(name.clone(), connect_cache(name, cache).await?);
+        }
+        Ok(Self { by_name, config: Arc::new(config) })
+    }
+
+    /// A ctx for one instance of a plugin, with the grant that the configuration has for its name.
+    pub fn plugin(&self, plugin: &str) -> LarderCtx {
+        let grant = self.config.grant(plugin);
+        let owner = Owner::new();
+        let scoped = |(name, cache): (&String, &Arc<Cache>)| {
+            let is_granted = grant.caches.as_ref().is_none_or(|granted| granted.contains(name));
+            let cache =
+                is_granted.then(|| ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner));
+            (name.clone(), cache)
+        };
+        let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
+        LarderCtx::new(plugin, caches)
+    }
+
+    /// The configuration that these caches were made from.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// Connects one cache.
+///
+/// # Errors
+///
+/// [`Error::Cache`] when its server is out of reach, too old, or refuses us.
+pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache>, Error> {
+    let backend: Arc<dyn CacheBackend> = match &config.store {
+        Store::Ram { max_bytes } => RamBackend::new(*max_bytes, config.policy.max_value_bytes),
+        Store::Server(options) => {
+            let connected = ValkeyBackend::connect(options.clone()).await;
+            Arc::new(connected.map_err(|source| Error::Cache { cache: name.to_owned(), source })?)
+        }
+    };
+    Ok(Arc::new(Cache::new(name, backend, config.policy.clone())))
+}
+
+/// One cache as the operator sees it: everything in one key space, whatever plugins are granted.
+pub fn operator_view(cache: Arc<Cache>, namespace: Option<Namespace>) -> ScopedCache {
+    ScopedCache::new(cache, namespace, Access::ReadWrite, Owner::new())
+}

@@ -1,0 +1,51 @@
+//! `larder check`.
+
+use std::process::ExitCode;
+
+use comfy_table::{Table, presets};
+use larder_host::config::{CacheConfig, Config, Store};
+use larder_host::{Error, connect_cache};
+
+/// Reaches every cache and prints a table; fails unless all is well.
+pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["NAME", "TYPE", "ADDRESS", "SERVER", "ROUND TRIP", "STATUS"]);
+    let mut failures = Vec::new();
+    for (name, cache) in &config.caches {
+        let (kind, address) = describe(cache);
+        let (server, round_trip, status) = match reach(name, cache).await {
+            Ok((server, round_trip)) => (server, round_trip, "ok"),
+            Err(error) => {
+                failures.push(error);
+                ("-".to_owned(), "-".to_owned(), "failed")
+            }
+        };
+        let shown = if *name == config.default { format!("{name} (default)") } else { name.clone() };
+        table.add_row([shown.as_str(), kind, &address, &server, &round_trip, status]);
+    }
+    println!("{}", table.trim_fmt());
+    for error in &failures {
+        eprintln!("larder: {error}");
+    }
+    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The server and how long an exchange with it took, for the table.
+async fn reach(name: &str, config: &CacheConfig) -> Result<(String, String), Error> {
+    let cache = connect_cache(name, config).await?;
+    let health = cache.check().await.map_err(|source| Error::Cache { cache: name.to_owned(), source })?;
+    let server = format!("{} {}", health.kind, health.version);
+    let round_trip = health.round_trip.map_or("-".to_owned(), |took| format!("{:.2} ms", took.as_secs_f64() * 1e3));
+    Ok((server.trim_end().to_owned(), round_trip))
+}
+
+/// The type and the place of a cache, without secrets.
+fn describe(config: &CacheConfig) -> (&'static str, String) {
+    match &config.store {
+        Store::Ram { max_bytes } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
+        Store::Server(options) => {
+            let place = format!("{}/{} {}", options.address(), options.db, options.prefix);
+            (options.kind.type_name(), place)
+        }
+    }
+}

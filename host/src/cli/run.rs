@@ -1,0 +1,71 @@
+//! `larder run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use larder_host::runtime::{Ending, RunOptions};
+use larder_host::{Config, Runtime};
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The plugin's name in the configuration; else its file's name without the ending.
+    #[arg(long)]
+    name: Option<String>,
+    /// An environment variable for the plugin. May stand more than once.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_env)]
+    env: Vec<(String, String)>,
+    /// A folder for the plugin, and the name by which it sees it. May stand more than once.
+    #[arg(long = "dir", value_name = "HOST::GUEST", value_parser = parse_dir)]
+    dirs: Vec<(PathBuf, String)>,
+    /// Call one exported function instead of the command, as in `f("x", 1)`, and print its result.
+    #[arg(long, value_name = "CALL")]
+    invoke: Option<String>,
+    /// The plugin: a WebAssembly component.
+    plugin: PathBuf,
+    /// Arguments for the plugin.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+impl Run {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let Self { name, env, dirs, invoke, plugin, args } = self;
+        let runtime = Runtime::new(config).await?;
+        let plugin = runtime.load(&plugin, name.as_deref())?;
+        let options = RunOptions { args, env, dirs };
+        let status = match invoke {
+            None => runtime.run(&plugin, &options).await?,
+            Some(call) => match runtime.invoke(&plugin, &options, &call).await? {
+                Ending::Exited(status) => status,
+                Ending::Returned(result) => {
+                    let (Ok(text) | Err(text)) = &result;
+                    if !text.is_empty() {
+                        println!("{text}");
+                    }
+                    i32::from(result.is_err())
+                }
+            },
+        };
+        // As a shell has it: the low byte, but never a failure that looks like success.
+        Ok(match u8::try_from(status & 0xff) {
+            Ok(0) if status != 0 => ExitCode::FAILURE,
+            Ok(byte) => ExitCode::from(byte),
+            Err(_) => ExitCode::FAILURE,
+        })
+    }
+}
+
+fn parse_env(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+fn parse_dir(text: &str) -> Result<(PathBuf, String), String> {
+    match text.split_once("::") {
+        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => Ok((host.into(), guest.to_owned())),
+        _ => Err("must be HOST::GUEST".to_owned()),
+    }
+}

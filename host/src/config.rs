@@ -1,0 +1,272 @@
+//! Configuration: what the operator wrote in TOML, made into what is valid. Opens no connection.
+//!
+//! Two steps: [`document`] reads the text, fills in `${NAME}` and knows where everything stands; the sections
+//! deserialize into private structs that mirror the TOML, and convert into the public ones, which hold valid values only.
+
+mod caches;
+mod document;
+mod units;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cache::{Access, Namespace, OnOutage, Policy};
+use document::{Document, Fault};
+use units::{Positive, Size};
+
+pub use units::parse_duration;
+pub use caches::{CacheConfig, Store};
+pub use caches::{RAM_DEFAULTS, RamDefaults, SERVER_DEFAULTS, ServerDefaults};
+
+/// A valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The name of the default cache.
+    pub default: String,
+    /// The caches by the operator's names; at least one.
+    pub caches: BTreeMap<String, CacheConfig>,
+    /// What each plugin with a table of its own may do, by the plugin's name.
+    pub plugins: BTreeMap<String, Grant>,
+    /// The bounds of one plugin instance.
+    pub sandbox: Sandbox,
+}
+
+/// What a plugin may do with the caches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The caches it may open; all where there is no list.
+    pub caches: Option<Vec<String>>,
+    /// Whether it may change them. Defaults to read-write.
+    pub access: Access,
+    /// Its own key space. Defaults to none, the space shared by all plugins without one.
+    pub namespace: Option<Namespace>,
+}
+
+/// The bounds of one plugin instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The most linear memory in bytes. Defaults to 128 MiB.
+    pub max_memory: u64,
+    /// The most wall-clock time of one run. Defaults to 30 s.
+    pub timeout: Duration,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self { max_memory: 128 << 20, timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Why there is no configuration. The operator mends the file, or the environment that it names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can not be read.
+    #[error("cannot read configuration `{}`: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why, in the system's words.
+        reason: String,
+    },
+    /// The file holds something that is not valid.
+    #[error("{origin}:{line}:{column}: {message}")]
+    Invalid {
+        /// The file's name, as given.
+        origin: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1, in characters.
+        column: usize,
+        /// The key and the rule it breaks.
+        message: String,
+    },
+}
+
+/// Reads environment variables: [`std::env::var`], or a test's own.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The process's environment.
+fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Config {
+    /// The environment variable that names the file where no option does.
+    pub const PATH_VARIABLE: &'static str = "LARDER_CONFIG";
+    /// The file in the working directory that is read where nothing names one.
+    pub const DEFAULT_PATH: &'static str = "larder.toml";
+
+    /// Finds and reads the configuration: `path`, else the file that `LARDER_CONFIG` names, else `larder.toml` in the working
+    /// directory, else [`Config::default`].
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`]; a file that is named must exist.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = path
+            .map(Path::to_owned)
+            .or_else(|| process_environment(Self::PATH_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+        match named {
+            Some(path) => Self::read(&path),
+            None if Path::new(Self::DEFAULT_PATH).exists() => Self::read(Path::new(Self::DEFAULT_PATH)),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Reads one file. A relative `password_file` stands beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, &path.display().to_string(), directory, &process_environment)
+    }
+
+    /// Reads a configuration from text, for embedders that keep it elsewhere. A relative `password_file` stands in the working directory.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`].
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text, "configuration", Path::new(""), &process_environment)
+    }
+
+    /// Reads a configuration from text, with everything that it depends on given.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`], with `origin` as the file's name.
+    pub fn parse(
+        text: &str,
+        origin: &str,
+        directory: &Path,
+        environment: Environment<'_>,
+    ) -> Result<Self, ConfigError> {
+        Document::parse(text, environment)
+            .and_then(|document| Self::from_document(document, directory, environment))
+            .map_err(|fault| fault.locate(text, origin))
+    }
+
+    fn from_document(
+        mut document: Document<'_>,
+        directory: &Path,
+        environment: Environment<'_>,
+    ) -> Result<Self, Fault> {
+        let mut caches = BTreeMap::new();
+        for section in document.take_sections("caches")? {
+            let cache = CacheConfig::from_section(&section, directory, environment)?;
+            caches.insert(section.name, cache);
+        }
+        if caches.is_empty() {
+            caches = Self::default().caches;
+        }
+        let default = match document.take_string("default")? {
+            Some((default, _)) if caches.contains_key(&default) => default,
+            Some((default, span)) => {
+                let message = format!("`default`: there is no cache `{default}`, only {}", list(caches.keys()));
+                return Err(Fault::at(span, message));
+            }
+            None => match caches.keys().next() {
+                Some(only) if caches.len() == 1 => only.clone(),
+                _ => {
+                    let message = format!("`default` is missing: it must name one of {}", list(caches.keys()));
+                    return Err(Fault::at(0..0, message));
+                }
+            },
+        };
+        let mut plugins = BTreeMap::new();
+        for section in document.take_sections("plugins")? {
+            let grant = section.read::<RawGrant>()?.validate(&caches, &section.path, section.span.clone())?;
+            plugins.insert(section.name, grant);
+        }
+        let sandbox = match document.take_section("sandbox")? {
+            Some(section) => section.read::<RawSandbox>()?.into(),
+            None => Sandbox::default(),
+        };
+        document.finish()?;
+        Ok(Self { default, caches, plugins, sandbox })
+    }
+
+    /// What the plugin may do: its table, or everything in the shared key space where it has none.
+    pub fn grant(&self, plugin: &str) -> Grant {
+        self.plugins.get(plugin).cloned().unwrap_or_default()
+    }
+}
+
+impl Default for Config {
+    /// One RAM cache, named `ram`.
+    fn default() -> Self {
+        let ram = "ram".to_owned();
+        Self {
+            default: ram.clone(),
+            caches: BTreeMap::from([(ram, CacheConfig::default())]),
+            plugins: BTreeMap::new(),
+            sandbox: Sandbox::default(),
+        }
+    }
+}
+
+/// A `[plugins.NAME]` table as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGrant {
+    caches: Option<Vec<String>>,
+    #[serde(default)]
+    access: Access,
+    namespace: Option<String>,
+}
+
+impl RawGrant {
+    fn validate(
+        self,
+        caches: &BTreeMap<String, CacheConfig>,
+        path: &str,
+        span: std::ops::Range<usize>,
+    ) -> Result<Grant, Fault> {
+        let Self { caches: granted, access, namespace } = self;
+        let invalid = |message: String| Fault::at(span.clone(), message);
+        for name in granted.iter().flatten() {
+            if !caches.contains_key(name) {
+                return Err(invalid(format!("`{path}.caches`: there is no cache `{name}`, only {}", list(caches.keys()))));
+            }
+        }
+        let namespace = namespace
+            .map(|namespace| Namespace::new(&namespace))
+            .transpose()
+            .map_err(|error| invalid(format!("`{path}`: {error}")))?;
+        Ok(Grant { caches: granted, access, namespace })
+    }
+}
+
+/// The `[sandbox]` table as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSandbox {
+    max_memory: Option<Size>,
+    timeout: Option<Positive>,
+}
+
+impl From<RawSandbox> for Sandbox {
+    fn from(raw: RawSandbox) -> Self {
+        let RawSandbox { max_memory, timeout } = raw;
+        let default = Self::default();
+        Self {
+            max_memory: max_memory.map_or(default.max_memory, |size| size.0),
+            timeout: timeout.map_or(default.timeout, |duration| duration.0),
+        }
+    }
+}
+
+/// Names for a message: `` `a`, `b` ``.
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

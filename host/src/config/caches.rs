@@ -1,0 +1,298 @@
+//! The `[caches.*]` tables: `ram`, and `valkey` and `redis`, which take the same keys.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cache::ram::least_capacity;
+use crate::cache::valkey::{Secret, ServerKind, ServerOptions};
+use crate::config::document::{Fault, Section};
+use crate::config::units::{Db, Expire, Port, Positive, Size, Span};
+use crate::config::{Environment, OnOutage, Policy};
+
+/// One cache.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheConfig {
+    /// What is the same for all backends.
+    pub policy: Policy,
+    /// What stands behind it.
+    pub store: Store,
+}
+
+/// What stands behind a cache.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Store {
+    /// This process's memory.
+    Ram {
+        /// The most bytes of keys, values and overhead.
+        max_bytes: u64,
+    },
+    /// A Valkey or Redis server.
+    Server(ServerOptions),
+}
+
+/// What a RAM cache is where the file says nothing.
+#[derive(Debug)]
+pub struct RamDefaults {
+    /// `max_bytes`.
+    pub max_bytes: u64,
+    /// `max_value_bytes`, unless half of `max_bytes` is less.
+    pub max_value_bytes: usize,
+    /// `default_expire`.
+    pub default_expire: Duration,
+    /// `wait`.
+    pub wait: Duration,
+}
+
+/// The defaults of `type = "ram"`.
+pub const RAM_DEFAULTS: RamDefaults = RamDefaults {
+    max_bytes: 64 << 20,
+    max_value_bytes: 1 << 20,
+    default_expire: Duration::from_secs(300),
+    wait: Duration::from_secs(5),
+};
+
+/// What a server cache is where the file and the environment say nothing.
+#[derive(Debug)]
+pub struct ServerDefaults {
+    /// `host`.
+    pub host: &'static str,
+    /// `port`.
+    pub port: u16,
+    /// `db`.
+    pub db: u16,
+    /// `prefix`.
+    pub prefix: &'static str,
+    /// `default_expire`.
+    pub default_expire: Duration,
+    /// `connect_timeout`.
+    pub connect_timeout: Duration,
+    /// `timeout`.
+    pub timeout: Duration,
+    /// `max_value_bytes`.
+    pub max_value_bytes: usize,
+    /// `wait`.
+    pub wait: Duration,
+}
+
+/// The defaults of `type = "valkey"` and `type = "redis"`.
+pub const SERVER_DEFAULTS: ServerDefaults = ServerDefaults {
+    host: "localhost",
+    port: 6379,
+    db: 0,
+    prefix: "cache:",
+    default_expire: Duration::from_secs(300),
+    connect_timeout: Duration::from_secs(2),
+    timeout: Duration::from_millis(500),
+    max_value_bytes: 1 << 20,
+    wait: Duration::from_secs(5),
+};
+
+/// The longest `prefix`, in bytes.
+const MAX_PREFIX: usize = 256;
+
+/// What a server takes at most for one value.
+const MAX_SERVER_VALUE: u64 = 512 << 20;
+
+impl Default for CacheConfig {
+    /// A RAM cache.
+    fn default() -> Self {
+        let policy = Policy {
+            default_expire: Some(RAM_DEFAULTS.default_expire),
+            max_expire: None,
+            max_value_bytes: RAM_DEFAULTS.max_value_bytes,
+            wait: RAM_DEFAULTS.wait,
+            on_outage: OnOutage::default(),
+        };
+        Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes } }
+    }
+}
+
+impl CacheConfig {
+    pub(super) fn from_section(
+        section: &Section<'_>,
+        directory: &Path,
+        environment: Environment<'_>,
+    ) -> Result<Self, Fault> {
+        // The type comes first: the rest is read as that type's struct, so that unknown keys and places stay known.
+        let mut section = section.clone();
+        if section.name.is_empty() || section.name.chars().any(char::is_control) {
+            return Err(section.fault(format!("`{}`: a cache's name must not be empty or hold control characters", section.path)));
+        }
+        let (kind, span) = section.take_string("type")?;
+        match kind.as_str() {
+            "ram" => section.read::<RawRam>()?.validate(&section),
+            "valkey" => section.read::<RawServer>()?.validate(ServerKind::Valkey, &section, directory, environment),
+            "redis" => section.read::<RawServer>()?.validate(ServerKind::Redis, &section, directory, environment),
+            other => {
+                let path = &section.path;
+                let message = format!("`{path}.type`: there is no type `{other}`, only `ram`, `valkey`, `redis`");
+                Err(Fault::at(span, message))
+            }
+        }
+    }
+}
+
+/// A `type = "ram"` table as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRam {
+    max_bytes: Option<Size>,
+    max_value_bytes: Option<Size>,
+    default_expire: Option<Expire>,
+    max_expire: Option<Positive>,
+    wait: Option<Span>,
+}
+
+impl RawRam {
+    fn validate(self, section: &Section<'_>) -> Result<CacheConfig, Fault> {
+        let Self { max_bytes, max_value_bytes, default_expire, max_expire, wait } = self;
+        let max_bytes = max_bytes.map_or(RAM_DEFAULTS.max_bytes, |size| size.0);
+        let max_value_bytes = match max_value_bytes {
+            Some(size) => value_limit(size, section)?,
+            None => RAM_DEFAULTS.max_value_bytes.min(usize::try_from(max_bytes / 2).unwrap_or(usize::MAX)),
+        };
+        let least = least_capacity(max_value_bytes);
+        if max_bytes < least {
+            return Err(section.fault(format!(
+                "`{}.max_bytes`: must be at least {least} to hold a value of max_value_bytes = {max_value_bytes}, but is {max_bytes}",
+                section.path
+            )));
+        }
+        let policy = Policy {
+            default_expire: default_expire.map_or(Some(RAM_DEFAULTS.default_expire), |expire| expire.0),
+            max_expire: max_expire.map(|duration| duration.0),
+            max_value_bytes,
+            wait: wait.map_or(RAM_DEFAULTS.wait, |span| span.0),
+            on_outage: OnOutage::default(),
+        };
+        Ok(CacheConfig { policy, store: Store::Ram { max_bytes } })
+    }
+}
+
+/// A `type = "valkey"` or `type = "redis"` table as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawServer {
+    host: Option<String>,
+    port: Option<Port>,
+    db: Option<Db>,
+    prefix: Option<String>,
+    default_expire: Option<Expire>,
+    max_expire: Option<Positive>,
+    username: Option<String>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    connect_timeout: Option<Positive>,
+    timeout: Option<Positive>,
+    max_value_bytes: Option<Size>,
+    wait: Option<Span>,
+    #[serde(default)]
+    on_outage: OnOutage,
+}
+
+impl RawServer {
+    fn validate(
+        self,
+        kind: ServerKind,
+        section: &Section<'_>,
+        directory: &Path,
+        environment: Environment<'_>,
+    ) -> Result<CacheConfig, Fault> {
+        let Self {
+            host,
+            port,
+            db,
+            prefix,
+            default_expire,
+            max_expire,
+            username,
+            password,
+            password_file,
+            connect_timeout,
+            timeout,
+            max_value_bytes,
+            wait,
+            on_outage,
+        } = self;
+        let invalid = |key: &str, rule: &str| section.fault(format!("`{}.{key}`: {rule}", section.path));
+
+        let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
+        let host = host.unwrap_or_else(|| SERVER_DEFAULTS.host.to_owned());
+        if host.is_empty() || host.chars().any(|character| character.is_whitespace() || character.is_control()) {
+            return Err(invalid("host", "must not be empty or hold white space"));
+        }
+        let port = match (port, from_environment(kind, "PORT", environment)) {
+            (Some(port), _) => port.0,
+            (None, None) => SERVER_DEFAULTS.port,
+            (None, Some((name, text))) => text
+                .parse::<i64>()
+                .map_err(|_| format!("`{text}` is no port"))
+                .and_then(Port::try_from)
+                .map_err(|rule| invalid("port", &format!("from the environment variable `{name}`: {rule}")))?
+                .0,
+        };
+        let prefix = prefix.unwrap_or_else(|| SERVER_DEFAULTS.prefix.to_owned());
+        if prefix.is_empty() {
+            return Err(invalid("prefix", "must not be empty, or `clear-all` would empty the database"));
+        }
+        if prefix.len() > MAX_PREFIX || prefix.chars().any(char::is_control) {
+            return Err(invalid("prefix", &format!("must not be over {MAX_PREFIX} bytes or hold control characters")));
+        }
+        let password = match (password, password_file) {
+            (Some(_), Some(_)) => return Err(invalid("password", "excludes `password_file`: write one of them")),
+            (password, None) => password,
+            (None, Some(file)) => {
+                let file = directory.join(file);
+                let text = std::fs::read_to_string(&file)
+                    .map_err(|error| invalid("password_file", &format!("cannot read `{}`: {error}", file.display())))?;
+                Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+        };
+        if username.is_some() && password.is_none() {
+            return Err(invalid("username", "needs a `password` or `password_file`"));
+        }
+        let max_value_bytes = match max_value_bytes {
+            Some(Size(bytes)) if bytes > MAX_SERVER_VALUE => {
+                return Err(invalid("max_value_bytes", "must not be over 512MiB, which is what a server takes"));
+            }
+            Some(size) => value_limit(size, section)?,
+            None => SERVER_DEFAULTS.max_value_bytes,
+        };
+        let policy = Policy {
+            default_expire: default_expire.map_or(Some(SERVER_DEFAULTS.default_expire), |expire| expire.0),
+            max_expire: max_expire.map(|duration| duration.0),
+            max_value_bytes,
+            wait: wait.map_or(SERVER_DEFAULTS.wait, |span| span.0),
+            on_outage,
+        };
+        let options = ServerOptions {
+            kind,
+            host,
+            port,
+            db: db.map_or(SERVER_DEFAULTS.db, |db| db.0),
+            prefix,
+            username,
+            password: password.map(Secret::new),
+            connect_timeout: connect_timeout.map_or(SERVER_DEFAULTS.connect_timeout, |duration| duration.0),
+            timeout: timeout.map_or(SERVER_DEFAULTS.timeout, |duration| duration.0),
+        };
+        Ok(CacheConfig { policy, store: Store::Server(options) })
+    }
+}
+
+/// What `VALKEY_HOST` and its like say; an empty one says nothing.
+fn from_environment(kind: ServerKind, what: &str, environment: Environment<'_>) -> Option<(String, String)> {
+    let name = match kind {
+        ServerKind::Valkey => format!("VALKEY_{what}"),
+        ServerKind::Redis => format!("REDIS_{what}"),
+    };
+    let value = environment(&name).filter(|value| !value.is_empty())?;
+    Some((name, value))
+}
+
+fn value_limit(size: Size, section: &Section<'_>) -> Result<usize, Fault> {
+    usize::try_from(size.0)
+        .map_err(|_| section.fault(format!("`{}.max_value_bytes`: is more than this machine can address", section.path)))
+}

@@ -1,0 +1,185 @@
+//! The TOML text: its sections, `${NAME}` in its strings, and the place of every fault.
+
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::config::{ConfigError, Environment};
+
+/// What is wrong, and where in the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    span: Range<usize>,
+    message: String,
+}
+
+impl Fault {
+    pub(super) fn at(span: Range<usize>, message: String) -> Self {
+        Self { span, message }
+    }
+
+    /// The error for the operator.
+    pub(super) fn locate(self, text: &str, origin: &str) -> ConfigError {
+        let before = text.get(..self.span.start).unwrap_or(text);
+        let line = before.matches('\n').count().saturating_add(1);
+        let column = before.chars().rev().take_while(|&character| character != '\n').count().saturating_add(1);
+        ConfigError::Invalid { origin: origin.to_owned(), line, column, message: self.message }
+    }
+}
+
+/// A parsed document, taken apart key by key.
+#[derive(Debug)]
+pub(super) struct Document<'i> {
+    root: DeTable<'i>,
+}
+
+/// One table of the document.
+#[derive(Debug, Clone)]
+pub(super) struct Section<'i> {
+    /// Its own name: `valkey` of `[caches.valkey]`.
+    pub(super) name: String,
+    /// Its full name, for messages: `caches.valkey`.
+    pub(super) path: String,
+    pub(super) span: Range<usize>,
+    value: DeValue<'i>,
+}
+
+impl<'i> Document<'i> {
+    /// Parses the text and fills in `${NAME}` in all its strings.
+    pub(super) fn parse(text: &'i str, environment: Environment<'_>) -> Result<Self, Fault> {
+        let root = DeTable::parse(text)
+            .map_err(|error| Fault::at(error.span().unwrap_or_default(), error.message().to_owned()))?;
+        let mut root = root.into_inner();
+        for (_, value) in root.iter_mut() {
+            fill_in(value, environment)?;
+        }
+        Ok(Self { root })
+    }
+
+    /// Takes a string out of the root.
+    pub(super) fn take_string(&mut self, key: &str) -> Result<Option<(String, Range<usize>)>, Fault> {
+        let Some(value) = self.root.remove(key) else { return Ok(None) };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::String(text) => Ok(Some((text.into_owned(), span))),
+            _ => Err(Fault::at(span, format!("`{key}`: must be a string"))),
+        }
+    }
+
+    /// Takes a table out of the root.
+    pub(super) fn take_section(&mut self, key: &str) -> Result<Option<Section<'i>>, Fault> {
+        self.root.remove(key).map(|value| Section::new(key.to_owned(), key.to_owned(), value)).transpose()
+    }
+
+    /// Takes a table of tables out of the root: all `[key.*]`.
+    pub(super) fn take_sections(&mut self, key: &str) -> Result<Vec<Section<'i>>, Fault> {
+        let Some(section) = self.take_section(key)? else { return Ok(Vec::new()) };
+        let DeValue::Table(tables) = section.value else { return Ok(Vec::new()) };
+        tables
+            .into_iter()
+            .map(|(name, value)| {
+                let name = name.into_inner().into_owned();
+                let path = format!("{key}.{name}");
+                Section::new(name, path, value)
+            })
+            .collect()
+    }
+
+    /// Refuses what nobody took.
+    pub(super) fn finish(self) -> Result<(), Fault> {
+        match self.root.keys().next() {
+            None => Ok(()),
+            Some(key) => {
+                let message = format!(
+                    "unknown key `{}`, expected one of `default`, `caches`, `plugins`, `sandbox`",
+                    key.get_ref()
+                );
+                Err(Fault::at(key.span(), message))
+            }
+        }
+    }
+}
+
+impl<'i> Section<'i> {
+    fn new(name: String, path: String, value: Spanned<DeValue<'i>>) -> Result<Self, Fault> {
+        let span = value.span();
+        match value.into_inner() {
+            value @ DeValue::Table(_) => Ok(Self { name, path, span, value }),
+            _ => Err(Fault::at(span, format!("`{path}`: must be a table"))),
+        }
+    }
+
+    /// Takes a string out, which must be there.
+    pub(super) fn take_string(&mut self, key: &str) -> Result<(String, Range<usize>), Fault> {
+        let path = &self.path;
+        let DeValue::Table(table) = &mut self.value else {
+            return Err(Fault::at(self.span.clone(), format!("`{path}`: must be a table")));
+        };
+        match table.remove(key).map(|value| (value.span(), value.into_inner())) {
+            Some((span, DeValue::String(text))) => Ok((text.into_owned(), span)),
+            Some((span, _)) => Err(Fault::at(span, format!("`{path}.{key}`: must be a string"))),
+            None => Err(Fault::at(self.span.clone(), format!("`{path}.{key}` is missing"))),
+        }
+    }
+
+    /// Reads the table as a struct.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        let value = Spanned::new(self.span.clone(), self.value.clone());
+        serde_path_to_error::deserialize(ValueDeserializer::from(value)).map_err(|error| {
+            let place = match error.path().to_string().as_str() {
+                "." | "" => self.path.clone(),
+                key => format!("{}.{key}", self.path),
+            };
+            let inner = error.into_inner();
+            let message = inner.message().replace("unknown field", "unknown key");
+            Fault::at(inner.span().unwrap_or(self.span.clone()), format!("`{place}`: {message}"))
+        })
+    }
+
+    /// A fault of the section as a whole.
+    pub(super) fn fault(&self, message: String) -> Fault {
+        Fault::at(self.span.clone(), message)
+    }
+}
+
+/// Replaces `${NAME}` in the strings of a value. `$${` stands for `${`.
+fn fill_in(value: &mut Spanned<DeValue<'_>>, environment: Environment<'_>) -> Result<(), Fault> {
+    let span = value.span();
+    match value.get_mut() {
+        DeValue::String(text) => {
+            if text.contains("${") {
+                *text = substitute(text, environment).map_err(|message| Fault::at(span, message))?.into();
+            }
+            Ok(())
+        }
+        DeValue::Array(array) => array.iter_mut().try_for_each(|item| fill_in(item, environment)),
+        DeValue::Table(table) => table.iter_mut().try_for_each(|(_, item)| fill_in(item, environment)),
+        _ => Ok(()),
+    }
+}
+
+fn substitute(text: &str, environment: Environment<'_>) -> Result<String, String> {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(before) = before.strip_suffix('$') {
+            filled.push_str(before);
+            filled.push_str("${");
+            rest = after;
+            continue;
+        }
+        filled.push_str(before);
+        let Some((name, after)) = after.split_once('}') else {
+            return Err("`${` is not closed by a `}`; write `$${` for the characters themselves".to_owned());
+        };
+        match environment(name) {
+            Some(value) => filled.push_str(&value),
+            None => return Err(format!("the environment variable `{name}` is not set")),
+        }
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}

@@ -1,0 +1,177 @@
+//! Numbers with a unit, as an operator writes them, each with its bounds.
+
+use std::fmt;
+use std::time::Duration as StdDuration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+
+use crate::cache::Duration;
+
+/// A size in bytes, above zero: an integer, or a string such as `"64MiB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+/// A duration: a number of seconds, or a string such as `"5m"`. May be zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span(pub(super) StdDuration);
+
+/// A [`Span`] of at least a millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Positive(pub(super) StdDuration);
+
+/// A [`Positive`], or `"unlimited"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expire(pub(super) Option<StdDuration>);
+
+/// A TCP port, 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub(super) struct Port(pub(super) u16);
+
+/// A database number, 0 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub(super) struct Db(pub(super) u16);
+
+impl TryFrom<i64> for Port {
+    type Error = String;
+
+    fn try_from(port: i64) -> Result<Self, String> {
+        match u16::try_from(port) {
+            Ok(port) if port > 0 => Ok(Self(port)),
+            _ => Err(format!("must be from 1 to 65535, but is {port}")),
+        }
+    }
+}
+
+impl TryFrom<i64> for Db {
+    type Error = String;
+
+    fn try_from(db: i64) -> Result<Self, String> {
+        u16::try_from(db).map(Self).map_err(|_| format!("must be from 0 to 65535, but is {db}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_any(Written { expecting: "a number of bytes, or a string such as \"64MiB\"" })? {
+            Number::Text(text) => {
+                let size: bytesize::ByteSize =
+                    text.parse().map_err(|_| D::Error::custom(format!("`{text}` is no size such as \"64MiB\"")))?;
+                above_zero(size.as_u64())
+            }
+            Number::Integer(bytes) => match u64::try_from(bytes) {
+                Ok(bytes) => above_zero(bytes),
+                Err(_) => Err(D::Error::custom(format!("must not be negative, but is {bytes}"))),
+            },
+            Number::Fraction(_) => Err(D::Error::custom("must be a whole number of bytes")),
+        }
+    }
+}
+
+fn above_zero<E: Error>(bytes: u64) -> Result<Size, E> {
+    if bytes == 0 { Err(E::custom("must not be zero")) } else { Ok(Size(bytes)) }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written { expecting: DURATION })?.into_span().map(Span)
+    }
+}
+
+impl<'de> Deserialize<'de> for Positive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written { expecting: DURATION })?.into_positive().map(Positive)
+    }
+}
+
+impl<'de> Deserialize<'de> for Expire {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_any(Written { expecting: DURATION })? {
+            Number::Text(text) if text == "unlimited" => Ok(Self(None)),
+            written => written.into_positive().map(|duration| Self(Some(duration))),
+        }
+    }
+}
+
+const DURATION: &str = "a number of seconds, or a string such as \"5m\"";
+
+/// A duration for the command line: what the configuration's strings allow, or `unlimited`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "unlimited" {
+        return Ok(Duration::Unlimited);
+    }
+    let number = text.parse().map_or_else(|_| Number::Text(text.to_owned()), Number::Fraction);
+    let duration = number.into_positive::<serde::de::value::Error>().map_err(|error| error.to_string())?;
+    Ok(Duration::Milliseconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// A number, or a string that stands for one.
+enum Number {
+    Integer(i64),
+    Fraction(f64),
+    Text(String),
+}
+
+impl Number {
+    fn into_positive<E: Error>(self) -> Result<StdDuration, E> {
+        match self.into_span()? {
+            short if short < StdDuration::from_millis(1) => Err(E::custom("must be at least a millisecond")),
+            duration => Ok(duration),
+        }
+    }
+
+    fn into_span<E: Error>(self) -> Result<StdDuration, E> {
+        let duration = match self {
+            Self::Integer(seconds) => match u64::try_from(seconds) {
+                Ok(seconds) => StdDuration::from_secs(seconds),
+                Err(_) => return Err(E::custom(format!("must not be negative, but is {seconds}"))),
+            },
+            Self::Fraction(seconds) if seconds < 0.0 => {
+                return Err(E::custom(format!("must not be negative, but is {seconds}")));
+            }
+            Self::Fraction(seconds) => StdDuration::try_from_secs_f64(seconds)
+                .map_err(|_| E::custom(format!("`{seconds}` is no number of seconds")))?,
+            // In humantime `M` is months, which nobody means who writes it for a cache.
+            Self::Text(text) if text.contains('M') => {
+                return Err(E::custom(format!("`{text}`: write `m` for minutes")));
+            }
+            Self::Text(text) => humantime::parse_duration(&text)
+                .map_err(|_| E::custom(format!("`{text}` is no duration such as \"5m\" or \"500ms\"")))?,
+        };
+        if duration > Duration::LONGEST {
+            return Err(E::custom("must not be longer than 100 years"));
+        }
+        Ok(duration)
+    }
+}
+
+/// Takes a number or a string, whatever stands there.
+struct Written {
+    expecting: &'static str,
+}
+
+impl Visitor<'_> for Written {
+    type Value = Number;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expecting)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Number, E> {
+        Ok(Number::Integer(number))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Number, E> {
+        Ok(Number::Fraction(number))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Number, E> {
+        Ok(Number::Text(text.to_owned()))
+    }
+}

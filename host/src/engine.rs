@@ -1,0 +1,144 @@
+//! wasmtime as we use it: the engine with its clock, compiled components kept on disk, and the memory of one instance.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wasmtime::component::Component;
+use wasmtime::{Cache, CacheConfig, Engine, ResourceLimiter};
+
+use crate::error::Error;
+
+/// The environment variable that names the folder of compiled components, or says `off`.
+pub const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
+
+/// How often a spinning plugin gives way to timers and other plugins.
+const TICK: Duration = Duration::from_millis(10);
+
+/// An engine whose plugins can be interrupted, with compiled components kept where [`COMPILED_VARIABLE`] says, else in the
+/// user's cache folder.
+///
+/// Compiled code is loaded without being checked again, so the folder must be the user's own; it is made so that only he can enter.
+///
+/// # Errors
+///
+/// [`Error::Engine`], which this machine is to blame for. A folder that can not be used only costs time, and a warning.
+pub fn new_engine() -> Result<Engine, Error> {
+    let mut config = wasmtime::Config::new();
+    config.epoch_interruption(true);
+    if let Some(folder) = compiled_folder() {
+        match open_cache(&folder) {
+            Ok(cache) => {
+                config.cache(Some(cache));
+            }
+            Err(reason) => {
+                tracing::warn!("cannot keep compiled plugins in `{}`: {reason}", folder.display());
+            }
+        }
+    }
+    let engine = Engine::new(&config).map_err(|error| Error::Engine(error.to_string()))?;
+    let ticking = engine.weak();
+    std::thread::Builder::new()
+        .name("larder-ticker".to_owned())
+        .spawn(move || {
+            while let Some(engine) = ticking.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        })
+        .map_err(|error| Error::Engine(error.to_string()))?;
+    Ok(engine)
+}
+
+fn compiled_folder() -> Option<PathBuf> {
+    let absolute = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    match std::env::var_os(COMPILED_VARIABLE) {
+        Some(off) if off == "off" => None,
+        Some(folder) if !folder.is_empty() => std::path::absolute(folder).ok(),
+        _ => absolute("XDG_CACHE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+            .map(|base| base.join("larder").join("compiled")),
+    }
+}
+
+fn open_cache(folder: &Path) -> Result<Cache, String> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|error| error.to_string())?;
+    let mut config = CacheConfig::new();
+    config.with_directory(folder);
+    Cache::new(config).map_err(|error| error.to_string())
+}
+
+/// Reads a plugin's file.
+///
+/// # Errors
+///
+/// [`Error::Load`], saying what the file is instead of a component.
+pub fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> {
+    let failed = |reason: String| Error::Load { path: path.display().to_string(), reason };
+    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
+            return Err(failed(
+                "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`".to_owned(),
+            ));
+        }
+        Some([0, b'a', b's', b'm', ..]) => {}
+        _ => return Err(failed("this is not a WebAssembly file".to_owned())),
+    }
+    Component::from_binary(engine, &bytes)
+        .map_err(|error| failed(format!("this is not a valid component: {}", error.root_cause())))
+}
+
+/// Bounds the linear memory of one instance, all its memories together.
+#[derive(Debug)]
+pub(crate) struct MemoryBound {
+    max: u64,
+    used: u64,
+    /// Whether the plugin ever asked for more.
+    pub(crate) is_exceeded: bool,
+}
+
+/// The most elements of a table: far above what a compiler makes, and small beside the memory.
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+
+impl MemoryBound {
+    pub(crate) fn new(max: u64) -> Self {
+        Self { max, used: 0, is_exceeded: false }
+    }
+}
+
+impl ResourceLimiter for MemoryBound {
+    fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let growth = u64::try_from(desired.saturating_sub(current)).unwrap_or(u64::MAX);
+        let wanted = self.used.saturating_add(growth);
+        if wanted > self.max {
+            self.is_exceeded = true;
+            return Ok(false);
+        }
+        self.used = wanted;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_memories_of_an_instance_count_together() {
+        let mut bound = MemoryBound::new(100);
+        assert!(bound.memory_growing(0, 60, None).unwrap());
+        assert!(!bound.memory_growing(0, 60, None).unwrap());
+        assert!(bound.is_exceeded);
+        assert!(bound.memory_growing(0, 40, None).unwrap());
+        assert!(!bound.memory_growing(60, usize::MAX, None).unwrap());
+    }
+}

@@ -1,0 +1,104 @@
+//! One call of an exported function, written by hand in WAVE.
+
+use std::fmt;
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, Val, types};
+use wasmtime::{Engine, Store};
+
+/// A call that fits the plugin: the function exists and takes these values.
+#[derive(Debug)]
+pub(crate) struct Call {
+    function: ComponentExportIndex,
+    params: Vec<Val>,
+    results: usize,
+}
+
+/// An exported function.
+#[derive(Debug)]
+pub(crate) struct Export {
+    /// The interface it stands in; none at the root.
+    interface: Option<String>,
+    name: String,
+    ty: types::ComponentFunc,
+}
+
+impl fmt::Display for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{interface}#{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// All functions that a component exports, at its root and in its interfaces.
+pub(crate) fn functions(engine: &Engine, component: &Component) -> Vec<Export> {
+    let mut functions = Vec::new();
+    for (name, export) in component.component_type().exports(engine) {
+        match export.ty {
+            ComponentItem::ComponentFunc(ty) => functions.push(Export { interface: None, name: name.to_owned(), ty }),
+            ComponentItem::ComponentInstance(interface) => {
+                for (function, export) in interface.exports(engine) {
+                    if let ComponentItem::ComponentFunc(ty) = export.ty {
+                        functions.push(Export { interface: Some(name.to_owned()), name: function.to_owned(), ty });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    functions
+}
+
+impl Call {
+    /// Reads a call such as `f("x", 1)`. A function inside an exported interface is found by its own name, if only one has it.
+    ///
+    /// # Errors
+    ///
+    /// Why the call does not fit the component, in words.
+    pub(crate) fn parse(engine: &Engine, component: &Component, call: &str) -> Result<Self, String> {
+        let call = UntypedFuncCall::parse(call).map_err(|error| error.to_string())?;
+        let exported = functions(engine, component);
+        let mut named = exported.iter().filter(|export| export.name == call.name());
+        let export = match (named.next(), named.next()) {
+            (Some(export), None) => export,
+            (Some(first), Some(second)) => {
+                return Err(format!("the name is ambiguous: `{first}` and `{second}` have it"));
+            }
+            (None, _) if exported.is_empty() => return Err("the plugin exports no function".to_owned()),
+            (None, _) => {
+                let names: Vec<_> = exported.iter().map(|export| format!("`{export}`")).collect();
+                return Err(format!("the plugin exports no such function, only {}", names.join(", ")));
+            }
+        };
+        let interface = export.interface.as_ref().map(|interface| component.get_export_index(None, interface.as_str()));
+        let function = match interface {
+            None => component.get_export_index(None, export.name.as_str()),
+            Some(interface) => interface.and_then(|index| component.get_export_index(Some(&index), export.name.as_str())),
+        };
+        let function = function.ok_or_else(|| format!("`{export}` can not be looked up"))?;
+        let types: Vec<_> = export.ty.params().map(|(_, ty)| ty).collect();
+        let params = call.to_wasm_params(&types).map_err(|error| error.to_string())?;
+        Ok(Self { function, params, results: export.ty.results().len() })
+    }
+
+    /// Makes the call, and gives the result in WAVE; `Err` where the function's own result is an error.
+    pub(crate) async fn make<T: Send>(
+        &self,
+        instance: &Instance,
+        store: &mut Store<T>,
+    ) -> wasmtime::Result<Result<String, String>> {
+        let function = instance
+            .get_func(&mut *store, self.function)
+            .ok_or_else(|| wasmtime::Error::msg("the instance lacks a function of its component"))?;
+        let mut results = vec![Val::Bool(false); self.results];
+        function.call_async(store, &self.params, &mut results).await?;
+        let text = results.iter().map(Val::to_wave).collect::<wasmtime::Result<Vec<_>>>()?.join("\n");
+        Ok(match results.as_slice() {
+            [Val::Result(Err(_))] => Err(text),
+            _ => Ok(text),
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! The WIT interface on a wasmtime linker: a ctx that the embedder owns, a view lent for one call, and
+//! [`add_to_linker`]. Holds no caching logic: it converts, calls and converts back.
+
+mod cache;
+
+use std::fmt;
+
+use wasmtime::component::{HasData, Linker, ResourceTable};
+
+use crate::cache::PluginCaches;
+
+/// What wasmtime makes of `wit/cache.wit`.
+mod bindings {
+    #![allow(missing_docs, missing_debug_implementations, unreachable_pub, unsafe_code, clippy::all)]
+    #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used)]
+
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "imports",
+        imports: {
+            "larder:cache/cache.open": trappable,
+            "larder:cache/cache.open-default": trappable,
+            default: async | trappable,
+        },
+        with: {
+            "larder:cache/cache.cache": super::cache::OpenCache,
+            "larder:cache/cache.vacancy": super::cache::HeldVacancy,
+        },
+        trappable_error_type: {
+            "larder:cache/cache.error" => super::cache::CallError,
+        },
+    });
+}
+
+/// What one plugin instance holds of the caches. One per store.
+#[derive(Debug)]
+pub struct LarderCtx {
+    /// The plugin's name, for the log.
+    plugin: String,
+    caches: PluginCaches,
+    /// How many handles and vacancies the plugin holds.
+    handles: usize,
+}
+
+impl LarderCtx {
+    /// The most cache handles and vacancies a plugin instance may hold at a time.
+    pub const MAX_HANDLES: usize = 1024;
+
+    /// A ctx for one plugin instance, which may open `caches`.
+    pub fn new(plugin: impl Into<String>, caches: PluginCaches) -> Self {
+        Self { plugin: plugin.into(), caches, handles: 0 }
+    }
+}
+
+/// A ctx and the store's resource table, lent for one call.
+pub struct LarderView<'a> {
+    /// The instance's ctx.
+    pub ctx: &'a mut LarderCtx,
+    /// The store's resource table.
+    pub table: &'a mut ResourceTable,
+}
+
+impl fmt::Debug for LarderView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LarderView").field("ctx", &self.ctx).finish_non_exhaustive()
+    }
+}
+
+/// Adds `larder:cache/cache` to a linker; `view` finds the ctx and the table in the store's data.
+///
+/// The interface suspends the plugin while a call is under way, so instances are made and called with wasmtime's async functions.
+///
+/// # Errors
+///
+/// Wasmtime's, when the linker has the interface already.
+pub fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> LarderView<'_>,
+) -> wasmtime::Result<()> {
+    bindings::larder::cache::cache::add_to_linker::<T, HasLarder>(linker, view)
+}
+
+/// Says that a view is what the generated code may borrow from a store.
+struct HasLarder;
+
+impl HasData for HasLarder {
+    type Data<'a> = LarderView<'a>;
+}

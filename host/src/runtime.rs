@@ -1,0 +1,224 @@
+//! Assembly: engine, linker and caches, and one plugin run from start to end in a sandbox of its own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use wasmtime::component::{InstancePre, Linker, ResourceTable};
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
+
+use crate::caches::Caches;
+use crate::config::{Config, Sandbox};
+use crate::engine::{MemoryBound, load_component, new_engine};
+use crate::error::Error;
+use crate::invoke::{Call, Export, functions};
+use crate::linker::{LarderCtx, LarderView, add_to_linker};
+
+/// Runs plugins: commands, or one exported function.
+pub struct Runtime {
+    engine: Engine,
+    linker: Linker<State>,
+    caches: Caches,
+    sandbox: Sandbox,
+}
+
+/// A plugin: loaded, compiled, and with all its imports found.
+pub struct Plugin {
+    name: String,
+    path: PathBuf,
+    pre: InstancePre<State>,
+}
+
+/// What a run of a plugin is given beside its caches. Nothing else of the machine is in its reach.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Arguments, without the program's name.
+    pub args: Vec<String>,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// Folders of the machine, each with the name by which the plugin sees it.
+    pub dirs: Vec<(PathBuf, String)>,
+}
+
+/// How a plugin ended, when it was not cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending<T> {
+    /// The function came back.
+    Returned(T),
+    /// The plugin called `exit` with this status.
+    Exited(i32),
+}
+
+/// What a store holds.
+struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    larder: LarderCtx,
+    memory: MemoryBound,
+}
+
+impl State {
+    fn larder(&mut self) -> LarderView<'_> {
+        LarderView { ctx: &mut self.larder, table: &mut self.table }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl Runtime {
+    /// Sets up the engine and connects every cache of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cache`], [`Error::Engine`].
+    pub async fn new(config: Config) -> Result<Self, Error> {
+        let sandbox = config.sandbox;
+        let caches = Caches::connect(config).await?;
+        let engine = new_engine()?;
+        let mut linker = Linker::new(&engine);
+        let set_up = |error: wasmtime::Error| Error::Engine(error.to_string());
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(set_up)?;
+        add_to_linker(&mut linker, State::larder).map_err(set_up)?;
+        Ok(Self { engine, linker, caches, sandbox })
+    }
+
+    /// Loads a plugin. Its name is `name`, else the file's without its ending.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`], also for a component that imports what this host has not.
+    pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Plugin, Error> {
+        let component = load_component(&self.engine, path)?;
+        let pre = self.linker.instantiate_pre(&component).map_err(|error| {
+            let reason = format!("it needs what this host has not: {}", error.root_cause());
+            Error::Load { path: path.display().to_string(), reason }
+        })?;
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        Ok(Plugin { name, path: path.to_owned(), pre })
+    }
+
+    /// Runs a command component to its end and answers its exit status.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] for a component that is no command; [`Error::Option`], [`Error::Trap`], [`Error::Stopped`].
+    pub async fn run(&self, plugin: &Plugin, options: &RunOptions) -> Result<i32, Error> {
+        let command = CommandPre::new(plugin.pre.clone()).map_err(|_| {
+            let functions = functions(&self.engine, plugin.pre.component());
+            let reason = match functions.as_slice() {
+                [] => "it exports no function, not even a `main`".to_owned(),
+                some => format!("it is no command; call one of its functions with `--invoke`: {}", list(some)),
+            };
+            Error::Load { path: plugin.path.display().to_string(), reason }
+        })?;
+        let ending = self
+            .in_sandbox(plugin, options, async |store| {
+                let command = command.instantiate_async(&mut *store).await?;
+                command.wasi_cli_run().call_run(store).await
+            })
+            .await?;
+        Ok(match ending {
+            Ending::Returned(Ok(())) => 0,
+            Ending::Returned(Err(())) => 1,
+            Ending::Exited(status) => status,
+        })
+    }
+
+    /// Calls one exported function, written as `f("x", 1)` with [WAVE] values, and answers its result in the same notation:
+    /// `Err` where the function returned an error.
+    ///
+    /// [WAVE]: https://github.com/bytecodealliance/wasm-tools/tree/main/crates/wasm-wave
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invoke`] for a call that does not fit the plugin; [`Error::Option`], [`Error::Trap`], [`Error::Stopped`].
+    pub async fn invoke(
+        &self,
+        plugin: &Plugin,
+        options: &RunOptions,
+        call: &str,
+    ) -> Result<Ending<Result<String, String>>, Error> {
+        let component = plugin.pre.component();
+        let call = Call::parse(&self.engine, component, call)
+            .map_err(|reason| Error::Invoke { call: call.to_owned(), reason })?;
+        self.in_sandbox(plugin, options, async |store| {
+            let instance = plugin.pre.instantiate_async(&mut *store).await?;
+            call.make(&instance, store).await
+        })
+        .await
+    }
+
+    /// The job in a store of its own, bounded in memory and time.
+    async fn in_sandbox<T>(
+        &self,
+        plugin: &Plugin,
+        options: &RunOptions,
+        job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<Ending<T>, Error> {
+        let mut store = self.store(plugin, options)?;
+        let stopped = |reason: String| Error::Stopped { plugin: plugin.name.clone(), reason };
+        let error = match tokio::time::timeout(self.sandbox.timeout, job(&mut store)).await {
+            Ok(Ok(returned)) => return Ok(Ending::Returned(returned)),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => {
+                let timeout = humantime::format_duration(self.sandbox.timeout);
+                return Err(stopped(format!("it ran longer than {timeout} (`timeout` of `[sandbox]`)")));
+            }
+        };
+        if let Some(I32Exit(status)) = error.downcast_ref() {
+            return Ok(Ending::Exited(*status));
+        }
+        let reason = error.root_cause().to_string();
+        if store.data().memory.is_exceeded {
+            let max = bytesize::ByteSize(self.sandbox.max_memory);
+            return Err(stopped(format!("it wanted more memory than {max} (`max_memory` of `[sandbox]`): {reason}")));
+        }
+        Err(Error::Trap { plugin: plugin.name.clone(), reason })
+    }
+
+    fn store(&self, plugin: &Plugin, options: &RunOptions) -> Result<Store<State>, Error> {
+        let mut wasi = WasiCtx::builder();
+        wasi.inherit_stdio().arg(&plugin.name).args(&options.args).envs(&options.env);
+        for (host, guest) in &options.dirs {
+            wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| {
+                Error::Option(format!("cannot open folder `{}`: {}", host.display(), error.root_cause()))
+            })?;
+        }
+        let state = State {
+            wasi: wasi.build(),
+            table: ResourceTable::new(),
+            larder: self.caches.plugin(&plugin.name),
+            memory: MemoryBound::new(self.sandbox.max_memory),
+        };
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.memory);
+        // Every tick a spinning plugin yields, so that its timeout and other tasks have their turn.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        Ok(store)
+    }
+}
+
+fn list(exports: &[Export]) -> String {
+    exports.iter().map(|export| format!("`{export}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("caches", &self.caches).field("sandbox", &self.sandbox).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).field("path", &self.path).finish_non_exhaustive()
+    }
+}
