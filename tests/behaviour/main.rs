@@ -1,0 +1,5 @@
+//! Behaviour, one file for each kind; one binary, so that it links once.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests fail by panicking")]
+
+mod sharing;

@@ -1,0 +1,29 @@
+//! The harness of the end-to-end tests: real servers, the real `larder` program, real plugins.
+//!
+//! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server that was
+//! there before is never touched.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
+
+mod program;
+mod server;
+
+pub use program::{Finished, Larder, Running, guest, program};
+pub use server::{Kind, Server};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up on it: far more than it ever should.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until the answer is there; panics when [`PATIENCE`] runs out.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,187 @@
+//! The `larder` program as a child process.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::wait_for;
+
+/// The build's folder for this profile: this test stands in its `deps`.
+fn build_folder() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).expect("a test stands in `target/<profile>/deps`").to_owned()
+}
+
+/// The `larder` program.
+pub fn program() -> PathBuf {
+    let program = build_folder().join("larder");
+    assert!(program.exists(), "`{}` is missing: run `make test`, or `cargo build` first", program.display());
+    program
+}
+
+/// A plugin by the name of its binary or library, as `make guests` builds it.
+pub fn guest(name: &str) -> PathBuf {
+    let folder = build_folder().parent().expect("a profile stands in `target`").join("wasm32-wasip2/release");
+    let guest = folder.join(format!("{name}.wasm"));
+    assert!(guest.exists(), "`{}` is missing: run `make guests` first", guest.display());
+    guest
+}
+
+/// A `larder` command in an empty folder, with nothing of the surrounding environment that it reads.
+#[derive(Debug)]
+pub struct Larder {
+    command: Command,
+    folder: TempDir,
+}
+
+impl Larder {
+    /// `larder` with these arguments.
+    pub fn new<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut command = Command::new(program());
+        command.args(arguments).current_dir(folder.path());
+        for variable in ["LARDER_CONFIG", "LARDER_LOG", "VALKEY_HOST", "VALKEY_PORT", "REDIS_HOST", "REDIS_PORT"] {
+            command.env_remove(variable);
+        }
+        // Shared by all tests, so that each plugin is compiled once.
+        command.env("LARDER_COMPILED", build_folder().join("larder-compiled"));
+        Self { command, folder }
+    }
+
+    /// `larder run` of a plugin.
+    pub fn run(name: &str) -> Self {
+        Self::new(["run".as_ref(), guest(name).as_os_str()])
+    }
+
+    /// Writes `larder.toml` into the working folder.
+    #[must_use]
+    pub fn config(self, toml: &str) -> Self {
+        std::fs::write(self.folder.path().join("larder.toml"), toml).unwrap();
+        self
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// An environment variable for `larder` itself.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// The working folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it and leaves it running.
+    pub fn start(mut self) -> Running {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().unwrap();
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        // Read at once, so that a talkative plugin never waits for us.
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Running { child, stdin, stdout, stderr: Some(stderr), _folder: self.folder }
+    }
+
+    /// Runs it to its end with nothing on standard input.
+    pub fn finish(self) -> Finished {
+        self.start().finish()
+    }
+
+    /// Runs it to its end, and panics with all it said unless it succeeds.
+    pub fn succeed(self) -> Finished {
+        self.start().succeed()
+    }
+
+    /// Runs it to its end, and panics unless it fails with this status.
+    pub fn fail(self, status: i32) -> Finished {
+        let finished = self.finish();
+        assert_eq!(finished.status, Some(status), "{finished:#?}");
+        finished
+    }
+}
+
+/// A `larder` that runs; ends with this value.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    stderr: Option<std::thread::JoinHandle<String>>,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// The process's id, for signals and `/proc`.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes a line to its standard input.
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("standard input is open");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap();
+    }
+
+    /// The next line of its standard output; empty at the end.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Closes its standard input and waits for its end.
+    pub fn finish(mut self) -> Finished {
+        drop(self.stdin.take());
+        let mut stdout = Vec::new();
+        self.stdout.read_to_end(&mut stdout).unwrap();
+        let status = wait_for("larder to end", || self.child.try_wait().unwrap());
+        let stderr = self.stderr.take().expect("read once").join().unwrap();
+        Finished { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
+    }
+
+    /// [`Running::finish`], and panics with all it said unless it succeeded.
+    pub fn succeed(self) -> Finished {
+        let finished = self.finish();
+        assert_eq!(finished.status, Some(0), "{finished:#?}");
+        finished
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_dead = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// What a `larder` said, and how it ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit status; none after a signal.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}

@@ -1,0 +1,164 @@
+//! A Valkey or Redis server as a child process.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::wait_for;
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `valkey-server`.
+    Valkey,
+    /// `redis-server`.
+    Redis,
+}
+
+impl Kind {
+    /// Both, for tests that hold for either.
+    pub const ALL: [Self; 2] = [Self::Valkey, Self::Redis];
+
+    /// Its word in a configuration's `type`.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::Valkey => "valkey",
+            Self::Redis => "redis",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Valkey => "valkey-server",
+            Self::Redis => "redis-server",
+        }
+    }
+}
+
+/// A server that ends with this value.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    port: u16,
+    arguments: Vec<String>,
+    child: Child,
+    /// Its working folder, where it keeps what it keeps.
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server, or answers `None` with a word on standard error where the program is not installed; in CI that is a failure.
+    pub fn start(kind: Kind) -> Option<Self> {
+        Self::start_with(kind, &[])
+    }
+
+    /// [`Server::start`] with more of the server's options, such as `["--requirepass", "x"]`.
+    pub fn start_with(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        let program = kind.program();
+        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "`{program}` is not installed");
+            eprintln!("skipped: `{program}` is not installed; `make servers` installs it");
+            return None;
+        }
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let folder = TempDir::new().unwrap();
+        // Between our letting go of a free port and the server's taking it somebody else may; then it ends, and we try another.
+        for _ in 0..10 {
+            let port = free_port();
+            let mut child = spawn(kind, port, &arguments, &folder);
+            if is_up(&mut child, port) {
+                return Some(Self { kind, port, arguments, child, folder });
+            }
+        }
+        panic!("`{program}` does not start");
+    }
+
+    /// Which server it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process's id, for signals.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A cache's table in TOML, with the server's own type.
+    pub fn cache(&self, name: &str) -> String {
+        self.cache_of_type(name, self.kind.type_name())
+    }
+
+    /// A cache's table in TOML.
+    pub fn cache_of_type(&self, name: &str, type_name: &str) -> String {
+        format!("[caches.{name}]\ntype = \"{type_name}\"\nhost = \"127.0.0.1\"\nport = {}\n", self.port)
+    }
+
+    /// A client of its own, to look at what the server holds.
+    pub fn client(&self) -> redis::Connection {
+        self.client_of_db(0)
+    }
+
+    /// A client for one of the databases.
+    pub fn client_of_db(&self, db: u16) -> redis::Connection {
+        redis::Client::open(format!("redis://127.0.0.1:{}/{db}", self.port)).unwrap().get_connection().unwrap()
+    }
+
+    /// Kills the server, as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a killed server again, on the same port and folder.
+    pub fn restart(&mut self) {
+        self.child = spawn(self.kind, self.port, &self.arguments, &self.folder);
+        assert!(is_up(&mut self.child, self.port), "the server does not start again");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _already_dead = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(kind: Kind, port: u16, arguments: &[String], folder: &TempDir) -> Child {
+    Command::new(kind.program())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(folder.path())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the server answers, even if only to ask for a password, or has ended.
+fn is_up(child: &mut Child, port: u16) -> bool {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    wait_for("the server to answer", || {
+        if child.try_wait().unwrap().is_some() {
+            return Some(false);
+        }
+        let answer = client.get_connection().and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+        match answer {
+            Ok(_) => Some(true),
+            Err(error) if error.code() == Some("NOAUTH") => Some(true),
+            Err(_) => None,
+        }
+    })
+}
