@@ -1,27 +1,42 @@
-# Two commands: `make demo` runs a plugin on the embedded RAM cache; `make test` runs every test. Both do all set-up.
+# `make demo` runs a plugin on the embedded RAM cache, with no server; `make test` runs every test. Both do all set-up
+# themselves, and say what they install.
 
 CARGO ?= cargo
-GUESTS = -p larder-test-guests -p memoise
-WASM = target/wasm32-wasip2/release
+WASM_TARGET = wasm32-wasip2
+EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function
+GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports
 
-.PHONY: demo test guests servers target
+.PHONY: demo test guests servers target lint doc release
 
 demo: target
-	$(CARGO) build -p larder-host
-	$(CARGO) build --release --target wasm32-wasip2 -p memoise
-	target/debug/larder run $(WASM)/memoise.wasm
+	$(CARGO) build --locked -p larder-host
+	$(CARGO) build --locked --release --target $(WASM_TARGET) -p memoise
+	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 
+# The programs come first: the tests run them, and cargo would not build them for another package's tests.
 test: servers guests
-	$(CARGO) build -p larder-host
-	$(CARGO) test --workspace
+	$(CARGO) build --locked
+	$(CARGO) test --locked
 
 # Plugins are built here and not by the tests, so that no cargo runs inside another.
 guests: target
-	$(CARGO) build --release --target wasm32-wasip2 $(GUESTS)
+	$(CARGO) build --locked --release --target $(WASM_TARGET) $(GUESTS)
 
-# The toolchain file names the target; a cargo without rustup must have it already.
+# Without rustup the toolchain must have the target already.
 target:
-	@if command -v rustup >/dev/null; then rustup target add wasm32-wasip2; fi
+	@if command -v rustup >/dev/null; then \
+		rustup target list --installed | grep -qx $(WASM_TARGET) || rustup target add $(WASM_TARGET); \
+	fi
 
 servers:
 	@tests/install-servers.sh
+
+lint: target
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-host
+
+release:
+	$(CARGO) build --locked --release -p larder-host

@@ -9,4 +9,4 @@ wit_bindgen::generate!({
     world: "imports",
 });
 
-pub use larder::cache::cache::*;
+pub use self::larder::cache::cache::*;

@@ -61,7 +61,7 @@ pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache
         Store::Ram { max_bytes } => RamBackend::new(*max_bytes, config.policy.max_value_bytes),
         Store::Server(options) => {
             let connected = ValkeyBackend::connect(options.clone()).await;
-            Arc::new(connected.map_err(|source| Error::Cache { cache: name.to_owned(), source })?)
+            Arc::new(connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?)
         }
     };
     Ok(Arc::new(Cache::new(name, backend, config.policy.clone())))

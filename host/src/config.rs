@@ -17,9 +17,9 @@ use crate::cache::{Access, Namespace, OnOutage, Policy};
 use document::{Document, Fault};
 use units::{Positive, Size};
 
-pub use units::parse_duration;
 pub use caches::{CacheConfig, Store};
 pub use caches::{RAM_DEFAULTS, RamDefaults, SERVER_DEFAULTS, ServerDefaults};
+pub use units::parse_duration;
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,7 +233,10 @@ impl RawGrant {
         let invalid = |message: String| Fault::at(span.clone(), message);
         for name in granted.iter().flatten() {
             if !caches.contains_key(name) {
-                return Err(invalid(format!("`{path}.caches`: there is no cache `{name}`, only {}", list(caches.keys()))));
+                return Err(invalid(format!(
+                    "`{path}.caches`: there is no cache `{name}`, only {}",
+                    list(caches.keys())
+                )));
             }
         }
         let namespace = namespace

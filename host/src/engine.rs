@@ -83,7 +83,8 @@ pub fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> 
     match bytes.get(..8) {
         Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
             return Err(failed(
-                "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`".to_owned(),
+                "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`"
+                    .to_owned(),
             ));
         }
         Some([0, b'a', b's', b'm', ..]) => {}

@@ -10,12 +10,12 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A cache can not be used: its server is out of reach, too old, or refuses us. The operator mends one or the other.
-    #[error("cache `{cache}`: {source}")]
+    #[error("cache `{cache}`: {reason}")]
     Cache {
         /// The cache's name.
         cache: String,
         /// What the backend found.
-        source: CacheError,
+        reason: CacheError,
     },
     /// Wasmtime could not be set up.
     #[error("cannot set up the engine: {0}")]

@@ -76,7 +76,9 @@ impl Call {
         let interface = export.interface.as_ref().map(|interface| component.get_export_index(None, interface.as_str()));
         let function = match interface {
             None => component.get_export_index(None, export.name.as_str()),
-            Some(interface) => interface.and_then(|index| component.get_export_index(Some(&index), export.name.as_str())),
+            Some(interface) => {
+                interface.and_then(|index| component.get_export_index(Some(&index), export.name.as_str()))
+            }
         };
         let function = function.ok_or_else(|| format!("`{export}` can not be looked up"))?;
         let types: Vec<_> = export.ty.params().map(|(_, ty)| ty).collect();

@@ -42,7 +42,7 @@
 //!     assert!(found);
 //!     Ok(())
 //! }
-//! # const PLUGIN: &str = include_str!("../tests/has-cache.wat");
+//! # const PLUGIN: &str = include_str!("../doc/has-cache.wat");
 //! ```
 //!
 //! Calls suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a

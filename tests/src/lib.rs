@@ -3,7 +3,12 @@
 //! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server that was
 //! there before is never touched.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness that cannot go on fails the test"
+)]
 
 mod program;
 mod server;
@@ -25,5 +30,15 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Does a check with a configuration of one cache, named `cache`: in RAM, on Valkey and on Redis.
+pub fn on_every_cache(check: impl Fn(&str)) {
+    check("[caches.cache]\ntype = \"ram\"\n");
+    for kind in Kind::ALL {
+        if let Some(server) = Server::start(kind) {
+            check(&server.cache("cache"));
+        }
     }
 }

@@ -55,6 +55,13 @@ impl Larder {
         Self::new(["run".as_ref(), guest(name).as_os_str()])
     }
 
+    /// `larder run` of a plugin, with options of `run` in front of it, such as `["--name", "shop"]`.
+    pub fn run_with(options: &[&str], name: &str) -> Self {
+        let plugin = guest(name);
+        let run = std::iter::once("run").chain(options.iter().copied()).map(AsRef::as_ref);
+        Self::new(run.chain(std::iter::once(plugin.as_os_str())))
+    }
+
     /// Writes `larder.toml` into the working folder.
     #[must_use]
     pub fn config(self, toml: &str) -> Self {
@@ -184,4 +191,15 @@ pub struct Finished {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+}
+
+impl Finished {
+    /// The one line on standard error; panics when it is not one.
+    pub fn complaint(&self) -> &str {
+        let mut lines = self.stderr.lines();
+        match (lines.next(), lines.next()) {
+            (Some(line), None) => line,
+            _ => panic!("not one line on standard error: {self:#?}"),
+        }
+    }
 }

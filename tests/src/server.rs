@@ -115,6 +115,20 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Holds the server's process: its connections stay open and nobody answers, as when a machine hangs.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a held server go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
+    }
+
     /// Starts a killed server again, on the same port and folder.
     pub fn restart(&mut self) {
         self.child = spawn(self.kind, self.port, &self.arguments, &self.folder);
@@ -154,7 +168,8 @@ fn is_up(child: &mut Child, port: u16) -> bool {
         if child.try_wait().unwrap().is_some() {
             return Some(false);
         }
-        let answer = client.get_connection().and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+        let answer =
+            client.get_connection().and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
         match answer {
             Ok(_) => Some(true),
             Err(error) if error.code() == Some("NOAUTH") => Some(true),

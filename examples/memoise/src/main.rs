@@ -8,7 +8,8 @@ fn main() -> Result<(), larder::Error> {
     let cache = Cache::default()?;
     for round in 1..=3 {
         let started = Instant::now();
-        let primes: usize = cache.get_or_set("primes-below-2000000", Duration::from_secs(60), || count_primes(2_000_000))?;
+        let primes: usize =
+            cache.get_or_set("primes-below-2000000", Duration::from_secs(60), || count_primes(2_000_000))?;
         let took = started.elapsed();
         println!("round {round}: {primes} primes below 2000000, in {took:.1?}");
     }

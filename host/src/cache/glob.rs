@@ -36,13 +36,11 @@ impl Pattern {
     /// character, or has a range from an ASCII to a non-ASCII character.
     pub fn new(pattern: &str) -> Result<Self, CacheError> {
         check_text("pattern", pattern, Self::MAX_LENGTH)?;
-        compile(pattern.as_bytes())
-            .map(|tokens| Self { source: collapse_runs(pattern), tokens })
-            .ok_or_else(|| {
-                CacheError::InvalidArgument(
-                    "pattern: a range must not go from an ASCII to a non-ASCII character".to_owned(),
-                )
-            })
+        compile(pattern.as_bytes()).map(|tokens| Self { source: collapse_runs(pattern), tokens }).ok_or_else(|| {
+            CacheError::InvalidArgument(
+                "pattern: a range must not go from an ASCII to a non-ASCII character".to_owned(),
+            )
+        })
     }
 
     /// `*`, which matches every key.

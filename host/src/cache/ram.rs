@@ -105,9 +105,8 @@ impl RamBackend {
     }
 
     fn stored(&self, value: Bytes, duration: Option<StdDuration>) -> Stored {
-        let expires_at = duration.map_or(NEVER, |duration| {
-            self.now().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(NEVER))
-        });
+        let expires_at = duration
+            .map_or(NEVER, |duration| self.now().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(NEVER)));
         Stored { value, expires_at }
     }
 

@@ -59,7 +59,8 @@ impl CacheCommand {
             return Err(Error::Option(format!("there is no cache `{name}`")).into());
         };
         if matches!(cache.store, Store::Ram { .. }) {
-            let reason = format!("cache `{name}` is in RAM: each process has its own, and this one has none to look into");
+            let reason =
+                format!("cache `{name}` is in RAM: each process has its own, and this one has none to look into");
             return Err(Error::Option(reason).into());
         }
         let namespace = self.namespace.as_deref().map(Namespace::new).transpose().map_err(usage)?;
@@ -70,9 +71,9 @@ impl CacheCommand {
 
 impl Operation {
     async fn run(self, cache: &ScopedCache) -> anyhow::Result<ExitCode> {
-        let named = |source: CacheError| match source {
-            CacheError::InvalidArgument(_) | CacheError::ValueTooLarge { .. } => usage(source),
-            source => Error::Cache { cache: cache.name().to_owned(), source },
+        let named = |error: CacheError| match error {
+            CacheError::InvalidArgument(_) | CacheError::ValueTooLarge { .. } => usage(error),
+            reason => Error::Cache { cache: cache.name().to_owned(), reason },
         };
         let mut stdout = std::io::stdout();
         match self {

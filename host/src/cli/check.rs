@@ -23,6 +23,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         let shown = if *name == config.default { format!("{name} (default)") } else { name.clone() };
         table.add_row([shown.as_str(), kind, &address, &server, &round_trip, status]);
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
     println!("{}", table.trim_fmt());
     for error in &failures {
         eprintln!("larder: {error}");
@@ -33,7 +36,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
 /// The server and how long an exchange with it took, for the table.
 async fn reach(name: &str, config: &CacheConfig) -> Result<(String, String), Error> {
     let cache = connect_cache(name, config).await?;
-    let health = cache.check().await.map_err(|source| Error::Cache { cache: name.to_owned(), source })?;
+    let health = cache.check().await.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?;
     let server = format!("{} {}", health.kind, health.version);
     let round_trip = health.round_trip.map_or("-".to_owned(), |took| format!("{:.2} ms", took.as_secs_f64() * 1e3));
     Ok((server.trim_end().to_owned(), round_trip))

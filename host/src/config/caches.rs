@@ -118,7 +118,8 @@ impl CacheConfig {
         // The type comes first: the rest is read as that type's struct, so that unknown keys and places stay known.
         let mut section = section.clone();
         if section.name.is_empty() || section.name.chars().any(char::is_control) {
-            return Err(section.fault(format!("`{}`: a cache's name must not be empty or hold control characters", section.path)));
+            return Err(section
+                .fault(format!("`{}`: a cache's name must not be empty or hold control characters", section.path)));
         }
         let (kind, span) = section.take_string("type")?;
         match kind.as_str() {
@@ -226,12 +227,13 @@ impl RawServer {
         let port = match (port, from_environment(kind, "PORT", environment)) {
             (Some(port), _) => port.0,
             (None, None) => SERVER_DEFAULTS.port,
-            (None, Some((name, text))) => text
-                .parse::<i64>()
-                .map_err(|_| format!("`{text}` is no port"))
-                .and_then(Port::try_from)
-                .map_err(|rule| invalid("port", &format!("from the environment variable `{name}`: {rule}")))?
-                .0,
+            (None, Some((name, text))) => {
+                text.parse::<i64>()
+                    .map_err(|_| format!("`{text}` is no port"))
+                    .and_then(Port::try_from)
+                    .map_err(|rule| invalid("port", &format!("from the environment variable `{name}`: {rule}")))?
+                    .0
+            }
         };
         let prefix = prefix.unwrap_or_else(|| SERVER_DEFAULTS.prefix.to_owned());
         if prefix.is_empty() {
@@ -293,6 +295,7 @@ fn from_environment(kind: ServerKind, what: &str, environment: Environment<'_>) 
 }
 
 fn value_limit(size: Size, section: &Section<'_>) -> Result<usize, Fault> {
-    usize::try_from(size.0)
-        .map_err(|_| section.fault(format!("`{}.max_value_bytes`: is more than this machine can address", section.path)))
+    usize::try_from(size.0).map_err(|_| {
+        section.fault(format!("`{}.max_value_bytes`: is more than this machine can address", section.path))
+    })
 }

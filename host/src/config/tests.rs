@@ -1,0 +1,346 @@
+//! The configuration as a specification.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cache::valkey::{ServerKind, ServerOptions};
+use crate::cache::{Access, OnOutage};
+use crate::config::{Config, ConfigError, Sandbox, Store};
+
+fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let environment =
+        |name: &str| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned());
+    Config::parse(text, "larder.toml", Path::new(""), &environment)
+}
+
+fn parse(text: &str) -> Config {
+    parse_with(text, &[]).unwrap()
+}
+
+/// The message of a configuration that is refused.
+fn refusal(text: &str) -> String {
+    parse_with(text, &[]).unwrap_err().to_string()
+}
+
+/// The message for one key of an otherwise fine server cache; the key stands on line 3.
+fn server_refusal(line: &str) -> String {
+    refusal(&format!("[caches.c]\ntype = \"valkey\"\n{line}\n"))
+}
+
+fn ram_refusal(line: &str) -> String {
+    refusal(&format!("[caches.c]\ntype = \"ram\"\n{line}\n"))
+}
+
+fn server<'a>(config: &'a Config, name: &str) -> &'a ServerOptions {
+    match &config.caches[name].store {
+        Store::Server(options) => options,
+        Store::Ram { .. } => panic!("`{name}` is in RAM"),
+    }
+}
+
+mod defaults {
+    use super::*;
+
+    #[test]
+    fn nothing_at_all_is_one_ram_cache() {
+        let config = parse("");
+        assert_eq!(config, Config::default());
+        assert_eq!(config.default, "ram");
+        let ram = &config.caches["ram"];
+        assert_eq!(ram.store, Store::Ram { max_bytes: 64 << 20 });
+        assert_eq!(ram.policy.default_expire, Some(Duration::from_secs(300)));
+        assert_eq!(ram.policy.max_expire, None);
+        assert_eq!(ram.policy.max_value_bytes, 1 << 20);
+        assert_eq!(ram.policy.wait, Duration::from_secs(5));
+        assert_eq!(config.sandbox, Sandbox { max_memory: 128 << 20, timeout: Duration::from_secs(30) });
+    }
+
+    #[test]
+    fn a_ram_table_with_no_keys_is_the_embedded_default() {
+        assert_eq!(parse("[caches.ram]\ntype = \"ram\""), Config::default());
+    }
+
+    #[test]
+    fn a_valkey_cache_with_no_keys_uses_localhost_6379_db_0_prefix_cache_300_s() {
+        let config = parse("[caches.valkey]\ntype = \"valkey\"");
+        assert_eq!(
+            *server(&config, "valkey"),
+            ServerOptions {
+                kind: ServerKind::Valkey,
+                host: "localhost".to_owned(),
+                port: 6379,
+                db: 0,
+                prefix: "cache:".to_owned(),
+                username: None,
+                password: None,
+                connect_timeout: Duration::from_secs(2),
+                timeout: Duration::from_millis(500),
+            }
+        );
+        let policy = &config.caches["valkey"].policy;
+        assert_eq!(policy.default_expire, Some(Duration::from_secs(300)));
+        assert_eq!(policy.max_value_bytes, 1 << 20);
+        assert_eq!(policy.on_outage, OnOutage::Miss);
+        assert_eq!(config.default, "valkey");
+    }
+
+    #[test]
+    fn redis_takes_the_same_keys_and_defaults() {
+        let valkey = parse("[caches.c]\ntype = \"valkey\"");
+        let redis = parse("[caches.c]\ntype = \"redis\"");
+        let expected = ServerOptions { kind: ServerKind::Redis, ..server(&valkey, "c").clone() };
+        assert_eq!(*server(&redis, "c"), expected);
+        assert_eq!(redis.caches["c"].policy, valkey.caches["c"].policy);
+    }
+
+    #[test]
+    fn a_small_ram_cache_takes_values_up_to_half_of_it() {
+        let config = parse("[caches.ram]\ntype = \"ram\"\nmax_bytes = \"256KiB\"");
+        assert_eq!(config.caches["ram"].policy.max_value_bytes, 128 << 10);
+    }
+}
+
+#[test]
+fn every_key_is_honoured() {
+    let config = parse(
+        r#"
+        default = "pages"
+
+        [caches.pages]
+        type = "valkey"
+        host = "valkey.example.com"
+        port = 6380
+        db = 1
+        prefix = "app:"
+        default_expire = 600
+        max_expire = "1h"
+        username = "larder"
+        password = "secret"
+        connect_timeout = "1s"
+        timeout = "250ms"
+        max_value_bytes = "2MiB"
+        wait = 1.5
+        on_outage = "error"
+
+        [caches.near]
+        type = "ram"
+        max_bytes = 8388608
+        max_value_bytes = "64KiB"
+        default_expire = "unlimited"
+        max_expire = "1d"
+        wait = 0
+
+        [plugins.checkout]
+        caches = ["pages"]
+        access = "read-only"
+        namespace = "checkout"
+
+        [sandbox]
+        max_memory = "64MiB"
+        timeout = "5s"
+        "#,
+    );
+    let pages = server(&config, "pages");
+    assert_eq!((pages.address().as_str(), pages.db, pages.prefix.as_str()), ("valkey.example.com:6380", 1, "app:"));
+    assert_eq!(pages.username.as_deref(), Some("larder"));
+    assert_eq!((pages.connect_timeout, pages.timeout), (Duration::from_secs(1), Duration::from_millis(250)));
+    let policy = &config.caches["pages"].policy;
+    assert_eq!(policy.default_expire, Some(Duration::from_secs(600)));
+    assert_eq!(policy.max_expire, Some(Duration::from_secs(3600)));
+    assert_eq!((policy.max_value_bytes, policy.wait), (2 << 20, Duration::from_millis(1500)));
+    assert_eq!(policy.on_outage, OnOutage::Error);
+    let near = &config.caches["near"];
+    assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20 });
+    assert_eq!((near.policy.default_expire, near.policy.wait), (None, Duration::ZERO));
+    let grant = config.grant("checkout");
+    assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned()][..]));
+    assert_eq!(grant.access, Access::ReadOnly);
+    assert!(grant.namespace.is_some());
+    assert_eq!(config.sandbox, Sandbox { max_memory: 64 << 20, timeout: Duration::from_secs(5) });
+}
+
+#[test]
+fn a_plugin_without_a_table_may_do_everything() {
+    let grant = parse("").grant("anybody");
+    assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));
+}
+
+mod environment {
+    use super::*;
+
+    #[test]
+    fn valkey_host_and_port_fill_in_what_the_file_leaves_out() {
+        let variables = [("VALKEY_HOST", "valkey.test"), ("VALKEY_PORT", "7000"), ("REDIS_HOST", "wrong")];
+        let config = parse_with("[caches.c]\ntype = \"valkey\"", &variables).unwrap();
+        assert_eq!(server(&config, "c").address(), "valkey.test:7000");
+        let config = parse_with("[caches.c]\ntype = \"valkey\"\nhost = \"here\"\nport = 1", &variables).unwrap();
+        assert_eq!(server(&config, "c").address(), "here:1");
+    }
+
+    #[test]
+    fn redis_has_variables_of_its_own() {
+        let variables = [("VALKEY_HOST", "wrong"), ("REDIS_HOST", "redis.test"), ("REDIS_PORT", "7001")];
+        let config = parse_with("[caches.c]\ntype = \"redis\"", &variables).unwrap();
+        assert_eq!(server(&config, "c").address(), "redis.test:7001");
+    }
+
+    #[test]
+    fn an_empty_variable_says_nothing() {
+        let config = parse_with("[caches.c]\ntype = \"valkey\"", &[("VALKEY_HOST", ""), ("VALKEY_PORT", "")]).unwrap();
+        assert_eq!(server(&config, "c").address(), "localhost:6379");
+    }
+
+    #[test]
+    fn a_bad_port_in_the_environment_is_named() {
+        let error = parse_with("[caches.c]\ntype = \"valkey\"", &[("VALKEY_PORT", "http")]).unwrap_err().to_string();
+        assert!(
+            error.contains("`caches.c.port`: from the environment variable `VALKEY_PORT`: `http` is no port"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_variable_in_a_string_is_replaced() {
+        let text = "[caches.c]\ntype = \"valkey\"\nhost = \"${ZONE}.valkey.${DOMAIN}\"\nprefix = \"$${ZONE}:\"";
+        let config = parse_with(text, &[("ZONE", "a"), ("DOMAIN", "test")]).unwrap();
+        assert_eq!(server(&config, "c").host, "a.valkey.test");
+        assert_eq!(server(&config, "c").prefix, "${ZONE}:");
+    }
+
+    #[test]
+    fn an_unset_variable_is_an_error_with_its_place() {
+        assert_eq!(
+            server_refusal("password = \"${VALKEY_PASSWORD}\""),
+            "larder.toml:3:12: the environment variable `VALKEY_PASSWORD` is not set"
+        );
+        assert!(server_refusal("password = \"${OPEN\"").contains("not closed"));
+    }
+}
+
+mod refusals {
+    use super::*;
+
+    #[test]
+    fn a_syntax_error_has_its_place() {
+        assert!(refusal("[caches.c\ntype = 1").starts_with("larder.toml:1:10: "), "{}", refusal("[caches.c\ntype = 1"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let error = server_refusal("prot = 1");
+        assert!(
+            error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `host`"),
+            "{error}"
+        );
+        assert!(ram_refusal("host = \"x\"").contains("unknown key `host`"));
+        assert!(refusal("defualt = \"x\"").starts_with("larder.toml:1:1: unknown key `defualt`"));
+        assert!(refusal("[sandbox]\nmemory = 1").contains("`sandbox.memory`: unknown key `memory`"));
+        assert!(refusal("[plugins.p]\ncache = []").contains("`plugins.p.cache`: unknown key `cache`"));
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_key() {
+        assert!(server_refusal("port = \"6379\"").starts_with("larder.toml:3:8: `caches.c.port`: "));
+        assert!(refusal("caches = 1").contains("`caches`: must be a table"));
+        assert!(refusal("[caches]\nc = 1").contains("`caches.c`: must be a table"));
+        assert!(refusal("default = 1").contains("`default`: must be a string"));
+        assert!(refusal("[caches.c]\ntype = 1").contains("`caches.c.type`: must be a string"));
+        assert!(refusal("[caches.c]").contains("`caches.c.type` is missing"));
+        assert!(refusal("[caches.c]\ntype = \"memcached\"").contains("there is no type `memcached`"));
+    }
+
+    #[test]
+    fn two_caches_need_a_default() {
+        let two = "[caches.a]\ntype = \"ram\"\n[caches.b]\ntype = \"ram\"\n";
+        assert_eq!(refusal(two), "larder.toml:1:1: `default` is missing: it must name one of `a`, `b`");
+        assert!(
+            refusal(&format!("default = \"c\"\n{two}")).contains("`default`: there is no cache `c`, only `a`, `b`")
+        );
+        assert_eq!(parse(&format!("default = \"b\"\n{two}")).default, "b");
+    }
+
+    #[test]
+    fn a_port_is_1_to_65535() {
+        for port in ["70000", "0", "-1"] {
+            let error = server_refusal(&format!("port = {port}"));
+            assert_eq!(error, format!("larder.toml:3:8: `caches.c.port`: must be from 1 to 65535, but is {port}"));
+        }
+        assert!(server_refusal("db = -1").contains("must be from 0 to 65535"));
+    }
+
+    #[test]
+    fn a_duration_is_neither_negative_nor_zero_nor_absurd() {
+        for bad in
+            ["-1", "-0.5", "0", "0.0001", "\"0s\"", "\"-5m\"", "\"soon\"", "nan", "inf", "1e300", "true", "\"5M\""]
+        {
+            let error = server_refusal(&format!("default_expire = {bad}"));
+            assert!(error.starts_with("larder.toml:3:18: `caches.c.default_expire`: "), "{bad}: {error}");
+        }
+        assert!(server_refusal("timeout = \"1000years\"").contains("must not be longer than 100 years"));
+        assert!(server_refusal("timeout = 9223372036854775807").contains("must not be longer than 100 years"));
+        assert!(server_refusal("timeout = \"unlimited\"").contains("is no duration"));
+        assert!(server_refusal("wait = -1").contains("must not be negative"));
+    }
+
+    #[test]
+    fn a_size_is_neither_negative_nor_zero_nor_absurd() {
+        for bad in ["-1", "0", "1.5", "\"much\"", "\"-1MiB\"", "false", "\"99999999999999999999GiB\""] {
+            let error = ram_refusal(&format!("max_bytes = {bad}"));
+            assert!(error.starts_with("larder.toml:3:13: `caches.c.max_bytes`: "), "{bad}: {error}");
+        }
+        assert!(server_refusal("max_value_bytes = \"1GiB\"").contains("must not be over 512MiB"));
+    }
+
+    #[test]
+    fn a_ram_cache_must_hold_its_largest_value() {
+        let error = ram_refusal("max_bytes = \"1MiB\"\nmax_value_bytes = \"1MiB\"");
+        assert!(error.contains("`caches.c.max_bytes`: must be at least"), "{error}");
+        assert!(ram_refusal("max_bytes = 100").contains("must be at least"));
+    }
+
+    #[test]
+    fn an_empty_prefix_is_refused() {
+        assert!(server_refusal("prefix = \"\"").contains("`clear-all` would empty the database"));
+        assert!(server_refusal("prefix = \"a\\u001fb\"").contains("control characters"));
+    }
+
+    #[test]
+    fn a_plugin_is_granted_known_caches_and_a_proper_namespace() {
+        let ram = "[caches.ram]\ntype = \"ram\"\n";
+        assert!(refusal(&format!("{ram}[plugins.p]\ncaches = [\"redis\"]")).contains("there is no cache `redis`"));
+        assert!(refusal(&format!("{ram}[plugins.p]\nnamespace = \"\"")).contains("namespace: must not be empty"));
+        assert!(refusal(&format!("{ram}[plugins.p]\nnamespace = \"a\\u001f\"")).contains("control characters"));
+        assert!(refusal(&format!("{ram}[plugins.p]\naccess = \"write-only\"")).contains("`plugins.p.access`: "));
+    }
+}
+
+mod secrets {
+    use super::*;
+
+    #[test]
+    fn a_password_may_stand_in_a_file_beside_the_configuration() {
+        let folder = std::env::temp_dir().join(format!("larder-config-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("password"), "s3cret\n").unwrap();
+        let parse = |text: &str| Config::parse(text, "larder.toml", &folder, &|_| None);
+        let from_file = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"password\"").unwrap();
+        let written = parse("[caches.c]\ntype = \"valkey\"\npassword = \"s3cret\"").unwrap();
+        let missing = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"none\"").unwrap_err().to_string();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(from_file, written);
+        assert!(missing.contains("`caches.c.password_file`: cannot read"), "{missing}");
+    }
+
+    #[test]
+    fn two_passwords_or_a_user_without_one_are_refused() {
+        let both = server_refusal("password = \"a\"\npassword_file = \"b\"");
+        assert!(both.contains("excludes `password_file`"), "{both}");
+        assert!(server_refusal("username = \"u\"").contains("needs a `password`"));
+    }
+
+    #[test]
+    fn debug_does_not_show_a_password() {
+        let config = parse("[caches.c]\ntype = \"valkey\"\npassword = \"s3cret\"");
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+}

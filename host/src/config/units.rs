@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error, Visitor};
 
 use crate::cache::Duration;
 
-/// A size in bytes, above zero: an integer, or a string such as `"64MiB"`.
+/// A size in bytes, above zero and at most 1 TiB: an integer, or a string such as `"64MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size(pub(super) u64);
 
@@ -59,10 +59,10 @@ impl<'de> Deserialize<'de> for Size {
             Number::Text(text) => {
                 let size: bytesize::ByteSize =
                     text.parse().map_err(|_| D::Error::custom(format!("`{text}` is no size such as \"64MiB\"")))?;
-                above_zero(size.as_u64())
+                bounded(size.as_u64())
             }
             Number::Integer(bytes) => match u64::try_from(bytes) {
-                Ok(bytes) => above_zero(bytes),
+                Ok(bytes) => bounded(bytes),
                 Err(_) => Err(D::Error::custom(format!("must not be negative, but is {bytes}"))),
             },
             Number::Fraction(_) => Err(D::Error::custom("must be a whole number of bytes")),
@@ -70,9 +70,15 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-fn above_zero<E: Error>(bytes: u64) -> Result<Size, E> {
-    if bytes == 0 { Err(E::custom("must not be zero")) } else { Ok(Size(bytes)) }
+fn bounded<E: Error>(bytes: u64) -> Result<Size, E> {
+    match bytes {
+        0 => Err(E::custom("must not be zero")),
+        1..=LARGEST => Ok(Size(bytes)),
+        _ => Err(E::custom("must not be over 1TiB")),
+    }
 }
+
+const LARGEST: u64 = 1 << 40;
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -136,11 +136,7 @@ impl wit::HostCache for LarderView<'_> {
         Ok(value.map(Vec::from))
     }
 
-    async fn get_many(
-        &mut self,
-        handle: Resource<OpenCache>,
-        keys: Vec<String>,
-    ) -> CallResult<Vec<Option<Vec<u8>>>> {
+    async fn get_many(&mut self, handle: Resource<OpenCache>, keys: Vec<String>) -> CallResult<Vec<Option<Vec<u8>>>> {
         let cache = self.cache(&handle)?;
         let found = cache.get_many(&keys).await;
         let values = self.report(&cache, found)?;

@@ -67,9 +67,8 @@ impl Identity {
     ///
     /// Why the server can not be used: too old, or without a version.
     pub(super) fn from_info(info: &str) -> Result<Self, String> {
-        let field = |name: &str| {
-            info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
-        };
+        let field =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
         let (kind, text) = match (field("valkey_version"), field("redis_version")) {
             (Some(version), _) => (ServerKind::Valkey, version),
             (None, Some(version)) => (ServerKind::Redis, version),
@@ -90,15 +89,9 @@ mod tests {
     #[test]
     fn valkey_is_told_from_redis() {
         let valkey = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n";
-        assert_eq!(
-            Identity::from_info(valkey),
-            Ok(Identity { kind: ServerKind::Valkey, version: Version(8, 0, 1) })
-        );
+        assert_eq!(Identity::from_info(valkey), Ok(Identity { kind: ServerKind::Valkey, version: Version(8, 0, 1) }));
         let redis = "# Server\r\nredis_version:7.0.15\r\n";
-        assert_eq!(
-            Identity::from_info(redis),
-            Ok(Identity { kind: ServerKind::Redis, version: Version(7, 0, 15) })
-        );
+        assert_eq!(Identity::from_info(redis), Ok(Identity { kind: ServerKind::Redis, version: Version(7, 0, 15) }));
     }
 
     #[test]

@@ -26,9 +26,7 @@ fn main() {
 fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
         ["get", key] => show(cache.get_bytes(key)?),
-        ["get-many", keys @ ..] => {
-            cache.get_many_bytes(keys)?.into_iter().map(show).collect::<Vec<_>>().join(" ")
-        }
+        ["get-many", keys @ ..] => cache.get_many_bytes(keys)?.into_iter().map(show).collect::<Vec<_>>().join(" "),
         ["set", key, value] => cache.set_bytes(key, value.as_bytes()).map(|()| "ok".to_owned())?,
         ["set", key, value, ms] => {
             let duration = match *ms {

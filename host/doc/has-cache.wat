@@ -15,7 +15,7 @@
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
   (core instance $memory (instantiate $memory))
   (core func $open
-    (canon lower (func $cache "open") (memory $memory "memory") (realloc (func $memory "realloc"))))
+    (canon lower (func $cache "open") (memory (core memory $memory "memory")) (realloc (core func $memory "realloc"))))
 
   (core module $plugin
     (import "host" "open" (func $open (param i32 i32 i32)))

@@ -1,0 +1,191 @@
+//! The caches that the contract is held against: RAM, and both servers.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use bytes::Bytes;
+use larder_host::cache::{Access, Cache, CacheError, Duration, Namespace, Owner, ScopedCache};
+use larder_host::{Config, connect_cache, operator_view};
+use larder_tests::{Kind, PATIENCE, Server};
+
+/// Makes a test of each fact for RAM, Valkey and Redis. A fact is an async function that takes a [`Backend`].
+///
+/// RAM's run with paused time, which moves on by itself when everybody waits; a server has a clock of its own.
+macro_rules! over_every_backend {
+    ($($fact:ident),+ $(,)?) => {
+        mod ram {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $fact() {
+                    super::$fact($crate::backends::Backend::ram()).await;
+                }
+            )+
+        }
+        $crate::backends::over_both_servers! { $($fact),+ }
+    };
+}
+
+/// Makes a test of each fact for Valkey and Redis.
+macro_rules! over_both_servers {
+    ($($fact:ident),+ $(,)?) => {
+        mod valkey {
+            $(
+                #[tokio::test]
+                async fn $fact() {
+                    if let Some(backend) = $crate::backends::Backend::server(larder_tests::Kind::Valkey) {
+                        super::$fact(backend).await;
+                    }
+                }
+            )+
+        }
+        mod redis {
+            $(
+                #[tokio::test]
+                async fn $fact() {
+                    if let Some(backend) = $crate::backends::Backend::server(larder_tests::Kind::Redis) {
+                        super::$fact(backend).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use {over_both_servers, over_every_backend};
+
+/// Where the caches of one test keep their values.
+pub(crate) struct Backend {
+    toml: String,
+    server: Option<Server>,
+}
+
+impl Backend {
+    pub(crate) fn ram() -> Self {
+        Self { toml: "[caches.c]\ntype = \"ram\"\n".to_owned(), server: None }
+    }
+
+    /// A server of the test's own, which ends with this value.
+    pub(crate) fn server(kind: Kind) -> Option<Self> {
+        let server = Server::start(kind)?;
+        // The default is made for a server with a machine of its own; here an answer may be late and still be right.
+        let toml = format!("{}timeout = \"20s\"\n", server.cache("c"));
+        Some(Self { toml, server: Some(server) })
+    }
+
+    /// The server behind it, for what only servers do.
+    pub(crate) fn behind(&mut self) -> &mut Server {
+        self.server.as_mut().expect("the fact is for servers only")
+    }
+
+    /// A new cache, with more keys of its table in TOML; one on a server shares its values with the others there.
+    pub(crate) async fn cache(&self, more: &str) -> Arc<Cache> {
+        let config = Config::from_toml(&format!("{}{more}\n", self.toml)).unwrap();
+        connect_cache("c", &config.caches["c"]).await.unwrap()
+    }
+
+    /// A new cache with all defaults, as a plugin without a namespace sees it.
+    pub(crate) async fn view(&self) -> ScopedCache {
+        view(&self.cache("").await)
+    }
+
+    /// Runs `store`, and asserts that from then on the entry lives exactly so long; `None` is without end.
+    pub(crate) async fn assert_lasts(
+        &self,
+        cache: &ScopedCache,
+        key: &str,
+        duration: Option<StdDuration>,
+        store: impl AsyncFnOnce(),
+    ) {
+        let Some(server) = &self.server else {
+            store().await;
+            tokio::time::advance(duration.map_or(Duration::LONGEST * 2, |duration| duration - ONE_MS)).await;
+            assert!(cache.get(key).await.unwrap().is_some(), "`{key}` does not last {duration:?}");
+            tokio::time::advance(ONE_MS).await;
+            assert_eq!(cache.get(key).await.unwrap().is_none(), duration.is_some(), "`{key}` outlasts {duration:?}");
+            return;
+        };
+        let mut client = server.client();
+        let before = now(&mut client);
+        store().await;
+        let after = now(&mut client);
+        let expires: i64 = redis::cmd("PEXPIRETIME").arg(format!("cache:{key}")).query(&mut client).unwrap();
+        match duration {
+            None => assert_eq!(expires, -1, "`{key}` has an end"),
+            Some(duration) => {
+                let duration = i64::try_from(duration.as_millis()).unwrap();
+                let range = before + duration..=after + duration;
+                assert!(range.contains(&expires), "`{key}` lasts {} to {} ms", expires - after, expires - before);
+            }
+        }
+    }
+}
+
+const ONE_MS: StdDuration = StdDuration::from_millis(1);
+
+/// The server's clock in milliseconds.
+fn now(client: &mut redis::Connection) -> i64 {
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query(client).unwrap();
+    seconds * 1000 + micros / 1000
+}
+
+/// A plugin without a namespace, an owner of its own.
+pub(crate) fn view(cache: &Arc<Cache>) -> ScopedCache {
+    operator_view(Arc::clone(cache), None)
+}
+
+/// A plugin with a namespace, an owner of its own.
+pub(crate) fn namespaced(cache: &Arc<Cache>, namespace: &str) -> ScopedCache {
+    operator_view(Arc::clone(cache), Some(Namespace::new(namespace).unwrap()))
+}
+
+/// A plugin that may only read.
+pub(crate) fn read_only(cache: &Arc<Cache>) -> ScopedCache {
+    ScopedCache::new(Arc::clone(cache), None, Access::ReadOnly, Owner::new())
+}
+
+/// The bytes of a value.
+pub(crate) fn bytes(value: &str) -> Bytes {
+    Bytes::copy_from_slice(value.as_bytes())
+}
+
+/// Stores each key with its own name as the value.
+pub(crate) async fn put(cache: &ScopedCache, keys: &[&str]) {
+    for key in keys {
+        cache.set(key, bytes(key), Duration::Default).await.unwrap();
+    }
+}
+
+/// Those of the keys that have a value.
+pub(crate) async fn present<'a>(cache: &ScopedCache, keys: &[&'a str]) -> Vec<&'a str> {
+    let mut present = Vec::new();
+    for &key in keys {
+        if cache.get(key).await.unwrap().is_some() {
+            present.push(key);
+        }
+    }
+    present
+}
+
+/// Stores an entry and waits for its end.
+pub(crate) async fn put_expired(cache: &ScopedCache, key: &str) {
+    cache.set(key, bytes("old"), Duration::Milliseconds(1)).await.unwrap();
+    let expiry = async {
+        while cache.get(key).await.unwrap().is_some() {
+            tokio::time::sleep(ONE_MS).await;
+        }
+    };
+    within(expiry).await;
+}
+
+/// The future's outcome; panics where it hangs.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+}
+
+/// Asserts that the call was refused for this argument.
+pub(crate) fn assert_invalid<T: std::fmt::Debug>(outcome: Result<T, CacheError>, argument: &str) {
+    match outcome {
+        Err(CacheError::InvalidArgument(rule)) => assert!(rule.starts_with(&format!("{argument}: ")), "{rule}"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,230 @@
+//! The documents are true: their configurations are valid, their defaults are the code's, their commands run.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use larder_host::Config;
+use larder_tests::{Kind, Larder, Server, guest, program};
+use redis::Commands;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+const DOCUMENTS: [&str; 4] = ["README.md", "docs/caching.md", "docs/migrating.md", "examples/README.md"];
+
+/// The contents of all fenced blocks of one language, without the indentation of a list they may stand in.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        match &mut open {
+            None if trimmed.strip_prefix("```") == Some(language) => {
+                open = Some((line.len() - trimmed.len(), String::new()));
+            }
+            None => {}
+            Some(_) if trimmed == "```" => blocks.extend(open.take().map(|(_, block)| block)),
+            Some((indent, block)) => {
+                block.push_str(line.get(*indent..).unwrap_or_default());
+                block.push('\n');
+            }
+        }
+    }
+    blocks
+}
+
+/// Parses a configuration with the one variable that the documents use.
+fn parse(text: &str, origin: &str) -> Config {
+    let environment = |name: &str| (name == "VALKEY_PASSWORD").then(|| "secret".to_owned());
+    Config::parse(text, origin, Path::new(""), &environment).unwrap()
+}
+
+#[test]
+fn every_configuration_in_the_documents_is_valid() {
+    let mut count = 0;
+    for document in DOCUMENTS {
+        for block in blocks(&read(document), "toml") {
+            parse(&block, document);
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "only {count} blocks were found");
+    parse(&read("examples/two-caches/larder.toml"), "two-caches");
+}
+
+/// The rows of the first table of keys behind a heading: key and default.
+fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
+    let text = read(document);
+    let section = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")).1;
+    let table = section.lines().skip_while(|line| !line.starts_with("| key | default |")).skip(2);
+    table
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let mut cells = line.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
+            (cells.next().unwrap(), cells.next().unwrap())
+        })
+        .collect()
+}
+
+/// The keys that a table accepts, as its refusal of another one lists them.
+fn accepted_keys(table: &str) -> BTreeSet<String> {
+    let error = Config::from_toml(&format!("{table}\nno_such_key = 1")).unwrap_err().to_string();
+    let (_, expected) = error.split_once("expected ").unwrap();
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Each default written out makes no difference, and no key is missing.
+fn assert_table_is_true(document: &str, heading: &str, table: &str) {
+    let without = parse(table, "without");
+    let rows = rows(document, heading);
+    for (key, default) in rows.iter().filter(|(_, default)| default != "none") {
+        let with = parse(&format!("{table}\n{key} = {default}\n"), "with");
+        assert_eq!(with, without, "the default of `{key}` in {document} is not `{default}`");
+    }
+    let mut documented: BTreeSet<String> = rows.into_iter().map(|(key, _)| key).collect();
+    documented.remove("type");
+    assert_eq!(documented, accepted_keys(table), "under `{heading}` in {document}");
+}
+
+#[test]
+fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
+    let guide = "docs/caching.md";
+    assert_table_is_true(guide, "## RAM cache", "[caches.c]\ntype = \"ram\"");
+    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"valkey\"");
+    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"redis\"");
+    assert_table_is_true(guide, "## Plugins and sandbox", "[plugins.p]");
+    assert_table_is_true(guide, "`[sandbox]` bounds each plugin instance:", "[sandbox]");
+}
+
+#[test]
+fn the_deployed_configuration_states_every_key_with_its_default() {
+    let text = read("deploy/larder.toml");
+    let bare = "default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n[caches.valkey]\ntype = \"valkey\"\n";
+    assert_eq!(parse(&text, "deploy/larder.toml"), parse(bare, "bare"));
+    for table in ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\"", "[plugins.p]", "[sandbox]"] {
+        for key in accepted_keys(table) {
+            let is_stated = |line: &str| line.trim_start_matches('#').starts_with(&format!("{key} = "));
+            assert!(text.lines().any(is_stated), "`{key}` is missing");
+        }
+    }
+    // What is commented out is valid as well; of the two ways to give a password one is taken away.
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(option) if !option.starts_with(' ') && !option.starts_with("password_file") => format!("{option}\n"),
+        _ => format!("{line}\n"),
+    };
+    parse(&text.lines().map(uncommented).collect::<String>(), "deploy/larder.toml, all of it");
+}
+
+#[test]
+fn every_larder_command_in_the_documents_is_understood() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let mut count = 0;
+    for document in DOCUMENTS {
+        for line in blocks(&read(document), "sh").iter().flat_map(|block| block.lines()) {
+            if !line.contains("larder ") || line.starts_with("cargo") || line.starts_with("docker") {
+                continue;
+            }
+            // Whatever the document calls its caches, they are on our server, and its plugin is one of ours.
+            let config = format!("default = \"valkey\"\n{}{}", server.cache("valkey"), server.cache("shared"));
+            let line = line.replace("target/debug/larder", "larder").replace("examples/two-caches/", "");
+            let line = replace_plugins(&line);
+            let folder = tempfile::TempDir::new().unwrap();
+            for file in ["larder.toml", "redis.toml"] {
+                std::fs::write(folder.path().join(file), &config).unwrap();
+            }
+            std::fs::write(folder.path().join("home.html"), "<p>home</p>").unwrap();
+            let path = format!("{}:{}", program().parent().unwrap().display(), std::env::var("PATH").unwrap());
+            let output = Command::new("sh").arg("-c").arg(&line).current_dir(folder.path()).env("PATH", path).output();
+            let output = output.unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            // A miss or a server that is not there is 1; a command that is not understood is 2.
+            assert!(matches!(output.status.code(), Some(0 | 1)), "{document}: {line}: {stderr}");
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "only {count} commands were found");
+}
+
+/// Puts a real plugin in the place of every `*.wasm` of a command.
+fn replace_plugins(line: &str) -> String {
+    let is_plugin = |word: &str| word.ends_with(".wasm");
+    let real = |word: &str| match Path::new(word).file_stem().and_then(|stem| stem.to_str()) {
+        Some("plugin" | "hello") => guest("memoise"),
+        Some(name) => guest(name),
+        None => panic!("`{word}` has no name"),
+    };
+    let words = line.split(' ').map(|word| match word {
+        word if is_plugin(word) => real(word).display().to_string(),
+        word => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A run's output with its timings taken out.
+fn without_timings(text: &str) -> String {
+    let strip = |line: &str| line.split(", in ").next().unwrap().to_owned() + "\n";
+    text.lines().map(strip).collect()
+}
+
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let demo = Larder::run("memoise").succeed().stdout;
+    let readme = read("README.md");
+    let shown = blocks(&readme, "text");
+    let is_demo = |block: &String| without_timings(block).ends_with(&without_timings(&demo));
+    assert!(shown.iter().any(is_demo), "README.md does not show:\n{demo}");
+}
+
+#[test]
+fn the_plugin_in_the_readme_is_an_example_that_runs() {
+    let plugin = read("examples/hello-cache/src/main.rs");
+    let body = plugin.split_once("\n\n").unwrap().1;
+    let readme = blocks(&read("README.md"), "rust,no_run");
+    assert!(readme.iter().any(|block| block == body), "README.md does not show examples/hello-cache:\n{body}");
+}
+
+#[test]
+fn the_copy_loop_of_the_migration_guide_copies_values_and_durations() {
+    let Some(old) = Server::start(Kind::Redis) else { return };
+    let Some(new) = Server::start(Kind::Valkey) else { return };
+    let (mut from, mut to) = (old.client(), new.client());
+    let binary: &[u8] = b"\x00\xff\r\n";
+    let () = from.set("cache:binary", binary).unwrap();
+    let () = from.pset_ex("cache:short lived", "v", 100_000).unwrap();
+    let () = from.set("cache:kept", "old").unwrap();
+    let () = to.set("cache:kept", "new").unwrap();
+    let () = from.set("other:1", "v").unwrap();
+
+    let guide = read("docs/migrating.md");
+    let script = blocks(&guide, "sh").into_iter().find(|block| block.starts_with("old=")).unwrap();
+    let script = script
+        .replace("-h redis.example.com", &format!("-p {}", old.port()))
+        .replace("-h valkey.example.com", &format!("-p {}", new.port()));
+    let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    assert_eq!(to.get::<_, Vec<u8>>("cache:binary").unwrap(), binary);
+    assert_eq!(to.pttl::<_, i64>("cache:binary").unwrap(), -1);
+    let left: i64 = to.pttl("cache:short lived").unwrap();
+    assert!((1..=100_000).contains(&left), "{left} ms are left");
+    assert_eq!(to.get::<_, String>("cache:kept").unwrap(), "new");
+    assert!(!to.exists::<_, bool>("other:1").unwrap());
+}
+
+#[test]
+fn the_compose_file_gives_a_valkey_that_keeps_its_data() {
+    let text = read("deploy/compose.yaml");
+    let valkey = text.split_once("  valkey:\n").unwrap().1.split_once("  redis:\n").unwrap().0;
+    let words =
+        ["image: valkey/valkey:8", "\"6379:6379\"", "--appendonly", "valkey-data:/data", "healthcheck:", "- cache"];
+    for word in words {
+        assert!(valkey.contains(word), "the service `valkey` lacks `{word}`");
+    }
+    assert!(text.contains("\nvolumes:\n  valkey-data:\n"));
+}

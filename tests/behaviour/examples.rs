@@ -1,0 +1,52 @@
+//! Every example runs and shows what it says.
+
+use std::process::Command;
+
+use larder_tests::{Kind, Larder, Server, guest, program};
+
+#[test]
+fn hello_cache_greets() {
+    assert_eq!(Larder::run("hello-cache").succeed().stdout, "hello\n");
+}
+
+#[test]
+fn memoise_computes_once() {
+    let stdout = Larder::run("memoise").succeed().stdout;
+    assert_eq!(stdout.matches("computing").count(), 1, "{stdout}");
+    assert_eq!(stdout.matches("148933 primes").count(), 3, "{stdout}");
+}
+
+#[test]
+fn two_caches_keeps_one_count_for_the_process_and_one_for_all() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/two-caches/larder.toml");
+    for run in 1..=2 {
+        let larder = Larder::run("two-caches").arg("--config").arg(example);
+        let larder = larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", server.port().to_string());
+        let expected = format!("runs of this plugin in this process: 1, in all processes: {run}\n");
+        assert_eq!(larder.succeed().stdout, expected);
+    }
+}
+
+#[test]
+fn async_closure_asks_once() {
+    let stdout = Larder::run("async-closure").succeed().stdout;
+    assert_eq!(stdout, "asking the weather service ...\nround 1: sunny, 21 °C\nround 2: sunny, 21 °C\n");
+}
+
+#[test]
+fn exported_function_answers_by_name() {
+    let price = |call: &str| Larder::new(["run", "--invoke", call]).arg(guest("exported_function"));
+    assert_eq!(price("price(\"apple\")").succeed().stdout, "ok(45)\n");
+    assert_eq!(price("price(\"pear\")").fail(1).stdout, "err(\"no such article\")\n");
+}
+
+#[test]
+fn embed_host_shares_its_cache_between_two_runs() {
+    let program = program().with_file_name("embed-host");
+    let output = Command::new(program).arg(guest("memoise")).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("run 2\n"), "{stdout}");
+    assert_eq!(stdout.matches("computing").count(), 1, "{stdout}");
+}

@@ -1,0 +1,99 @@
+//! get-or-set: one computation per key, whoever asks.
+//!
+//! All callers of a test run on one thread and share one connection, which answers in the order it was asked. So [`waiting`] knows
+//! that a caller waits, without any sleep.
+
+mod outage;
+mod overtaken;
+mod race;
+mod vacancies;
+mod waits;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder_host::cache::{Cache, CacheError, Duration, Entry, ScopedCache, Vacancy};
+use tokio::task::JoinHandle;
+
+use crate::backends::{view, within};
+
+/// No test that expects a fill wants a wait to run out.
+const LONG_WAIT: &str = "wait = \"10m\"";
+
+type Asked = Result<Entry, CacheError>;
+
+/// A get-or-set of which a vacancy is expected.
+async fn vacancy(cache: &ScopedCache, key: &str) -> Vacancy {
+    vacant(within(cache.get_or_set(key)).await)
+}
+
+/// The vacancy of an answer.
+fn vacant(answer: Asked) -> Vacancy {
+    match answer {
+        Ok(Entry::Vacant(vacancy)) => vacancy,
+        other => panic!("no vacancy, but {other:?}"),
+    }
+}
+
+/// The value of an answer.
+fn occupied(answer: Asked) -> Bytes {
+    match answer {
+        Ok(Entry::Occupied(value)) => value,
+        other => panic!("no value, but {other:?}"),
+    }
+}
+
+/// Fills with the default duration.
+async fn fill(cache: &ScopedCache, vacancy: Vacancy, value: &str) -> Result<bool, CacheError> {
+    within(cache.fill(vacancy, crate::backends::bytes(value), Duration::Default)).await
+}
+
+/// A new plugin's get-or-set in a task of its own, which waits for another's vacancy by the time this returns.
+async fn waiting(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
+    let (cache, key) = (view(cache), key.to_owned());
+    let others = cache.clone();
+    let mut asking = Box::pin(async move { cache.get_or_set(&key).await });
+    tokio::select! {
+        biased;
+        answer = &mut asking => panic!("it does not wait: {answer:?}"),
+        // These look-ups follow the caller's on the same connection; when they are answered, so is the caller's.
+        () = look_around(&others) => {}
+    }
+    tokio::spawn(asking)
+}
+
+/// A few round trips to wherever the cache is.
+async fn look_around(cache: &ScopedCache) {
+    for _ in 0..3 {
+        // During an outage there is no answer, which is as good.
+        let _nothing = cache.get("nobody's key").await;
+    }
+}
+
+/// So many callers that wait.
+async fn many_waiting(cache: &Arc<Cache>, key: &str, count: usize) -> Vec<JoinHandle<Asked>> {
+    let mut callers = Vec::new();
+    for _ in 0..count {
+        callers.push(waiting(cache, key).await);
+    }
+    callers
+}
+
+/// What a waiting caller was answered.
+async fn answer(caller: JoinHandle<Asked>) -> Asked {
+    within(caller).await.unwrap()
+}
+
+/// Waits for the one caller that is handed a vacancy, and gives it with the callers that still wait.
+async fn take_over(mut callers: Vec<JoinHandle<Asked>>) -> (Vacancy, Vec<JoinHandle<Asked>>) {
+    let first = async {
+        loop {
+            if let Some(index) = callers.iter().position(JoinHandle::is_finished) {
+                break callers.swap_remove(index);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let taken = within(first).await;
+    (vacant(answer(taken).await), callers)
+}

@@ -1,0 +1,140 @@
+//! get-or-set while the server is out of reach.
+
+use std::sync::Arc;
+
+use larder_host::cache::{Cache, Duration};
+
+use super::{LONG_WAIT, answer, fill, many_waiting, occupied, take_over, vacancy};
+use crate::backends::{Backend, bytes, over_both_servers, view, within};
+
+over_both_servers! {
+    during_an_outage_get_or_set_gives_a_vacancy,
+    during_an_outage_the_value_reaches_the_waiters_though_it_is_not_stored,
+    during_an_outage_a_dropped_vacancy_passes_on,
+    a_vacancy_from_before_an_outage_reports_it_and_serves_the_waiters,
+    a_vacancy_from_before_an_outage_stores_after_it,
+    on_outage_error_reports_the_outage,
+    a_fill_cut_off_leaves_nobody_hanging,
+    a_fill_without_an_answer_serves_the_waiters,
+}
+
+/// Kills the server and waits until the cache has noticed.
+async fn lose(backend: &mut Backend, cache: &Cache) {
+    backend.behind().kill();
+    within(async {
+        while cache.check().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+async fn during_an_outage_get_or_set_gives_a_vacancy(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    lose(&mut backend, &cache).await;
+    let holder = view(&cache);
+    let vacancy = vacancy(&holder, "k").await;
+    let error = fill(&holder, vacancy, "v").await.unwrap_err();
+    assert!(error.is_outage(), "{error:?}");
+    assert_eq!(holder.get("k").await, Ok(None));
+}
+
+async fn during_an_outage_the_value_reaches_the_waiters_though_it_is_not_stored(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    lose(&mut backend, &cache).await;
+    let vacancy = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&cache, "k", 5).await;
+    assert!(fill(&view(&cache), vacancy, "computed once").await.unwrap_err().is_outage());
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("computed once"));
+    }
+}
+
+async fn during_an_outage_a_dropped_vacancy_passes_on(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    lose(&mut backend, &cache).await;
+    let vacancy = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&cache, "k", 2).await;
+    drop(vacancy);
+    let (passed_on, callers) = take_over(callers).await;
+    assert!(fill(&view(&cache), passed_on, "second try").await.unwrap_err().is_outage());
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("second try"));
+    }
+}
+
+async fn a_vacancy_from_before_an_outage_reports_it_and_serves_the_waiters(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    let vacancy = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&cache, "k", 5).await;
+    backend.behind().kill();
+    assert!(fill(&view(&cache), vacancy, "computed once").await.unwrap_err().is_outage());
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("computed once"));
+    }
+}
+
+async fn a_vacancy_from_before_an_outage_stores_after_it(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    let vacancy = vacancy(&view(&cache), "k").await;
+    lose(&mut backend, &cache).await;
+    backend.behind().restart();
+    within(async {
+        while cache.check().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(fill(&view(&cache), vacancy, "v").await, Ok(true));
+    assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("v")));
+}
+
+async fn on_outage_error_reports_the_outage(mut backend: Backend) {
+    let cache = backend.cache("on_outage = \"error\"").await;
+    let held = vacancy(&view(&cache), "held").await;
+    lose(&mut backend, &cache).await;
+    let error = within(view(&cache).get_or_set("k")).await.unwrap_err();
+    assert!(error.is_outage(), "{error:?}");
+    assert!(fill(&view(&cache), held, "v").await.unwrap_err().is_outage());
+}
+
+async fn a_fill_cut_off_leaves_nobody_hanging(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    let holder = view(&cache);
+    let vacancy = vacancy(&holder, "k").await;
+    let callers = many_waiting(&cache, "k", 5).await;
+    backend.behind().freeze();
+    {
+        let mut filling = Box::pin(holder.fill(vacancy, bytes("cut off"), Duration::Default));
+        tokio::select! {
+            biased;
+            outcome = &mut filling => panic!("the server does not answer, and yet: {outcome:?}"),
+            // The command is on its way by then.
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    // Who asks after the fill began waits as well.
+    let late = { let cache = view(&cache); tokio::spawn(async move { cache.get_or_set("k").await }) };
+    backend.behind().thaw();
+    let mut served = 0;
+    for caller in callers.into_iter().chain([late]) {
+        served += 1;
+        match answer(caller).await.unwrap() {
+            larder_host::cache::Entry::Occupied(value) => assert_eq!(value, bytes("cut off")),
+            // Where the command never left, each in turn may compute.
+            larder_host::cache::Entry::Vacant(vacancy) => drop(vacancy),
+        }
+    }
+    assert_eq!(served, 6);
+}
+
+async fn a_fill_without_an_answer_serves_the_waiters(mut backend: Backend) {
+    let cache = Arc::clone(&backend.cache_with_timeout("100ms", LONG_WAIT).await);
+    let vacancy = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&cache, "k", 5).await;
+    backend.behind().freeze();
+    assert!(fill(&view(&cache), vacancy, "computed once").await.unwrap_err().is_outage());
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("computed once"));
+    }
+}

@@ -1,0 +1,51 @@
+//! Stores values that a careless cache would change or mistake for a miss, and asserts that they come back as they were.
+
+use std::fmt::Debug;
+
+use larder::{Cache, Duration, Error};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn main() -> Result<(), Error> {
+    let cache = Cache::default()?;
+
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let mebibyte: Vec<u8> = every_byte.iter().rev().copied().cycle().take(1 << 20).collect();
+    for (key, value) in [("empty", Vec::new()), ("binary", every_byte), ("mebibyte", mebibyte)] {
+        assert_eq!(cache.get_bytes(key)?, None, "{key} was there before");
+        cache.set_bytes(key, &value)?;
+        assert!(cache.get_bytes(key)? == Some(value), "{key} came back changed");
+    }
+
+    survives(&cache, "true", &true)?;
+    survives(&cache, "false", &false)?;
+    survives(&cache, "null", &Value::Null)?;
+    survives(&cache, "none", &None::<u8>)?;
+    survives(&cache, "empty-text", &String::new())?;
+    survives(&cache, "zero", &0_u64)?;
+    survives(&cache, "empty-list", &Vec::<u8>::new())?;
+    println!("as stored");
+    Ok(())
+}
+
+/// Each of the typed calls must see the value, and `get_or_set` must see that it is one.
+fn survives<T>(cache: &Cache, key: &str, value: &T) -> Result<(), Error>
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug + Clone,
+{
+    assert_eq!(cache.get::<T>(key)?, None, "{key} was there before");
+    let computed = cache.get_or_set(key, Duration::Default, || value.clone())?;
+    assert_eq!(&computed, value);
+    assert_eq!(cache.get::<T>(key)?.as_ref(), Some(value), "{key} after `get_or_set`");
+    cache.set(key, value)?;
+    assert_eq!(cache.get::<T>(key)?.as_ref(), Some(value), "{key} after `set`");
+    assert_eq!(cache.get_many::<T>(&[key])?, [Some(value.clone())], "{key} by `get_many`");
+    let mut is_computed = false;
+    let found = cache.get_or_set(key, Duration::Default, || {
+        is_computed = true;
+        value.clone()
+    })?;
+    assert_eq!((&found, is_computed), (value, false), "{key} on a hit");
+    Ok(())
+}
