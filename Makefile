@@ -33,6 +33,7 @@ servers:
 
 lint: target
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p larder-host --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
 
 doc:

@@ -11,9 +11,9 @@ use crate::{Duration, Error, bindings, codec};
 /// name, and for how long it keeps what has no duration of its own, is the operator's choice.
 ///
 /// Keys are 1 to 1,024 bytes without control characters; values are at most the operator's `max_value_bytes`, 1 MiB
-/// unless changed; a batch holds at most 1,024 keys. A breach is [`Error::InvalidArgument`] or [`Error::ValueTooLarge`].
-/// Every call may also fail with [`Error::Timeout`] or [`Error::Unavailable`]; reads do so only where the operator
-/// chose errors over misses (`on_outage = "error"`).
+/// unless changed; a batch holds at most 1,024 keys. A breach is [`Error::InvalidArgument`] or
+/// [`Error::ValueTooLarge`]. Every call may also fail with [`Error::Timeout`] or [`Error::Unavailable`]; reads do so
+/// only where the operator chose errors over misses (`on_outage = "error"`).
 #[derive(Debug)]
 pub struct Cache(bindings::Cache);
 
@@ -127,7 +127,8 @@ impl Cache {
     ///
     /// Of all callers that miss the same key at once one computes and the others receive its value. The value comes
     /// back even when it could not be stored, or was superseded by a clear. What is stored but is not the JSON of a
-    /// `T`, as after a change of `T`, is computed anew and overwritten. See [`Cache::try_get_or_set`] for a closure that can fail.
+    /// `T`, as after a change of `T`, is computed anew and overwritten. See [`Cache::try_get_or_set`] for a closure
+    /// that can fail.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), larder::Error> {
@@ -251,7 +252,8 @@ impl Cache {
     /// # Errors
     ///
     /// As [`Cache::clear`]; some keys may be gone already, and calling again is safe. [`Error::InvalidArgument`] also
-    /// for a pattern that is empty, over 1,024 bytes, holds a control character, or has a range from an ASCII to a non-ASCII character.
+    /// for a pattern that is empty, over 1,024 bytes, holds a control character, or has a range from an ASCII to a
+    /// non-ASCII character.
     pub fn clear_pattern(&self, pattern: impl AsRef<str>) -> Result<u64, Error> {
         Ok(self.0.clear_pattern(pattern.as_ref())?)
     }
@@ -297,7 +299,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::AccessDenied`] on a read-only grant, [`Error::InvalidArgument`] for a bad key or a duration of zero, [`Error::ValueTooLarge`].
+    /// [`Error::AccessDenied`] on a read-only grant, [`Error::InvalidArgument`] for a bad key or a duration of zero,
+    /// [`Error::ValueTooLarge`].
     pub fn set_bytes_with_duration(
         &self,
         key: impl AsRef<str>,
@@ -333,8 +336,8 @@ enum Missing<'a> {
 }
 
 impl Missing<'_> {
-    /// Stores the value as well as can be: the caller has it in hand, so a failure here costs the next one a computation and
-    /// nobody an error.
+    /// Stores the value as well as can be: the caller has it in hand, so a failure here costs the next one a
+    /// computation and nobody an error.
     fn store<T: Serialize>(self, value: &T, duration: Duration) {
         let _stored = codec::encode(value).and_then(|bytes| match self {
             Self::Vacant(vacancy) => vacancy.fill(&bytes, duration).map(|_| ()),

@@ -45,6 +45,11 @@ impl Caches {
         LarderCtx::new(plugin, caches)
     }
 
+    /// A cache by the operator's name; [`operator_view`] makes it usable for the host's own code.
+    pub fn get(&self, name: &str) -> Option<&Arc<Cache>> {
+        self.by_name.get(name)
+    }
+
     /// The configuration that these caches were made from.
     pub fn config(&self) -> &Config {
         &self.config

@@ -1,7 +1,7 @@
 //! Configuration: what the operator wrote in TOML, made into what is valid. Opens no connection.
 //!
-//! Two steps: [`document`] reads the text, fills in `${NAME}` and knows where everything stands; the sections
-//! deserialize into private structs that mirror the TOML, and convert into the public ones, which hold valid values only.
+//! Two steps: `document` reads the text, fills in `${NAME}` and knows where everything stands; the sections deserialize
+//! into private structs that mirror the TOML, and convert into the public ones, which hold valid values only.
 
 mod caches;
 mod document;
@@ -99,8 +99,8 @@ impl Config {
     /// The file in the working directory that is read where nothing names one.
     pub const DEFAULT_PATH: &'static str = "larder.toml";
 
-    /// Finds and reads the configuration: `path`, else the file that `LARDER_CONFIG` names, else `larder.toml` in the working
-    /// directory, else [`Config::default`].
+    /// Finds and reads the configuration: `path`, else the file that `LARDER_CONFIG` names, else `larder.toml` in the
+    /// working directory, else [`Config::default`].
     ///
     /// # Errors
     ///
@@ -128,7 +128,8 @@ impl Config {
         Self::parse(&text, &path.display().to_string(), directory, &process_environment)
     }
 
-    /// Reads a configuration from text, for embedders that keep it elsewhere. A relative `password_file` stands in the working directory.
+    /// Reads a configuration from text, for embedders that keep it elsewhere. A relative `password_file` stands in the
+    /// working directory.
     ///
     /// # Errors
     ///

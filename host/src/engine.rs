@@ -14,10 +14,11 @@ pub const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
 /// How often a spinning plugin gives way to timers and other plugins.
 const TICK: Duration = Duration::from_millis(10);
 
-/// An engine whose plugins can be interrupted, with compiled components kept where [`COMPILED_VARIABLE`] says, else in the
-/// user's cache folder.
+/// An engine whose plugins can be interrupted, with compiled components kept where [`COMPILED_VARIABLE`] says, else in
+/// the user's cache folder.
 ///
-/// Compiled code is loaded without being checked again, so the folder must be the user's own; it is made so that only he can enter.
+/// Compiled code is loaded without being checked again, so the folder must be the user's own; it is made so that only
+/// he can enter.
 ///
 /// # Errors
 ///

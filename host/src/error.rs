@@ -9,7 +9,8 @@ pub enum Error {
     /// The configuration is not valid. The operator mends the file.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A cache can not be used: its server is out of reach, too old, or refuses us. The operator mends one or the other.
+    /// A cache can not be used: its server is out of reach, too old, or refuses us. The operator mends one or the
+    /// other.
     #[error("cache `{cache}`: {reason}")]
     Cache {
         /// The cache's name.

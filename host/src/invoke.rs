@@ -53,7 +53,8 @@ pub(crate) fn functions(engine: &Engine, component: &Component) -> Vec<Export> {
 }
 
 impl Call {
-    /// Reads a call such as `f("x", 1)`. A function inside an exported interface is found by its own name, if only one has it.
+    /// Reads a call such as `f("x", 1)`. A function inside an exported interface is found by its own name, if only one
+    /// has it.
     ///
     /// # Errors
     ///

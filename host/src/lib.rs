@@ -3,8 +3,8 @@
 //! A plugin imports the interface `larder:cache/cache` and never learns what answers it: this process's memory, or a
 //! Valkey or Redis server that many processes share. The operator chooses in a TOML file, read as a [`Config`].
 //!
-//! An embedder with its own wasmtime program connects the [`Caches`] once, calls [`add_to_linker`] once for each linker, and
-//! gives every store a [`LarderCtx`] for its plugin:
+//! An embedder with its own wasmtime program connects the [`Caches`] once, calls [`add_to_linker`] once for each
+//! linker, and gives every store a [`LarderCtx`] for its plugin:
 //!
 //! ```
 //! use larder_host::{Caches, Config, LarderCtx, LarderView, add_to_linker};
@@ -46,7 +46,8 @@
 //! ```
 //!
 //! Calls suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a
-//! Tokio runtime. A program that wants nothing but to run plugins takes a [`Runtime`], which is what the `larder` program does.
+//! Tokio runtime. A program that wants nothing but to run plugins takes a [`Runtime`], which is what the `larder`
+//! program does.
 //!
 //! # Layout
 //!

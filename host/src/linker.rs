@@ -68,7 +68,8 @@ impl fmt::Debug for LarderView<'_> {
 
 /// Adds `larder:cache/cache` to a linker; `view` finds the ctx and the table in the store's data.
 ///
-/// The interface suspends the plugin while a call is under way, so instances are made and called with wasmtime's async functions.
+/// The interface suspends the plugin while a call is under way, so instances are made and called with wasmtime's async
+/// functions.
 ///
 /// # Errors
 ///

@@ -87,6 +87,11 @@ impl Runtime {
         Ok(Self { engine, linker, caches, sandbox })
     }
 
+    /// The caches that the plugins share.
+    pub fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
     /// Loads a plugin. Its name is `name`, else the file's without its ending.
     ///
     /// # Errors
@@ -132,14 +137,15 @@ impl Runtime {
         })
     }
 
-    /// Calls one exported function, written as `f("x", 1)` with [WAVE] values, and answers its result in the same notation:
-    /// `Err` where the function returned an error.
+    /// Calls one exported function, written as `f("x", 1)` with [WAVE] values, and answers its result in the same
+    /// notation: `Err` where the function returned an error.
     ///
     /// [WAVE]: https://github.com/bytecodealliance/wasm-tools/tree/main/crates/wasm-wave
     ///
     /// # Errors
     ///
-    /// [`Error::Invoke`] for a call that does not fit the plugin; [`Error::Option`], [`Error::Trap`], [`Error::Stopped`].
+    /// [`Error::Invoke`] for a call that does not fit the plugin; [`Error::Option`], [`Error::Trap`],
+    /// [`Error::Stopped`].
     pub async fn invoke(
         &self,
         plugin: &Plugin,

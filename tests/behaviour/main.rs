@@ -12,7 +12,22 @@
 
 mod architecture;
 mod backends;
+mod bad_input;
+mod compiled;
+mod components;
+mod connection;
 mod contract;
 mod documents;
 mod examples;
+mod get_or_set;
+mod instances;
+mod invoke;
+mod isolation;
+mod memory;
+mod migration;
+mod outage;
+mod program;
+mod properties;
+mod sandbox;
 mod sharing;
+mod specification;

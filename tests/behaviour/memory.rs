@@ -1,21 +1,18 @@
 //! What a RAM cache costs the process it lives in.
 
-use std::time::Instant;
+#![cfg(target_os = "linux")]
 
-use larder_tests::{Larder, PATIENCE};
+use larder_tests::Larder;
 
-/// What the process may use on top of the cache's `max_bytes`. The program's own pages, wasmtime and the plugin come to 32 MiB at
-/// most, which is reached while a plugin is compiled; the allocator's slack and the cache's tables made 7 MiB when it was full.
-/// Half as much again is left for other machines.
-const OVERHEAD: u64 = 56 << 20;
+/// What the process may use on top of the cache's `max_bytes`. Measured: 18 MiB for a program with an idle plugin, 32 MiB where
+/// the plugin has to be compiled first, and 30 MiB beside a cache that is full. The rest is for other machines and allocators.
+const OVERHEAD: u64 = 48 << 20;
 
-#[cfg(target_os = "linux")]
 #[test]
 fn a_million_sets_keep_the_process_within_max_bytes_and_a_stated_overhead() {
     let config = "[caches.ram]\ntype = \"ram\"\nmax_bytes = \"64MiB\"\n[sandbox]\ntimeout = \"10m\"\n";
-    let started = Instant::now();
     let mut run = Larder::run("million").config(config).start();
-    assert_eq!(run.line(), "done", "after {:?} of {PATIENCE:?}", started.elapsed());
+    assert_eq!(run.line(), "done");
     let status = std::fs::read_to_string(format!("/proc/{}/status", run.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
     let peak = peak.parse::<u64>().unwrap() << 10;

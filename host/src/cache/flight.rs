@@ -1,7 +1,7 @@
 //! One computation per key: who holds a vacancy, who waits for it, and what makes its fill come too late.
 //!
-//! This is the part of get-or-set that a process settles by itself. What other processes do reaches it through the backend, which
-//! fills a vacancy only where the key is without a value.
+//! This is the part of get-or-set that a process settles by itself. What other processes do reaches it through the
+//! backend, which fills a vacancy only where the key is without a value.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,14 +32,14 @@ pub(super) struct Flights {
     table: Mutex<Table>,
     /// How many keys the table holds, so that a set or clear with no vacancy about takes no lock.
     busy_keys: AtomicUsize,
+    /// How many fills have ended; tells whether a look-up that missed may be out of date. Changes under the lock only.
+    fills: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     keys: HashMap<Key, Slot>,
     next_id: u64,
-    /// How many fills have ended; tells whether a look-up that missed may be out of date.
-    fills: u64,
 }
 
 /// The vacancies of one key.
@@ -73,8 +73,8 @@ struct Waiter {
     wake: oneshot::Sender<Wake>,
 }
 
-/// Whether a set or clear has overtaken the computation. A fill holds the lock while it stores, so that a clear which finds it
-/// storing waits and then removes what it stored.
+/// Whether a set or clear has overtaken the computation. A fill holds the lock while it stores, so that a clear which
+/// finds it storing waits and then removes what it stored.
 type Fence = tokio::sync::Mutex<Overtaken>;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -119,13 +119,13 @@ pub struct Vacancy {
 
 impl Flights {
     pub(super) fn now(&self) -> Moment {
-        Moment(self.lock().fills)
+        Moment(self.fills.load(Ordering::SeqCst))
     }
 
     /// Enters the key's flight after a look-up that began at `since` found no value.
     pub(super) fn join(self: &Arc<Self>, key: &Key, owner: Owner, since: Moment) -> Join {
         let mut table = self.lock();
-        let stale = table.fills != since.0;
+        let stale = self.fills.load(Ordering::SeqCst) != since.0;
         if let Some(slot) = table.keys.get_mut(key) {
             if slot.is_held_by(owner) {
                 return Join::Held;
@@ -216,7 +216,7 @@ impl Flights {
     /// Takes the vacancy out of the table; those who asked during the fill look for themselves.
     fn end_fill(&self, vacancy: &Vacancy) {
         let mut table = self.lock();
-        table.fills = table.fills.wrapping_add(1);
+        self.fills.fetch_add(1, Ordering::SeqCst);
         if let Some(lead) = table.remove(vacancy) {
             wake_all(lead.waiters, || Wake::LookAgain);
         }

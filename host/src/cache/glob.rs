@@ -1,7 +1,7 @@
 //! The Redis glob: the same answer, byte for byte, as the server's `SCAN … MATCH`.
 //!
-//! The rules are those of `stringmatchlen` in Redis 7.0 and Valkey 8.0: a pattern means the whole key; `*` is any run of
-//! bytes, `?` any one byte; `[…]` a class in which a leading `^` negates, ranges are inclusive and may be reversed,
+//! The rules are those of `stringmatchlen` in Redis 7.0 and Valkey 8.0: a pattern means the whole key; `*` is any run
+//! of bytes, `?` any one byte; `[…]` a class in which a leading `^` negates, ranges are inclusive and may be reversed,
 //! `\x` is a literal and `]` always closes; a class that is not closed ends with the pattern; `\x` outside a class is a
 //! literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's `char`, so a range from an
 //! ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.

@@ -20,7 +20,8 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for a key that is empty, over [`Key::MAX_LENGTH`] bytes or holds a control character.
+    /// [`CacheError::InvalidArgument`] for a key that is empty, over [`Key::MAX_LENGTH`] bytes or holds a control
+    /// character.
     pub fn new(namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
         check_text("key", key, Self::MAX_LENGTH)?;
         Ok(match namespace {
@@ -53,7 +54,8 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for one that is empty, over [`Namespace::MAX_LENGTH`] bytes or holds a control character.
+    /// [`CacheError::InvalidArgument`] for one that is empty, over [`Namespace::MAX_LENGTH`] bytes or holds a control
+    /// character.
     pub fn new(namespace: &str) -> Result<Self, CacheError> {
         check_text("namespace", namespace, Self::MAX_LENGTH)?;
         Ok(Self(namespace.into()))
@@ -92,7 +94,8 @@ impl Selection {
         own.is_some_and(|own| self.pattern.matches(own.as_bytes()))
     }
 
-    /// The glob for a server's keys that stand under `prefix`. It may find keys of other key spaces; [`Selection::owns`] tells.
+    /// The glob for a server's keys that stand under `prefix`. It may find keys of other key spaces;
+    /// [`Selection::owns`] tells.
     pub fn server_glob(&self, prefix: &str) -> String {
         let mut glob = glob::escape(prefix);
         if let Some(namespace) = &self.namespace {
@@ -103,7 +106,8 @@ impl Selection {
         glob
     }
 
-    /// Whether a key the server found by [`Selection::server_glob`], given without the prefix, belongs to this key space.
+    /// Whether a key the server found by [`Selection::server_glob`], given without the prefix, belongs to this key
+    /// space.
     ///
     /// With a namespace the glob says so already. Without one it also finds what namespaces hold.
     pub fn owns(&self, key: &[u8]) -> bool {

@@ -2,8 +2,8 @@
 //! line live elsewhere.
 //!
 //! From the outside in: a [`ScopedCache`] is what one plugin may see of a cache: it validates keys, puts them into the
-//! plugin's namespace and enforces its grant. A [`Cache`] is one configured cache: it applies durations, limits and
-//! the choice for outages, and lets one caller compute a missing value while others wait. A [`CacheBackend`] stores bytes.
+//! plugin's namespace and enforces its grant. A [`Cache`] is one configured cache: it applies durations, limits and the
+//! choice for outages, and lets one caller compute a missing value while others wait. A [`CacheBackend`] stores bytes.
 
 mod flight;
 pub mod glob;
@@ -81,8 +81,8 @@ pub enum Duration {
 }
 
 impl Duration {
-    /// The longest finite duration, 100 years. A duration is an upper bound, so a longer one is shortened to it, which keeps every
-    /// sum with a clock within its range, here and on the server.
+    /// The longest finite duration, 100 years. A duration is an upper bound, so a longer one is shortened to it, which
+    /// keeps every sum with a clock within its range, here and on the server.
     pub const LONGEST: StdDuration = StdDuration::from_secs(100 * 365 * 24 * 60 * 60);
 }
 

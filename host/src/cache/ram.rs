@@ -1,6 +1,7 @@
 //! RAM backend: a quick_cache bounded by bytes, with our own expiry around it.
 //!
-//! Expiry is checked on every read, so the sweeper only gives memory back. The clock is Tokio's, which a test can pause.
+//! Expiry is checked on every read, so the sweeper only gives memory back. The clock is Tokio's, which a test can
+//! pause.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -97,8 +97,10 @@ impl Operation {
                     return Ok(ExitCode::FAILURE);
                 }
             }
-            Self::ClearPattern { pattern } => println!("{}", cache.clear_pattern(&pattern).await.map_err(named)?),
-            Self::ClearAll => println!("{}", cache.clear_all().await.map_err(named)?),
+            Self::ClearPattern { pattern } => {
+                writeln!(stdout, "{}", cache.clear_pattern(&pattern).await.map_err(named)?)?;
+            }
+            Self::ClearAll => writeln!(stdout, "{}", cache.clear_all().await.map_err(named)?)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,5 +1,6 @@
 //! `larder check`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
@@ -24,9 +25,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         table.add_row([shown.as_str(), kind, &address, &server, &round_trip, status]);
     }
     for column in table.column_iter_mut() {
-        column.set_padding((0, 1));
+        column.set_padding((0, 2));
     }
-    println!("{}", table.trim_fmt());
+    writeln!(std::io::stdout(), "{}", table.trim_fmt())?;
     for error in &failures {
         eprintln!("larder: {error}");
     }

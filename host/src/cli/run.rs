@@ -1,5 +1,6 @@
 //! `larder run`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +42,7 @@ impl Run {
                 Ending::Returned(result) => {
                     let (Ok(text) | Err(text)) = &result;
                     if !text.is_empty() {
-                        println!("{text}");
+                        writeln!(std::io::stdout(), "{text}")?;
                     }
                     i32::from(result.is_err())
                 }

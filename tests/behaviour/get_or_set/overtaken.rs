@@ -14,7 +14,6 @@ over_every_backend! {
     a_set_makes_a_fill_too_late_and_its_value_stays,
     a_set_many_makes_a_fill_too_late_and_its_value_stays,
     a_set_and_a_clear_make_a_fill_too_late,
-    another_cache_s_set_makes_a_fill_too_late,
     what_means_other_keys_does_not_disturb,
     a_refused_set_does_not_disturb,
     waiters_from_before_a_clear_compute_anew_and_once,
@@ -69,14 +68,6 @@ async fn a_set_and_a_clear_make_a_fill_too_late(backend: Backend) {
         assert!(other.clear("user:1").await.unwrap());
     };
     assert_too_late(&cache, None, set_and_clear).await;
-}
-
-/// RAM is of one cache only, so there the other is the same.
-async fn another_cache_s_set_makes_a_fill_too_late(backend: Backend) {
-    let cache = backend.cache(LONG_WAIT).await;
-    let elsewhere = if backend.is_shared() { backend.cache(LONG_WAIT).await } else { Arc::clone(&cache) };
-    let set = async |_: &ScopedCache| view(&elsewhere).set("user:1", bytes("set"), Duration::Default).await.unwrap();
-    assert_too_late(&cache, Some("set"), set).await;
 }
 
 async fn what_means_other_keys_does_not_disturb(backend: Backend) {
@@ -168,4 +159,17 @@ async fn a_vacancy_passed_on_is_too_late_after_a_clear_as_well(backend: Backend)
     assert_eq!(fill(&view(&cache), passed_on, "too late").await, Ok(false));
     let (anew, _) = take_over(callers).await;
     assert_eq!(fill(&view(&cache), anew, "anew").await, Ok(true));
+}
+
+mod servers {
+    use super::*;
+    use crate::backends::over_both_servers;
+
+    over_both_servers! { a_value_set_by_another_process_makes_a_fill_too_late }
+
+    /// Another cache on the same server knows as little of our vacancies as another process does.
+    async fn a_value_set_by_another_process_makes_a_fill_too_late(backend: Backend) {
+        let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+        assert_too_late(&cache, Some("user:1"), async |_| put(&view(&elsewhere), &["user:1"]).await).await;
+    }
 }

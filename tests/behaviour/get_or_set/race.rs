@@ -80,11 +80,11 @@ async fn nothing_computed_before_a_clear_outlives_it() {
         let cleaner = view(&cache);
         for round in 1..=300_u32 {
             truth.store(round, Ordering::SeqCst);
-            match round % 3 {
-                0 => drop(within(cleaner.clear("k")).await.unwrap()),
-                1 => drop(within(cleaner.clear_pattern("k*")).await.unwrap()),
-                _ => drop(within(cleaner.clear_all()).await.unwrap()),
-            }
+            let _removed = match round % 3 {
+                0 => u64::from(within(cleaner.clear("k")).await.unwrap()),
+                1 => within(cleaner.clear_pattern("k*")).await.unwrap(),
+                _ => within(cleaner.clear_all()).await.unwrap(),
+            };
             if let Some(found) = within(cleaner.get("k")).await.unwrap() {
                 assert_eq!(found, bytes(&round.to_string()), "what was computed before the clear is there after it");
             }

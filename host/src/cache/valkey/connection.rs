@@ -1,7 +1,8 @@
 //! The one connection to a server: every call has a deadline, and a task of its own brings a lost connection back.
 //!
-//! Commands of all plugins share it, interleaved by the client. During an outage calls fail at once with the reason the last attempt
-//! found; only in the moment after a loss, while the first attempt to reconnect is under way, do they wait, within their deadline.
+//! Commands of all plugins share it, interleaved by the client. During an outage calls fail at once with the reason the
+//! last attempt found; only in the moment after a loss, while the first attempt to reconnect is under way, do they
+//! wait, within their deadline.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use tokio::sync::{Notify, watch};
 use crate::cache::CacheError;
 use crate::cache::valkey::identity::{Identity, ServerKind};
 
-/// The pause after the first failed attempt to reconnect, and the longest: it doubles in between. A server that is back is so
-/// noticed within a second.
+/// The pause after the first failed attempt to reconnect, and the longest: it doubles in between. A server that is back
+/// is so noticed within a second.
 const FIRST_PAUSE: StdDuration = StdDuration::from_millis(50);
 const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
 

@@ -1,0 +1,134 @@
+//! A server that goes away, hangs, and comes back while a plugin runs.
+
+use std::time::{Duration, Instant};
+
+use larder_tests::{Kind, Larder, Running, Server, wait_for};
+
+fn session(server: &Server, more: &str) -> Running {
+    let sandbox = "[sandbox]\ntimeout = \"5m\"\n";
+    Larder::run("session").config(&format!("{}{more}{sandbox}", server.cache("c"))).start()
+}
+
+fn ask(session: &mut Running, operation: &str) -> String {
+    session.say(operation);
+    session.line()
+}
+
+fn is_outage(answer: &str) -> bool {
+    ["error Timeout", "error Unavailable"].contains(&answer)
+}
+
+/// The plugin that runs reaches the server again, without a restart of its own.
+fn recovers(session: &mut Running) {
+    wait_for("the cache to work again", || (ask(session, "set back 1") == "ok").then_some(()));
+    assert_eq!(ask(session, "get back"), "hit 1");
+    assert_eq!(ask(session, "get-or-set fresh 2"), "vacant, filled true");
+    assert_eq!(ask(session, "compute fresher 3"), "computed 3");
+    assert_eq!(ask(session, "get fresher"), "hit \"computed 3\"");
+}
+
+#[test]
+fn reads_are_misses_and_writes_report_while_the_server_is_dead() {
+    for kind in Kind::ALL {
+        let Some(mut server) = Server::start(kind) else { continue };
+        let mut session = session(&server, "");
+        assert_eq!(ask(&mut session, "set k v"), "ok");
+        server.kill();
+        for _ in 0..3 {
+            assert_eq!(ask(&mut session, "get k"), "miss");
+            assert_eq!(ask(&mut session, "get-many k k"), "miss miss");
+            let answer = ask(&mut session, "get-or-set k 1");
+            assert!(is_outage(answer.strip_prefix("vacant, ").unwrap()), "{answer}");
+            assert_eq!(ask(&mut session, "compute k 1"), "computed 1");
+            for write in ["set k 1", "clear k", "clear-pattern *", "clear-all"] {
+                let answer = ask(&mut session, write);
+                assert!(is_outage(&answer), "{write}: {answer}");
+            }
+        }
+        server.restart();
+        recovers(&mut session);
+        session.succeed();
+    }
+}
+
+#[test]
+fn reads_report_too_where_the_operator_chose_errors() {
+    for kind in Kind::ALL {
+        let Some(mut server) = Server::start(kind) else { continue };
+        let mut session = session(&server, "on_outage = \"error\"\n");
+        assert_eq!(ask(&mut session, "set k v"), "ok");
+        server.kill();
+        for _ in 0..3 {
+            for operation in ["get k", "get-many k k", "get-or-set k 1", "compute k 1", "set k 1", "clear k"] {
+                let answer = ask(&mut session, operation);
+                assert!(is_outage(&answer), "{operation}: {answer}");
+            }
+        }
+        server.restart();
+        recovers(&mut session);
+        session.succeed();
+    }
+}
+
+#[test]
+fn no_call_hangs_while_the_server_does() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        let mut session = session(&server, "on_outage = \"error\"\n");
+        assert_eq!(ask(&mut session, "set k v"), "ok");
+        server.freeze();
+        let started = Instant::now();
+        for _ in 0..10 {
+            let answer = ask(&mut session, "get k");
+            assert!(is_outage(&answer), "{answer}");
+        }
+        // A deadline of 500 ms each makes 5 s; the client's own patience would know no end.
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        server.thaw();
+        recovers(&mut session);
+        session.succeed();
+    }
+}
+
+#[test]
+fn a_plugin_that_computes_goes_on_while_the_server_hangs() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let mut session = session(&server, "");
+    assert_eq!(ask(&mut session, "get nothing"), "miss");
+    server.freeze();
+    for n in 0..10 {
+        assert_eq!(ask(&mut session, &format!("compute k{n} {n}")), format!("computed {n}"));
+        assert_eq!(ask(&mut session, "get k"), "miss");
+    }
+    server.thaw();
+    recovers(&mut session);
+    session.succeed();
+}
+
+/// Its keys are gone with it, and nothing of what was there before comes back.
+#[test]
+fn a_server_that_comes_back_empty_is_an_empty_cache() {
+    let Some(mut server) = Server::start(Kind::Valkey) else { return };
+    let mut session = session(&server, "");
+    assert_eq!(ask(&mut session, "compute k 1"), "computed 1");
+    server.kill();
+    server.restart();
+    recovers(&mut session);
+    assert_eq!(ask(&mut session, "get k"), "miss");
+    assert_eq!(ask(&mut session, "compute k 2"), "computed 2");
+    assert_eq!(ask(&mut session, "compute k 3"), "computed 2");
+    session.succeed();
+}
+
+#[test]
+fn an_outage_of_one_cache_leaves_the_others_alone() {
+    let Some(mut server) = Server::start(Kind::Valkey) else { return };
+    let config = format!("default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n{}", server.cache("valkey"));
+    let mut session = Larder::run("session").config(&config).start();
+    assert_eq!(ask(&mut session, "set k v"), "ok");
+    server.kill();
+    assert_eq!(ask(&mut session, "get k"), "hit v");
+    assert_eq!(ask(&mut session, "set k w"), "ok");
+    assert_eq!(ask(&mut session, "clear-all"), "1");
+    session.succeed();
+}

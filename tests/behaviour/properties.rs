@@ -1,0 +1,13 @@
+//! Random calls and random patterns: RAM answers as the servers do.
+//!
+//! A failure prints the least input that fails, which makes a test of its own; so no file of seeds is kept.
+
+mod calls;
+mod globs;
+
+use proptest::test_runner::Config;
+
+/// So many cases of each property.
+fn cases(cases: u32) -> Config {
+    Config { cases, failure_persistence: None, ..Config::default() }
+}

@@ -1,0 +1,21 @@
+//! Takes the vacancy of the key `slow`, says so by the key `held`, waits for the key `go`, and ends as its argument says:
+//! `panic`, `exit`, `drop`, `fill` or `spin`.
+
+use larder::{Cache, Duration, Entry};
+
+fn main() {
+    let cache = Cache::default().expect("a default cache");
+    let Ok(Entry::Vacant(vacancy)) = cache.entry("slow") else { panic!("`slow` is taken already") };
+    cache.set_bytes("held", b"").expect("can store");
+    while cache.get_bytes("go").expect("can read").is_none() {}
+    match std::env::args().nth(1).as_deref() {
+        Some("panic") => panic!("as asked for"),
+        Some("exit") => std::process::exit(3),
+        Some("drop") => drop(vacancy),
+        Some("fill") => assert_eq!(vacancy.fill(b"held's", Duration::Default), Ok(true)),
+        Some("spin") => loop {
+            std::hint::spin_loop();
+        },
+        other => panic!("no such ending: {other:?}"),
+    }
+}
