@@ -100,7 +100,7 @@ impl Runtime {
     pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Plugin, Error> {
         let component = load_component(&self.engine, path)?;
         let pre = self.linker.instantiate_pre(&component).map_err(|error| {
-            let reason = format!("it needs what this host has not: {}", error.root_cause());
+            let reason = format!("it needs what this host has not: {error:#}");
             Error::Load { path: path.display().to_string(), reason }
         })?;
         let name = match name {

@@ -65,7 +65,6 @@ fn a_component_that_needs_what_the_host_has_not_is_refused_with_the_name_of_it()
     let interface = "(component (import \"acme:billing/ledger@1.0.0\" (instance (export \"book\" (func)))))";
     let run = run_file(&wat::parse_str(interface).unwrap());
     assert!(run.stderr.contains("it needs what this host has not: "), "{}", run.stderr);
-    // BUG: the message is `function implementation is missing`, the root cause only, and names nothing.
     assert!(run.stderr.contains("acme:billing/ledger@1.0.0"), "{}", run.stderr);
     let function = "(component (import \"book\" (func)))";
     is_refused(&wat::parse_str(function).unwrap(), "it needs what this host has not: ");

@@ -105,7 +105,6 @@ fn a_user_of_the_access_list_is_let_in_with_his_password() {
         assert_eq!(run.stdout, "ok\nhit v\n1\n");
         let wrong = server.cache("c") + "username = \"workex\"\npassword = \"s3cret\"\n";
         let run = Larder::run("script").config(&wrong).fail(1);
-        // BUG: the reason is the server's own `"WRONGPASS": …`; `connection.rs` knows the refusal by another kind of error.
         assert!(run.complaint().ends_with("it refused the user name or password"), "{}", run.stderr);
     }
 }
@@ -117,7 +116,6 @@ fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
         let start = format!("larder: cache `c`: cannot reach {kind:?} at `127.0.0.1:{}`: ", server.port());
         let wrong = server.cache("c") + "password = \"wr0ng-guess\"\n";
         let wrong = Larder::run("script").config(&wrong).env("LARDER_LOG", "warn").fail(1);
-        // BUG: the reason is the server's own `"WRONGPASS": …`; `connection.rs` knows the refusal by another kind of error.
         assert_eq!(wrong.complaint(), format!("{start}it refused the user name or password"));
         let missing = Larder::run("script").config(&server.cache("c")).fail(1);
         assert_eq!(missing.complaint(), format!("{start}it asks for a password"));

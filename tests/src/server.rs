@@ -1,7 +1,9 @@
 //! A Valkey or Redis server as a child process.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -67,7 +69,7 @@ impl Server {
         for _ in 0..10 {
             let port = free_port();
             let mut child = spawn(kind, port, &arguments, &folder);
-            if is_up(&mut child, port) {
+            if is_up(&mut child, &folder) {
                 return Some(Self { kind, port, arguments, child, folder });
             }
         }
@@ -132,7 +134,7 @@ impl Server {
     /// Starts a killed server again, on the same port and folder.
     pub fn restart(&mut self) {
         self.child = spawn(self.kind, self.port, &self.arguments, &self.folder);
-        assert!(is_up(&mut self.child, self.port), "the server does not start again");
+        assert!(is_up(&mut self.child, &self.folder), "the server does not start again");
     }
 }
 
@@ -143,9 +145,22 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and is not given again soon.
+///
+/// It is below those that the system gives to clients. Else a client that calls a server which is down would sooner or later be given
+/// the very port it calls, and reach itself; and a server could not come back on a port that a client has.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Processes that run at the same time begin at different places.
+        let nth = std::process::id().wrapping_mul(997).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + nth % (PORTS.end - PORTS.start);
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn spawn(kind: Kind, port: u16, arguments: &[String], folder: &TempDir) -> Child {
@@ -153,6 +168,8 @@ fn spawn(kind: Kind, port: u16, arguments: &[String], folder: &TempDir) -> Child
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(folder.path())
+        .arg("--unixsocket")
+        .arg(socket(folder))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -161,9 +178,17 @@ fn spawn(kind: Kind, port: u16, arguments: &[String], folder: &TempDir) -> Child
         .unwrap()
 }
 
+/// The server's socket in its folder.
+fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("socket")
+}
+
 /// Waits until the server answers, even if only to ask for a password, or has ended.
-fn is_up(child: &mut Child, port: u16) -> bool {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+///
+/// It is asked through its socket, which nobody else has and which it opens after its port: on the port another server may answer
+/// that was given it a moment earlier, while ours is about to end.
+fn is_up(child: &mut Child, folder: &TempDir) -> bool {
+    let client = redis::Client::open(format!("redis+unix://{}", socket(folder).display())).unwrap();
     wait_for("the server to answer", || {
         if child.try_wait().unwrap().is_some() {
             return Some(false);

@@ -2,8 +2,10 @@
 
 use std::time::Duration as StdDuration;
 
+use larder_host::cache::Duration;
+
 use super::{answer, fill, occupied, vacancy, vacant, waiting};
-use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, put, view, within};
+use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, pass_a_millisecond, put, view, within};
 
 over_every_backend! {
     a_waiter_whose_wait_runs_out_gets_a_vacancy_of_its_own,
@@ -15,6 +17,7 @@ over_every_backend! {
     it_holds_its_key_like_any_holder,
     two_plugins_that_wait_for_each_other_go_on,
     no_wait_gives_a_vacancy_at_once,
+    a_value_that_expired_meanwhile_does_not_stand_in_the_way_of_a_fill,
 }
 
 const SHORT_WAIT: &str = "wait = \"50ms\"";
@@ -113,5 +116,15 @@ async fn no_wait_gives_a_vacancy_at_once(backend: Backend) {
     let own = vacancy(&view(&cache), "k").await;
     assert_eq!(fill(&view(&cache), held, "holder's").await, Ok(true));
     assert_eq!(fill(&view(&cache), own, "late").await, Ok(false));
+    assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("holder's")));
+}
+
+async fn a_value_that_expired_meanwhile_does_not_stand_in_the_way_of_a_fill(backend: Backend) {
+    let cache = backend.cache("wait = 0").await;
+    let held = vacancy(&view(&cache), "k").await;
+    let own = vacancy(&view(&cache), "k").await;
+    assert_eq!(view(&cache).fill(own, bytes("short"), Duration::Milliseconds(1)).await, Ok(true));
+    pass_a_millisecond(&view(&cache)).await;
+    assert_eq!(fill(&view(&cache), held, "holder's").await, Ok(true));
     assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("holder's")));
 }

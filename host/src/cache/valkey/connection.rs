@@ -85,9 +85,9 @@ impl ServerOptions {
         match tokio::time::timeout(self.connect_timeout, self.open()).await {
             Ok(Ok(live)) => Ok(live),
             Ok(Err(Refusal::Connecting(error))) => {
-                let reason = match error.kind() {
-                    ErrorKind::AuthenticationFailed => "it refused the user name or password".to_owned(),
-                    _ if error.code() == Some("NOAUTH") => "it asks for a password".to_owned(),
+                let reason = match error.code() {
+                    Some("WRONGPASS") => "it refused the user name or password".to_owned(),
+                    Some("NOAUTH") => "it asks for a password".to_owned(),
                     _ => error.to_string(),
                 };
                 Err(CacheError::Unavailable(format!("cannot reach {}: {reason}", place())))
