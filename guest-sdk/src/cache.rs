@@ -35,7 +35,8 @@ pub struct Vacancy(bindings::Vacancy);
 impl Vacancy {
     /// Stores the value and wakes those who wait for it.
     ///
-    /// True when stored; false, with nothing stored, when the key was cleared or set since the vacancy was handed out.
+    /// True when stored; false, with nothing stored, when the key was cleared or set since the vacancy was handed out,
+    /// or has a value by now.
     ///
     /// # Errors
     ///
@@ -125,10 +126,10 @@ impl Cache {
 
     /// The key's value; on a miss `compute` makes it, and it is stored for `duration`.
     ///
-    /// Of all callers that miss the same key at once one computes and the others receive its value. The value comes
-    /// back even when it could not be stored, or was superseded by a clear. What is stored but is not the JSON of a
-    /// `T`, as after a change of `T`, is computed anew and overwritten. See [`Cache::try_get_or_set`] for a closure
-    /// that can fail.
+    /// Of all callers in one host process that miss the same key at once one computes and the others receive its value.
+    /// The value comes back even when it could not be stored, or was superseded by a clear. What is stored but is not
+    /// the JSON of a `T`, as after a change of `T`, is cleared and computed anew. See [`Cache::try_get_or_set`] for a
+    /// closure that can fail.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), larder::Error> {
@@ -167,12 +168,12 @@ impl Cache {
         duration: impl Into<Duration>,
         compute: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let missing = match self.lookup(key.as_ref())? {
+        let vacancy = match self.lookup(key.as_ref())? {
             Lookup::Found(value) => return Ok(value),
-            Lookup::Missing(missing) => missing,
+            Lookup::Missing(vacancy) => vacancy,
         };
         let value = compute()?;
-        missing.store(&value, duration.into());
+        store(vacancy, &value, duration.into());
         Ok(value)
     }
 
@@ -216,12 +217,12 @@ impl Cache {
         duration: impl Into<Duration>,
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        let missing = match self.lookup(key.as_ref())? {
+        let vacancy = match self.lookup(key.as_ref())? {
             Lookup::Found(value) => return Ok(value),
-            Lookup::Missing(missing) => missing,
+            Lookup::Missing(vacancy) => vacancy,
         };
         let value = compute().await?;
-        missing.store(&value, duration.into());
+        store(vacancy, &value, duration.into());
         Ok(value)
     }
 
@@ -311,37 +312,32 @@ impl Cache {
     }
 
     /// The first half of every `get_or_set`.
-    fn lookup<'a, T: DeserializeOwned>(&'a self, key: &'a str) -> Result<Lookup<'a, T>, Error> {
+    fn lookup<T: DeserializeOwned>(&self, key: &str) -> Result<Lookup<T>, Error> {
         Ok(match self.entry(key)? {
-            Entry::Vacant(vacancy) => Lookup::Missing(Missing::Vacant(vacancy)),
+            Entry::Vacant(vacancy) => Lookup::Missing(vacancy),
             Entry::Occupied(bytes) => match codec::decode(&bytes) {
                 Ok(value) => Lookup::Found(value),
-                Err(_) => Lookup::Missing(Missing::Unreadable(self, key)),
+                // As if it had expired: the key is cleared, and one of all who come across it computes.
+                Err(_) => {
+                    self.clear(key)?;
+                    match self.entry(key)? {
+                        Entry::Vacant(vacancy) => Lookup::Missing(vacancy),
+                        Entry::Occupied(bytes) => Lookup::Found(codec::decode(&bytes)?),
+                    }
+                }
             },
         })
     }
 }
 
 /// What a typed look-up found.
-enum Lookup<'a, T> {
+enum Lookup<T> {
     Found(T),
-    Missing(Missing<'a>),
+    Missing(Vacancy),
 }
 
-/// Where a computed value goes.
-enum Missing<'a> {
-    Vacant(Vacancy),
-    /// Bytes are there that are not the JSON of the type asked for; the new value replaces them.
-    Unreadable(&'a Cache, &'a str),
-}
-
-impl Missing<'_> {
-    /// Stores the value as well as can be: the caller has it in hand, so a failure here costs the next one a
-    /// computation and nobody an error.
-    fn store<T: Serialize>(self, value: &T, duration: Duration) {
-        let _stored = codec::encode(value).and_then(|bytes| match self {
-            Self::Vacant(vacancy) => vacancy.fill(&bytes, duration).map(|_| ()),
-            Self::Unreadable(cache, key) => cache.set_bytes_with_duration(key, &bytes, duration),
-        });
-    }
+/// Stores a computed value as well as can be: the caller has it in hand, so a failure here costs the next one a
+/// computation and nobody an error.
+fn store<T: Serialize>(vacancy: Vacancy, value: &T, duration: Duration) {
+    let _stored = codec::encode(value).and_then(|bytes| vacancy.fill(&bytes, duration));
 }

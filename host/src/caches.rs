@@ -50,6 +50,13 @@ impl Caches {
         self.by_name.get(name)
     }
 
+    /// The most bytes that one call of a plugin may need to bring in: what wasmtime calls the fuel of a host call.
+    /// Beyond it a plugin traps, so it is above all limits that answer with an error.
+    pub fn largest_call(&self) -> usize {
+        let largest = self.config.caches.values().map(|cache| cache.policy.max_value_bytes).max().unwrap_or(0);
+        ScopedCache::MAX_BATCH_BYTES.max(largest).saturating_mul(2).saturating_add(1 << 20)
+    }
+
     /// The configuration that these caches were made from.
     pub fn config(&self) -> &Config {
         &self.config
@@ -72,7 +79,10 @@ pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache
     Ok(Arc::new(Cache::new(name, backend, config.policy.clone())))
 }
 
-/// One cache as the operator sees it: everything in one key space, whatever plugins are granted.
+/// One cache as the host itself sees it: everything in one key space, whatever plugins are granted.
+///
+/// A view is one owner of vacancies: who asks for a key whose vacancy the same view holds is refused, and does not
+/// wait. Tasks that shall wait for each other need a view each.
 pub fn operator_view(cache: Arc<Cache>, namespace: Option<Namespace>) -> ScopedCache {
     ScopedCache::new(cache, namespace, Access::ReadWrite, Owner::new())
 }

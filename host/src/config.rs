@@ -14,11 +14,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cache::{Access, Namespace, OnOutage, Policy};
-use document::{Document, Fault};
+use document::{Document, Fault, Section};
 use units::{Positive, Size};
 
 pub use caches::{CacheConfig, Store};
-pub use caches::{RAM_DEFAULTS, RamDefaults, SERVER_DEFAULTS, ServerDefaults};
 pub use units::parse_duration;
 
 /// A valid configuration.
@@ -108,10 +107,12 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let named = path
             .map(Path::to_owned)
-            .or_else(|| process_environment(Self::PATH_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+            .or_else(|| std::env::var_os(Self::PATH_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
+        let unnamed = Path::new(Self::DEFAULT_PATH);
         match named {
             Some(path) => Self::read(&path),
-            None if Path::new(Self::DEFAULT_PATH).exists() => Self::read(Path::new(Self::DEFAULT_PATH)),
+            // A link to nowhere is a mistake, not the absence of a file.
+            None if unnamed.symlink_metadata().is_ok() => Self::read(unnamed),
             None => Ok(Self::default()),
         }
     }
@@ -159,9 +160,14 @@ impl Config {
         directory: &Path,
         environment: Environment<'_>,
     ) -> Result<Self, Fault> {
+        document.check_keys(&["default", "caches", "plugins", "sandbox"])?;
         let mut caches = BTreeMap::new();
         for section in document.take_sections("caches")? {
             let cache = CacheConfig::from_section(&section, directory, environment)?;
+            if let Some((other, _)) = caches.iter().find(|(_, other)| cache.overlaps(other)) {
+                let rule = format!("meets the keys of `{other}`, which is on the same server and database");
+                return Err(section.fault("prefix", &rule));
+            }
             caches.insert(section.name, cache);
         }
         if caches.is_empty() {
@@ -183,14 +189,13 @@ impl Config {
         };
         let mut plugins = BTreeMap::new();
         for section in document.take_sections("plugins")? {
-            let grant = section.read::<RawGrant>()?.validate(&caches, &section.path, section.span.clone())?;
+            let grant = section.read::<RawGrant>()?.validate(&caches, &section)?;
             plugins.insert(section.name, grant);
         }
         let sandbox = match document.take_section("sandbox")? {
             Some(section) => section.read::<RawSandbox>()?.into(),
             None => Sandbox::default(),
         };
-        document.finish()?;
         Ok(Self { default, caches, plugins, sandbox })
     }
 
@@ -224,26 +229,16 @@ struct RawGrant {
 }
 
 impl RawGrant {
-    fn validate(
-        self,
-        caches: &BTreeMap<String, CacheConfig>,
-        path: &str,
-        span: std::ops::Range<usize>,
-    ) -> Result<Grant, Fault> {
+    fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
         let Self { caches: granted, access, namespace } = self;
-        let invalid = |message: String| Fault::at(span.clone(), message);
-        for name in granted.iter().flatten() {
-            if !caches.contains_key(name) {
-                return Err(invalid(format!(
-                    "`{path}.caches`: there is no cache `{name}`, only {}",
-                    list(caches.keys())
-                )));
-            }
+        if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
+            let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
+            return Err(section.fault("caches", &rule));
         }
         let namespace = namespace
             .map(|namespace| Namespace::new(&namespace))
             .transpose()
-            .map_err(|error| invalid(format!("`{path}`: {error}")))?;
+            .map_err(|error| section.fault("namespace", &error.to_string()))?;
         Ok(Grant { caches: granted, access, namespace })
     }
 }

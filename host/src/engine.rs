@@ -17,8 +17,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// An engine whose plugins can be interrupted, with compiled components kept where [`COMPILED_VARIABLE`] says, else in
 /// the user's cache folder.
 ///
-/// Compiled code is loaded without being checked again, so the folder must be the user's own; it is made so that only
-/// he can enter.
+/// Compiled code is loaded without being checked again, so the folder must be the user's own: it is made so that only
+/// he can enter, and one that others may write to is not used.
 ///
 /// # Errors
 ///
@@ -68,6 +68,13 @@ fn open_cache(folder: &Path) -> Result<Cache, String> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(folder).map_err(|error| error.to_string())?;
+    #[cfg(unix)]
+    {
+        let mode = std::fs::metadata(folder).map_err(|error| error.to_string())?;
+        if std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o022 != 0 {
+            return Err("others may write to it".to_owned());
+        }
+    }
     let mut config = CacheConfig::new();
     config.with_directory(folder);
     Cache::new(config).map_err(|error| error.to_string())
@@ -95,21 +102,22 @@ pub fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> 
         .map_err(|error| failed(format!("this is not a valid component: {}", error.root_cause())))
 }
 
-/// Bounds the linear memory of one instance, all its memories together.
+/// Bounds the linear memory of one instance, all its memories together, and likewise its tables.
 #[derive(Debug)]
 pub(crate) struct MemoryBound {
     max: u64,
     used: u64,
+    table_elements: usize,
     /// Whether the plugin ever asked for more.
     pub(crate) is_exceeded: bool,
 }
 
-/// The most elements of a table: far above what a compiler makes, and small beside the memory.
+/// The most elements of all tables: far above what a compiler makes, and small beside the memory.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
 
 impl MemoryBound {
     pub(crate) fn new(max: u64) -> Self {
-        Self { max, used: 0, is_exceeded: false }
+        Self { max, used: 0, table_elements: 0, is_exceeded: false }
     }
 }
 
@@ -125,8 +133,13 @@ impl ResourceLimiter for MemoryBound {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= MAX_TABLE_ELEMENTS)
+    fn table_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
+        let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
+        if wanted > MAX_TABLE_ELEMENTS {
+            return Ok(false);
+        }
+        self.table_elements = wanted;
+        Ok(true)
     }
 }
 

@@ -206,6 +206,7 @@ impl Runtime {
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(self.caches.largest_call());
         // Every tick a spinning plugin yields, so that its timeout and other tasks have their turn.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);

@@ -172,7 +172,8 @@ pub(crate) async fn put_expired(cache: &ScopedCache, key: &str) {
     pass_a_millisecond(cache).await;
 }
 
-/// Waits until what lasts a millisecond is expired. An entry that is looked at may be removed by that, so another one tells.
+/// Waits until what lasts a millisecond is expired. An entry that is looked at may be removed by that, so another one
+/// tells.
 pub(crate) async fn pass_a_millisecond(cache: &ScopedCache) {
     cache.set("hourglass", bytes("sand"), Duration::Milliseconds(1)).await.unwrap();
     let runs_out = async {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use larder_tests::Larder;
 
-/// The compiled code in a folder and those within. What wasmtime notes beside it about use is its own affair, and comes late.
+/// The compiled code in a folder and those within. What wasmtime notes beside it about use is its own affair, and comes
+/// late.
 fn compiled(folder: &Path) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
@@ -44,6 +45,18 @@ fn nobody_else_may_enter_the_folder() {
     let kept = folder.path().join("kept");
     run(&kept).succeed();
     assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_may_write_to_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let run = run(folder.path()).succeed();
+    assert_eq!(run.stdout, "miss\n");
+    assert!(run.complaint().contains("others may write to it"), "{}", run.stderr);
+    assert!(compiled(folder.path()).is_empty());
 }
 
 #[test]

@@ -126,8 +126,8 @@ fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
     }
 }
 
-/// No package manager has a server this old, so this one thing is a stand-in: it speaks just enough of the protocol to be asked
-/// for its version.
+/// No package manager has a server this old, so this one thing is a stand-in: it speaks just enough of the protocol to
+/// be asked for its version.
 #[test]
 fn a_server_too_old_stops_the_start_with_what_is_needed() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -172,4 +172,13 @@ fn read_number(input: &mut impl BufRead, sign: char) -> Option<usize> {
     let mut line = String::new();
     input.read_line(&mut line).ok()?;
     line.trim_end().strip_prefix(sign)?.parse().ok()
+}
+
+#[test]
+fn a_node_of_a_cluster_stops_the_start() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start_with(kind, &["--cluster-enabled", "yes"]) else { continue };
+        let run = Larder::new(["check"]).config(&server.cache("c")).fail(1);
+        assert!(run.stderr.contains("it runs in `cluster` mode, which this release can not use"), "{}", run.stderr);
+    }
 }

@@ -132,6 +132,7 @@ fn every_larder_command_in_the_documents_is_understood() {
             }
             // Whatever the document calls its caches, they are on our server, and its plugin is one of ours.
             let config = format!("default = \"valkey\"\n{}{}", server.cache("valkey"), server.cache("shared"));
+            let config = config + "prefix = \"app:\"\n";
             let line = line.replace("target/debug/larder", "larder").replace("examples/two-caches/", "");
             let line = replace_plugins(&line);
             let folder = tempfile::TempDir::new().unwrap();

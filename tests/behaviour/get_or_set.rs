@@ -1,7 +1,7 @@
 //! get-or-set: one computation per key, whoever asks.
 //!
-//! All callers of a test run on one thread and share one connection, which answers in the order it was asked. So [`waiting`] knows
-//! that a caller waits, without any sleep.
+//! All callers of a test run on one thread and share one connection, which answers in the order it was asked. So
+//! [`waiting`] knows that a caller waits, without any sleep.
 
 mod outage;
 mod overtaken;
@@ -10,6 +10,7 @@ mod vacancies;
 mod waits;
 
 use std::sync::Arc;
+use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 use larder_host::cache::{Cache, CacheError, Duration, Entry, ScopedCache, Vacancy};
@@ -88,12 +89,12 @@ async fn answer(caller: JoinHandle<Asked>) -> Asked {
 async fn take_over(mut callers: Vec<JoinHandle<Asked>>) -> (Vacancy, Vec<JoinHandle<Asked>>) {
     let first = async {
         loop {
-            if let Some(index) = callers.iter().position(JoinHandle::is_finished) {
-                break callers.swap_remove(index);
+            match callers.iter().position(JoinHandle::is_finished) {
+                Some(first) => break first,
+                None => tokio::time::sleep(StdDuration::from_millis(1)).await,
             }
-            tokio::task::yield_now().await;
         }
     };
-    let taken = within(first).await;
-    (vacant(answer(taken).await), callers)
+    let first = within(first).await;
+    (vacant(answer(callers.swap_remove(first)).await), callers)
 }

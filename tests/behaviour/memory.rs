@@ -4,8 +4,9 @@
 
 use larder_tests::Larder;
 
-/// What the process may use on top of the cache's `max_bytes`. Measured: 18 MiB for a program with an idle plugin, 32 MiB where
-/// the plugin has to be compiled first, and 30 MiB beside a cache that is full. The rest is for other machines and allocators.
+/// What the process may use on top of the cache's `max_bytes`. Measured: 18 MiB for a program with an idle plugin, 32
+/// MiB where the plugin has to be compiled first, and 30 MiB beside a cache that is full. The rest is for other
+/// machines and allocators.
 const OVERHEAD: u64 = 48 << 20;
 
 #[test]

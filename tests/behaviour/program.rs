@@ -1,4 +1,5 @@
-//! The `larder` program beside running plugins: its configuration's place, `check`, `cache`, and the compiled plugins it keeps.
+//! The `larder` program beside running plugins: its configuration's place, `check`, `cache`, and the compiled plugins
+//! it keeps.
 
 use larder_tests::{Kind, Larder, Server};
 use redis::TypedCommands;
@@ -51,7 +52,7 @@ fn check_fails_when_one_cache_can_not_be_reached_and_names_it() {
     let Some(server) = Server::start_with(Kind::Valkey, &["--requirepass", "s3cret"]) else { return };
     let config = format!(
         "default = \"up\"\n{}password = \"s3cret\"\n{}password = \"wr0ng-guess\"\n\
-         [caches.down]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = 1\npassword = \"s3cret\"\n",
+         db = 1\n[caches.down]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = 1\npassword = \"s3cret\"\n",
         server.cache("up"),
         server.cache("locked"),
     );
@@ -68,6 +69,19 @@ fn check_fails_when_one_cache_can_not_be_reached_and_names_it() {
     assert!(complaints[1].starts_with(&locked), "{}", run.stderr);
     for secret in ["s3cret", "wr0ng-guess"] {
         assert!(!run.stdout.contains(secret) && !run.stderr.contains(secret), "{run:#?}");
+    }
+}
+
+#[test]
+fn an_operator_never_takes_an_outage_for_a_miss() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        // A replica that has lost its primary and must not answer from what it holds.
+        let mut client = server.client();
+        redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "no"]).exec(&mut client).unwrap();
+        redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec(&mut client).unwrap();
+        let run = Larder::new(["cache", "get", "k"]).config(&server.cache("c")).fail(1);
+        assert!(run.stderr.contains("larder: cache `c`: MasterDown: "), "{}", run.stderr);
     }
 }
 

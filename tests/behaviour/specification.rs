@@ -66,6 +66,15 @@ fn a_value_comes_back_as_it_was_stored() {
     on_every_cache(|config| assert_eq!(Larder::run("values").config(config).succeed().stdout, "as stored\n"));
 }
 
+/// More than wasmtime lets a plugin pass in one call unless told otherwise.
+#[test]
+fn a_value_within_a_limit_of_200_mib_is_stored() {
+    let config = "[caches.c]\ntype = \"ram\"\nmax_bytes = \"1GiB\"\nmax_value_bytes = \"200MiB\"\n\
+                  [sandbox]\nmax_memory = \"1GiB\"\n";
+    let run = Larder::run("script").config(config).arg("set-large k 157286400").arg("clear k").succeed();
+    assert_eq!(run.stdout, "ok\ntrue\n");
+}
+
 #[test]
 fn a_value_set_for_two_seconds_is_gone_after_them() {
     on_every_cache(|config| assert_eq!(Larder::run("expires").config(config).succeed().stdout, "expired\n"));

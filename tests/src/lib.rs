@@ -1,7 +1,7 @@
 //! The harness of the end-to-end tests: real servers, the real `larder` program, real plugins.
 //!
-//! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server that was
-//! there before is never touched.
+//! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
+//! that was there before is never touched.
 
 #![allow(
     clippy::unwrap_used,

@@ -50,7 +50,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server, or answers `None` with a word on standard error where the program is not installed; in CI that is a failure.
+    /// Starts a server, or answers `None` with a word on standard error where the program is not installed; in CI that
+    /// is a failure.
     pub fn start(kind: Kind) -> Option<Self> {
         Self::start_with(kind, &[])
     }
@@ -65,7 +66,8 @@ impl Server {
         }
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let folder = TempDir::new().unwrap();
-        // Between our letting go of a free port and the server's taking it somebody else may; then it ends, and we try another.
+        // Between our letting go of a free port and the server's taking it somebody else may; then it ends, and we try
+        // another.
         for _ in 0..10 {
             let port = free_port();
             let mut child = spawn(kind, port, &arguments, &folder);
@@ -147,16 +149,17 @@ impl Drop for Server {
 
 /// A port that was free a moment ago, and is not given again soon.
 ///
-/// It is below those that the system gives to clients. Else a client that calls a server which is down would sooner or later be given
-/// the very port it calls, and reach itself; and a server could not come back on a port that a client has.
+/// It is below those that the system gives to clients. Else a client that calls a server which is down would sooner or
+/// later be given the very port it calls, and reach itself; and a server could not come back on a port that a client
+/// has.
 pub(crate) fn free_port() -> u16 {
-    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    const FIRST: u16 = 12_000;
+    const COUNT: u32 = 20_000;
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     loop {
         // Processes that run at the same time begin at different places.
         let nth = std::process::id().wrapping_mul(997).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
-        let port = PORTS.start + nth % (PORTS.end - PORTS.start);
-        let port = u16::try_from(port).unwrap();
+        let port = FIRST.saturating_add(u16::try_from(nth % COUNT).unwrap());
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
@@ -185,8 +188,8 @@ fn socket(folder: &TempDir) -> PathBuf {
 
 /// Waits until the server answers, even if only to ask for a password, or has ended.
 ///
-/// It is asked through its socket, which nobody else has and which it opens after its port: on the port another server may answer
-/// that was given it a moment earlier, while ours is about to end.
+/// It is asked through its socket, which nobody else has and which it opens after its port: on the port another server
+/// may answer that was given it a moment earlier, while ours is about to end.
 fn is_up(child: &mut Child, folder: &TempDir) -> bool {
     let client = redis::Client::open(format!("redis+unix://{}", socket(folder).display())).unwrap();
     wait_for("the server to answer", || {

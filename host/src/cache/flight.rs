@@ -42,29 +42,25 @@ struct Table {
     next_id: u64,
 }
 
-/// The vacancies of one key.
+/// The vacancies of one key, and who waits.
 #[derive(Debug, Default)]
 struct Slot {
-    /// The vacancy that others wait for.
-    lead: Option<Lead>,
-    /// Those of callers whose wait ran out; nobody waits for them.
-    loose: Vec<Holder>,
+    /// All who may fill: the lead, and callers whose wait ran out. A set or clear takes them out, and so makes their
+    /// fills come too late.
+    holders: Vec<Holder>,
+    /// The one whom others wait for, by his vacancy's id.
+    lead: Option<u64>,
+    waiters: VecDeque<Waiter>,
 }
 
 #[derive(Debug)]
 struct Holder {
     id: u64,
     owner: Owner,
-    fence: Arc<Fence>,
-}
-
-#[derive(Debug)]
-struct Lead {
-    holder: Holder,
-    /// The value is on its way to the backend. Who asks from now on must look for himself: the value may be stored and
-    /// cleared by another process before this one hears of it.
-    filling: bool,
-    waiters: VecDeque<Waiter>,
+    /// The value is on its way to the backend. A set or clear does not take this holder out but waits for `storing`,
+    /// and then removes what was stored.
+    is_filling: bool,
+    storing: Storing,
 }
 
 #[derive(Debug)]
@@ -73,12 +69,8 @@ struct Waiter {
     wake: oneshot::Sender<Wake>,
 }
 
-/// Whether a set or clear has overtaken the computation. A fill holds the lock while it stores, so that a clear which
-/// finds it storing waits and then removes what it stored.
-type Fence = tokio::sync::Mutex<Overtaken>;
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Overtaken(bool);
+/// Locked while a vacancy's value is being stored.
+type Storing = Arc<tokio::sync::Mutex<()>>;
 
 /// What a waiter is woken with.
 #[derive(Debug)]
@@ -112,7 +104,7 @@ pub struct Vacancy {
     flights: Arc<Flights>,
     key: Key,
     id: u64,
-    fence: Arc<Fence>,
+    storing: Storing,
     /// Nothing is left to pass on.
     spent: bool,
 }
@@ -127,126 +119,134 @@ impl Flights {
         let mut table = self.lock();
         let stale = self.fills.load(Ordering::SeqCst) != since.0;
         if let Some(slot) = table.keys.get_mut(key) {
-            if slot.is_held_by(owner) {
+            if slot.holders.iter().any(|holder| holder.owner == owner) {
                 return Join::Held;
             }
-            if let Some(lead) = &mut slot.lead {
+            if slot.lead.is_some() {
                 let (wake, woken) = oneshot::channel();
-                lead.waiters.push_back(Waiter { owner, wake });
+                slot.waiters.push_back(Waiter { owner, wake });
                 return Join::Wait(woken);
             }
         }
-        let (holder, vacancy) = self.new_vacancy(&mut table, key, owner);
-        let lead = Lead { holder, filling: false, waiters: VecDeque::new() };
-        table.keys.entry(key.clone()).or_default().lead = Some(lead);
-        self.count(&table);
+        let vacancy = self.hand_out(&mut table, key, owner);
+        table.keys.entry(key.clone()).or_default().lead = Some(vacancy.id);
         Join::Lead { vacancy, stale }
     }
 
     /// A vacancy for a caller whose wait ran out.
     pub(super) fn loose(self: &Arc<Self>, key: &Key, owner: Owner) -> Vacancy {
-        let mut table = self.lock();
-        let (holder, vacancy) = self.new_vacancy(&mut table, key, owner);
-        table.keys.entry(key.clone()).or_default().loose.push(holder);
-        self.count(&table);
-        vacancy
+        self.hand_out(&mut self.lock(), key, owner)
     }
 
-    /// Makes the fills of one key's vacancies come too late, before a set or clear of it.
-    pub(super) async fn overtake_key(&self, key: &Key) {
-        self.overtake(|candidate| candidate == key).await;
+    /// Makes the fills of these keys' vacancies come too late, before a set or clear of them.
+    pub(super) async fn overtake_keys<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
+        // A vacancy handed out after this looked needs no overtaking: what it computes from is as new as the clear.
+        if self.is_idle() {
+            return;
+        }
+        let mut storing = Vec::new();
+        {
+            let mut table = self.lock();
+            for key in keys {
+                if let Some(slot) = table.keys.get_mut(key) {
+                    storing.extend(slot.overtake());
+                    self.tidy(&mut table, key);
+                }
+            }
+        }
+        wait_for_all(storing).await;
     }
 
     /// Makes the fills of the selected keys' vacancies come too late, before a clear of them.
     pub(super) async fn overtake_selection(&self, selection: &Selection) {
-        self.overtake(|candidate| selection.matches(candidate)).await;
-    }
-
-    /// A vacancy handed out after this begins needs no overtaking: what it computes from is as new as the clear.
-    async fn overtake(&self, is_meant: impl Fn(&Key) -> bool) {
-        if self.busy_keys.load(Ordering::SeqCst) == 0 {
+        if self.is_idle() {
             return;
         }
-        let mut fences = Vec::new();
-        {
+        let storing: Vec<_> = {
             let mut table = self.lock();
-            for (_, slot) in table.keys.iter_mut().filter(|(key, _)| is_meant(key)) {
-                fences.extend(slot.loose.drain(..).map(|holder| holder.fence));
-                match slot.lead.take() {
-                    // It stays, so that nobody computes anew what is being stored; its end sends all to look again.
-                    Some(lead) if lead.filling => {
-                        fences.push(Arc::clone(&lead.holder.fence));
-                        slot.lead = Some(lead);
-                    }
-                    Some(lead) => {
-                        fences.push(lead.holder.fence);
-                        wake_all(lead.waiters, || Wake::LookAgain);
-                    }
-                    None => {}
-                }
-            }
-            table.keys.retain(|_, slot| !slot.is_empty());
+            let selected = table.keys.iter_mut().filter(|(key, _)| selection.matches(key));
+            let storing = selected.flat_map(|(_, slot)| slot.overtake()).collect();
+            table.keys.retain(|_, slot| !slot.holders.is_empty());
             self.count(&table);
-        }
-        for fence in fences {
-            fence.lock().await.0 = true;
-        }
+            storing
+        };
+        wait_for_all(storing).await;
     }
 
-    fn new_vacancy(self: &Arc<Self>, table: &mut Table, key: &Key, owner: Owner) -> (Holder, Vacancy) {
+    fn is_idle(&self) -> bool {
+        self.busy_keys.load(Ordering::SeqCst) == 0
+    }
+
+    /// A new vacancy, with its holder in the table.
+    fn hand_out(self: &Arc<Self>, table: &mut Table, key: &Key, owner: Owner) -> Vacancy {
         let id = table.next_id;
         table.next_id = id.wrapping_add(1);
-        let fence = Arc::<Fence>::default();
-        let holder = Holder { id, owner, fence: Arc::clone(&fence) };
-        (holder, Vacancy { flights: Arc::clone(self), key: key.clone(), id, fence, spent: false })
+        let storing = Storing::default();
+        let holder = Holder { id, owner, is_filling: false, storing: Arc::clone(&storing) };
+        table.keys.entry(key.clone()).or_default().holders.push(holder);
+        self.count(table);
+        Vacancy { flights: Arc::clone(self), key: key.clone(), id, storing, spent: false }
     }
 
-    /// The waiters who asked before the fill began, who may have its value.
-    fn begin_fill(&self, vacancy: &Vacancy) -> VecDeque<Waiter> {
+    /// The waiters who asked before the fill began, who may have its value; none where a set or clear came first.
+    fn begin_fill(&self, vacancy: &Vacancy) -> Option<VecDeque<Waiter>> {
         let mut table = self.lock();
-        match table.lead_of(vacancy) {
-            Some(lead) => {
-                lead.filling = true;
-                std::mem::take(&mut lead.waiters)
-            }
-            None => VecDeque::new(),
-        }
+        let slot = table.keys.get_mut(&vacancy.key)?;
+        slot.holders.iter_mut().find(|holder| holder.id == vacancy.id)?.is_filling = true;
+        Some(std::mem::take(&mut slot.waiters))
     }
 
-    /// Takes the vacancy out of the table; those who asked during the fill look for themselves.
+    /// Takes the vacancy out of the table. Who asked during the fill looks for himself: between the backend's storing
+    /// the value and our hearing of it another process may have cleared it.
     fn end_fill(&self, vacancy: &Vacancy) {
         let mut table = self.lock();
         self.fills.fetch_add(1, Ordering::SeqCst);
-        if let Some(lead) = table.remove(vacancy) {
-            wake_all(lead.waiters, || Wake::LookAgain);
+        if let Some(slot) = table.keys.get_mut(&vacancy.key) {
+            slot.remove(vacancy.id);
+            wake_all(std::mem::take(&mut slot.waiters), || Wake::LookAgain);
         }
-        self.count(&table);
+        self.tidy(&mut table, &vacancy.key);
     }
 
     /// Passes a dropped vacancy to the first waiter who is still there.
     fn pass_on(self: &Arc<Self>, dropped: &Vacancy) {
         let mut table = self.lock();
-        if let Some(Lead { mut waiters, filling, .. }) = table.remove(dropped) {
-            if filling {
-                // The fill was cut off with its outcome unknown.
-                wake_all(waiters, || Wake::LookAgain);
-            } else {
-                while let Some(Waiter { owner, wake }) = waiters.pop_front() {
-                    let (holder, vacancy) = self.new_vacancy(&mut table, &dropped.key, owner);
-                    match wake.send(Wake::Vacancy(vacancy)) {
-                        Ok(()) => {
-                            let lead = Lead { holder, filling: false, waiters };
-                            table.keys.entry(dropped.key.clone()).or_default().lead = Some(lead);
-                            break;
-                        }
-                        // This waiter has gone. Its vacancy must not come back here, where the lock is held.
-                        Err(Wake::Vacancy(mut refused)) => refused.spent = true,
-                        Err(_) => {}
+        let Some(slot) = table.keys.get_mut(&dropped.key) else { return };
+        let is_lead = slot.lead == Some(dropped.id);
+        let mut waiters = if is_lead { std::mem::take(&mut slot.waiters) } else { VecDeque::new() };
+        if slot.remove(dropped.id).is_some_and(|holder| holder.is_filling) {
+            // The fill was cut off, and its outcome is not known.
+            self.fills.fetch_add(1, Ordering::SeqCst);
+            wake_all(std::mem::take(&mut waiters), || Wake::LookAgain);
+        }
+        while let Some(Waiter { owner, wake }) = waiters.pop_front() {
+            let vacancy = self.hand_out(&mut table, &dropped.key, owner);
+            let id = vacancy.id;
+            let slot = table.keys.entry(dropped.key.clone()).or_default();
+            match wake.send(Wake::Vacancy(vacancy)) {
+                Ok(()) => {
+                    slot.lead = Some(id);
+                    slot.waiters = waiters;
+                    break;
+                }
+                // This waiter has gone. His vacancy must not come back here, where the lock is held.
+                Err(refused) => {
+                    slot.remove(id);
+                    if let Wake::Vacancy(mut vacancy) = refused {
+                        vacancy.spent = true;
                     }
                 }
             }
         }
-        self.count(&table);
+        self.tidy(&mut table, &dropped.key);
+    }
+
+    /// Forgets a key without vacancies.
+    fn tidy(&self, table: &mut Table, key: &Key) {
+        if table.keys.get(key).is_some_and(|slot| slot.holders.is_empty()) {
+            table.keys.remove(key);
+        }
+        self.count(table);
     }
 
     fn count(&self, table: &Table) {
@@ -258,32 +258,29 @@ impl Flights {
     }
 }
 
-impl Table {
-    /// The lead of the vacancy's key, if it is this vacancy.
-    fn lead_of(&mut self, vacancy: &Vacancy) -> Option<&mut Lead> {
-        self.keys.get_mut(&vacancy.key)?.lead.as_mut().filter(|lead| lead.holder.id == vacancy.id)
+impl Slot {
+    fn remove(&mut self, id: u64) -> Option<Holder> {
+        self.lead.take_if(|lead| *lead == id);
+        let at = self.holders.iter().position(|holder| holder.id == id)?;
+        Some(self.holders.swap_remove(at))
     }
 
-    /// Takes a vacancy out, and answers its lead where it was one.
-    fn remove(&mut self, vacancy: &Vacancy) -> Option<Lead> {
-        let slot = self.keys.get_mut(&vacancy.key)?;
-        slot.loose.retain(|holder| holder.id != vacancy.id);
-        let lead = slot.lead.take_if(|lead| lead.holder.id == vacancy.id);
-        if slot.is_empty() {
-            self.keys.remove(&vacancy.key);
+    /// Takes out all holders but those who are storing, and gives what to wait for until these are done.
+    fn overtake(&mut self) -> Vec<Storing> {
+        self.holders.retain(|holder| holder.is_filling);
+        let is_there = |id: u64| self.holders.iter().any(|holder| holder.id == id);
+        // A lead who is storing stays, so that nobody computes anew what is about to be there.
+        if !self.lead.is_some_and(is_there) {
+            self.lead = None;
+            wake_all(std::mem::take(&mut self.waiters), || Wake::LookAgain);
         }
-        lead
+        self.holders.iter().map(|holder| Arc::clone(&holder.storing)).collect()
     }
 }
 
-impl Slot {
-    fn is_empty(&self) -> bool {
-        self.lead.is_none() && self.loose.is_empty()
-    }
-
-    fn is_held_by(&self, owner: Owner) -> bool {
-        let lead = self.lead.iter().map(|lead| &lead.holder);
-        lead.chain(&self.loose).any(|holder| holder.owner == owner)
+async fn wait_for_all(storing: Vec<Storing>) {
+    for storing in storing {
+        let _done = storing.lock().await;
     }
 }
 
@@ -295,38 +292,39 @@ fn wake_all(waiters: VecDeque<Waiter>, with: impl Fn() -> Wake) {
 }
 
 impl Vacancy {
-    /// The key to compute.
-    pub fn key(&self) -> &Key {
-        &self.key
+    /// Whether it was handed out by these flights.
+    pub(super) fn belongs_to(&self, flights: &Arc<Flights>) -> bool {
+        Arc::ptr_eq(&self.flights, flights)
     }
 
     /// Stores the computed value by `store`, unless a set or clear came first, and wakes the waiters.
     ///
     /// They receive the value also when the backend is out of reach, since it is as good for them as for its maker.
-    pub(super) async fn fill<F>(self, value: Bytes, store: F) -> Result<bool, CacheError>
+    pub(super) async fn fill<F>(mut self, value: Bytes, store: F) -> Result<bool, CacheError>
     where
         F: AsyncFnOnce(Key, Bytes) -> Result<bool, CacheError>,
     {
-        let fence = Arc::clone(&self.fence);
-        let overtaken = fence.lock().await;
-        if overtaken.0 {
-            return Ok(false);
-        }
-        let waiters = self.flights.begin_fill(&self);
+        let storing = Arc::clone(&self.storing);
+        let _storing = storing.lock().await;
+        let Some(waiters) = self.flights.begin_fill(&self) else { return Ok(false) };
         let outcome = store(self.key.clone(), value.clone()).await;
         match &outcome {
             Ok(true) => wake_all(waiters, || Wake::Value(value.clone())),
             Err(error) if error.is_outage() => wake_all(waiters, || Wake::Value(value.clone())),
             Ok(false) | Err(_) => wake_all(waiters, || Wake::LookAgain),
         }
-        self.retire();
+        self.end();
         outcome
     }
 
-    /// Ends the vacancy with nothing to pass on: the key has a value.
+    /// Ends a vacancy with nothing to pass on: the key has a value.
     pub(super) fn retire(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
         self.spent = true;
-        self.flights.end_fill(&self);
+        self.flights.end_fill(self);
     }
 }
 

@@ -6,8 +6,7 @@
 //! literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's `char`, so a range from an
 //! ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.
 
-use crate::cache::CacheError;
-use crate::cache::key::check_text;
+use crate::cache::{CacheError, check_text};
 
 /// A pattern that passed the limits, compiled for matching.
 #[derive(Debug, Clone)]

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::cache::CacheError;
 use crate::cache::glob::{self, Pattern};
+use crate::cache::{CacheError, check_text};
 
 /// What divides a namespace from the key behind it: the ASCII unit separator, which no plugin can write.
 const SEPARATOR: char = '\u{1f}';
@@ -113,20 +113,6 @@ impl Selection {
     pub fn owns(&self, key: &[u8]) -> bool {
         self.namespace.is_some() || !key.contains(&(SEPARATOR as u8))
     }
-}
-
-/// The rule that keys, namespaces and patterns share.
-pub(super) fn check_text(argument: &str, text: &str, max: usize) -> Result<(), CacheError> {
-    let broken = if text.is_empty() {
-        "must not be empty".to_owned()
-    } else if text.len() > max {
-        format!("must not be longer than {max} bytes, but has {}", text.len())
-    } else if text.bytes().any(|byte| byte.is_ascii_control()) {
-        "must not hold control characters".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(CacheError::InvalidArgument(format!("{argument}: {broken}")))
 }
 
 #[cfg(test)]

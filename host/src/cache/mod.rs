@@ -123,3 +123,17 @@ impl CacheError {
         matches!(self, Self::Timeout(_) | Self::Unavailable(_))
     }
 }
+
+/// The rule that keys, namespaces and patterns share.
+fn check_text(argument: &str, text: &str, max: usize) -> Result<(), CacheError> {
+    let broken = if text.is_empty() {
+        "must not be empty".to_owned()
+    } else if text.len() > max {
+        format!("must not be longer than {max} bytes, but has {}", text.len())
+    } else if text.bytes().any(|byte| byte.is_ascii_control()) {
+        "must not hold control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(CacheError::InvalidArgument(format!("{argument}: {broken}")))
+}

@@ -81,7 +81,7 @@ impl Cache {
     pub async fn set(&self, key: Key, value: Bytes, duration: Duration) -> Result<(), CacheError> {
         let duration = self.resolve(duration)?;
         self.check_value(&value)?;
-        self.flights.overtake_key(&key).await;
+        self.flights.overtake_keys([&key]).await;
         self.backend.set(key, value, duration).await
     }
 
@@ -92,9 +92,7 @@ impl Cache {
         if entries.is_empty() {
             return Ok(());
         }
-        for (key, _) in &entries {
-            self.flights.overtake_key(key).await;
-        }
+        self.flights.overtake_keys(entries.iter().map(|(key, _)| key)).await;
         self.backend.set_many(entries, duration).await
     }
 
@@ -136,7 +134,13 @@ impl Cache {
                 Ok(Ok(Wake::Vacancy(vacancy))) => return Ok(Entry::Vacant(vacancy)),
                 // A fill that was cut off wakes nobody by name; its waiters look again too.
                 Ok(Ok(Wake::LookAgain) | Err(_)) => {}
-                Err(_elapsed) => return Ok(Entry::Vacant(self.flights.loose(key, owner))),
+                // One more look: a value may be there though the one who computes it for us is not done.
+                Err(_elapsed) => {
+                    return Ok(match self.get(key).await? {
+                        Some(value) => Entry::Occupied(value),
+                        None => Entry::Vacant(self.flights.loose(key, owner)),
+                    });
+                }
             }
         }
     }
@@ -145,8 +149,12 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// On a value or duration that breaks a rule the vacancy is passed on, as if it had been dropped.
+    /// On a value or duration that breaks a rule the vacancy is passed on, as if it had been dropped; so is one that
+    /// another cache handed out, which is [`CacheError::InvalidArgument`].
     pub async fn fill(&self, vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
+        if !vacancy.belongs_to(&self.flights) {
+            return Err(CacheError::InvalidArgument("vacancy: another cache handed it out".to_owned()));
+        }
         let duration = self.resolve(duration)?;
         self.check_value(&value)?;
         vacancy.fill(value, async |key, value| self.backend.set_if_absent(key, value, duration).await).await
@@ -154,7 +162,7 @@ impl Cache {
 
     /// Removes one key and says whether it held a value.
     pub async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        self.flights.overtake_key(key).await;
+        self.flights.overtake_keys([key]).await;
         self.backend.clear(key).await
     }
 
@@ -172,7 +180,10 @@ impl Cache {
     /// Reads degrade: a miss for an outage, where the operator chose so.
     fn or_miss<T>(&self, outcome: Result<T, CacheError>, miss: impl FnOnce() -> T) -> Result<T, CacheError> {
         match outcome {
-            Err(error) if error.is_outage() && self.policy.on_outage == OnOutage::Miss => Ok(miss()),
+            Err(error) if error.is_outage() && self.policy.on_outage == OnOutage::Miss => {
+                tracing::debug!(cache = self.name, "a miss instead of an error: {error}");
+                Ok(miss())
+            }
             outcome => outcome,
         }
     }

@@ -3,7 +3,6 @@
 //! Expiry is checked on every read, so the sweeper only gives memory back. The clock is Tokio's, which a test can
 //! pause.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration as StdDuration;
@@ -22,6 +21,10 @@ pub const ENTRY_OVERHEAD: u64 = 192;
 
 /// How often expired entries are looked for.
 const SWEEP_INTERVAL: StdDuration = StdDuration::from_secs(5);
+
+/// How many keys a clear by pattern looks at before it gives way. A pattern made to be slow takes about a millisecond
+/// for the longest key.
+const CLEARED_AT_ONCE: usize = 32;
 
 /// The share of a shard that one entry may fill; quick_cache silently drops what exceeds 97 %.
 const LARGEST_SHARE: f64 = 0.9;
@@ -122,6 +125,11 @@ impl RamBackend {
         None
     }
 
+    /// Removes an entry and says whether it was live.
+    fn take(&self, key: &Key) -> bool {
+        self.entries.remove(key).is_some_and(|(_, stored)| stored.is_live(self.now()))
+    }
+
     fn insert(&self, key: Key, stored: Stored) {
         let expires_at = stored.expires_at;
         self.entries.insert(key, stored);
@@ -206,21 +214,21 @@ impl CacheBackend for RamBackend {
     }
 
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        let now = self.now();
-        Ok(self.entries.remove(key).is_some_and(|(_, stored)| stored.is_live(now)))
+        Ok(self.take(key))
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        let now = self.now();
-        let removed = Cell::new(0_u64);
-        self.entries.retain(|key, stored| {
-            let selected = selection.matches(key);
-            if selected && stored.is_live(now) {
-                removed.set(removed.get().saturating_add(1));
+        let mut removed = 0_u64;
+        // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
+        for (looked_at, (key, _)) in self.entries.iter().enumerate() {
+            if looked_at % CLEARED_AT_ONCE == CLEARED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
             }
-            !selected
-        });
-        Ok(removed.get())
+            if selection.matches(&key) && self.take(&key) {
+                removed = removed.saturating_add(1);
+            }
+        }
+        Ok(removed)
     }
 
     async fn check(&self) -> Result<Health, CacheError> {
@@ -272,6 +280,27 @@ mod tests {
         let weak = Arc::downgrade(&ram);
         drop(ram);
         assert!(weak.upgrade().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_clear_gives_way_to_others_while_it_looks() {
+        let ram = RamBackend::new(1 << 24, 1024);
+        for n in 0..1_000 {
+            ram.set(key(&format!("key{n}")), "v".into(), None).await.unwrap();
+        }
+        let turns = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&turns);
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let selection = Selection::matching(None, "key*9").unwrap();
+        assert_eq!(ram.clear_matching(&selection).await.unwrap(), 100);
+        other.abort();
+        assert!(turns.load(Ordering::Relaxed) >= 30, "{turns:?} turns");
+        assert_eq!(ram.entries.len(), 900);
     }
 
     #[tokio::test]

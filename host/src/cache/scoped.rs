@@ -74,6 +74,8 @@ pub struct ScopedCache {
 impl ScopedCache {
     /// The most keys of one batch.
     pub const MAX_BATCH: usize = 1024;
+    /// The most bytes of keys and values of one batch, 64 MiB.
+    pub const MAX_BATCH_BYTES: usize = 64 << 20;
 
     /// A cache as `owner` may use it.
     pub fn new(cache: Arc<Cache>, namespace: Option<Namespace>, access: Access, owner: Owner) -> Self {
@@ -120,10 +122,16 @@ impl ScopedCache {
     ///
     /// # Errors
     ///
-    /// As [`ScopedCache::set`]; also for a batch over [`ScopedCache::MAX_BATCH`].
+    /// As [`ScopedCache::set`]; also for a batch over [`ScopedCache::MAX_BATCH`] or [`ScopedCache::MAX_BATCH_BYTES`].
     pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>, duration: Duration) -> Result<(), CacheError> {
         self.check_write()?;
         check_batch("entries", entries.len())?;
+        let bytes =
+            entries.iter().map(|(key, value)| key.len().saturating_add(value.len())).fold(0, usize::saturating_add);
+        if bytes > Self::MAX_BATCH_BYTES {
+            let max = Self::MAX_BATCH_BYTES;
+            return Err(CacheError::InvalidArgument(format!("entries: must not be over {max} bytes, but are {bytes}")));
+        }
         let keyed = |(key, value): (String, Vec<u8>)| Ok((self.key(&key)?, value.into()));
         let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
         self.cache.set_many(entries, duration).await

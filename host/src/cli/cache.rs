@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use larder_host::cache::{CacheError, Duration, Namespace, ScopedCache};
+use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache};
 use larder_host::config::{Config, Store, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
@@ -33,6 +33,7 @@ enum Operation {
         /// The key.
         key: String,
         /// The value; `-` reads standard input.
+        #[arg(allow_hyphen_values = true)]
         value: String,
         /// How long it may be served, as in `30s` or `unlimited`; else the cache's `default_expire`.
         #[arg(long, value_parser = parse_duration)]
@@ -64,7 +65,10 @@ impl CacheCommand {
             return Err(Error::Option(reason).into());
         }
         let namespace = self.namespace.as_deref().map(Namespace::new).transpose().map_err(usage)?;
-        let cache = operator_view(connect_cache(name, cache).await?, namespace);
+        // Plugins may go on without a cache; who looks into it must not take an outage for a miss.
+        let mut honest = cache.clone();
+        honest.policy.on_outage = OnOutage::Error;
+        let cache = operator_view(connect_cache(name, &honest).await?, namespace);
         self.operation.run(&cache).await
     }
 }

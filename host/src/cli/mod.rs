@@ -4,6 +4,7 @@ mod cache;
 mod check;
 mod run;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ pub(crate) fn start_log() {
         }),
         Err(_) => Targets::new().with_default(tracing::Level::WARN),
     };
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    let is_terminal = std::io::stderr().is_terminal();
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal).without_time();
     tracing_subscriber::registry().with(format).with(filter).init();
 }

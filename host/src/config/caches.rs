@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{Secret, ServerKind, ServerOptions};
 use crate::config::document::{Fault, Section};
-use crate::config::units::{Db, Expire, Port, Positive, Size, Span};
+use crate::config::units::{Db, Expire, Password, Port, Positive, Size, Span};
 use crate::config::{Environment, OnOutage, Policy};
 
 /// One cache.
@@ -33,20 +33,16 @@ pub enum Store {
 }
 
 /// What a RAM cache is where the file says nothing.
-#[derive(Debug)]
-pub struct RamDefaults {
-    /// `max_bytes`.
-    pub max_bytes: u64,
-    /// `max_value_bytes`, unless half of `max_bytes` is less.
-    pub max_value_bytes: usize,
-    /// `default_expire`.
-    pub default_expire: Duration,
-    /// `wait`.
-    pub wait: Duration,
+struct RamDefaults {
+    max_bytes: u64,
+    /// Unless half of `max_bytes` is less.
+    max_value_bytes: usize,
+    default_expire: Duration,
+    wait: Duration,
 }
 
 /// The defaults of `type = "ram"`.
-pub const RAM_DEFAULTS: RamDefaults = RamDefaults {
+const RAM_DEFAULTS: RamDefaults = RamDefaults {
     max_bytes: 64 << 20,
     max_value_bytes: 1 << 20,
     default_expire: Duration::from_secs(300),
@@ -54,30 +50,20 @@ pub const RAM_DEFAULTS: RamDefaults = RamDefaults {
 };
 
 /// What a server cache is where the file and the environment say nothing.
-#[derive(Debug)]
-pub struct ServerDefaults {
-    /// `host`.
-    pub host: &'static str,
-    /// `port`.
-    pub port: u16,
-    /// `db`.
-    pub db: u16,
-    /// `prefix`.
-    pub prefix: &'static str,
-    /// `default_expire`.
-    pub default_expire: Duration,
-    /// `connect_timeout`.
-    pub connect_timeout: Duration,
-    /// `timeout`.
-    pub timeout: Duration,
-    /// `max_value_bytes`.
-    pub max_value_bytes: usize,
-    /// `wait`.
-    pub wait: Duration,
+struct ServerDefaults {
+    host: &'static str,
+    port: u16,
+    db: u16,
+    prefix: &'static str,
+    default_expire: Duration,
+    connect_timeout: Duration,
+    timeout: Duration,
+    max_value_bytes: usize,
+    wait: Duration,
 }
 
 /// The defaults of `type = "valkey"` and `type = "redis"`.
-pub const SERVER_DEFAULTS: ServerDefaults = ServerDefaults {
+const SERVER_DEFAULTS: ServerDefaults = ServerDefaults {
     host: "localhost",
     port: 6379,
     db: 0,
@@ -110,6 +96,17 @@ impl Default for CacheConfig {
 }
 
 impl CacheConfig {
+    /// Whether the two would reach each other's keys: a grant of one would be a grant of the other.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        match (&self.store, &other.store) {
+            (Store::Server(a), Store::Server(b)) => {
+                (&a.host, a.port, a.db) == (&b.host, b.port, b.db)
+                    && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix))
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn from_section(
         section: &Section<'_>,
         directory: &Path,
@@ -118,8 +115,7 @@ impl CacheConfig {
         // The type comes first: the rest is read as that type's struct, so that unknown keys and places stay known.
         let mut section = section.clone();
         if section.name.is_empty() || section.name.chars().any(char::is_control) {
-            return Err(section
-                .fault(format!("`{}`: a cache's name must not be empty or hold control characters", section.path)));
+            return Err(section.fault("type", "a cache's name must not be empty or hold control characters"));
         }
         let (kind, span) = section.take_string("type")?;
         match kind.as_str() {
@@ -156,10 +152,10 @@ impl RawRam {
         };
         let least = least_capacity(max_value_bytes);
         if max_bytes < least {
-            return Err(section.fault(format!(
-                "`{}.max_bytes`: must be at least {least} to hold a value of max_value_bytes = {max_value_bytes}, but is {max_bytes}",
-                section.path
-            )));
+            let rule = format!(
+                "must be at least {least} to hold a value of max_value_bytes = {max_value_bytes}, but is {max_bytes}"
+            );
+            return Err(section.fault("max_bytes", &rule));
         }
         let policy = Policy {
             default_expire: default_expire.map_or(Some(RAM_DEFAULTS.default_expire), |expire| expire.0),
@@ -183,7 +179,7 @@ struct RawServer {
     default_expire: Option<Expire>,
     max_expire: Option<Positive>,
     username: Option<String>,
-    password: Option<String>,
+    password: Option<Password>,
     password_file: Option<PathBuf>,
     connect_timeout: Option<Positive>,
     timeout: Option<Positive>,
@@ -217,12 +213,15 @@ impl RawServer {
             wait,
             on_outage,
         } = self;
-        let invalid = |key: &str, rule: &str| section.fault(format!("`{}.{key}`: {rule}", section.path));
+        let invalid = |key: &str, rule: &str| section.fault(key, rule);
 
         let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
         let host = host.unwrap_or_else(|| SERVER_DEFAULTS.host.to_owned());
-        if host.is_empty() || host.chars().any(|character| character.is_whitespace() || character.is_control()) {
-            return Err(invalid("host", "must not be empty or hold white space"));
+        // A URL would be no host, and what it says of a password would stand in every message.
+        let is_foreign =
+            |character: char| character.is_whitespace() || character.is_control() || "/@".contains(character);
+        if host.is_empty() || host.contains(is_foreign) {
+            return Err(invalid("host", "must be a name or an address, and no URL"));
         }
         let port = match (port, from_environment(kind, "PORT", environment)) {
             (Some(port), _) => port.0,
@@ -244,7 +243,7 @@ impl RawServer {
         }
         let password = match (password, password_file) {
             (Some(_), Some(_)) => return Err(invalid("password", "excludes `password_file`: write one of them")),
-            (password, None) => password,
+            (password, None) => password.map(|password| password.0),
             (None, Some(file)) => {
                 let file = directory.join(file);
                 let text = std::fs::read_to_string(&file)
@@ -295,7 +294,5 @@ fn from_environment(kind: ServerKind, what: &str, environment: Environment<'_>) 
 }
 
 fn value_limit(size: Size, section: &Section<'_>) -> Result<usize, Fault> {
-    usize::try_from(size.0).map_err(|_| {
-        section.fault(format!("`{}.max_value_bytes`: is more than this machine can address", section.path))
-    })
+    usize::try_from(size.0).map_err(|_| section.fault("max_value_bytes", "is more than this machine can address"))
 }

@@ -87,15 +87,12 @@ impl<'i> Document<'i> {
             .collect()
     }
 
-    /// Refuses what nobody took.
-    pub(super) fn finish(self) -> Result<(), Fault> {
-        match self.root.keys().next() {
+    /// Refuses keys of the root that are not among these.
+    pub(super) fn check_keys(&self, known: &[&str]) -> Result<(), Fault> {
+        match self.root.keys().find(|key| !known.contains(&key.get_ref().as_ref())) {
             None => Ok(()),
             Some(key) => {
-                let message = format!(
-                    "unknown key `{}`, expected one of `default`, `caches`, `plugins`, `sandbox`",
-                    key.get_ref()
-                );
+                let message = format!("unknown key `{}`, expected one of `{}`", key.get_ref(), known.join("`, `"));
                 Err(Fault::at(key.span(), message))
             }
         }
@@ -138,9 +135,13 @@ impl<'i> Section<'i> {
         })
     }
 
-    /// A fault of the section as a whole.
-    pub(super) fn fault(&self, message: String) -> Fault {
-        Fault::at(self.span.clone(), message)
+    /// A key that breaks a rule: its place, or the section's where the key is not written.
+    pub(super) fn fault(&self, key: &str, rule: &str) -> Fault {
+        let written = match &self.value {
+            DeValue::Table(table) => table.get(key).map(Spanned::span),
+            _ => None,
+        };
+        Fault::at(written.unwrap_or(self.span.clone()), format!("`{}.{key}`: {rule}", self.path))
     }
 }
 

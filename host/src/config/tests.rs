@@ -300,15 +300,48 @@ mod refusals {
 
     #[test]
     fn an_empty_prefix_is_refused() {
+        assert!(server_refusal("prefix = \"\"").starts_with("larder.toml:3:10: `caches.c.prefix`: must not be empty"));
         assert!(server_refusal("prefix = \"\"").contains("`clear-all` would empty the database"));
         assert!(server_refusal("prefix = \"a\\u001fb\"").contains("control characters"));
     }
 
     #[test]
+    fn two_caches_do_not_meet_on_one_server() {
+        let two = |a: &str, b: &str| {
+            let text =
+                format!("default = \"a\"\n[caches.a]\ntype = \"valkey\"\n{a}\n[caches.b]\ntype = \"redis\"\n{b}\n");
+            parse_with(&text, &[]).map_err(|error| error.to_string())
+        };
+        let refused = two("prefix = \"app:\"", "prefix = \"app:sessions:\"").unwrap_err();
+        assert!(refused.contains("`caches.b.prefix`: meets the keys of `a`"), "{refused}");
+        assert!(two("", "").is_err());
+        assert!(two("prefix = \"a:\"", "prefix = \"b:\"").is_ok());
+        assert!(two("", "db = 1").is_ok());
+        assert!(two("", "port = 6380").is_ok());
+    }
+
+    #[test]
+    fn the_root_is_looked_at_first() {
+        assert!(refusal("default = \"v\"\n[cache.v]\ntype = \"ram\"").contains("unknown key `cache`"));
+    }
+
+    #[test]
+    fn a_host_is_no_url() {
+        let refused = server_refusal("host = \"redis://:s3cret@localhost\"");
+        assert_eq!(refused, "larder.toml:3:8: `caches.c.host`: must be a name or an address, and no URL");
+    }
+
+    #[test]
     fn a_plugin_is_granted_known_caches_and_a_proper_namespace() {
         let ram = "[caches.ram]\ntype = \"ram\"\n";
-        assert!(refusal(&format!("{ram}[plugins.p]\ncaches = [\"redis\"]")).contains("there is no cache `redis`"));
-        assert!(refusal(&format!("{ram}[plugins.p]\nnamespace = \"\"")).contains("namespace: must not be empty"));
+        assert!(
+            refusal(&format!("{ram}[plugins.p]\ncaches = [\"redis\"]"))
+                .contains("larder.toml:4:10: `plugins.p.caches`: there is no cache `redis`")
+        );
+        assert!(
+            refusal(&format!("{ram}[plugins.p]\nnamespace = \"\""))
+                .contains("larder.toml:4:13: `plugins.p.namespace`: ")
+        );
         assert!(refusal(&format!("{ram}[plugins.p]\nnamespace = \"a\\u001f\"")).contains("control characters"));
         assert!(refusal(&format!("{ram}[plugins.p]\naccess = \"write-only\"")).contains("`plugins.p.access`: "));
     }
@@ -336,6 +369,11 @@ mod secrets {
         let both = server_refusal("password = \"a\"\npassword_file = \"b\"");
         assert!(both.contains("excludes `password_file`"), "{both}");
         assert!(server_refusal("username = \"u\"").contains("needs a `password`"));
+    }
+
+    #[test]
+    fn a_password_that_is_no_string_is_not_shown() {
+        assert_eq!(server_refusal("password = 123456"), "larder.toml:3:12: `caches.c.password`: must be a string");
     }
 
     #[test]

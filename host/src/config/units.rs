@@ -34,6 +34,25 @@ pub(super) struct Port(pub(super) u16);
 #[serde(try_from = "i64")]
 pub(super) struct Db(pub(super) u16);
 
+/// A password, which no message shows, even one that is not a string.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Password(pub(super) String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"…\"")
+    }
+}
+
+impl<'de> Deserialize<'de> for Password {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_any(Written { expecting: "a string" }) {
+            Ok(Number::Text(password)) => Ok(Self(password)),
+            _ => Err(D::Error::custom("must be a string")),
+        }
+    }
+}
+
 impl TryFrom<i64> for Port {
     type Error = String;
 

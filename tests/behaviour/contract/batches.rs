@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use larder_host::cache::{Duration, ScopedCache};
 
-use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, put};
+use crate::backends::{Backend, assert_invalid, bytes, over_both_servers, over_every_backend, put};
 
 over_every_backend! {
     results_stand_in_the_order_of_the_keys,
@@ -17,6 +17,7 @@ over_every_backend! {
     no_entries_change_nothing,
     a_batch_has_1024_keys,
     a_batch_of_1025_is_refused_and_nothing_stored,
+    a_batch_over_64_mib_is_refused_and_nothing_stored,
 }
 
 fn keys<const N: usize>(keys: [&str; N]) -> Vec<String> {
@@ -104,4 +105,29 @@ async fn a_batch_of_1025_is_refused_and_nothing_stored(backend: Backend) {
     assert_invalid(cache.set_many(entries, Duration::Default).await, "entries");
     assert_invalid(cache.get_many(&keys).await, "keys");
     assert_eq!(cache.clear_all().await.unwrap(), 0);
+}
+
+async fn a_batch_over_64_mib_is_refused_and_nothing_stored(backend: Backend) {
+    let cache = backend.view().await;
+    let entries: Vec<_> = (0..64).map(|n| (format!("key{n}"), vec![0; 1 << 20])).collect();
+    assert_invalid(cache.set_many(entries, Duration::Default).await, "entries");
+    assert_eq!(cache.clear_all().await.unwrap(), 0);
+}
+
+mod servers {
+    use larder_host::cache::CacheError;
+
+    use super::*;
+
+    over_both_servers! { a_full_server_can_not_serve_one_value_nor_many }
+
+    async fn a_full_server_can_not_serve_one_value_nor_many(mut backend: Backend) {
+        let cache = backend.view().await;
+        let mut client = backend.behind().client();
+        ::redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut client).unwrap();
+        let one = cache.set("a", bytes("v"), Duration::Default).await;
+        let many = cache.set_many(vec![entry("a", "v"), entry("b", "v")], Duration::Default).await;
+        assert!(matches!(&one, Err(CacheError::Unavailable(reason)) if reason.contains("OOM")), "{one:?}");
+        assert!(matches!(&many, Err(CacheError::Unavailable(reason)) if reason.contains("OOM")), "{many:?}");
+    }
 }

@@ -133,7 +133,7 @@ async fn clear_all_removes_everything_and_says_how_many(backend: Backend) {
 async fn clearing_more_than_a_page_of_keys_leaves_none(backend: Backend) {
     let cache = backend.view().await;
     for chunk in 0..5 {
-        let key = |n: u32| if n % 2 == 0 { format!("even:{chunk}:{n}") } else { format!("odd:{chunk}:{n}") };
+        let key = |n: u32| if n.is_multiple_of(2) { format!("even:{chunk}:{n}") } else { format!("odd:{chunk}:{n}") };
         let entries = (0..1000).map(|n| (key(n), b"v".to_vec())).collect();
         cache.set_many(entries, Duration::Unlimited).await.unwrap();
     }

@@ -143,6 +143,7 @@ async fn an_expired_entry_is_a_miss(backend: Backend) {
     let cache = backend.view().await;
     put_expired(&cache, "k").await;
     assert_eq!(cache.get("k").await.unwrap(), None);
+    put_expired(&cache, "k").await;
     assert_eq!(cache.get_many(&["k".to_owned()]).await.unwrap(), [None]);
 }
 

@@ -1,5 +1,7 @@
 //! get-or-set while the server is out of reach.
 
+use std::time::Duration as StdDuration;
+
 use larder_host::cache::{Cache, Duration, Entry};
 
 use super::{LONG_WAIT, answer, fill, many_waiting, occupied, take_over, vacancy};
@@ -13,6 +15,7 @@ over_both_servers! {
     a_vacancy_from_before_an_outage_stores_after_it,
     on_outage_error_reports_the_outage,
     a_fill_cut_off_leaves_nobody_hanging,
+    a_clear_cut_off_has_overtaken_all_it_means,
     a_fill_without_an_answer_serves_the_waiters,
 }
 
@@ -21,7 +24,7 @@ async fn lose(backend: &mut Backend, cache: &Cache) {
     backend.behind().kill();
     within(async {
         while cache.check().await.is_ok() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(StdDuration::from_millis(1)).await;
         }
     })
     .await;
@@ -79,7 +82,7 @@ async fn a_vacancy_from_before_an_outage_stores_after_it(mut backend: Backend) {
     backend.behind().restart();
     within(async {
         while cache.check().await.is_err() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(StdDuration::from_millis(1)).await;
         }
     })
     .await;
@@ -132,5 +135,29 @@ async fn a_fill_without_an_answer_serves_the_waiters(mut backend: Backend) {
     assert!(fill(&view(&cache), vacancy, "computed once").await.unwrap_err().is_outage());
     for caller in callers {
         assert_eq!(occupied(answer(caller).await), bytes("computed once"));
+    }
+}
+
+/// A clear that waits for a fill under way, and is dropped there, must not leave other computations unfenced: the next
+/// clear would not find them.
+async fn a_clear_cut_off_has_overtaken_all_it_means(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    let mut computing = Vec::new();
+    for n in 0..8 {
+        computing.push(vacancy(&view(&cache), &format!("k{n}")).await);
+    }
+    let storing = vacancy(&view(&cache), "storing").await;
+    backend.behind().freeze();
+    let filler = view(&cache);
+    let filling = tokio::spawn(async move { filler.fill(storing, bytes("v"), Duration::Default).await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let clearing = view(&cache);
+    assert!(tokio::time::timeout(StdDuration::from_millis(20), clearing.clear_all()).await.is_err());
+    backend.behind().thaw();
+    assert_eq!(within(filling).await.unwrap(), Ok(true));
+    for outdated in computing {
+        assert_eq!(fill(&view(&cache), outdated, "too late").await, Ok(false));
     }
 }

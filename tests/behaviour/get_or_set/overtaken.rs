@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_host::cache::{Cache, Duration, ScopedCache};
 
 use super::{LONG_WAIT, answer, fill, many_waiting, occupied, take_over, vacancy, waiting};
-use crate::backends::{Backend, bytes, namespaced, over_every_backend, put, view};
+use crate::backends::{Backend, bytes, namespaced, over_every_backend, pass_a_millisecond, put, put_expired, view};
 
 over_every_backend! {
     a_clear_makes_a_fill_too_late,
@@ -14,6 +14,7 @@ over_every_backend! {
     a_set_makes_a_fill_too_late_and_its_value_stays,
     a_set_many_makes_a_fill_too_late_and_its_value_stays,
     a_set_and_a_clear_make_a_fill_too_late,
+    a_value_set_meanwhile_and_expired_makes_a_fill_too_late,
     what_means_other_keys_does_not_disturb,
     a_refused_set_does_not_disturb,
     waiters_from_before_a_clear_compute_anew_and_once,
@@ -68,6 +69,17 @@ async fn a_set_and_a_clear_make_a_fill_too_late(backend: Backend) {
         assert!(other.clear("user:1").await.unwrap());
     };
     assert_too_late(&cache, None, set_and_clear).await;
+}
+
+async fn a_value_set_meanwhile_and_expired_makes_a_fill_too_late(backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    assert_too_late(&cache, None, async |other| put_expired(other, "user:1").await).await;
+    let entries = vec![("user:1".to_owned(), b"set".to_vec())];
+    let set_many = async |other: &ScopedCache| {
+        other.set_many(entries, Duration::Milliseconds(1)).await.unwrap();
+        pass_a_millisecond(other).await;
+    };
+    assert_too_late(&cache, None, set_many).await;
 }
 
 async fn what_means_other_keys_does_not_disturb(backend: Backend) {

@@ -13,6 +13,7 @@ over_every_backend! {
     the_holder_s_fill_does_not_overwrite_its_value,
     its_fill_comes_too_late_after_a_clear,
     its_fill_comes_too_late_after_a_set,
+    its_fill_serves_those_who_wait_for_the_holder,
     its_vacancy_is_not_the_one_that_others_wait_for,
     it_holds_its_key_like_any_holder,
     two_plugins_that_wait_for_each_other_go_on,
@@ -48,6 +49,15 @@ async fn the_holder_s_fill_does_not_overwrite_its_value(backend: Backend) {
     assert_eq!(fill(&view(&cache), own, "first").await, Ok(true));
     assert_eq!(fill(&view(&cache), held, "holder's").await, Ok(false));
     assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("first")));
+}
+
+async fn its_fill_serves_those_who_wait_for_the_holder(backend: Backend) {
+    let cache = backend.cache(SHORT_WAIT).await;
+    let _held = vacancy(&view(&cache), "k").await;
+    let own = vacancy(&view(&cache), "k").await;
+    let caller = waiting(&cache, "k").await;
+    assert_eq!(fill(&view(&cache), own, "own").await, Ok(true));
+    assert_eq!(occupied(answer(caller).await), bytes("own"));
 }
 
 async fn its_fill_comes_too_late_after_a_clear(backend: Backend) {
@@ -127,4 +137,19 @@ async fn a_value_that_expired_meanwhile_does_not_stand_in_the_way_of_a_fill(back
     pass_a_millisecond(&view(&cache)).await;
     assert_eq!(fill(&view(&cache), held, "holder's").await, Ok(true));
     assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("holder's")));
+}
+
+mod servers {
+    use super::*;
+
+    crate::backends::over_both_servers! { a_wait_that_runs_out_looks_once_more }
+
+    async fn a_wait_that_runs_out_looks_once_more(backend: Backend) {
+        let cache = backend.cache(SHORT_WAIT).await;
+        let _held = vacancy(&view(&cache), "k").await;
+        let caller = waiting(&cache, "k").await;
+        // Another process, of which this one's waiters hear nothing.
+        view(&backend.cache("").await).set("k", bytes("foreign"), Duration::Default).await.unwrap();
+        assert_eq!(occupied(answer(caller).await), bytes("foreign"));
+    }
 }

@@ -73,7 +73,8 @@ fn assert_agrees_on_short_keys(kind: Kind) {
     });
 }
 
-/// Patterns made of longer texts, and keys that some of them match: a text stands for itself, with `*` and `?` filled in.
+/// Patterns made of longer texts, and keys that some of them match: a text stands for itself, with `*` and `?` filled
+/// in.
 fn assert_agrees_on_long_keys(kind: Kind) {
     let Some(server) = Server::start(kind) else { return };
     let client = RefCell::new(server.client());

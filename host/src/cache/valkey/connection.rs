@@ -5,8 +5,8 @@
 //! wait, within their deadline.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
 use redis::aio::MultiplexedConnection;
@@ -16,6 +16,7 @@ use redis::{
     ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind,
 };
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::cache::CacheError;
 use crate::cache::valkey::identity::{Identity, ServerKind};
@@ -27,6 +28,9 @@ const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
 
 /// So many calls in a row without an answer make a connection count as lost: a silent partition breaks none.
 const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
+
+/// How often the log is told that a server which answers can not serve.
+const COMPLAINT_INTERVAL: StdDuration = StdDuration::from_secs(10);
 
 /// A password. Its `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -178,17 +182,21 @@ pub(super) struct Link {
     /// The keeper ends when this is dropped.
     state: watch::Receiver<State>,
     timeout: StdDuration,
+    /// The server's address, for the log.
+    address: String,
+    /// When the log was last told that the server can not serve.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Link {
     /// Connects, and starts the task that keeps the connection up.
     pub(super) async fn connect(options: ServerOptions) -> Result<Self, CacheError> {
         let live = options.connect().await?;
-        let timeout = options.timeout;
+        let (timeout, address) = (options.timeout, options.address());
         let lost = Arc::clone(&live.lost);
         let (sender, state) = watch::channel(State::Up(live));
         tokio::spawn(keep_up(options, lost, sender));
-        Ok(Self { state, timeout })
+        Ok(Self { state, timeout, address, complained: Mutex::default() })
     }
 
     /// What the server said it is, when last reached.
@@ -254,7 +262,20 @@ impl Link {
         }
     }
 
+    /// Warns that the server is there but can not serve, now and then and not at every call.
+    fn complain(&self, reason: &str) {
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
+            *complained = Some(Instant::now());
+            tracing::warn!("the server at `{}` can not serve: {reason}", self.address);
+        }
+    }
+
     fn convert(&self, error: &RedisError) -> CacheError {
+        // Of a pipeline's errors the first says what all have in common.
+        let first =
+            error.clone().into_server_errors().and_then(|errors| errors.first().map(|(_, error)| error.clone()));
+        let error = &first.map_or(error.clone(), RedisError::from);
         let text = error.to_string();
         match (error.kind(), error.code()) {
             (_, Some("WRONGTYPE")) => CacheError::WrongType,
@@ -269,7 +290,10 @@ impl Link {
                 ),
                 _,
             )
-            | (_, Some("OOM" | "MISCONF" | "BUSY")) => CacheError::Unavailable(text),
+            | (_, Some("OOM" | "MISCONF" | "BUSY")) => {
+                self.complain(&text);
+                CacheError::Unavailable(text)
+            }
             (ErrorKind::Server(_) | ErrorKind::Extension, _) => CacheError::Refused(text),
             _ if error.is_timeout() => CacheError::Timeout(self.timeout),
             (ErrorKind::UnexpectedReturnType, _) => CacheError::Refused(text),

@@ -7,7 +7,7 @@ use std::fmt;
 pub enum ServerKind {
     /// Valkey 7.2 or later.
     Valkey,
-    /// Redis 7.0 or later, whose `SET … NX GET` the design needs.
+    /// Redis 7.0 or later.
     Redis,
 }
 
@@ -65,7 +65,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// Why the server can not be used: too old, or without a version.
+    /// Why the server can not be used: too old, without a version, a node of a cluster or a sentinel.
     pub(super) fn from_info(info: &str) -> Result<Self, String> {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
@@ -78,7 +78,11 @@ impl Identity {
         if version < kind.oldest() {
             return Err(format!("{} {version} is too old: {} or later is needed", kind.name(), kind.oldest()));
         }
-        Ok(Self { kind, version })
+        // A node of a cluster holds some of the keys, and a clear there would remove some.
+        match field("redis_mode").or(field("server_mode")) {
+            None | Some("standalone") => Ok(Self { kind, version }),
+            Some(mode) => Err(format!("it runs in `{mode}` mode, which this release can not use")),
+        }
     }
 }
 
@@ -101,6 +105,16 @@ mod tests {
             Err("Redis 6.2.14 is too old: 7.0.0 or later is needed".to_owned())
         );
         assert!(Identity::from_info("redis_version:7.0\r\n").is_ok());
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_is_refused() {
+        let standalone = "valkey_version:8.0.1\r\nserver_mode:standalone\r\n";
+        assert!(Identity::from_info(standalone).is_ok());
+        assert!(
+            Identity::from_info("redis_version:7.0.15\r\nredis_mode:cluster\r\n").unwrap_err().contains("`cluster`")
+        );
+        assert!(Identity::from_info("valkey_version:8.0.1\r\nserver_mode:sentinel\r\n").is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Breaks every rule for arguments, call by call, and asserts that each breach is answered with its error and nothing else.
+//! Breaks every rule for arguments, call by call, and asserts that each breach is answered with its error and nothing
+//! else.
 
 #![allow(clippy::panic, clippy::indexing_slicing, reason = "a plugin that finds a fault fails the test")]
 

@@ -1,5 +1,5 @@
-//! Takes the vacancy of the key `slow`, says so by the key `held`, waits for the key `go`, and ends as its argument says:
-//! `panic`, `exit`, `drop`, `fill` or `spin`.
+//! Takes the vacancy of the key `slow`, says so by the key `held`, waits for the key `go`, and ends as its argument
+//! says: `panic`, `exit`, `drop`, `fill` or `spin`.
 
 use larder::{Cache, Duration, Entry};
 

@@ -1,7 +1,7 @@
 //! Carries out cache operations given as arguments, one each, and prints what came of it, one line each.
 //!
-//! `get K`, `set K V [MS]`, `get-or-set K V`, `clear K`, `clear-pattern P`, `clear-all`, `open NAME`, `open-default` ...;
-//! words are divided by one space. The first operation works on the default cache.
+//! `get K`, `set K V [MS]`, `get-or-set K V`, `clear K`, `clear-pattern P`, `clear-all`, `open NAME`, `open-default`
+//! ...; words are divided by one space. The first operation works on the default cache.
 
 use larder::{Cache, Duration, Entry, Error};
 
@@ -28,6 +28,10 @@ fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
         ["get", key] => show(cache.get_bytes(key)?),
         ["get-many", keys @ ..] => cache.get_many_bytes(keys)?.into_iter().map(show).collect::<Vec<_>>().join(" "),
         ["set", key, value] => cache.set_bytes(key, value.as_bytes()).map(|()| "ok".to_owned())?,
+        ["set-large", key, bytes] => {
+            let value = vec![b'x'; bytes.parse().expect("a number of bytes")];
+            cache.set_bytes(key, &value).map(|()| "ok".to_owned())?
+        }
         ["set", key, value, ms] => {
             let duration = match *ms {
                 "unlimited" => Duration::Unlimited,

@@ -1,7 +1,7 @@
 //! Carries out cache operations that it reads from standard input, and answers each line with a line.
 //!
-//! `get K`, `set K V`, `get-or-set K V`, `compute K V`, `clear K`, `clear-pattern P`, `clear-all`; words are divided by one space.
-//! So a test can change the world between two operations of one plugin.
+//! `get K`, `set K V`, `get-or-set K V`, `compute K V`, `clear K`, `clear-pattern P`, `clear-all`; words are divided by
+//! one space. So a test can change the world between two operations of one plugin.
 
 #![allow(clippy::panic, reason = "a plugin that cannot go on fails the test")]
 

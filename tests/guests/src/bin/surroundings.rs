@@ -1,4 +1,5 @@
-//! Looks around: `args`, `env`, `list DIR`, `read FILE`, `write FILE TEXT`, `connect ADDRESS`, `listen`, `resolve NAME`.
+//! Looks around: `args`, `env`, `list DIR`, `read FILE`, `write FILE TEXT`, `connect ADDRESS`, `listen`, `resolve
+//! NAME`.
 
 #![allow(clippy::panic, reason = "a plugin that cannot go on fails the test")]
 

@@ -1,4 +1,5 @@
-//! Stores values that a careless cache would change or mistake for a miss, and asserts that they come back as they were.
+//! Stores values that a careless cache would change or mistake for a miss, and asserts that they come back as they
+//! were.
 
 use std::fmt::Debug;
 
@@ -25,6 +26,7 @@ fn main() -> Result<(), Error> {
     survives(&cache, "empty-text", &String::new())?;
     survives(&cache, "zero", &0_u64)?;
     survives(&cache, "empty-list", &Vec::<u8>::new())?;
+    outdated_bytes_are_like_a_miss(&cache)?;
     println!("as stored");
     Ok(())
 }
@@ -47,5 +49,27 @@ where
         value.clone()
     })?;
     assert_eq!((&found, is_computed), (value, false), "{key} on a hit");
+    Ok(())
+}
+
+/// Bytes of another type are computed anew, and what happens to the key meanwhile wins as it does on a miss.
+fn outdated_bytes_are_like_a_miss(cache: &Cache) -> Result<(), Error> {
+    cache.set_bytes("outdated", b"not json")?;
+    assert_eq!(cache.get_or_set("outdated", Duration::Default, || 1)?, 1);
+    assert_eq!(cache.get::<u32>("outdated")?, Some(1));
+
+    cache.set_bytes("outdated", b"not json")?;
+    let computed = cache.get_or_set("outdated", Duration::Default, || {
+        cache.set("outdated", &7).expect("can set");
+        1
+    })?;
+    assert_eq!((computed, cache.get::<u32>("outdated")?), (1, Some(7)), "a set meanwhile wins");
+
+    cache.set_bytes("outdated", b"not json")?;
+    let computed = cache.get_or_set("outdated", Duration::Default, || {
+        cache.clear("outdated").expect("can clear");
+        1
+    })?;
+    assert_eq!((computed, cache.get::<u32>("outdated")?), (1, None), "a clear meanwhile wins");
     Ok(())
 }
