@@ -42,6 +42,15 @@
 //! }
 //! ```
 
+// A panic here ends somebody else's plugin.
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod bindings;
 mod cache;
 mod codec;

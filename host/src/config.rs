@@ -223,9 +223,17 @@ impl Default for Config {
 #[serde(deny_unknown_fields)]
 struct RawGrant {
     caches: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, with = "RawAccess")]
     access: Access,
     namespace: Option<String>,
+}
+
+/// [`Access`] as written.
+#[derive(Deserialize)]
+#[serde(remote = "Access", rename_all = "kebab-case")]
+enum RawAccess {
+    ReadWrite,
+    ReadOnly,
 }
 
 impl RawGrant {

@@ -9,7 +9,7 @@ use wasmtime::{Cache, CacheConfig, Engine, ResourceLimiter};
 use crate::error::Error;
 
 /// The environment variable that names the folder of compiled components, or says `off`.
-pub const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
+const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
 
 /// How often a spinning plugin gives way to timers and other plugins.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// # Errors
 ///
 /// [`Error::Engine`], which this machine is to blame for. A folder that can not be used only costs time, and a warning.
-pub fn new_engine() -> Result<Engine, Error> {
+pub(crate) fn new_engine() -> Result<Engine, Error> {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
     if let Some(folder) = compiled_folder() {
@@ -85,7 +85,7 @@ fn open_cache(folder: &Path) -> Result<Cache, String> {
 /// # Errors
 ///
 /// [`Error::Load`], saying what the file is instead of a component.
-pub fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> {
+pub(crate) fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> {
     let failed = |reason: String| Error::Load { path: path.display().to_string(), reason };
     let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
     match bytes.get(..8) {

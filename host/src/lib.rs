@@ -55,13 +55,22 @@
 //! - [`config`]: TOML into valid values.
 //! - `linker`: the WIT interface over [`cache`].
 //! - `caches`: backends made from a configuration.
-//! - [`engine`], [`runtime`]: wasmtime, and plugins run in a sandbox.
+//! - `engine`, [`runtime`]: wasmtime, and plugins run in a sandbox.
 //! - [`error`]: what can go wrong outside a cache call.
+
+// A plugin, a file or a server may control any value here.
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 pub mod cache;
 mod caches;
 pub mod config;
-pub mod engine;
+mod engine;
 pub mod error;
 mod invoke;
 mod linker;

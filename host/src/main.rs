@@ -1,5 +1,14 @@
 //! The `larder` program: parse, start the log, call the library, answer with an exit status.
 
+// A plugin, a file or a server may control any value here.
+#![warn(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod cli;
 
 use std::process::ExitCode;

@@ -3,13 +3,6 @@
 //! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
 //! that was there before is never touched.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a harness that cannot go on fails the test"
-)]
-
 mod program;
 mod server;
 

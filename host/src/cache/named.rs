@@ -25,8 +25,7 @@ pub struct Policy {
 }
 
 /// What a read answers while the server is out of reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnOutage {
     /// A miss, and a vacancy from `get-or-set`: plugins go on without the cache.
     #[default]

@@ -185,8 +185,16 @@ struct RawServer {
     timeout: Option<Positive>,
     max_value_bytes: Option<Size>,
     wait: Option<Span>,
-    #[serde(default)]
+    #[serde(default, with = "RawOnOutage")]
     on_outage: OnOutage,
+}
+
+/// [`OnOutage`] as written.
+#[derive(Deserialize)]
+#[serde(remote = "OnOutage", rename_all = "kebab-case")]
+enum RawOnOutage {
+    Miss,
+    Error,
 }
 
 impl RawServer {

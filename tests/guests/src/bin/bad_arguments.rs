@@ -1,8 +1,6 @@
 //! Breaks every rule for arguments, call by call, and asserts that each breach is answered with its error and nothing
 //! else.
 
-#![allow(clippy::panic, clippy::indexing_slicing, reason = "a plugin that finds a fault fails the test")]
-
 use larder::{Cache, Duration, Entry, Error};
 
 const MEBIBYTE: usize = 1 << 20;

@@ -1,7 +1,5 @@
 //! Does what its first argument says, none of which a host likes.
 
-#![allow(clippy::panic, reason = "that is what it is for")]
-
 use std::hint::black_box;
 use std::time::Duration;
 

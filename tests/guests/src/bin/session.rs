@@ -3,8 +3,6 @@
 //! `get K`, `set K V`, `get-or-set K V`, `compute K V`, `clear K`, `clear-pattern P`, `clear-all`; words are divided by
 //! one space. So a test can change the world between two operations of one plugin.
 
-#![allow(clippy::panic, reason = "a plugin that cannot go on fails the test")]
-
 use larder::{Cache, Duration, Entry, Error};
 
 fn main() -> Result<(), Error> {
