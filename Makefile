@@ -8,8 +8,9 @@ GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports
 
 .PHONY: demo test guests servers target lint doc release
 
+# The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
-	$(CARGO) build --locked -p larder-host
+	$(CARGO) build --locked
 	$(CARGO) build --locked --release --target $(WASM_TARGET) -p memoise
 	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 

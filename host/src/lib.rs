@@ -32,7 +32,9 @@
 //!     add_to_linker(&mut linker, |state| LarderView { ctx: &mut state.larder, table: &mut state.table })?;
 //!
 //!     // Any component that imports the interface; this one opens the cache `ram` and says whether there is one.
-//!     let component = Component::new(&engine, PLUGIN)?;
+//!     # const PLUGIN: &str = include_str!("../doc/has-cache.wat");
+//!     # let plugin = wat::parse_str(PLUGIN)?;
+//!     let component = Component::new(&engine, plugin)?;
 //!
 //!     let state = State { larder: caches.plugin("greeter"), table: ResourceTable::new() };
 //!     let mut store = Store::new(&engine, state);
@@ -42,7 +44,6 @@
 //!     assert!(found);
 //!     Ok(())
 //! }
-//! # const PLUGIN: &str = include_str!("../doc/has-cache.wat");
 //! ```
 //!
 //! Calls suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a
