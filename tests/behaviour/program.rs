@@ -157,3 +157,9 @@ fn what_an_operator_can_not_do_is_status_2_and_says_why() {
         assert!(run.complaint().contains(words), "{arguments:?}: {}", run.stderr);
     }
 }
+
+#[test]
+fn the_program_calls_itself_by_its_name() {
+    let run = Larder::new(["--version"]).succeed();
+    assert_eq!(run.stdout, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,6 +1,7 @@
 //! Keys, namespaces and selections: made here only, so that a backend never sees one that breaks a rule.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::cache::glob::{self, Pattern};
 use crate::cache::{CacheError, check_text};
@@ -42,9 +43,9 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A key space of its own, given to a plugin by the operator.
+/// A key space of its own, given to a plugin by the operator. Cheap to clone, as every call of a plugin does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespace(Box<str>);
+pub struct Namespace(Arc<str>);
 
 impl Namespace {
     /// The longest namespace, in bytes.

@@ -19,7 +19,7 @@ pub(crate) const USAGE: u8 = 2;
 
 /// One shared cache for WebAssembly plugins.
 #[derive(Debug, Parser)]
-#[command(version, about, long_about = None)]
+#[command(name = "larder", version, about, long_about = None)]
 pub(crate) struct Cli {
     #[command(flatten)]
     config: ConfigOption,

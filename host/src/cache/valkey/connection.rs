@@ -273,9 +273,9 @@ impl Link {
 
     fn convert(&self, error: &RedisError) -> CacheError {
         // Of a pipeline's errors the first says what all have in common.
-        let first =
-            error.clone().into_server_errors().and_then(|errors| errors.first().map(|(_, error)| error.clone()));
-        let error = &first.map_or(error.clone(), RedisError::from);
+        let all = error.clone().into_server_errors();
+        let first = all.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
+        let error = first.as_ref().unwrap_or(error);
         let text = error.to_string();
         match (error.kind(), error.code()) {
             (_, Some("WRONGTYPE")) => CacheError::WrongType,

@@ -4,6 +4,7 @@
 //! ...; words are divided by one space. The first operation works on the default cache.
 
 use larder::{Cache, Duration, Entry, Error};
+use larder_test_guests::{describe, show};
 
 fn main() {
     let mut cache = Cache::default();
@@ -25,9 +26,6 @@ fn main() {
 
 fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
-        ["get", key] => show(cache.get_bytes(key)?),
-        ["get-many", keys @ ..] => cache.get_many_bytes(keys)?.into_iter().map(show).collect::<Vec<_>>().join(" "),
-        ["set", key, value] => cache.set_bytes(key, value.as_bytes()).map(|()| "ok".to_owned())?,
         ["set-large", key, bytes] => {
             let value = vec![b'x'; bytes.parse().expect("a number of bytes")];
             cache.set_bytes(key, &value).map(|()| "ok".to_owned())?
@@ -43,17 +41,6 @@ fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             Entry::Occupied(found) => show(Some(found)),
             Entry::Vacant(vacancy) => format!("filled {}", vacancy.fill(value.as_bytes(), Duration::Default)?),
         },
-        ["clear", key] => cache.clear(key)?.to_string(),
-        ["clear-pattern", pattern] => cache.clear_pattern(pattern)?.to_string(),
-        ["clear-all"] => cache.clear_all()?.to_string(),
-        other => panic!("no such operation: {other:?}"),
+        words => larder_test_guests::carry_out(cache, words)?,
     })
-}
-
-fn show(value: Option<Vec<u8>>) -> String {
-    value.map_or("miss".to_owned(), |value| format!("hit {}", String::from_utf8_lossy(&value)))
-}
-
-fn describe(error: &Error) -> String {
-    format!("error {error:?}")
 }
