@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs valkey-server and redis-server where the system's package manager can, and only what is missing.
+# Installs valkey-server and redis-server where the system's package manager can, and only what is missing. Where its
+# valkey-server is older than 8.1, a newer one comes into target/servers, for the tests alone.
 # The tests start processes of their own; the services that the packages bring are kept from starting.
 set -eu
 
@@ -10,7 +11,6 @@ missing=""
 for server in valkey-server redis-server; do
   have "$server" || missing="$missing $server"
 done
-[ -n "$missing" ] || exit 0
 
 # CI must not pass without its servers; at a desk the tests say what they skipped.
 give_up() {
@@ -77,9 +77,52 @@ install_with_brew() {
   done
 }
 
-if have apt-get; then install_with_apt
+# Whether this program compares and sets in one command: Valkey 8.1 or later.
+is_new() {
+  "$1" --version 2>/dev/null | sed -n 's/.*v=\([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | {
+    read -r major minor && { [ "$major" -gt 8 ] || { [ "$major" -eq 8 ] && [ "$minor" -ge 1 ]; }; }
+  }
+}
+
+# Debian 13 has Valkey 8.1. Its packages are unpacked into a folder of their own, system libraries included, and touch
+# nothing of this system.
+unpack_new_valkey() {
+  mirror=$(debian_mirror | head -n 1)
+  keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ -n "$mirror" ] && [ -f "$keyring" ] || return 1
+  servers=$(cd "$(dirname "$0")/.." && pwd)/target/servers
+  work=$servers/apt
+  rm -rf "$servers"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$servers/root"
+  printf 'deb [signed-by=%s] %s trixie main\n' "$keyring" "$mirror" >"$work/sources.list"
+  : >"$work/status"
+  # Told of no installed package, apt downloads everything that the server needs.
+  apt() {
+    apt-get -qq -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+      -o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" \
+      -o APT::Sandbox::User= -o Debug::NoLocking=true "$@" >/dev/null
+  }
+  apt update && apt install --download-only --no-install-recommends -y valkey-server || return 1
+  for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$servers/root"; done
+  rm -rf "$work"
+  loader=$(find "$servers/root/usr/lib" -name 'ld-linux*' -type f | head -n 1)
+  [ -n "$loader" ] || return 1
+  printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
+    "$loader" "$(dirname "$loader")" "$servers/root/usr/bin/valkey-server" >"$servers/valkey-server"
+  chmod +x "$servers/valkey-server"
+}
+
+if [ -z "$missing" ]; then :
+elif have apt-get; then install_with_apt
 elif have brew; then install_with_brew
 else give_up "no apt-get or brew here; install with your package manager:$missing"
+fi
+
+newer=$(dirname "$0")/../target/servers/valkey-server
+if ! is_new valkey-server && ! is_new "$newer"; then
+  say "unpacking a newer valkey-server into target/servers"
+  { have apt-get && unpack_new_valkey && is_new "$newer"; } ||
+    give_up "could not unpack Valkey 8.1; the tests that need it are skipped"
 fi
 
 still=""

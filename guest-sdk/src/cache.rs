@@ -62,7 +62,7 @@ impl Cache {
     /// # Errors
     ///
     /// As [`Cache::open`].
-    #[expect(clippy::should_implement_trait, reason = "opening can fail, which `Default` can not say")]
+    #[expect(clippy::should_implement_trait, reason = "opening can fail, which `Default` cannot say")]
     pub fn default() -> Result<Self, Error> {
         Ok(Self(bindings::open_default()?))
     }
@@ -126,7 +126,8 @@ impl Cache {
 
     /// The key's value; on a miss `compute` makes it, and it is stored for `duration`.
     ///
-    /// Of all callers in one host process that miss the same key at once one computes and the others receive its value.
+    /// Of all callers that miss the same key at once, in whatever host process, one computes and the others receive its
+    /// value.
     /// The value comes back even when it could not be stored, or was superseded by a clear. What is stored but is not
     /// the JSON of a `T`, as after a change of `T`, is cleared and computed anew. See [`Cache::try_get_or_set`] for a
     /// closure that can fail.

@@ -21,8 +21,8 @@ pub enum Error {
     /// No answer in time. A write may or may not have happened. The plugin may try again or go on without.
     #[error("no answer in time")]
     Timeout,
-    /// The cache can not be reached now. The plugin may go on without; the operator looks at the host's log.
-    #[error("the cache can not be reached now")]
+    /// The cache cannot be reached now. The plugin may go on without; the operator looks at the host's log.
+    #[error("the cache cannot be reached now")]
     Unavailable,
     /// Anything else, in a few stable words. The operator finds the whole story in the host's log.
     #[error("{0}")]

@@ -22,7 +22,7 @@ impl Caches {
     ///
     /// # Errors
     ///
-    /// [`Error::Cache`] for the first cache that can not be used, in the order of their names.
+    /// [`Error::Cache`] for the first cache that cannot be used, in the order of their names.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let mut by_name = BTreeMap::new();
         for (name, cache) in &config.caches {
@@ -48,6 +48,14 @@ impl Caches {
     /// A cache by the operator's name; [`operator_view`] makes it usable for the host's own code.
     pub fn get(&self, name: &str) -> Option<&Arc<Cache>> {
         self.by_name.get(name)
+    }
+
+    /// Ends when the leases of dropped vacancies have been given back, each within its cache's `timeout`. Wait for it
+    /// before the program ends, or else whoever waits in another process waits until they lapse.
+    pub async fn settled(&self) {
+        for cache in self.by_name.values() {
+            cache.settled().await;
+        }
     }
 
     /// The most bytes that one call of a plugin may need to bring in: what wasmtime calls the fuel of a host call.

@@ -62,7 +62,7 @@ impl Default for Sandbox {
 /// Why there is no configuration. The operator mends the file, or the environment that it names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The file can not be read.
+    /// The file cannot be read.
     #[error("cannot read configuration `{}`: {reason}", path.display())]
     Unreadable {
         /// The file.

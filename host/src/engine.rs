@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 ///
-/// [`Error::Engine`], which this machine is to blame for. A folder that can not be used only costs time, and a warning.
+/// [`Error::Engine`], which this machine is to blame for. A folder that cannot be used only costs time, and a warning.
 pub(crate) fn new_engine() -> Result<Engine, Error> {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);

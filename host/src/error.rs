@@ -9,7 +9,7 @@ pub enum Error {
     /// The configuration is not valid. The operator mends the file.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A cache can not be used: its server is out of reach, too old, or refuses us. The operator mends one or the
+    /// A cache cannot be used: its server is out of reach, too old, or refuses us. The operator mends one or the
     /// other.
     #[error("cache `{cache}`: {reason}")]
     Cache {
@@ -37,7 +37,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// An option for the plugin's sandbox can not be honoured, such as a folder that is not there.
+    /// An option for the plugin's sandbox cannot be honoured, such as a folder that is not there.
     #[error("{0}")]
     Option(String),
     /// The plugin trapped. Its author finds out why.

@@ -81,7 +81,7 @@ impl Call {
                 interface.and_then(|index| component.get_export_index(Some(&index), export.name.as_str()))
             }
         };
-        let function = function.ok_or_else(|| format!("`{export}` can not be looked up"))?;
+        let function = function.ok_or_else(|| format!("`{export}` cannot be looked up"))?;
         let types: Vec<_> = export.ty.params().map(|(_, ty)| ty).collect();
         let params = call.to_wasm_params(&types).map_err(|error| error.to_string())?;
         Ok(Self { function, params, results: export.ty.results().len() })

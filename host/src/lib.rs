@@ -42,6 +42,10 @@
 //!     let has_cache = instance.get_typed_func::<(), (bool,)>(&mut store, "has-cache")?;
 //!     let (found,) = has_cache.call_async(&mut store, ()).await?;
 //!     assert!(found);
+//!
+//!     // Before the program ends: what the plugin was computing, others may compute now.
+//!     drop(store);
+//!     caches.settled().await;
 //!     Ok(())
 //! }
 //! ```

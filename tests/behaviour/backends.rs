@@ -8,7 +8,8 @@ use larder_host::cache::{Access, Cache, CacheError, Duration, Namespace, Owner, 
 use larder_host::{Config, connect_cache, operator_view};
 use larder_tests::{Kind, PATIENCE, Server};
 
-/// Makes a test of each fact for RAM, Valkey and Redis. A fact is an async function that takes a [`Backend`].
+/// Makes a test of each fact for RAM, Valkey, Redis and a newer Valkey. A fact is an async function that takes a
+/// [`Backend`].
 ///
 /// RAM's run with paused time, which moves on by itself when everybody waits; a server has a clock of its own.
 macro_rules! over_every_backend {
@@ -21,28 +22,26 @@ macro_rules! over_every_backend {
                 }
             )+
         }
-        $crate::backends::over_both_servers! { $($fact),+ }
+        $crate::backends::over_every_server! { $($fact),+ }
     };
 }
 
-/// Makes a test of each fact for Valkey and Redis.
-macro_rules! over_both_servers {
+/// Makes a test of each fact for each server.
+macro_rules! over_every_server {
     ($($fact:ident),+ $(,)?) => {
-        mod valkey {
+        $crate::backends::over_a_server! { valkey Valkey $($fact),+ }
+        $crate::backends::over_a_server! { redis Redis $($fact),+ }
+        $crate::backends::over_a_server! { new_valkey NewValkey $($fact),+ }
+    };
+}
+
+macro_rules! over_a_server {
+    ($name:ident $kind:ident $($fact:ident),+) => {
+        mod $name {
             $(
                 #[tokio::test]
                 async fn $fact() {
-                    if let Some(backend) = $crate::backends::Backend::server(larder_tests::Kind::Valkey) {
-                        super::$fact(backend).await;
-                    }
-                }
-            )+
-        }
-        mod redis {
-            $(
-                #[tokio::test]
-                async fn $fact() {
-                    if let Some(backend) = $crate::backends::Backend::server(larder_tests::Kind::Redis) {
+                    if let Some(backend) = $crate::backends::Backend::server(larder_tests::Kind::$kind) {
                         super::$fact(backend).await;
                     }
                 }
@@ -51,7 +50,7 @@ macro_rules! over_both_servers {
     };
 }
 
-pub(crate) use {over_both_servers, over_every_backend};
+pub(crate) use {over_a_server, over_every_backend, over_every_server};
 
 /// Where the caches of one test keep their values.
 pub(crate) struct Backend {

@@ -81,7 +81,7 @@ fn a_component_without_a_main_names_what_can_be_invoked() {
     assert!(run.complaint().contains(words), "{}", run.stderr);
 }
 
-/// What can not be loaded must not keep a host from being asked about its configuration first, nor the other way round.
+/// What cannot be loaded must not keep a host from being asked about its configuration first, nor the other way round.
 #[test]
 fn a_bad_configuration_is_reported_before_a_bad_plugin() {
     let run = Larder::new(["run", "none.wasm"]).config("defualt = \"ram\"\n").fail(2);

@@ -1,4 +1,4 @@
-//! How a server is found and spoken to at the start: the environment, passwords, and servers that can not be used.
+//! How a server is found and spoken to at the start: the environment, passwords, and servers that cannot be used.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -10,7 +10,7 @@ const DEAD_PORT: u16 = 1;
 
 fn variables(kind: Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Valkey => ("VALKEY_HOST", "VALKEY_PORT"),
+        Kind::Valkey | Kind::NewValkey => ("VALKEY_HOST", "VALKEY_PORT"),
         Kind::Redis => ("REDIS_HOST", "REDIS_PORT"),
     }
 }
@@ -113,7 +113,7 @@ fn a_user_of_the_access_list_is_let_in_with_his_password() {
 fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
     for kind in Kind::ALL {
         let Some(server) = Server::start_with(kind, &["--requirepass", "s3cret"]) else { continue };
-        let start = format!("larder: cache `c`: cannot reach {kind:?} at `127.0.0.1:{}`: ", server.port());
+        let start = format!("larder: cache `c`: cannot reach {} at `127.0.0.1:{}`: ", kind.name(), server.port());
         let wrong = server.cache("c") + "password = \"wr0ng-guess\"\n";
         let wrong = Larder::run("script").config(&wrong).env("LARDER_LOG", "warn").fail(1);
         assert_eq!(wrong.complaint(), format!("{start}it refused the user name or password"));
@@ -179,6 +179,6 @@ fn a_node_of_a_cluster_stops_the_start() {
     for kind in Kind::ALL {
         let Some(server) = Server::start_with(kind, &["--cluster-enabled", "yes"]) else { continue };
         let run = Larder::new(["check"]).config(&server.cache("c")).fail(1);
-        assert!(run.stderr.contains("it runs in `cluster` mode, which this release can not use"), "{}", run.stderr);
+        assert!(run.stderr.contains("it runs in `cluster` mode, which this release cannot use"), "{}", run.stderr);
     }
 }

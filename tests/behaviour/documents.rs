@@ -229,3 +229,35 @@ fn the_compose_file_gives_a_valkey_that_keeps_its_data() {
     }
     assert!(text.contains("\nvolumes:\n  valkey-data:\n"));
 }
+
+/// The user has the rights that the guide names, and no others.
+#[test]
+fn the_rights_that_the_guide_names_are_enough() {
+    let guide = read("docs/caching.md");
+    let paragraph = guide.split("\n\n").find(|paragraph| paragraph.starts_with("A user with restricted rights (ACL)"));
+    let named = paragraph.unwrap().split('`').skip(1).step_by(2).filter(|word| *word != "db");
+    let rights: Vec<String> = named.map(|command| format!("+{}", command.to_lowercase().replace(' ', "|"))).collect();
+    assert!(rights.len() > 10, "{rights:?}");
+    let operations = [
+        ("set a 1", "ok"),
+        ("get a", "hit 1"),
+        ("get-many a b", "hit 1 miss"),
+        ("get-or-set b 2", "filled true"),
+        ("get-or-set b 3", "hit 2"),
+        ("clear a", "true"),
+        ("clear-pattern b*", "1"),
+        ("clear-all", "0"),
+    ];
+    for kind in Kind::ALL {
+        let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "resetchannels", "-@all"];
+        let acl: Vec<&str> = acl.into_iter().chain(rights.iter().map(String::as_str)).collect();
+        let Some(server) = Server::start_with(kind, &acl) else { continue };
+        let config = server.cache("c") + "username = \"worker\"\npassword = \"s3cret\"\ndb = 1\n";
+        let run =
+            operations.iter().fold(Larder::run("script").config(&config), |run, (operation, _)| run.arg(operation));
+        let expected: String = operations.iter().map(|(_, answer)| format!("{answer}\n")).collect();
+        assert_eq!(run.succeed().stdout, expected, "on {kind:?}");
+        let check = Larder::new(["check"]).config(&config).succeed();
+        assert!(check.stdout.contains("tracking"), "{}", check.stdout);
+    }
+}

@@ -16,15 +16,15 @@ use bytes::Bytes;
 use larder_host::cache::{Cache, CacheError, Duration, Entry, ScopedCache, Vacancy};
 use tokio::task::JoinHandle;
 
-use crate::backends::{view, within};
+use crate::backends::{Backend, view, within};
 
 /// No test that expects a fill wants a wait to run out.
-const LONG_WAIT: &str = "wait = \"10m\"";
+pub(crate) const LONG_WAIT: &str = "wait = \"10m\"";
 
-type Asked = Result<Entry, CacheError>;
+pub(crate) type Asked = Result<Entry, CacheError>;
 
 /// A get-or-set of which a vacancy is expected.
-async fn vacancy(cache: &ScopedCache, key: &str) -> Vacancy {
+pub(crate) async fn vacancy(cache: &ScopedCache, key: &str) -> Vacancy {
     vacant(within(cache.get_or_set(key)).await)
 }
 
@@ -37,7 +37,7 @@ fn vacant(answer: Asked) -> Vacancy {
 }
 
 /// The value of an answer.
-fn occupied(answer: Asked) -> Bytes {
+pub(crate) fn occupied(answer: Asked) -> Bytes {
     match answer {
         Ok(Entry::Occupied(value)) => value,
         other => panic!("no value, but {other:?}"),
@@ -45,12 +45,12 @@ fn occupied(answer: Asked) -> Bytes {
 }
 
 /// Fills with the default duration.
-async fn fill(cache: &ScopedCache, vacancy: Vacancy, value: &str) -> Result<bool, CacheError> {
+pub(crate) async fn fill(cache: &ScopedCache, vacancy: Vacancy, value: &str) -> Result<bool, CacheError> {
     within(cache.fill(vacancy, crate::backends::bytes(value), Duration::Default)).await
 }
 
 /// A new plugin's get-or-set in a task of its own, which waits for another's vacancy by the time this returns.
-async fn waiting(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
+pub(crate) async fn waiting(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
     let (cache, key) = (view(cache), key.to_owned());
     let others = cache.clone();
     let mut asking = Box::pin(async move { cache.get_or_set(&key).await });
@@ -63,8 +63,19 @@ async fn waiting(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
     tokio::spawn(asking)
 }
 
+/// Kills the server and waits until the cache has noticed.
+pub(crate) async fn lose(backend: &mut Backend, cache: &Cache) {
+    backend.behind().kill();
+    within(async {
+        while cache.check().await.is_ok() {
+            tokio::time::sleep(StdDuration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 /// A few round trips to wherever the cache is.
-async fn look_around(cache: &ScopedCache) {
+pub(crate) async fn look_around(cache: &ScopedCache) {
     for _ in 0..3 {
         // During an outage there is no answer, which is as good.
         let _nothing = cache.get("nobody's key").await;
@@ -72,7 +83,7 @@ async fn look_around(cache: &ScopedCache) {
 }
 
 /// So many callers that wait.
-async fn many_waiting(cache: &Arc<Cache>, key: &str, count: usize) -> Vec<JoinHandle<Asked>> {
+pub(crate) async fn many_waiting(cache: &Arc<Cache>, key: &str, count: usize) -> Vec<JoinHandle<Asked>> {
     let mut callers = Vec::new();
     for _ in 0..count {
         callers.push(waiting(cache, key).await);
@@ -81,12 +92,12 @@ async fn many_waiting(cache: &Arc<Cache>, key: &str, count: usize) -> Vec<JoinHa
 }
 
 /// What a waiting caller was answered.
-async fn answer(caller: JoinHandle<Asked>) -> Asked {
+pub(crate) async fn answer(caller: JoinHandle<Asked>) -> Asked {
     within(caller).await.unwrap()
 }
 
 /// Waits for the one caller that is handed a vacancy, and gives it with the callers that still wait.
-async fn take_over(mut callers: Vec<JoinHandle<Asked>>) -> (Vacancy, Vec<JoinHandle<Asked>>) {
+pub(crate) async fn take_over(mut callers: Vec<JoinHandle<Asked>>) -> (Vacancy, Vec<JoinHandle<Asked>>) {
     let first = async {
         loop {
             match callers.iter().position(JoinHandle::is_finished) {

@@ -1,4 +1,4 @@
-//! What one plugin can not see or do of another's: grants and namespaces.
+//! What one plugin cannot see or do of another's: grants and namespaces.
 
 use larder_tests::{Finished, Kind, Larder, Server, on_every_cache};
 use redis::TypedCommands;

@@ -15,6 +15,7 @@ mod get_or_set;
 mod instances;
 mod invoke;
 mod isolation;
+mod leases;
 mod memory;
 mod migration;
 mod outage;

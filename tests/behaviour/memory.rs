@@ -22,5 +22,5 @@ fn a_million_sets_keep_the_process_within_max_bytes_and_a_stated_overhead() {
     let bound = (64 << 20) + OVERHEAD;
     assert!(peak <= bound, "{} MiB instead of {} MiB at most", peak >> 20, bound >> 20);
     // A cache that keeps nothing would be small too.
-    assert!(peak > 64 << 20, "{} MiB can not hold 64 MiB of values", peak >> 20);
+    assert!(peak > 64 << 20, "{} MiB cannot hold 64 MiB of values", peak >> 20);
 }

@@ -1,4 +1,4 @@
-//! What a plugin can not do to its host, and what reaches it of the machine.
+//! What a plugin cannot do to its host, and what reaches it of the machine.
 
 use std::net::TcpListener;
 

@@ -2,14 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 
 use tempfile::TempDir;
 
-use crate::wait_for;
+use crate::{PATIENCE, wait_for};
 
 /// The build's folder for this profile: this test stands in its `deps`.
-fn build_folder() -> PathBuf {
+pub(crate) fn build_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(Path::parent).expect("a test stands in `target/<profile>/deps`").to_owned()
 }
@@ -93,15 +94,20 @@ impl Larder {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap();
         let stdin = child.stdin.take();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        // Read at once, so that a talkative plugin never waits for us.
+        // Both are read at once, so that a talkative plugin never waits for us, and we never for a silent one.
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut line = Vec::new();
+            while stdout.read_until(b'\n', &mut line).unwrap() > 0 && sender.send(std::mem::take(&mut line)).is_ok() {}
+        });
         let mut stderr = child.stderr.take().unwrap();
         let stderr = std::thread::spawn(move || {
             let mut text = Vec::new();
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Running { child, stdin, stdout, stderr: Some(stderr), _folder: self.folder }
+        Running { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
     }
 
     /// Runs it to its end with nothing on standard input.
@@ -127,7 +133,8 @@ impl Larder {
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    /// The lines of its standard output, with their ends.
+    stdout: Receiver<Vec<u8>>,
     stderr: Option<std::thread::JoinHandle<String>>,
     _folder: TempDir,
 }
@@ -144,11 +151,22 @@ impl Running {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap();
     }
 
-    /// The next line of its standard output; empty at the end.
+    /// The next line of its standard output; empty at the end. Panics when [`PATIENCE`] runs out.
     pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        match self.stdout.recv_timeout(PATIENCE) {
+            Ok(line) => text(&line),
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(RecvTimeoutError::Timeout) => panic!("waited {PATIENCE:?} in vain for a line"),
+        }
+    }
+
+    /// [`Running::line`], or `None` where there is none yet.
+    pub fn line_so_far(&mut self) -> Option<String> {
+        match self.stdout.try_recv() {
+            Ok(line) => Some(text(&line)),
+            Err(TryRecvError::Disconnected) => Some(String::new()),
+            Err(TryRecvError::Empty) => None,
+        }
     }
 
     /// Kills it, as a crash would.
@@ -160,8 +178,7 @@ impl Running {
     /// Closes its standard input and waits for its end.
     pub fn finish(mut self) -> Finished {
         drop(self.stdin.take());
-        let mut stdout = Vec::new();
-        self.stdout.read_to_end(&mut stdout).unwrap();
+        let stdout = self.stdout.iter().flatten().collect::<Vec<u8>>();
         let status = wait_for("larder to end", || self.child.try_wait().unwrap());
         let stderr = self.stderr.take().expect("read once").join().unwrap();
         Finished { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
@@ -173,6 +190,10 @@ impl Running {
         assert_eq!(finished.status, Some(0), "{finished:#?}");
         finished
     }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end().to_owned()
 }
 
 impl Drop for Running {

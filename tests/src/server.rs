@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use crate::program::build_folder;
 use crate::wait_for;
 
 /// Which server.
@@ -16,24 +17,39 @@ pub enum Kind {
     Valkey,
     /// `redis-server`.
     Redis,
+    /// A Valkey of 8.1 or later, which compares and sets in one command: the one that `make servers` puts into the
+    /// build's folder, or `valkey-server` where that is new enough.
+    NewValkey,
 }
 
 impl Kind {
-    /// Both, for tests that hold for either.
-    pub const ALL: [Self; 2] = [Self::Valkey, Self::Redis];
+    /// All, for tests that hold for any.
+    pub const ALL: [Self; 3] = [Self::Valkey, Self::Redis, Self::NewValkey];
 
     /// Its word in a configuration's `type`.
     pub fn type_name(self) -> &'static str {
         match self {
-            Self::Valkey => "valkey",
+            Self::Valkey | Self::NewValkey => "valkey",
             Self::Redis => "redis",
         }
     }
 
-    fn program(self) -> &'static str {
+    /// Its name as people write it.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Valkey => "valkey-server",
-            Self::Redis => "redis-server",
+            Self::Valkey | Self::NewValkey => "Valkey",
+            Self::Redis => "Redis",
+        }
+    }
+
+    fn program(self) -> PathBuf {
+        match self {
+            Self::Valkey => "valkey-server".into(),
+            Self::Redis => "redis-server".into(),
+            Self::NewValkey => {
+                let own = build_folder().parent().expect("a profile stands in `target`").join("servers/valkey-server");
+                if own.exists() { own } else { "valkey-server".into() }
+            }
         }
     }
 }
@@ -59,9 +75,10 @@ impl Server {
     /// [`Server::start`] with more of the server's options, such as `["--requirepass", "x"]`.
     pub fn start_with(kind: Kind, arguments: &[&str]) -> Option<Self> {
         let program = kind.program();
-        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "`{program}` is not installed");
-            eprintln!("skipped: `{program}` is not installed; `make servers` installs it");
+        if Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_err() {
+            let missing = format!("`{}` is not installed", program.display());
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+            eprintln!("skipped: {missing}; `make servers` installs it");
             return None;
         }
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
@@ -75,7 +92,7 @@ impl Server {
                 return Some(Self { kind, port, arguments, child, folder });
             }
         }
-        panic!("`{program}` does not start");
+        panic!("`{}` does not start", program.display());
     }
 
     /// Which server it is.

@@ -1,16 +1,16 @@
-//! One computation per key: who holds a vacancy, who waits for it, and what makes its fill come too late.
+//! Who of this process computes which key, and who waits for it.
 //!
-//! This is the part of get-or-set that a process settles by itself. What other processes do reaches it through the
-//! backend, which fills a vacancy only where the key is without a value.
+//! Nothing here decides whose value is stored: that is the lease's, in the backend. This table only sees to it that
+//! callers who want the same key wait once for all, and are woken with the value, or to ask again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use crate::cache::{CacheError, Key, Selection};
+use crate::cache::{Key, Lease, Selection};
 
 /// Who asks: one plugin instance. An instance that asks for a key whose vacancy it holds would wait for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,262 +25,220 @@ impl Owner {
     }
 }
 
-/// The vacancies of one cache.
+/// The flights of one cache: a slot for each key that somebody of this process computes or waits for.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     /// A std mutex: nothing awaits while it is held.
-    table: Mutex<Table>,
-    /// How many keys the table holds, so that a set or clear with no vacancy about takes no lock.
+    table: Mutex<HashMap<Key, Slot>>,
+    /// How many keys the table holds, so that a set or clear with nobody about takes no lock.
     busy_keys: AtomicUsize,
-    /// How many fills have ended; tells whether a look-up that missed may be out of date. Changes under the lock only.
-    fills: AtomicU64,
+    /// Counts all that enters the table, in its order.
+    next: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    keys: HashMap<Key, Slot>,
-    next_id: u64,
-}
-
-/// The vacancies of one key, and who waits.
 #[derive(Debug, Default)]
 struct Slot {
-    /// All who may fill: the lead, and callers whose wait ran out. A set or clear takes them out, and so makes their
-    /// fills come too late.
+    /// The one whom others wait for.
+    lead: Option<Lead>,
+    /// All who may fill, which is to detect that one of them waits for himself.
     holders: Vec<Holder>,
-    /// The one whom others wait for, by his vacancy's id.
-    lead: Option<u64>,
     waiters: VecDeque<Waiter>,
 }
 
 #[derive(Debug)]
+struct Lead {
+    place: Moment,
+    /// The lease he computes under; none while he looks out for one that another process has.
+    lease: Option<Lease>,
+    displaced: Arc<Notify>,
+}
+
+#[derive(Debug)]
 struct Holder {
-    id: u64,
+    place: Moment,
     owner: Owner,
-    /// The value is on its way to the backend. A set or clear does not take this holder out but waits for `storing`,
-    /// and then removes what was stored.
-    is_filling: bool,
-    storing: Storing,
+    lease: Lease,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    owner: Owner,
+    since: Moment,
     wake: oneshot::Sender<Wake>,
 }
-
-/// Locked while a vacancy's value is being stored.
-type Storing = Arc<tokio::sync::Mutex<()>>;
 
 /// What a waiter is woken with.
 #[derive(Debug)]
 pub(super) enum Wake {
-    /// The computed value.
+    /// The value.
     Value(Bytes),
-    /// The holder gave up; the waiter computes.
-    Vacancy(Vacancy),
-    /// The key was set or cleared meanwhile: look again.
-    LookAgain,
+    /// The one who was waited for gave up, and this waiter has his place.
+    Seat(Seat),
+    /// Something has changed: ask again.
+    AskAgain,
 }
 
 /// What [`Flights::join`] answers.
 #[derive(Debug)]
 pub(super) enum Join {
-    /// Nobody computes the key yet: the caller does. `stale` when a fill ended since the caller's look-up.
-    Lead { vacancy: Vacancy, stale: bool },
-    /// Somebody does: wait.
+    /// Somebody of this process sees to the key: wait for him.
     Wait(oneshot::Receiver<Wake>),
-    /// The caller itself does.
-    Held,
+    /// Nobody does: the caller is the one whom others wait for from now on.
+    Seat(Seat),
 }
 
-/// A moment before a look-up, to be given to [`Flights::join`] after it.
-#[derive(Debug, Clone, Copy)]
+/// A moment in the order of all that enters the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
-/// The right to compute the value of one key. Dropping it passes it to exactly one waiter.
+/// A caller's place in a key's slot. Where others wait for it, dropping it passes it on to exactly one of them.
 #[derive(Debug)]
-pub struct Vacancy {
+pub(super) struct Seat {
     flights: Arc<Flights>,
     key: Key,
-    id: u64,
-    storing: Storing,
-    /// Nothing is left to pass on.
-    spent: bool,
+    place: Moment,
+    displaced: Arc<Notify>,
 }
 
+/// Those who were waited for at some moment, by key.
+#[derive(Debug)]
+pub(super) struct Leads(Vec<(Key, Moment)>);
+
 impl Flights {
+    /// The present moment. Who waits since before it asked before it.
     pub(super) fn now(&self) -> Moment {
-        Moment(self.fills.load(Ordering::SeqCst))
+        Moment(self.next.load(Ordering::SeqCst))
     }
 
-    /// Enters the key's flight after a look-up that began at `since` found no value.
-    pub(super) fn join(self: &Arc<Self>, key: &Key, owner: Owner, since: Moment) -> Join {
+    /// Enters a key's slot after a claim, sent at `asked`, that found another's lease, or no answer.
+    ///
+    /// A caller that has the seat already keeps it, unless another one took its place. `None` where the caller holds
+    /// the vacancy itself.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        key: &Key,
+        owner: Owner,
+        found: Option<&Lease>,
+        asked: Moment,
+        mut seat: Option<Seat>,
+    ) -> Option<Join> {
+        // Declared after `seat` and so dropped before it: a seat's drop takes the lock.
         let mut table = self.lock();
-        let stale = self.fills.load(Ordering::SeqCst) != since.0;
-        if let Some(slot) = table.keys.get_mut(key) {
-            if slot.holders.iter().any(|holder| holder.owner == owner) {
-                return Join::Held;
-            }
-            if slot.lead.is_some() {
+        let slot = table.entry(key.clone()).or_default();
+        let is_own = |holder: &Holder| holder.owner == owner && found.is_none_or(|lease| *lease == holder.lease);
+        if slot.holders.iter().any(is_own) {
+            return None;
+        }
+        let joined =
+            if let Some(seat) = seat.take_if(|seat| slot.lead.as_ref().is_some_and(|lead| lead.place == seat.place)) {
+                Join::Seat(seat)
+            } else if slot.lead.as_ref().is_some_and(|lead| lead.is_worth_waiting_for(found, asked)) {
                 let (wake, woken) = oneshot::channel();
-                slot.waiters.push_back(Waiter { owner, wake });
-                return Join::Wait(woken);
-            }
-        }
-        let vacancy = self.hand_out(&mut table, key, owner);
-        table.keys.entry(key.clone()).or_default().lead = Some(vacancy.id);
-        Join::Lead { vacancy, stale }
+                slot.waiters.push_back(Waiter { since: self.enter(), wake });
+                Join::Wait(woken)
+            } else {
+                // Whoever waits in this slot waits for the new lead now.
+                Join::Seat(self.seat(key, slot, None))
+            };
+        self.tidy(&mut table, key);
+        Some(joined)
     }
 
-    /// A vacancy for a caller whose wait ran out.
-    pub(super) fn loose(self: &Arc<Self>, key: &Key, owner: Owner) -> Vacancy {
-        self.hand_out(&mut self.lock(), key, owner)
+    /// The place of a caller that was granted a lease. It is the one whom others wait for from now on.
+    pub(super) fn lead(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
+        let mut table = self.lock();
+        let slot = table.entry(key.clone()).or_default();
+        let seat = self.seat(key, slot, Some(lease.clone()));
+        slot.holders.push(Holder { place: seat.place, owner, lease: lease.clone() });
+        self.tidy(&mut table, key);
+        seat
     }
 
-    /// Makes the fills of these keys' vacancies come too late, before a set or clear of them.
-    pub(super) async fn overtake_keys<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
-        // A vacancy handed out after this looked needs no overtaking: what it computes from is as new as the clear.
+    /// The place of a caller whose wait ran out, and who computes although another has the lease.
+    pub(super) fn loose(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
+        let mut table = self.lock();
+        let place = self.enter();
+        let holder = Holder { place, owner, lease: lease.clone() };
+        table.entry(key.clone()).or_default().holders.push(holder);
+        self.tidy(&mut table, key);
+        Seat { flights: Arc::clone(self), key: key.clone(), place, displaced: Arc::default() }
+    }
+
+    /// Those who are waited for under these keys.
+    pub(super) fn leads_of<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Leads {
         if self.is_idle() {
-            return;
+            return Leads(Vec::new());
         }
-        let mut storing = Vec::new();
+        let table = self.lock();
+        Leads(keys.into_iter().filter_map(|key| Some((key.clone(), table.get(key)?.lead.as_ref()?.place))).collect())
+    }
+
+    /// Those who are waited for under the selected keys.
+    pub(super) fn leads_in(&self, selection: &Selection) -> Leads {
+        if self.is_idle() {
+            return Leads(Vec::new());
+        }
+        let lead = |(key, slot): (&Key, &Slot)| Some((key.clone(), slot.lead.as_ref()?.place));
+        let mut leads: Vec<_> = self.lock().iter().filter_map(lead).collect();
+        leads.retain(|(key, _)| selection.matches(key));
+        Leads(leads)
+    }
+
+    /// After a set or clear of their keys nobody waits for these any more.
+    pub(super) fn overtake(&self, leads: Leads) {
+        for (key, place) in leads.0 {
+            self.give_up_on(&key, place);
+        }
+    }
+
+    /// Makes those who wait for this place ask again.
+    pub(super) fn give_up_on(&self, key: &Key, place: Moment) {
+        let mut table = self.lock();
+        if let Some(slot) = table.get_mut(key)
+            && let Some(lead) = slot.lead.take_if(|lead| lead.place == place)
         {
-            let mut table = self.lock();
-            for key in keys {
-                if let Some(slot) = table.keys.get_mut(key) {
-                    storing.extend(slot.overtake());
-                    self.tidy(&mut table, key);
-                }
-            }
+            lead.displaced.notify_one();
+            wake_all(std::mem::take(&mut slot.waiters), || Wake::AskAgain);
         }
-        wait_for_all(storing).await;
+        self.tidy(&mut table, key);
     }
 
-    /// Makes the fills of the selected keys' vacancies come too late, before a clear of them.
-    pub(super) async fn overtake_selection(&self, selection: &Selection) {
-        if self.is_idle() {
-            return;
+    /// A new lead's seat.
+    fn seat(self: &Arc<Self>, key: &Key, slot: &mut Slot, lease: Option<Lease>) -> Seat {
+        let (place, displaced) = (self.enter(), Arc::<Notify>::default());
+        if let Some(old) = slot.lead.replace(Lead { place, lease, displaced: Arc::clone(&displaced) }) {
+            old.displaced.notify_one();
         }
-        let storing: Vec<_> = {
-            let mut table = self.lock();
-            let selected = table.keys.iter_mut().filter(|(key, _)| selection.matches(key));
-            let storing = selected.flat_map(|(_, slot)| slot.overtake()).collect();
-            table.keys.retain(|_, slot| !slot.holders.is_empty());
-            self.count(&table);
-            storing
-        };
-        wait_for_all(storing).await;
+        Seat { flights: Arc::clone(self), key: key.clone(), place, displaced }
+    }
+
+    fn enter(&self) -> Moment {
+        Moment(self.next.fetch_add(1, Ordering::SeqCst))
     }
 
     fn is_idle(&self) -> bool {
         self.busy_keys.load(Ordering::SeqCst) == 0
     }
 
-    /// A new vacancy, with its holder in the table.
-    fn hand_out(self: &Arc<Self>, table: &mut Table, key: &Key, owner: Owner) -> Vacancy {
-        let id = table.next_id;
-        table.next_id = id.wrapping_add(1);
-        let storing = Storing::default();
-        let holder = Holder { id, owner, is_filling: false, storing: Arc::clone(&storing) };
-        table.keys.entry(key.clone()).or_default().holders.push(holder);
-        self.count(table);
-        Vacancy { flights: Arc::clone(self), key: key.clone(), id, storing, spent: false }
-    }
-
-    /// The waiters who asked before the fill began, who may have its value; none where a set or clear came first.
-    fn begin_fill(&self, vacancy: &Vacancy) -> Option<VecDeque<Waiter>> {
-        let mut table = self.lock();
-        let slot = table.keys.get_mut(&vacancy.key)?;
-        slot.holders.iter_mut().find(|holder| holder.id == vacancy.id)?.is_filling = true;
-        Some(std::mem::take(&mut slot.waiters))
-    }
-
-    /// Takes the vacancy out of the table. Who asked during the fill looks for himself: between the backend's storing
-    /// the value and our hearing of it another process may have cleared it.
-    fn end_fill(&self, vacancy: &Vacancy) {
-        let mut table = self.lock();
-        self.fills.fetch_add(1, Ordering::SeqCst);
-        if let Some(slot) = table.keys.get_mut(&vacancy.key) {
-            slot.remove(vacancy.id);
-            wake_all(std::mem::take(&mut slot.waiters), || Wake::LookAgain);
+    /// Forgets a key that nobody sees to.
+    fn tidy(&self, table: &mut HashMap<Key, Slot>, key: &Key) {
+        if table.get(key).is_some_and(|slot| slot.lead.is_none() && slot.holders.is_empty()) {
+            table.remove(key);
         }
-        self.tidy(&mut table, &vacancy.key);
+        self.busy_keys.store(table.len(), Ordering::SeqCst);
     }
 
-    /// Passes a dropped vacancy to the first waiter who is still there.
-    fn pass_on(self: &Arc<Self>, dropped: &Vacancy) {
-        let mut table = self.lock();
-        let Some(slot) = table.keys.get_mut(&dropped.key) else { return };
-        let is_lead = slot.lead == Some(dropped.id);
-        let mut waiters = if is_lead { std::mem::take(&mut slot.waiters) } else { VecDeque::new() };
-        if slot.remove(dropped.id).is_some_and(|holder| holder.is_filling) {
-            // The fill was cut off, and its outcome is not known.
-            self.fills.fetch_add(1, Ordering::SeqCst);
-            wake_all(std::mem::take(&mut waiters), || Wake::LookAgain);
-        }
-        while let Some(Waiter { owner, wake }) = waiters.pop_front() {
-            let vacancy = self.hand_out(&mut table, &dropped.key, owner);
-            let id = vacancy.id;
-            let slot = table.keys.entry(dropped.key.clone()).or_default();
-            match wake.send(Wake::Vacancy(vacancy)) {
-                Ok(()) => {
-                    slot.lead = Some(id);
-                    slot.waiters = waiters;
-                    break;
-                }
-                // This waiter has gone. His vacancy must not come back here, where the lock is held.
-                Err(refused) => {
-                    slot.remove(id);
-                    if let Wake::Vacancy(mut vacancy) = refused {
-                        vacancy.spent = true;
-                    }
-                }
-            }
-        }
-        self.tidy(&mut table, &dropped.key);
-    }
-
-    /// Forgets a key without vacancies.
-    fn tidy(&self, table: &mut Table, key: &Key) {
-        if table.keys.get(key).is_some_and(|slot| slot.holders.is_empty()) {
-            table.keys.remove(key);
-        }
-        self.count(table);
-    }
-
-    fn count(&self, table: &Table) {
-        self.busy_keys.store(table.keys.len(), Ordering::SeqCst);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
-    fn remove(&mut self, id: u64) -> Option<Holder> {
-        self.lead.take_if(|lead| *lead == id);
-        let at = self.holders.iter().position(|holder| holder.id == id)?;
-        Some(self.holders.swap_remove(at))
-    }
-
-    /// Takes out all holders but those who are storing, and gives what to wait for until these are done.
-    fn overtake(&mut self) -> Vec<Storing> {
-        self.holders.retain(|holder| holder.is_filling);
-        let is_there = |id: u64| self.holders.iter().any(|holder| holder.id == id);
-        // A lead who is storing stays, so that nobody computes anew what is about to be there.
-        if !self.lead.is_some_and(is_there) {
-            self.lead = None;
-            wake_all(std::mem::take(&mut self.waiters), || Wake::LookAgain);
+impl Lead {
+    /// Not when the claim found a later lease than his: then a set or clear ended his, or it lapsed.
+    fn is_worth_waiting_for(&self, found: Option<&Lease>, asked: Moment) -> bool {
+        match (&self.lease, found) {
+            (None, _) | (_, None) => true,
+            (Some(lease), Some(found)) => lease == found || self.place >= asked,
         }
-        self.holders.iter().map(|holder| Arc::clone(&holder.storing)).collect()
-    }
-}
-
-async fn wait_for_all(storing: Vec<Storing>) {
-    for storing in storing {
-        let _done = storing.lock().await;
     }
 }
 
@@ -291,47 +249,79 @@ fn wake_all(waiters: VecDeque<Waiter>, with: impl Fn() -> Wake) {
     }
 }
 
-impl Vacancy {
-    /// Whether it was handed out by these flights.
-    pub(super) fn belongs_to(&self, flights: &Arc<Flights>) -> bool {
-        Arc::ptr_eq(&self.flights, flights)
+impl Seat {
+    pub(super) fn place(&self) -> Moment {
+        self.place
     }
 
-    /// Stores the computed value by `store`, unless a set or clear came first, and wakes the waiters.
-    ///
-    /// They receive the value also when the backend is out of reach, since it is as good for them as for its maker.
-    pub(super) async fn fill<F>(mut self, value: Bytes, store: F) -> Result<bool, CacheError>
-    where
-        F: AsyncFnOnce(Key, Bytes) -> Result<bool, CacheError>,
-    {
-        let storing = Arc::clone(&self.storing);
-        let _storing = storing.lock().await;
-        let Some(waiters) = self.flights.begin_fill(&self) else { return Ok(false) };
-        let outcome = store(self.key.clone(), value.clone()).await;
-        match &outcome {
-            Ok(true) => wake_all(waiters, || Wake::Value(value.clone())),
-            Err(error) if error.is_outage() => wake_all(waiters, || Wake::Value(value.clone())),
-            Ok(false) | Err(_) => wake_all(waiters, || Wake::LookAgain),
+    /// Ends when another caller takes this place, or a set or clear makes it void.
+    pub(super) async fn displaced(&self) {
+        self.displaced.notified().await;
+    }
+
+    /// Gives the value that the key had at some moment after `since` to those who asked before. Who asked later asks
+    /// again, as it may have been cleared by the time he did; but a lead who came later is waited for.
+    pub(super) fn serve(&self, value: &Bytes, since: Moment) {
+        let mut table = self.flights.lock();
+        if let Some(slot) = table.get_mut(&self.key) {
+            // Also where another one leads: the key had a value after he began, so his comes too late.
+            if let Some(old) = slot.lead.take_if(|lead| lead.place < since) {
+                old.displaced.notify_one();
+            }
+            let (before, after) =
+                std::mem::take(&mut slot.waiters).into_iter().partition(|waiter| waiter.since < since);
+            wake_all(before, || Wake::Value(value.clone()));
+            if slot.lead.is_some() {
+                slot.waiters = after;
+            } else {
+                wake_all(after, || Wake::AskAgain);
+            }
         }
-        self.end();
-        outcome
+        self.flights.tidy(&mut table, &self.key);
     }
 
-    /// Ends a vacancy with nothing to pass on: the key has a value.
-    pub(super) fn retire(mut self) {
-        self.end();
+    /// Gives a value that could not be stored to those who asked for it before `since`, as far as they still wait for
+    /// this seat: since a set or clear that this process knows of they do not.
+    pub(super) fn share(&self, value: &Bytes, since: Moment) {
+        let is_lead = |slot: &Slot| slot.lead.as_ref().is_some_and(|lead| lead.place == self.place);
+        if self.flights.lock().get(&self.key).is_some_and(is_lead) {
+            self.serve(value, since);
+        }
     }
 
-    fn end(&mut self) {
-        self.spent = true;
-        self.flights.end_fill(self);
+    /// Its owner computes no longer, though others still wait for this seat.
+    pub(super) fn resign(&self) {
+        if let Some(slot) = self.flights.lock().get_mut(&self.key) {
+            slot.holders.retain(|holder| holder.place != self.place);
+        }
+    }
+
+    /// Makes those who wait for this seat ask again.
+    pub(super) fn give_up(&self) {
+        self.flights.give_up_on(&self.key, self.place);
     }
 }
 
-impl Drop for Vacancy {
+impl Drop for Seat {
     fn drop(&mut self) {
-        if !self.spent {
-            self.flights.pass_on(self);
+        // Seats refused by waiters who have gone. They are dropped after the lock, which their own drop takes.
+        let mut refused = Vec::new();
+        let mut table = self.flights.lock();
+        if let Some(slot) = table.get_mut(&self.key) {
+            slot.holders.retain(|holder| holder.place != self.place);
+            if slot.lead.take_if(|lead| lead.place == self.place).is_some() {
+                while let Some(waiter) = slot.waiters.pop_front() {
+                    match waiter.wake.send(Wake::Seat(self.flights.seat(&self.key, slot, None))) {
+                        Ok(()) => break,
+                        Err(seat) => {
+                            slot.lead = None;
+                            refused.push(seat);
+                        }
+                    }
+                }
+            }
         }
+        self.flights.tidy(&mut table, &self.key);
+        drop(table);
     }
 }

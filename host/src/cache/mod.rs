@@ -5,32 +5,47 @@
 //! plugin's namespace and enforces its grant. A [`Cache`] is one configured cache: it applies durations, limits and the
 //! choice for outages, and lets one caller compute a missing value while others wait. A [`CacheBackend`] stores bytes.
 
+mod asking;
 mod flight;
 pub mod glob;
 pub mod key;
+mod lease;
 mod named;
+mod policy;
 pub mod ram;
 mod scoped;
+mod statistics;
+mod vacancy;
 pub mod valkey;
 
 use std::fmt;
+use std::pin::Pin;
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use flight::{Owner, Vacancy};
+pub use asking::Entry;
+pub use flight::Owner;
 pub use key::{Key, Namespace, Selection};
-pub use named::{Cache, Entry, OnOutage, Policy};
+pub use lease::{Claim, Issuer, Lease};
+pub use named::Cache;
+pub use policy::{OnOutage, Policy};
 pub use scoped::{Access, OpenError, PluginCaches, ScopedCache};
+pub use statistics::Statistics;
+pub use vacancy::Vacancy;
 
-/// Where values are kept.
+/// Where values are kept, and where it is settled who computes a missing one.
 ///
 /// All backends answer alike; the contract suite holds them to it. Keys are validated and namespaced before they come
-/// here, values are within the cache's limit, and durations are above zero and at most [`Duration::LONGEST`].
+/// here, values are within the cache's limit and no lease, and durations are above zero and at most
+/// [`Duration::LONGEST`].
 ///
-/// An expired value is never returned. `None` as a duration means no expiry. Every method ends within the backend's
-/// deadline, except [`clear_matching`](CacheBackend::clear_matching), each step of which does.
+/// An expired value is never returned. `None` as a duration means no expiry. A key has a value, a [`Lease`] or nothing.
+/// A lease is a miss to all but [`claim`](CacheBackend::claim), and every set and clear of its key ends it.
+///
+/// Every method ends within the backend's deadline, except [`clear_matching`](CacheBackend::clear_matching) and
+/// [`changed`](CacheBackend::changed), each step of which does.
 #[async_trait]
 pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// The key's value, or `None` on a miss.
@@ -45,18 +60,44 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// Stores many values; of a key that stands twice the last one stays.
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError>;
 
-    /// Stores a value where the key has none, atomically, and says whether it did. This is how a vacancy is filled.
-    async fn set_if_absent(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<bool, CacheError>;
-
     /// Removes one key and says whether it held a value.
     async fn clear(&self, key: &Key) -> Result<bool, CacheError>;
 
     /// Removes the selected keys and says how many held a value. On an error some may be gone already.
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError>;
 
+    /// The key's value; where it has neither value nor lease it gets this lease, in the same step. On an error, or when
+    /// the future is dropped, it may have got it.
+    async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError>;
+
+    /// Ends soon after the key no longer has this lease, which another one holds. It may end earlier.
+    async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError>;
+
+    /// Stores a value where the key still has this lease, in one step, and says whether it did.
+    async fn fill(
+        &self,
+        key: Key,
+        lease: &Lease,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError>;
+
+    /// How long a lease lasts that is not renewed; `None` where it lasts until it is given back.
+    fn lease_time(&self) -> Option<StdDuration>;
+
+    /// Makes a lease last for its full time again, and says whether the key still has it.
+    async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError>;
+
+    /// Gives a lease back, and does nothing where the key no longer has it. What needs no waiting is done by the call
+    /// itself, which may come from outside of a runtime; the future is the rest.
+    fn abandon(&self, key: &Key, lease: &Lease) -> Release;
+
     /// Reaches what stands behind the cache and says what it is.
     async fn check(&self) -> Result<Health, CacheError>;
 }
+
+/// A lease on its way back.
+pub type Release = Pin<Box<dyn Future<Output = Result<(), CacheError>> + Send>>;
 
 /// What a [`check`](CacheBackend::check) found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +108,8 @@ pub struct Health {
     pub version: String,
     /// How long one exchange with it took; none for RAM.
     pub round_trip: Option<StdDuration>,
+    /// What get-or-set makes use of there, of what not all servers have; empty for RAM.
+    pub supports: Vec<&'static str>,
 }
 
 /// How long a value may be served, as the plugin asked.
@@ -106,7 +149,7 @@ pub enum CacheError {
     /// No answer in time; a write may or may not have happened. The plugin may try again or go on without.
     #[error("no answer within {0:?}")]
     Timeout(StdDuration),
-    /// The server can not be reached, or is in no state to serve. The operator finds out why.
+    /// The server cannot be reached, or is in no state to serve. The operator finds out why.
     #[error("{0}")]
     Unavailable(String),
     /// The key holds something that is not a string, put there by another program. The operator removes it.

@@ -3,6 +3,8 @@
 //! Expiry is checked on every read, so the sweeper only gives memory back. The clock is Tokio's, which a test can
 //! pause.
 
+mod leases;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration as StdDuration;
@@ -13,7 +15,8 @@ use quick_cache::sync::{Cache, DefaultLifecycle, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tokio::time::Instant;
 
-use crate::cache::{CacheBackend, CacheError, Health, Key, Selection};
+use crate::cache::ram::leases::Leases;
+use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Release, Selection};
 
 /// What an entry costs beside its key and value, in bytes: the slot, two reference counts, the map's share and the
 /// allocator's rounding.
@@ -48,6 +51,7 @@ pub struct RamBackend {
     started: Instant,
     /// No entry expires before this; what the sweeper looks at first.
     earliest_expiry: AtomicU64,
+    leases: Leases,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +101,7 @@ impl RamBackend {
             entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
             started: Instant::now(),
             earliest_expiry: AtomicU64::new(NEVER),
+            leases: Leases::default(),
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(sweep(Arc::downgrade(&backend)));
@@ -134,6 +139,25 @@ impl RamBackend {
         let expires_at = stored.expires_at;
         self.entries.insert(key, stored);
         self.note_expiry(expires_at);
+    }
+
+    /// Stores where there is no live entry, and says whether it did.
+    fn insert_if_absent(&self, key: &Key, fresh: Stored) -> bool {
+        let expires_at = fresh.expires_at;
+        let now = self.now();
+        let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
+            if stored.is_live(now) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
+        });
+        let is_stored = match found {
+            // Whoever removes or sets the key before the insertion makes it fail, as it should.
+            EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => guard.insert(fresh).is_ok(),
+            // A value is there, or being put there by another call at this very moment.
+            EntryResult::Retained(()) | EntryResult::Removed(..) | EntryResult::Timeout => false,
+        };
+        if is_stored {
+            self.note_expiry(expires_at);
+        }
+        is_stored
     }
 
     /// Tells the sweeper of an entry. This comes after the insertion: a sweep that missed the entry has reset the
@@ -183,41 +207,26 @@ impl CacheBackend for RamBackend {
     }
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
+        self.leases.end([&key]);
         self.insert(key, self.stored(value, duration));
         Ok(())
     }
 
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {
+        self.leases.end(entries.iter().map(|(key, _)| key));
         for (key, value) in entries {
             self.insert(key, self.stored(value, duration));
         }
         Ok(())
     }
 
-    async fn set_if_absent(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<bool, CacheError> {
-        let fresh = self.stored(value, duration);
-        let expires_at = fresh.expires_at;
-        let now = self.now();
-        let found = self.entries.entry(&key, Some(StdDuration::ZERO), |_, stored| {
-            if stored.is_live(now) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
-        });
-        let is_stored = match found {
-            // Whoever removes or sets the key before the insertion makes it fail, as it should.
-            EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => guard.insert(fresh).is_ok(),
-            // A value is there, or being put there by another call at this very moment.
-            EntryResult::Retained(()) | EntryResult::Removed(..) | EntryResult::Timeout => false,
-        };
-        if is_stored {
-            self.note_expiry(expires_at);
-        }
-        Ok(is_stored)
-    }
-
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
+        self.leases.end([key]);
         Ok(self.take(key))
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
+        self.leases.end_selected(selection);
         let mut removed = 0_u64;
         // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
         for (looked_at, (key, _)) in self.entries.iter().enumerate() {
@@ -231,8 +240,41 @@ impl CacheBackend for RamBackend {
         Ok(removed)
     }
 
+    async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
+        Ok(self.leases.claim(key, lease, || self.live(key)))
+    }
+
+    async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
+        self.leases.changed(key, lease).await;
+        Ok(())
+    }
+
+    async fn fill(
+        &self,
+        key: Key,
+        lease: &Lease,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        let fresh = self.stored(value, duration);
+        Ok(self.leases.fill(&key, lease, || self.insert_if_absent(&key, fresh)))
+    }
+
+    fn lease_time(&self) -> Option<StdDuration> {
+        None
+    }
+
+    async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError> {
+        Ok(self.leases.has(key, lease))
+    }
+
+    fn abandon(&self, key: &Key, lease: &Lease) -> Release {
+        self.leases.abandon(key, lease);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     async fn check(&self) -> Result<Health, CacheError> {
-        Ok(Health { kind: "RAM", version: String::new(), round_trip: None })
+        Ok(Health { kind: "RAM", version: String::new(), round_trip: None, supports: Vec::new() })
     }
 }
 

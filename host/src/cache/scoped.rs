@@ -25,7 +25,7 @@ pub struct PluginCaches {
     default: String,
 }
 
-/// Why a cache can not be opened.
+/// Why a cache cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// No cache of that name is configured.

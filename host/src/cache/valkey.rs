@@ -2,20 +2,25 @@
 
 mod connection;
 mod identity;
+mod lease;
+mod support;
+mod watch;
 
+use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
-use crate::cache::{CacheBackend, CacheError, Health, Key, Selection};
+use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Release, Selection};
 
 pub use connection::{Secret, ServerOptions};
 pub use identity::ServerKind;
 
 use connection::Link;
+use lease::End;
 
 /// How many keys a `SCAN` looks at, and so about the most that one `UNLINK` removes: some 40 µs of the server's time.
 const SCAN_COUNT: u64 = 1000;
@@ -23,8 +28,10 @@ const SCAN_COUNT: u64 = 1000;
 /// A cache on a server.
 #[derive(Debug)]
 pub struct ValkeyBackend {
-    link: Link,
+    link: Arc<Link>,
     prefix: String,
+    /// How long a lease lasts that is not renewed.
+    lease: StdDuration,
 }
 
 impl ValkeyBackend {
@@ -34,8 +41,8 @@ impl ValkeyBackend {
     ///
     /// [`CacheError::Unavailable`] with the kind, the address and the reason: not reached, refused, or too old.
     pub async fn connect(options: ServerOptions) -> Result<Self, CacheError> {
-        let prefix = options.prefix.clone();
-        Ok(Self { link: Link::connect(options).await?, prefix })
+        let (prefix, lease) = (options.prefix.clone(), options.lease);
+        Ok(Self { link: Arc::new(Link::connect(options).await?), prefix, lease })
     }
 
     /// The key as it stands on the server.
@@ -43,15 +50,40 @@ impl ValkeyBackend {
         format!("{}{}", self.prefix, key.as_str())
     }
 
+    /// Removes keys, as they stand on the server, and says how many of them held a value and no lease. What is filled
+    /// between the look and the removal is removed, and not counted.
+    async fn unlink(&self, keys: &[Vec<u8>]) -> Result<u64, CacheError> {
+        let mut pipeline = Pipeline::with_capacity(keys.len().saturating_add(1));
+        for key in keys {
+            pipeline.cmd("GETRANGE").arg(key).arg(0).arg(Lease::MARK.len().saturating_sub(1));
+        }
+        pipeline.cmd("UNLINK").arg(keys).ignore_errors();
+        let mut answers: Vec<RedisResult<Value>> = self.link.call_all(&pipeline).await?;
+        let removed: u64 = self.link.expect(answers.pop())?;
+        // One of another type has no range, and counts.
+        let leases =
+            answers.iter().filter(|answer| matches!(answer, Ok(Value::BulkString(mark)) if mark == Lease::MARK));
+        Ok(removed.saturating_sub(u64::try_from(leases.count()).unwrap_or(u64::MAX)))
+    }
+
     fn set_command(&self, key: &Key, value: &Bytes, duration: Option<StdDuration>) -> Cmd {
         let mut command = redis::cmd("SET");
         command.arg(self.physical(key)).arg(&value[..]);
         if let Some(duration) = duration {
-            // The server refuses zero, which a duration below a millisecond would become.
-            command.arg("PX").arg(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1));
+            command.arg("PX").arg(milliseconds(duration));
         }
         command
     }
+}
+
+/// The server refuses zero, which a duration below a millisecond would become.
+fn milliseconds(duration: StdDuration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// What is stored, as anyone but a claim sees it.
+fn value(stored: Option<Bytes>) -> Option<Bytes> {
+    stored.filter(|stored| !Lease::is_marked(stored))
 }
 
 #[async_trait]
@@ -59,7 +91,7 @@ impl CacheBackend for ValkeyBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
         let mut command = redis::cmd("GET");
         command.arg(self.physical(key));
-        self.link.call(&command).await
+        Ok(value(self.link.call(&command).await?))
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
@@ -67,7 +99,8 @@ impl CacheBackend for ValkeyBackend {
         for key in keys {
             command.arg(self.physical(key));
         }
-        self.link.call(&command).await
+        let stored: Vec<Option<Bytes>> = self.link.call(&command).await?;
+        Ok(stored.into_iter().map(value).collect())
     }
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
@@ -83,18 +116,8 @@ impl CacheBackend for ValkeyBackend {
         self.link.call_all(&pipeline).await
     }
 
-    async fn set_if_absent(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<bool, CacheError> {
-        let mut command = self.set_command(&key, &value, duration);
-        command.arg("NX");
-        let answer: Value = self.link.call(&command).await?;
-        Ok(answer != Value::Nil)
-    }
-
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        let mut command = redis::cmd("UNLINK");
-        command.arg(self.physical(key));
-        let removed: u64 = self.link.call(&command).await?;
-        Ok(removed > 0)
+        Ok(self.unlink(&[self.physical(key).into_bytes()]).await? > 0)
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
@@ -105,13 +128,10 @@ impl CacheBackend for ValkeyBackend {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor).arg("MATCH").arg(&glob).arg("COUNT").arg(SCAN_COUNT);
             let (next, found): (u64, Vec<Vec<u8>>) = self.link.call(&scan).await?;
-            let is_owned = |key: &&Vec<u8>| key.get(self.prefix.len()..).is_some_and(|own| selection.owns(own));
-            let owned: Vec<&Vec<u8>> = found.iter().filter(is_owned).collect();
+            let is_owned = |key: &Vec<u8>| key.get(self.prefix.len()..).is_some_and(|own| selection.owns(own));
+            let owned: Vec<Vec<u8>> = found.into_iter().filter(is_owned).collect();
             if !owned.is_empty() {
-                let mut unlink = redis::cmd("UNLINK");
-                unlink.arg(&owned);
-                let count: u64 = self.link.call(&unlink).await?;
-                removed = removed.saturating_add(count);
+                removed = removed.saturating_add(self.unlink(&owned).await?);
             }
             // A page may be empty; only cursor 0 is the end.
             if next == 0 {
@@ -121,14 +141,63 @@ impl CacheBackend for ValkeyBackend {
         }
     }
 
+    async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
+        let mut command = redis::cmd("SET");
+        command.arg(self.physical(key)).arg(lease.as_bytes()).arg("NX").arg("GET");
+        command.arg("PX").arg(milliseconds(self.lease));
+        let stored: Option<Bytes> = match self.link.call(&command).await {
+            // A server that cannot store, as it is full or a replica, may still have the value. One that is out of
+            // reach fails at once again.
+            Err(error @ CacheError::Unavailable(_)) => match self.get(key).await {
+                Ok(Some(value)) => return Ok(Claim::Value(value)),
+                Ok(None) | Err(_) => return Err(error),
+            },
+            answer => answer?,
+        };
+        Ok(match stored {
+            None => Claim::Granted,
+            Some(stored) => Lease::read(&stored).map_or(Claim::Value(stored), Claim::Leased),
+        })
+    }
+
+    async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
+        lease::changed(&self.link, &self.physical(key), lease).await
+    }
+
+    async fn fill(
+        &self,
+        key: Key,
+        lease: &Lease,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        let end = duration.map(|duration| End::In(milliseconds(duration)));
+        lease::replace_on(&self.link, &self.physical(&key), lease, &value, end).await
+    }
+
+    fn lease_time(&self) -> Option<StdDuration> {
+        Some(self.lease)
+    }
+
+    async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError> {
+        let end = End::In(milliseconds(self.lease));
+        lease::replace_on(&self.link, &self.physical(key), lease, lease.as_bytes(), Some(end)).await
+    }
+
+    fn abandon(&self, key: &Key, lease: &Lease) -> Release {
+        let (link, key, lease) = (Arc::clone(&self.link), self.physical(key), lease.clone());
+        Box::pin(async move { lease::remove_on(&link, &key, &lease).await })
+    }
+
     async fn check(&self) -> Result<Health, CacheError> {
-        let identity = self.link.identity()?;
+        let (identity, support) = self.link.server()?;
         let asked = Instant::now();
         let _pong: Value = self.link.call(&redis::cmd("PING")).await?;
         Ok(Health {
             kind: identity.kind.name(),
             version: identity.version.to_string(),
             round_trip: Some(asked.elapsed()),
+            supports: support.names(),
         })
     }
 }

@@ -10,19 +10,27 @@ use larder_host::{Error, connect_cache};
 /// Reaches every cache and prints a table; fails unless all is well.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["NAME", "TYPE", "ADDRESS", "SERVER", "ROUND TRIP", "STATUS"]);
+    table.load_style(presets::NOTHING).set_header([
+        "NAME",
+        "TYPE",
+        "ADDRESS",
+        "SERVER",
+        "ROUND TRIP",
+        "SUPPORTS",
+        "STATUS",
+    ]);
     let mut failures = Vec::new();
     for (name, cache) in &config.caches {
         let (kind, address) = describe(cache);
-        let (server, round_trip, status) = match reach(name, cache).await {
-            Ok((server, round_trip)) => (server, round_trip, "ok"),
+        let ([server, round_trip, supports], status) = match reach(name, cache).await {
+            Ok(found) => (found, "ok"),
             Err(error) => {
                 failures.push(error);
-                ("-".to_owned(), "-".to_owned(), "failed")
+                ([(); 3].map(|()| "-".to_owned()), "failed")
             }
         };
         let shown = if *name == config.default { format!("{name} (default)") } else { name.clone() };
-        table.add_row([shown.as_str(), kind, &address, &server, &round_trip, status]);
+        table.add_row([shown.as_str(), kind, &address, &server, &round_trip, &supports, status]);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -34,13 +42,14 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The server and how long an exchange with it took, for the table.
-async fn reach(name: &str, config: &CacheConfig) -> Result<(String, String), Error> {
+/// The server, how long an exchange with it took, and what it supports, for the table.
+async fn reach(name: &str, config: &CacheConfig) -> Result<[String; 3], Error> {
     let cache = connect_cache(name, config).await?;
     let health = cache.check().await.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?;
     let server = format!("{} {}", health.kind, health.version);
     let round_trip = health.round_trip.map_or("-".to_owned(), |took| format!("{:.2} ms", took.as_secs_f64() * 1e3));
-    Ok((server.trim_end().to_owned(), round_trip))
+    let supports = if health.supports.is_empty() { "-".to_owned() } else { health.supports.join(", ") };
+    Ok([server.trim_end().to_owned(), round_trip, supports])
 }
 
 /// The type and the place of a cache, without secrets.

@@ -35,18 +35,21 @@ impl Run {
         let runtime = Runtime::new(config).await?;
         let plugin = runtime.load(&plugin, name.as_deref())?;
         let options = RunOptions { args, env, dirs };
-        let status = match invoke {
-            None => runtime.run(&plugin, &options).await?,
-            Some(call) => match runtime.invoke(&plugin, &options, &call).await? {
-                Ending::Exited(status) => status,
-                Ending::Returned(result) => {
-                    let (Ok(text) | Err(text)) = &result;
-                    if !text.is_empty() {
-                        writeln!(std::io::stdout(), "{text}")?;
-                    }
-                    i32::from(result.is_err())
+        let ending = match invoke {
+            None => runtime.run(&plugin, &options).await.map(Ending::Exited),
+            Some(call) => runtime.invoke(&plugin, &options, &call).await,
+        };
+        // Also after a trap: other processes may wait for what this plugin did not compute.
+        runtime.caches().settled().await;
+        let status = match ending? {
+            Ending::Exited(status) => status,
+            Ending::Returned(result) => {
+                let (Ok(text) | Err(text)) = &result;
+                if !text.is_empty() {
+                    writeln!(std::io::stdout(), "{text}")?;
                 }
-            },
+                i32::from(result.is_err())
+            }
         };
         // As a shell has it: the low byte, but never a failure that looks like success.
         Ok(match u8::try_from(status & 0xff) {

@@ -59,6 +59,7 @@ struct ServerDefaults {
     connect_timeout: Duration,
     timeout: Duration,
     max_value_bytes: usize,
+    lease: Duration,
     wait: Duration,
 }
 
@@ -72,8 +73,15 @@ const SERVER_DEFAULTS: ServerDefaults = ServerDefaults {
     connect_timeout: Duration::from_secs(2),
     timeout: Duration::from_millis(500),
     max_value_bytes: 1 << 20,
+    lease: Duration::from_secs(10),
     wait: Duration::from_secs(5),
 };
+
+/// The shortest `lease`: a busy host must find the time to renew it.
+const LEAST_LEASE: Duration = Duration::from_millis(100);
+
+/// The longest `lease`, for which a killed holder stops everybody.
+const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
 
 /// The longest `prefix`, in bytes.
 const MAX_PREFIX: usize = 256;
@@ -184,6 +192,7 @@ struct RawServer {
     connect_timeout: Option<Positive>,
     timeout: Option<Positive>,
     max_value_bytes: Option<Size>,
+    lease: Option<Positive>,
     wait: Option<Span>,
     #[serde(default, with = "RawOnOutage")]
     on_outage: OnOutage,
@@ -218,6 +227,7 @@ impl RawServer {
             connect_timeout,
             timeout,
             max_value_bytes,
+            lease,
             wait,
             on_outage,
         } = self;
@@ -269,6 +279,10 @@ impl RawServer {
             Some(size) => value_limit(size, section)?,
             None => SERVER_DEFAULTS.max_value_bytes,
         };
+        let lease = lease.map_or(SERVER_DEFAULTS.lease, |duration| duration.0);
+        if !(LEAST_LEASE..=LONGEST_LEASE).contains(&lease) {
+            return Err(invalid("lease", "must be from 100ms to 1h"));
+        }
         let policy = Policy {
             default_expire: default_expire.map_or(Some(SERVER_DEFAULTS.default_expire), |expire| expire.0),
             max_expire: max_expire.map(|duration| duration.0),
@@ -286,6 +300,7 @@ impl RawServer {
             password: password.map(Secret::new),
             connect_timeout: connect_timeout.map_or(SERVER_DEFAULTS.connect_timeout, |duration| duration.0),
             timeout: timeout.map_or(SERVER_DEFAULTS.timeout, |duration| duration.0),
+            lease,
         };
         Ok(CacheConfig { policy, store: Store::Server(options) })
     }

@@ -75,6 +75,7 @@ mod defaults {
                 password: None,
                 connect_timeout: Duration::from_secs(2),
                 timeout: Duration::from_millis(500),
+                lease: Duration::from_secs(10),
             }
         );
         let policy = &config.caches["valkey"].policy;
@@ -119,6 +120,7 @@ fn every_key_is_honoured() {
         connect_timeout = "1s"
         timeout = "250ms"
         max_value_bytes = "2MiB"
+        lease = "3s"
         wait = 1.5
         on_outage = "error"
 
@@ -148,6 +150,7 @@ fn every_key_is_honoured() {
     assert_eq!(policy.default_expire, Some(Duration::from_secs(600)));
     assert_eq!(policy.max_expire, Some(Duration::from_secs(3600)));
     assert_eq!((policy.max_value_bytes, policy.wait), (2 << 20, Duration::from_millis(1500)));
+    assert_eq!(server(&config, "pages").lease, Duration::from_secs(3));
     assert_eq!(policy.on_outage, OnOutage::Error);
     let near = &config.caches["near"];
     assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20 });
@@ -280,6 +283,10 @@ mod refusals {
         assert!(server_refusal("timeout = 9223372036854775807").contains("must not be longer than 100 years"));
         assert!(server_refusal("timeout = \"unlimited\"").contains("is no duration"));
         assert!(server_refusal("wait = -1").contains("must not be negative"));
+        for lease in ["\"99ms\"", "3601", "\"2h\""] {
+            let refusal = server_refusal(&format!("lease = {lease}"));
+            assert!(refusal.contains("`caches.c.lease`: must be from 100ms to 1h"), "{refusal}");
+        }
     }
 
     #[test]

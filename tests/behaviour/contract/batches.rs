@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use larder_host::cache::{Duration, ScopedCache};
 
-use crate::backends::{Backend, assert_invalid, bytes, over_both_servers, over_every_backend, put};
+use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, put};
 
 over_every_backend! {
     results_stand_in_the_order_of_the_keys,
@@ -119,7 +119,7 @@ mod servers {
 
     use super::*;
 
-    over_both_servers! { a_full_server_can_not_serve_one_value_nor_many }
+    over_every_server! { a_full_server_can_not_serve_one_value_nor_many }
 
     async fn a_full_server_can_not_serve_one_value_nor_many(mut backend: Backend) {
         let cache = backend.view().await;

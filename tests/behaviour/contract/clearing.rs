@@ -2,7 +2,7 @@
 
 use larder_host::cache::{Duration, ScopedCache};
 
-use crate::backends::{Backend, assert_invalid, bytes, over_both_servers, over_every_backend, present, put};
+use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, present, put};
 
 over_every_backend! {
     clear_removes_one_key_and_says_whether_it_was_there,
@@ -148,7 +148,7 @@ mod servers {
 
     use super::*;
 
-    over_both_servers! { clear_all_leaves_the_rest_of_the_database }
+    over_every_server! { clear_all_leaves_the_rest_of_the_database }
 
     async fn clear_all_leaves_the_rest_of_the_database(mut backend: Backend) {
         let cache = backend.view().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use larder_host::cache::{Cache, Duration, Entry};
 
 use crate::backends::{
-    Backend, bytes, namespaced, over_both_servers, over_every_backend, present, put, put_expired, view,
+    Backend, bytes, namespaced, over_every_backend, over_every_server, present, put, put_expired, view,
 };
 
 over_every_backend! {
@@ -173,7 +173,7 @@ mod servers {
 
     use super::*;
 
-    over_both_servers! { a_unit_separator_stands_between_namespace_and_key }
+    over_every_server! { a_unit_separator_stands_between_namespace_and_key }
 
     async fn a_unit_separator_stands_between_namespace_and_key(mut backend: Backend) {
         put(&namespaced(&backend.cache("").await, "shop"), &["user:1"]).await;

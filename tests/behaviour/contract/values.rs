@@ -1,9 +1,9 @@
 //! One key, one value.
 
 use bytes::Bytes;
-use larder_host::cache::{CacheError, Duration};
+use larder_host::cache::{CacheError, Duration, Entry};
 
-use crate::backends::{Backend, assert_invalid, bytes, over_both_servers, over_every_backend, present, put};
+use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, present, put};
 
 over_every_backend! {
     a_key_never_set_is_a_miss,
@@ -13,6 +13,7 @@ over_every_backend! {
     a_value_of_one_mebibyte_is_kept,
     the_last_value_set_stays,
     a_value_over_the_limit_is_refused_and_not_stored,
+    a_value_that_begins_like_a_lease_is_refused_and_not_stored,
     a_key_is_any_text_of_1_to_1024_bytes,
     a_bad_key_is_refused_by_every_call,
 }
@@ -71,6 +72,23 @@ async fn a_value_over_the_limit_is_refused_and_not_stored(backend: Backend) {
     assert!(present(&cache, &["a", "b"]).await.is_empty());
 }
 
+async fn a_value_that_begins_like_a_lease_is_refused_and_not_stored(backend: Backend) {
+    let cache = backend.view().await;
+    for value in ["\0larder-lease:", "\0larder-lease:0123456789abcdef0123456789abcdef"] {
+        assert_invalid(cache.set("k", bytes(value), Duration::Default).await, "value");
+        let entries = vec![("other".to_owned(), b"v".to_vec()), ("k".to_owned(), value.into())];
+        assert_invalid(cache.set_many(entries, Duration::Default).await, "value");
+        let Ok(Entry::Vacant(vacancy)) = cache.get_or_set("k").await else { panic!("nothing was stored") };
+        assert_invalid(cache.fill(vacancy, bytes(value), Duration::Default).await, "value");
+    }
+    assert_eq!(cache.get("k").await, Ok(None));
+    assert_eq!(cache.get("other").await, Ok(None));
+    for value in ["\0", "\0larder-lease", "larder-lease:", " \0larder-lease:"] {
+        cache.set("k", bytes(value), Duration::Default).await.unwrap();
+        assert_eq!(cache.get("k").await, Ok(Some(bytes(value))));
+    }
+}
+
 async fn a_key_is_any_text_of_1_to_1024_bytes(backend: Backend) {
     let cache = backend.view().await;
     let longest = "k".repeat(1024);
@@ -103,7 +121,7 @@ mod servers {
 
     use super::*;
 
-    over_both_servers! {
+    over_every_server! {
         the_server_holds_the_very_bytes_under_the_prefix,
         what_another_client_stored_is_a_hit,
         two_prefixes_are_two_caches,

@@ -175,9 +175,9 @@ async fn a_vacancy_passed_on_is_too_late_after_a_clear_as_well(backend: Backend)
 
 mod servers {
     use super::*;
-    use crate::backends::over_both_servers;
+    use crate::backends::over_every_server;
 
-    over_both_servers! { a_value_set_by_another_process_makes_a_fill_too_late }
+    over_every_server! { a_value_set_by_another_process_makes_a_fill_too_late }
 
     /// Another cache on the same server knows as little of our vacancies as another process does.
     async fn a_value_set_by_another_process_makes_a_fill_too_late(backend: Backend) {

@@ -1,13 +1,26 @@
 //! What the plugins that carry out written operations have in common.
 
-use larder::{Cache, Error};
+use std::time::Duration as StdDuration;
 
-/// Carries out `get K`, `get-many K …`, `set K V`, `clear K`, `clear-pattern P` or `clear-all`, and says what came of it.
+use larder::{Cache, Duration, Error};
+
+/// Carries out `get K`, `get-many K …`, `set K V`, `slow K V MS`, `clear K`, `clear-pattern P` or `clear-all`, and says
+/// what came of it.
 pub fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
         ["get", key] => show(cache.get_bytes(key)?),
         ["get-many", keys @ ..] => cache.get_many_bytes(keys)?.into_iter().map(show).collect::<Vec<_>>().join(" "),
         ["set", key, value] => cache.set_bytes(key, value.as_bytes()).map(|()| "ok".to_owned())?,
+        ["slow", key, value, ms] => {
+            let pause = StdDuration::from_millis(ms.parse().expect("a number of milliseconds"));
+            let mut is_computed = false;
+            let value = cache.get_or_set(key, Duration::Default, || {
+                std::thread::sleep(pause);
+                is_computed = true;
+                (*value).to_owned()
+            })?;
+            format!("{} {value}", if is_computed { "computed" } else { "received" })
+        }
         ["clear", key] => cache.clear(key)?.to_string(),
         ["clear-pattern", pattern] => cache.clear_pattern(pattern)?.to_string(),
         ["clear-all"] => cache.clear_all()?.to_string(),
@@ -23,4 +36,12 @@ pub fn show(value: Option<Vec<u8>>) -> String {
 /// An error by its name.
 pub fn describe(error: &Error) -> String {
     format!("error {error:?}")
+}
+
+/// Ends at once, with no destructor run.
+pub fn trap() -> ! {
+    #[cfg(target_arch = "wasm32")]
+    core::arch::wasm32::unreachable();
+    #[cfg(not(target_arch = "wasm32"))]
+    std::process::abort();
 }

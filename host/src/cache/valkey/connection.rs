@@ -13,13 +13,15 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, Value,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::cache::CacheError;
 use crate::cache::valkey::identity::{Identity, ServerKind};
+use crate::cache::valkey::support::Support;
+use crate::cache::valkey::watch::Watchers;
 
 /// The pause after the first failed attempt to reconnect, and the longest: it doubles in between. A server that is back
 /// is so noticed within a second.
@@ -29,7 +31,7 @@ const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
 /// So many calls in a row without an answer make a connection count as lost: a silent partition breaks none.
 const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
-/// How often the log is told that a server which answers can not serve.
+/// How often the log is told that a server which answers cannot serve.
 const COMPLAINT_INTERVAL: StdDuration = StdDuration::from_secs(10);
 
 /// A password. Its `Debug` does not show it.
@@ -70,6 +72,8 @@ pub struct ServerOptions {
     pub connect_timeout: StdDuration,
     /// The deadline of every call, a reconnect included. Defaults to 500 ms.
     pub timeout: StdDuration,
+    /// How long a lease lasts that is not renewed, as when its holder was killed. Defaults to 10 s.
+    pub lease: StdDuration,
 }
 
 impl ServerOptions {
@@ -84,9 +88,9 @@ impl ServerOptions {
     }
 
     /// Connects and identifies the server, within the deadline.
-    async fn connect(&self) -> Result<Live, CacheError> {
+    async fn connect(&self, watchers: &Arc<Watchers>) -> Result<Live, CacheError> {
         let place = || format!("{} at `{}`", self.kind.name(), self.address());
-        match tokio::time::timeout(self.connect_timeout, self.open()).await {
+        match tokio::time::timeout(self.connect_timeout, self.open(watchers)).await {
             Ok(Ok(live)) => Ok(live),
             Ok(Err(Refusal::Connecting(error))) => {
                 let reason = match error.code() {
@@ -106,7 +110,7 @@ impl ServerOptions {
         }
     }
 
-    async fn open(&self) -> Result<Live, Refusal> {
+    async fn open(&self, watchers: &Arc<Watchers>) -> Result<Live, Refusal> {
         let mut settings =
             RedisConnectionInfo::default().set_db(i64::from(self.db)).set_protocol(ProtocolVersion::RESP3);
         if let Some(username) = &self.username {
@@ -122,10 +126,12 @@ impl ServerOptions {
 
         let lost = Arc::new(Notify::new());
         let on_push = {
-            let lost = Arc::clone(&lost);
+            let (lost, watchers) = (Arc::clone(&lost), Arc::clone(watchers));
             move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-                if push.kind == PushKind::Disconnection {
-                    lost.notify_one();
+                match push.kind {
+                    PushKind::Disconnection => lost.notify_one(),
+                    PushKind::Invalidate => wake(&watchers, &push.data),
+                    _ => {}
                 }
                 Ok(())
             }
@@ -138,7 +144,10 @@ impl ServerOptions {
         let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
         let identity = Identity::from_info(&info).map_err(Refusal::Unfit)?;
-        Ok(Live { connection, identity, lost, timeouts: Arc::default() })
+        // No plugin can write the separator, so no key begins with it.
+        let probe = format!("{}\u{1f}probe", self.prefix);
+        let support = Support::probe(&mut connection, &identity, &probe).await?.map_err(Refusal::Unfit)?;
+        Ok(Live { connection, identity, support, lost, timeouts: AtomicU32::default() })
     }
 }
 
@@ -155,21 +164,36 @@ impl From<RedisError> for Refusal {
     }
 }
 
+/// Wakes those who wait for the keys that the server says have changed; all when it means all, as after `FLUSHDB`.
+fn wake(watchers: &Watchers, invalidated: &[Value]) {
+    match invalidated {
+        [Value::Array(keys)] => {
+            for key in keys {
+                if let Value::BulkString(key) = key {
+                    watchers.wake(key);
+                }
+            }
+        }
+        _ => watchers.wake_all(),
+    }
+}
+
 /// An open connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Live {
     connection: MultiplexedConnection,
+    support: Support,
     identity: Identity,
     /// Tells the keeper that this connection is of no more use.
     lost: Arc<Notify>,
     /// Calls in a row that had no answer.
-    timeouts: Arc<AtomicU32>,
+    timeouts: AtomicU32,
 }
 
 /// Where the connection stands.
 #[derive(Debug, Clone)]
 enum State {
-    Up(Live),
+    Up(Arc<Live>),
     /// Lost a moment ago; the first attempt to bring it back is under way.
     Reconnecting,
     /// The last attempt failed, for this reason.
@@ -184,25 +208,27 @@ pub(super) struct Link {
     timeout: StdDuration,
     /// The server's address, for the log.
     address: String,
-    /// When the log was last told that the server can not serve.
+    /// When the log was last told that the server cannot serve.
     complained: Mutex<Option<Instant>>,
+    watchers: Arc<Watchers>,
 }
 
 impl Link {
     /// Connects, and starts the task that keeps the connection up.
     pub(super) async fn connect(options: ServerOptions) -> Result<Self, CacheError> {
-        let live = options.connect().await?;
+        let watchers = Arc::default();
+        let live = options.connect(&watchers).await?;
         let (timeout, address) = (options.timeout, options.address());
         let lost = Arc::clone(&live.lost);
-        let (sender, state) = watch::channel(State::Up(live));
-        tokio::spawn(keep_up(options, lost, sender));
-        Ok(Self { state, timeout, address, complained: Mutex::default() })
+        let (sender, state) = watch::channel(State::Up(Arc::new(live)));
+        tokio::spawn(keep_up(options, lost, sender, Arc::clone(&watchers)));
+        Ok(Self { state, timeout, address, complained: Mutex::default(), watchers })
     }
 
-    /// What the server said it is, when last reached.
-    pub(super) fn identity(&self) -> Result<Identity, CacheError> {
+    /// What the server said it is and can do, when last reached.
+    pub(super) fn server(&self) -> Result<(Identity, Support), CacheError> {
         match &*self.state.borrow() {
-            State::Up(live) => Ok(live.identity),
+            State::Up(live) => Ok((live.identity, live.support)),
             State::Reconnecting => Err(CacheError::Unavailable("the connection was lost".to_owned())),
             State::Down(error) => Err(error.clone()),
         }
@@ -210,35 +236,50 @@ impl Link {
 
     /// Sends a command and waits for its answer, within the deadline.
     pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        self.exchange(async |connection| command.query_async(connection).await).await
+        self.exchange(async |mut connection, _| command.query_async(&mut connection).await).await
     }
 
     /// Sends many commands at once and waits for all answers, within the deadline.
     pub(super) async fn call_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CacheError> {
-        self.exchange(async |connection| pipeline.query_async(connection).await).await
+        self.exchange(async |mut connection, _| pipeline.query_async(&mut connection).await).await
     }
 
-    async fn exchange<T>(
+    /// One answer of those to many commands that may fail each by itself.
+    pub(super) fn expect<T: FromRedisValue>(&self, answer: Option<RedisResult<Value>>) -> Result<T, CacheError> {
+        let answer = answer.unwrap_or_else(|| Err(RedisError::from((ErrorKind::Client, "the server gave no answer"))));
+        answer.and_then(|answer| Ok(T::from_redis_value(answer)?)).map_err(|error| self.convert(&error))
+    }
+
+    /// Those who wait for changes that this server tells of.
+    pub(super) fn watchers(&self) -> &Arc<Watchers> {
+        &self.watchers
+    }
+
+    /// Sends what depends on what the server can do, and waits for the answer, within the deadline.
+    pub(super) async fn exchange<T>(
         &self,
-        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+        send: impl AsyncFnOnce(MultiplexedConnection, Support) -> RedisResult<T>,
     ) -> Result<T, CacheError> {
         let mut used = None;
         let exchange = async {
-            let Live { mut connection, .. } = used.insert(self.live().await?).clone();
-            Ok(send(&mut connection).await)
+            let live = used.insert(self.live().await?);
+            Ok(send(live.connection.clone(), live.support).await)
         };
         let answer = match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Err(down)) => return Err(down),
             Ok(Ok(answer)) => Some(answer),
             Err(_elapsed) => None,
         };
-        if let Some(Live { lost, timeouts, .. }) = used {
+        if let Some(live) = used {
+            let Live { lost, timeouts, .. } = &*live;
             match &answer {
                 None if timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
                     lost.notify_one();
                 }
                 None => {}
                 Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
+                // Most often it is zero already, and all threads look at it.
+                Some(_) if timeouts.load(Ordering::Relaxed) == 0 => {}
                 Some(_) => timeouts.store(0, Ordering::Relaxed),
             }
         }
@@ -250,24 +291,24 @@ impl Link {
     }
 
     /// The open connection; waits only while the first attempt to bring it back is under way.
-    async fn live(&self) -> Result<Live, CacheError> {
+    async fn live(&self) -> Result<Arc<Live>, CacheError> {
         if let State::Up(live) = &*self.state.borrow() {
-            return Ok(live.clone());
+            return Ok(Arc::clone(live));
         }
         let mut state = self.state.clone();
         match state.wait_for(|state| !matches!(state, State::Reconnecting)).await.as_deref() {
-            Ok(State::Up(live)) => Ok(live.clone()),
+            Ok(State::Up(live)) => Ok(Arc::clone(live)),
             Ok(State::Down(error)) => Err(error.clone()),
             Ok(State::Reconnecting) | Err(_) => Err(CacheError::Unavailable("the connection was lost".to_owned())),
         }
     }
 
-    /// Warns that the server is there but can not serve, now and then and not at every call.
+    /// Warns that the server is there but cannot serve, now and then and not at every call.
     fn complain(&self, reason: &str) {
         let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if complained.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
             *complained = Some(Instant::now());
-            tracing::warn!("the server at `{}` can not serve: {reason}", self.address);
+            tracing::warn!("the server at `{}` cannot serve: {reason}", self.address);
         }
     }
 
@@ -277,33 +318,36 @@ impl Link {
         let first = all.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
         let error = first.as_ref().unwrap_or(error);
         let text = error.to_string();
-        match (error.kind(), error.code()) {
-            (_, Some("WRONGTYPE")) => CacheError::WrongType,
-            // States of the server in which it can not serve now, rather than a command it would never take.
-            (
-                ErrorKind::Server(
-                    ServerErrorKind::BusyLoading
-                    | ServerErrorKind::MasterDown
-                    | ServerErrorKind::ClusterDown
-                    | ServerErrorKind::ReadOnly
-                    | ServerErrorKind::TryAgain,
-                ),
-                _,
-            )
-            | (_, Some("OOM" | "MISCONF" | "BUSY")) => {
+        match error.kind() {
+            _ if error.code() == Some("WRONGTYPE") => CacheError::WrongType,
+            _ if is_a_state(error) => {
                 self.complain(&text);
                 CacheError::Unavailable(text)
             }
-            (ErrorKind::Server(_) | ErrorKind::Extension, _) => CacheError::Refused(text),
+            ErrorKind::Server(_) | ErrorKind::Extension => CacheError::Refused(text),
             _ if error.is_timeout() => CacheError::Timeout(self.timeout),
-            (ErrorKind::UnexpectedReturnType, _) => CacheError::Refused(text),
+            ErrorKind::UnexpectedReturnType => CacheError::Refused(text),
             _ => CacheError::Unavailable(text),
         }
     }
 }
 
+/// Whether the server is in a state in which it cannot serve now, rather than given a command it would never take.
+pub(super) fn is_a_state(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::TryAgain,
+        )
+    ) || matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY"))
+}
+
 /// Brings the connection back whenever it is lost, until nobody asks for it any more.
-async fn keep_up(options: ServerOptions, mut lost: Arc<Notify>, state: watch::Sender<State>) {
+async fn keep_up(options: ServerOptions, mut lost: Arc<Notify>, state: watch::Sender<State>, watchers: Arc<Watchers>) {
     let (kind, address) = (options.kind.name(), options.address());
     loop {
         tokio::select! {
@@ -312,13 +356,15 @@ async fn keep_up(options: ServerOptions, mut lost: Arc<Notify>, state: watch::Se
         }
         tracing::warn!("lost the connection to {kind} at `{address}`");
         state.send_replace(State::Reconnecting);
+        // What the server would have told them goes nowhere.
+        watchers.wake_all();
         let mut pause = FIRST_PAUSE;
         loop {
-            match options.connect().await {
+            match options.connect(&watchers).await {
                 Ok(live) => {
                     tracing::info!("{kind} at `{address}` is back");
                     lost = Arc::clone(&live.lost);
-                    state.send_replace(State::Up(live));
+                    state.send_replace(State::Up(Arc::new(live)));
                     break;
                 }
                 Err(error) => {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::cache::valkey::lease::Compare;
+
 /// Valkey or Redis: as the operator wrote it in `type`, or as the server says of itself. Neither changes a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
@@ -65,7 +67,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// Why the server can not be used: too old, without a version, a node of a cluster or a sentinel.
+    /// Why the server cannot be used: too old, without a version, a node of a cluster or a sentinel.
     pub(super) fn from_info(info: &str) -> Result<Self, String> {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
@@ -81,7 +83,16 @@ impl Identity {
         // A node of a cluster holds some of the keys, and a clear there would remove some.
         match field("redis_mode").or(field("server_mode")) {
             None | Some("standalone") => Ok(Self { kind, version }),
-            Some(mode) => Err(format!("it runs in `{mode}` mode, which this release can not use")),
+            Some(mode) => Err(format!("it runs in `{mode}` mode, which this release cannot use")),
+        }
+    }
+
+    /// How a server of this version compares and sets, as far as its version tells.
+    pub(super) fn compare(&self) -> Compare {
+        if self.kind == ServerKind::Valkey && self.version >= Version(8, 1, 0) {
+            Compare::Ifeq
+        } else {
+            Compare::Script
         }
     }
 }

@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use larder::{Cache, Entry, Error};
+use larder_test_guests::trap;
 
 fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,14 +42,6 @@ fn main() -> Result<(), Error> {
         ["trap"] => trap(),
         other => panic!("no such misdeed: {other:?}"),
     }
-}
-
-/// Ends at once, with no destructor run.
-fn trap() -> ! {
-    #[cfg(target_arch = "wasm32")]
-    core::arch::wasm32::unreachable();
-    #[cfg(not(target_arch = "wasm32"))]
-    std::process::abort();
 }
 
 #[expect(unconditional_recursion, reason = "that is what it is for")]

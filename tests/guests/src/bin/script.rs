@@ -1,7 +1,7 @@
 //! Carries out cache operations given as arguments, one each, and prints what came of it, one line each.
 //!
-//! `get K`, `set K V [MS]`, `get-or-set K V`, `clear K`, `clear-pattern P`, `clear-all`, `open NAME`, `open-default`
-//! ...; words are divided by one space. The first operation works on the default cache.
+//! `get K`, `set K V [MS]`, `get-or-set K V`, `slow K V MS`, `clear K`, `clear-pattern P`, `clear-all`, `open NAME`,
+//! `open-default` ...; words are divided by one space. The first operation works on the default cache.
 
 use larder::{Cache, Duration, Entry, Error};
 use larder_test_guests::{describe, show};

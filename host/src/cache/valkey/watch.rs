@@ -1,0 +1,85 @@
+//! Who waits for a change of which key, woken by what the server tells of changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// The keys that are waited for on one server, as they stand there.
+#[derive(Debug, Default)]
+pub(super) struct Watchers(Mutex<HashMap<Vec<u8>, Arc<Notify>>>);
+
+impl Watchers {
+    /// Waits for a key's changes from now on.
+    pub(super) fn watch(self: &Arc<Self>, key: &str) -> Watched {
+        let change = Arc::clone(self.lock().entry(key.as_bytes().to_vec()).or_default());
+        Watched { watchers: Arc::clone(self), key: key.to_owned(), change }
+    }
+
+    /// Wakes those who wait for a change of this key.
+    pub(super) fn wake(&self, key: &[u8]) {
+        if let Some(change) = self.lock().get(key) {
+            change.notify_waiters();
+        }
+    }
+
+    /// Wakes all: nothing is known of any key.
+    pub(super) fn wake_all(&self) {
+        self.lock().values().for_each(|change| change.notify_waiters());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<Notify>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A key that is waited for.
+#[derive(Debug)]
+pub(super) struct Watched {
+    watchers: Arc<Watchers>,
+    key: String,
+    pub(super) change: Arc<Notify>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut keys = self.watchers.lock();
+        // The map's and ours: nobody else waits.
+        if Arc::strong_count(&self.change) <= 2 {
+            keys.remove(self.key.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_s_watchers_are_woken_and_no_others() {
+        let watchers = Arc::<Watchers>::default();
+        let (a, b) = (watchers.watch("a"), watchers.watch("b"));
+        let (mut a_changes, mut b_changes) = (std::pin::pin!(a.change.notified()), std::pin::pin!(b.change.notified()));
+        a_changes.as_mut().enable();
+        b_changes.as_mut().enable();
+        watchers.wake(b"a");
+        a_changes.await;
+        tokio::select! {
+            biased;
+            () = &mut b_changes => panic!("`b` has not changed"),
+            () = std::future::ready(()) => {}
+        }
+        watchers.wake_all();
+        b_changes.await;
+    }
+
+    #[test]
+    fn the_last_watcher_of_a_key_leaves_nothing_behind() {
+        let watchers = Arc::<Watchers>::default();
+        let (one, two) = (watchers.watch("k"), watchers.watch("k"));
+        drop(one);
+        assert_eq!(watchers.lock().len(), 1);
+        drop(two);
+        assert_eq!(watchers.lock().len(), 0);
+    }
+}

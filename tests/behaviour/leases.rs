@@ -1,0 +1,3 @@
+//! Leases on a server: one computation across processes, and what ends it.
+
+mod elsewhere;

@@ -1,0 +1,465 @@
+//! Two caches on one server, which know as little of each other as two processes do; and what other programs do to a
+//! lease.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use ::redis::{TypedCommands, cmd};
+use larder_host::cache::{Cache, Duration, ScopedCache, Statistics, Vacancy};
+use tokio::task::JoinHandle;
+
+use crate::backends::{Backend, bytes, over_every_server, put, view, within};
+use crate::get_or_set::{
+    Asked, LONG_WAIT, answer, fill, look_around, lose, many_waiting, occupied, take_over, vacancy, waiting,
+};
+
+over_every_server! {
+    a_lease_stands_under_the_key_for_its_time,
+    a_lease_is_a_miss_to_all_who_read,
+    a_clear_does_not_count_leases,
+    a_waiter_elsewhere_receives_the_value,
+    the_server_s_word_ends_a_wait_without_another_look,
+    many_waiters_elsewhere_share_one_wait,
+    a_clear_elsewhere_makes_a_fill_too_late,
+    a_set_elsewhere_makes_a_fill_too_late_and_stays,
+    a_set_and_a_clear_elsewhere_make_a_fill_too_late,
+    another_program_s_set_and_delete_make_a_fill_too_late,
+    another_type_put_in_place_of_the_lease_makes_a_fill_too_late,
+    waiters_everywhere_compute_anew_after_a_clear_and_once,
+    a_vacancy_dropped_here_passes_to_one_waiter_elsewhere,
+    of_all_waiters_of_all_caches_one_takes_over,
+    a_lease_is_renewed_while_its_holder_lives,
+    a_holder_that_finds_its_lease_gone_lets_the_others_go_on,
+    an_unknown_holder_s_lease_is_waited_for_until_it_lapses,
+    an_unknown_holder_s_lease_without_an_end_is_overtaken_when_the_wait_runs_out,
+    a_wait_that_ran_out_elsewhere_does_not_overwrite_the_holder_s_value,
+    a_fill_by_one_whose_wait_ran_out_beats_the_holder_elsewhere,
+    a_fill_by_one_whose_wait_ran_out_is_too_late_after_a_clear_elsewhere,
+    a_claim_cut_off_leaves_no_lease_behind,
+    a_full_server_still_serves_hits,
+    on_a_full_server_one_computes_for_all_who_wait,
+    a_full_server_takes_a_lease_back,
+    a_full_server_can_be_connected_to,
+    a_lease_is_given_back_when_the_server_is_back,
+    a_value_from_before_a_clear_is_not_shared_during_an_outage,
+    a_value_meets_its_waiters_though_the_connection_was_lost_meanwhile,
+    a_wait_for_another_process_that_began_as_one_for_our_own_counts,
+    the_statistics_tell_what_happened,
+}
+
+/// The key as the server holds it.
+fn stored(backend: &mut Backend, key: &str) -> Vec<u8> {
+    let found: Option<Vec<u8>> = cmd("GET").arg(format!("cache:{key}")).query(&mut backend.behind().client()).unwrap();
+    found.unwrap_or_default()
+}
+
+/// A caller that waits for a lease of another cache, and that the server will tell of its end, or that looks for it
+/// soon: nothing happens on this connection until then.
+async fn waiting_remotely(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
+    let before = cache.statistics().joined_remotely;
+    let caller = waiting(cache, key).await;
+    within(async {
+        while cache.statistics().joined_remotely == before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    caller
+}
+
+async fn a_lease_stands_under_the_key_for_its_time(mut backend: Backend) {
+    let cache = view(&backend.cache("").await);
+    let _held = vacancy(&cache, "k").await;
+    let lease = stored(&mut backend, "k");
+    assert!(lease.starts_with(b"\0larder-lease:") && lease.len() == 46, "{lease:?}");
+    let left: i64 = cmd("PTTL").arg("cache:k").query(&mut backend.behind().client()).unwrap();
+    assert!((1..=10_000).contains(&left), "{left}");
+}
+
+async fn a_lease_is_a_miss_to_all_who_read(backend: Backend) {
+    let (cache, elsewhere) = (view(&backend.cache("").await), view(&backend.cache("").await));
+    let _held = vacancy(&cache, "k").await;
+    put(&cache, &["v"]).await;
+    for reader in [&cache, &elsewhere] {
+        assert_eq!(reader.get("k").await, Ok(None));
+        let keys = ["k", "v", "k"].map(str::to_owned);
+        assert_eq!(reader.get_many(&keys).await, Ok(vec![None, Some(bytes("v")), None]));
+    }
+}
+
+async fn a_clear_does_not_count_leases(backend: Backend) {
+    let cache = view(&backend.cache("").await);
+    for key in ["a", "b", "c"] {
+        put(&cache, &[key, "x", "y"]).await;
+        assert!(cache.clear(key).await.unwrap());
+        let _held = vacancy(&cache, key).await;
+        match key {
+            "a" => assert!(!cache.clear(key).await.unwrap()),
+            "b" => assert_eq!(cache.clear_pattern("[bx]").await.unwrap(), 1),
+            _ => assert_eq!(cache.clear_all().await.unwrap(), 2),
+        }
+    }
+}
+
+async fn a_waiter_elsewhere_receives_the_value(backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let held = vacancy(&view(&cache), "k").await;
+    let caller = waiting_remotely(&elsewhere, "k").await;
+    assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
+    assert_eq!(occupied(answer(caller).await), bytes("computed"));
+}
+
+/// Were it not for the server's word, the next look would end the wait.
+async fn the_server_s_word_ends_a_wait_without_another_look(mut backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let mut client = backend.behind().client();
+    let mut looks = || -> String {
+        let statistics: String = cmd("INFO").arg("commandstats").query(&mut client).unwrap();
+        statistics.lines().find(|line| line.starts_with("cmdstat_pttl:")).map(str::to_owned).unwrap_or_default()
+    };
+    // A slow machine may take its look in between, but not every time.
+    for round in 0..20 {
+        let key = format!("k{round}");
+        let held = vacancy(&view(&cache), &key).await;
+        let caller = waiting_remotely(&elsewhere, &key).await;
+        look_around(&view(&elsewhere)).await;
+        let before = looks();
+        assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
+        assert_eq!(occupied(answer(caller).await), bytes("computed"));
+        if looks() == before {
+            return;
+        }
+    }
+    panic!("no wait ended before the next look");
+}
+
+async fn many_waiters_elsewhere_share_one_wait(backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let held = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&elsewhere, "k", 32).await;
+    assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("computed"));
+    }
+    let Statistics { waited, joined_remotely, .. } = elsewhere.statistics();
+    assert_eq!((waited, joined_remotely), (32, 1));
+}
+
+/// Holds a vacancy, lets somebody elsewhere do something, and asserts that the fill comes too late.
+async fn assert_too_late(backend: &Backend, left: Option<&str>, overtake: impl AsyncFnOnce(&ScopedCache)) {
+    let (holder, elsewhere) = (view(&backend.cache(LONG_WAIT).await), view(&backend.cache(LONG_WAIT).await));
+    let held = vacancy(&holder, "user:1").await;
+    overtake(&elsewhere).await;
+    assert_eq!(fill(&holder, held, "too late").await, Ok(false));
+    assert_eq!(elsewhere.get("user:1").await.unwrap(), left.map(bytes));
+    elsewhere.clear_all().await.unwrap();
+}
+
+async fn a_clear_elsewhere_makes_a_fill_too_late(backend: Backend) {
+    assert_too_late(&backend, None, async |elsewhere| assert!(!elsewhere.clear("user:1").await.unwrap())).await;
+    let pattern = async |elsewhere: &ScopedCache| assert_eq!(elsewhere.clear_pattern("u*").await.unwrap(), 0);
+    assert_too_late(&backend, None, pattern).await;
+    assert_too_late(&backend, None, async |elsewhere| assert_eq!(elsewhere.clear_all().await.unwrap(), 0)).await;
+}
+
+async fn a_set_elsewhere_makes_a_fill_too_late_and_stays(backend: Backend) {
+    assert_too_late(&backend, Some("user:1"), async |elsewhere| put(elsewhere, &["user:1"]).await).await;
+    let entries = vec![("user:1".to_owned(), b"many".to_vec())];
+    let set_many = async |elsewhere: &ScopedCache| elsewhere.set_many(entries, Duration::Default).await.unwrap();
+    assert_too_late(&backend, Some("many"), set_many).await;
+}
+
+async fn a_set_and_a_clear_elsewhere_make_a_fill_too_late(backend: Backend) {
+    let set_and_clear = async |elsewhere: &ScopedCache| {
+        put(elsewhere, &["user:1"]).await;
+        assert!(elsewhere.clear("user:1").await.unwrap());
+    };
+    assert_too_late(&backend, None, set_and_clear).await;
+}
+
+async fn another_program_s_set_and_delete_make_a_fill_too_late(mut backend: Backend) {
+    let mut client = backend.behind().client();
+    assert_too_late(&backend, Some("by hand"), async |_| client.set("cache:user:1", "by hand").unwrap()).await;
+    assert_too_late(&backend, None, async |_| assert_eq!(client.del("cache:user:1").unwrap(), 1)).await;
+}
+
+async fn another_type_put_in_place_of_the_lease_makes_a_fill_too_late(mut backend: Backend) {
+    let holder = view(&backend.cache("").await);
+    let held = vacancy(&holder, "k").await;
+    let mut client = backend.behind().client();
+    client.del("cache:k").unwrap();
+    client.lpush("cache:k", "element").unwrap();
+    assert_eq!(fill(&holder, held, "too late").await, Ok(false));
+    assert_eq!(client.lrange("cache:k", 0, -1).unwrap(), ["element"]);
+}
+
+async fn waiters_everywhere_compute_anew_after_a_clear_and_once(backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let outdated = vacancy(&view(&cache), "k").await;
+    let here = many_waiting(&cache, "k", 2).await;
+    let there = many_waiting(&elsewhere, "k", 2).await;
+    view(&backend.cache("").await).clear("k").await.unwrap();
+    // The server tells those elsewhere of the clear; those here wait for a holder who does not know of it yet.
+    let (anew, there) = take_over(there).await;
+    assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
+    look_around(&view(&cache)).await;
+    assert!(here.iter().chain(&there).all(|caller| !caller.is_finished()));
+    assert_eq!(fill(&view(&elsewhere), anew, "anew").await, Ok(true));
+    for caller in here.into_iter().chain(there) {
+        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+    }
+}
+
+async fn a_vacancy_dropped_here_passes_to_one_waiter_elsewhere(backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let held = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&elsewhere, "k", 5).await;
+    drop(held);
+    let (passed_on, callers) = take_over(callers).await;
+    look_around(&view(&elsewhere)).await;
+    assert!(callers.iter().all(|caller| !caller.is_finished()));
+    assert_eq!(fill(&view(&elsewhere), passed_on, "second try").await, Ok(true));
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("second try"));
+    }
+}
+
+/// Each holder gives up but the last, and each time exactly one of those left is next.
+async fn of_all_waiters_of_all_caches_one_takes_over(backend: Backend) {
+    let caches = [backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await];
+    let mut held = vacancy(&view(&caches[0]), "k").await;
+    let mut callers = Vec::new();
+    for cache in &caches {
+        callers.extend(many_waiting(cache, "k", 4).await);
+    }
+    while !callers.is_empty() {
+        drop(held);
+        (held, callers) = take_over(callers).await;
+        for cache in &caches {
+            look_around(&view(cache)).await;
+        }
+        assert!(callers.iter().all(|caller| !caller.is_finished()));
+    }
+    drop(held);
+    let sum = |of: fn(&Statistics) -> u64| caches.iter().map(|cache| of(&cache.statistics())).sum::<u64>();
+    assert_eq!((sum(|statistics| statistics.waited), sum(|statistics| statistics.abandoned)), (12, 13));
+}
+
+async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
+    let more = format!("{LONG_WAIT}\nlease = \"1s\"");
+    let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
+    let held = vacancy(&view(&cache), "k").await;
+    let caller = waiting(&elsewhere, "k").await;
+    tokio::time::sleep(StdDuration::from_millis(3100)).await;
+    assert!(!caller.is_finished());
+    assert_eq!(fill(&view(&cache), held, "in time").await, Ok(true));
+    assert_eq!(occupied(answer(caller).await), bytes("in time"));
+    assert_eq!(elsewhere.statistics().joined_remotely, 1);
+}
+
+async fn a_holder_that_finds_its_lease_gone_lets_the_others_go_on(backend: Backend) {
+    // A third of it is how soon he finds out.
+    let more = format!("{LONG_WAIT}\nlease = \"3s\"");
+    let cache = backend.cache(&more).await;
+    let outdated = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&cache, "k", 3).await;
+    view(&backend.cache("").await).clear("k").await.unwrap();
+    let (anew, callers) = take_over(callers).await;
+    assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
+    assert_eq!(fill(&view(&cache), anew, "anew").await, Ok(true));
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+    }
+}
+
+/// A lease as a later release may write it, and nobody who renews it.
+const FOREIGN: &[u8] = b"\0larder-lease:of another kind";
+
+async fn an_unknown_holder_s_lease_is_waited_for_until_it_lapses(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    let mut client = backend.behind().client();
+    cmd("SET").arg("cache:k").arg(FOREIGN).arg("PX").arg(300).exec(&mut client).unwrap();
+    let asked = std::time::Instant::now();
+    let own = vacancy(&view(&cache), "k").await;
+    assert!(asked.elapsed() >= StdDuration::from_millis(250), "{:?}", asked.elapsed());
+    assert_eq!(fill(&view(&cache), own, "v").await, Ok(true));
+}
+
+async fn an_unknown_holder_s_lease_without_an_end_is_overtaken_when_the_wait_runs_out(mut backend: Backend) {
+    let cache = view(&backend.cache("wait = \"50ms\"").await);
+    cmd("SET").arg("cache:k").arg(FOREIGN).exec(&mut backend.behind().client()).unwrap();
+    assert_eq!(cache.get("k").await, Ok(None));
+    let own = vacancy(&cache, "k").await;
+    assert_eq!(fill(&cache, own, "v").await, Ok(true));
+    assert_eq!(cache.get("k").await, Ok(Some(bytes("v"))));
+}
+
+/// One who holds the key's lease, and one elsewhere whose wait has run out.
+async fn holder_and_loose(backend: &Backend) -> [(ScopedCache, Vacancy); 2] {
+    let (holder, loose) = (view(&backend.cache("").await), view(&backend.cache("wait = \"50ms\"").await));
+    let held = vacancy(&holder, "k").await;
+    let own = vacancy(&loose, "k").await;
+    [(holder, held), (loose, own)]
+}
+
+async fn a_wait_that_ran_out_elsewhere_does_not_overwrite_the_holder_s_value(backend: Backend) {
+    let [(holder, held), (loose, own)] = holder_and_loose(&backend).await;
+    assert_eq!(fill(&holder, held, "holder's").await, Ok(true));
+    assert_eq!(fill(&loose, own, "late").await, Ok(false));
+    assert_eq!(loose.get("k").await, Ok(Some(bytes("holder's"))));
+}
+
+async fn a_fill_by_one_whose_wait_ran_out_beats_the_holder_elsewhere(backend: Backend) {
+    let [(holder, held), (loose, own)] = holder_and_loose(&backend).await;
+    assert_eq!(fill(&loose, own, "first").await, Ok(true));
+    assert_eq!(fill(&holder, held, "holder's").await, Ok(false));
+    assert_eq!(holder.get("k").await, Ok(Some(bytes("first"))));
+}
+
+async fn a_fill_by_one_whose_wait_ran_out_is_too_late_after_a_clear_elsewhere(backend: Backend) {
+    let [(holder, held), (loose, own)] = holder_and_loose(&backend).await;
+    assert!(!holder.clear("k").await.unwrap());
+    assert_eq!(fill(&loose, own, "too late").await, Ok(false));
+    assert_eq!(fill(&holder, held, "too late").await, Ok(false));
+    assert_eq!(holder.get("k").await, Ok(None));
+}
+
+/// The claim is on its way when its caller goes; what it is granted nobody would ever fill.
+async fn a_claim_cut_off_leaves_no_lease_behind(mut backend: Backend) {
+    let more = format!("{LONG_WAIT}\nlease = \"10m\"");
+    let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
+    backend.behind().freeze();
+    {
+        let caller = view(&cache);
+        let mut asking = Box::pin(caller.get_or_set("k"));
+        tokio::select! {
+            biased;
+            answer = &mut asking => panic!("the server does not answer, and yet: {answer:?}"),
+            // The command is on its way by then.
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    backend.behind().thaw();
+    within(cache.settled()).await;
+    let _free = vacancy(&view(&elsewhere), "k").await;
+}
+
+/// From now on the server refuses whatever needs memory.
+fn fill_up(backend: &mut Backend) {
+    cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut backend.behind().client()).unwrap();
+}
+
+async fn a_full_server_still_serves_hits(mut backend: Backend) {
+    let cache = view(&backend.cache("").await);
+    put(&cache, &["k"]).await;
+    fill_up(&mut backend);
+    assert!(cache.set("other", bytes("v"), Duration::Default).await.unwrap_err().is_outage());
+    assert_eq!(occupied(cache.get_or_set("k").await), bytes("k"));
+}
+
+async fn on_a_full_server_one_computes_for_all_who_wait(mut backend: Backend) {
+    let cache = backend.cache(LONG_WAIT).await;
+    fill_up(&mut backend);
+    let held = vacancy(&view(&cache), "k").await;
+    let callers = many_waiting(&cache, "k", 5).await;
+    assert!(fill(&view(&cache), held, "computed").await.unwrap_err().is_outage());
+    for caller in callers {
+        assert_eq!(occupied(answer(caller).await), bytes("computed"));
+    }
+}
+
+async fn a_full_server_takes_a_lease_back(mut backend: Backend) {
+    let cache = backend.cache("lease = \"10m\"").await;
+    let held = vacancy(&view(&cache), "k").await;
+    fill_up(&mut backend);
+    drop(held);
+    within(cache.settled()).await;
+    // A server that runs no scripts would keep it; ours all do.
+    assert_eq!(stored(&mut backend, "k"), b"");
+}
+
+async fn a_full_server_can_be_connected_to(mut backend: Backend) {
+    let cache = view(&backend.cache("").await);
+    put(&cache, &["k"]).await;
+    let supports = backend.cache("").await.check().await.unwrap().supports;
+    fill_up(&mut backend);
+    let late = backend.cache("").await;
+    assert_eq!(late.check().await.unwrap().supports, supports);
+    assert_eq!(occupied(view(&late).get_or_set("k").await), bytes("k"));
+}
+
+/// The server is away when the vacancy is dropped, and comes back with all it held.
+async fn a_lease_is_given_back_when_the_server_is_back(mut backend: Backend) {
+    let more = format!("{LONG_WAIT}\nlease = \"10m\"");
+    let cache = backend.cache(&more).await;
+    let held = vacancy(&view(&cache), "k").await;
+    cmd("SAVE").exec(&mut backend.behind().client()).unwrap();
+    lose(&mut backend, &cache).await;
+    drop(held);
+    within(cache.settled()).await;
+    backend.behind().restart();
+    let _free = vacancy(&view(&backend.cache(&more).await), "k").await;
+}
+
+async fn a_value_from_before_a_clear_is_not_shared_during_an_outage(mut backend: Backend) {
+    let cache = backend.cache(&format!("{LONG_WAIT}\ntimeout = \"500ms\"")).await;
+    let outdated = vacancy(&view(&cache), "k").await;
+    view(&cache).clear("k").await.unwrap();
+    let anew = vacancy(&view(&cache), "k").await;
+    let caller = waiting(&cache, "k").await;
+    backend.behind().freeze();
+    assert!(fill(&view(&cache), outdated, "outdated").await.unwrap_err().is_outage());
+    assert!(fill(&view(&cache), anew, "anew").await.unwrap_err().is_outage());
+    backend.behind().thaw();
+    assert_eq!(occupied(answer(caller).await), bytes("anew"));
+}
+
+async fn a_value_meets_its_waiters_though_the_connection_was_lost_meanwhile(mut backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let held = vacancy(&view(&cache), "k").await;
+    let caller = waiting_remotely(&elsewhere, "k").await;
+    let mut client = backend.behind().client();
+    cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut client).unwrap();
+    within(async {
+        while cache.check().await.is_err() || elsewhere.check().await.is_err() {
+            tokio::time::sleep(StdDuration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
+    assert_eq!(occupied(answer(caller).await), bytes("computed"));
+}
+
+/// The waiter takes over from a holder of its own process, and finds that another process was first.
+async fn a_wait_for_another_process_that_began_as_one_for_our_own_counts(backend: Backend) {
+    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let outdated = vacancy(&view(&cache), "k").await;
+    let caller = waiting(&cache, "k").await;
+    view(&elsewhere).clear("k").await.unwrap();
+    let held = vacancy(&view(&elsewhere), "k").await;
+    drop(outdated);
+    within(async {
+        while cache.statistics().joined_remotely == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(fill(&view(&elsewhere), held, "computed").await, Ok(true));
+    assert_eq!(occupied(answer(caller).await), bytes("computed"));
+    let expected = Statistics { waited: 1, joined_remotely: 1, abandoned: 1, ..Statistics::default() };
+    assert_eq!(cache.statistics(), expected);
+}
+
+async fn the_statistics_tell_what_happened(backend: Backend) {
+    let (cache, elsewhere) = (backend.cache("wait = \"50ms\"").await, backend.cache(LONG_WAIT).await);
+    let held = vacancy(&view(&elsewhere), "k").await;
+    let loose = vacancy(&view(&cache), "k").await;
+    let expected = Statistics { waited: 1, joined_remotely: 1, expired: 1, ..Statistics::default() };
+    assert_eq!(cache.statistics(), expected);
+    assert_eq!(fill(&view(&elsewhere), held, "v").await, Ok(true));
+    assert_eq!(elsewhere.statistics(), Statistics { computed: 1, ..Statistics::default() });
+    assert_eq!(fill(&view(&cache), loose, "late").await, Ok(false));
+    assert_eq!(cache.statistics(), Statistics { computed: 1, superseded: 1, ..expected });
+    drop(vacancy(&view(&cache), "other").await);
+    assert_eq!(cache.statistics(), Statistics { computed: 1, superseded: 1, abandoned: 1, ..expected });
+}
