@@ -1,3 +1,4 @@
 //! Leases on a server: one computation across processes, and what ends it.
 
 mod elsewhere;
+mod processes;
