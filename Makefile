@@ -6,7 +6,7 @@ WASM_TARGET = wasm32-wasip2
 EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports
 
-.PHONY: demo test guests servers target lint doc release
+.PHONY: demo test bench guests servers target lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -18,6 +18,10 @@ demo: target
 test: servers guests
 	$(CARGO) build --locked
 	$(CARGO) test --locked
+
+# Built as a release is, which takes minutes the first time; the measuring takes one more. See tests/benches.
+bench: servers guests
+	$(CARGO) bench --locked -p larder-tests --bench get_or_set
 
 # Plugins are built here and not by the tests, so that no cargo runs inside another.
 guests: target

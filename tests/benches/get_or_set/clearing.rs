@@ -1,0 +1,73 @@
+//! Clears by pattern, which look at every key as a `SCAN` does, and at what the found ones hold.
+
+use std::time::Instant;
+
+use larder_host::cache::{Duration, ScopedCache};
+use redis::aio::MultiplexedConnection;
+
+use crate::place::{Place, view};
+use crate::table;
+
+/// Removes all of 10,000 values.
+pub(crate) async fn everything(place: &Place) {
+    against_scan(place, "clear-all", "", 10_000, 0, "*").await;
+}
+
+/// Removes 1,000 of 100,000 values.
+pub(crate) async fn a_hundredth(place: &Place) {
+    against_scan(place, "clear-pattern", "found:", 1_000, 99_000, "found:*").await;
+}
+
+/// Removes the values under a prefix again and again, and puts them back untimed.
+async fn against_scan(place: &Place, name: &str, prefix: &str, removed: u64, left: u64, pattern: &str) {
+    let mut client = place.client(None).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut client).await.unwrap();
+    let cache = view(&place.cache("").await);
+    put(&cache, "other:", left).await;
+    put(&cache, prefix, removed).await;
+    let glob = format!("cache:{pattern}");
+    let passes = table::in_turns(3, 15, async |way| {
+        let begun = Instant::now();
+        let (found, expected) = match way {
+            0 => (scan(&mut client, None).await, removed + left),
+            1 => (scan(&mut client, Some(&glob)).await, removed),
+            _ if pattern == "*" => (cache.clear_all().await.unwrap(), removed),
+            _ => (cache.clear_pattern(pattern).await.unwrap(), removed),
+        };
+        let took = begun.elapsed().as_secs_f64();
+        // A key may come twice where the server resizes its table meanwhile.
+        assert!(found >= expected, "{found} keys of {expected}");
+        if way == 2 {
+            put(&cache, prefix, removed).await;
+        }
+        took
+    });
+    table::ways(&place.name, &["SCAN", "SCAN MATCH", name], &passes.await);
+}
+
+/// Values of 100 bytes.
+async fn put(cache: &ScopedCache, prefix: &str, count: u64) {
+    let keys: Vec<u64> = (0..count).collect();
+    for keys in keys.chunks(ScopedCache::MAX_BATCH) {
+        let entries = keys.iter().map(|key| (format!("{prefix}{key}"), vec![b'v'; 100])).collect();
+        cache.set_many(entries, Duration::Unlimited).await.unwrap();
+    }
+}
+
+/// How many keys the server gives.
+async fn scan(client: &mut MultiplexedConnection, glob: Option<&str>) -> u64 {
+    let (mut cursor, mut count) = (0_u64, 0_u64);
+    loop {
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor);
+        if let Some(glob) = glob {
+            command.arg("MATCH").arg(glob);
+        }
+        let (next, found): (u64, Vec<Vec<u8>>) = command.arg("COUNT").arg(1000).query_async(client).await.unwrap();
+        count += u64::try_from(found.len()).unwrap();
+        if next == 0 {
+            return count;
+        }
+        cursor = next;
+    }
+}
