@@ -82,7 +82,8 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError>;
 
-    /// How long a lease lasts that is not renewed; `None` where it lasts until it is given back.
+    /// How long a lease lasts that is not renewed; `None` where it lasts until it is given back, which
+    /// [`abandon`](CacheBackend::abandon) then does without waiting.
     fn lease_time(&self) -> Option<StdDuration>;
 
     /// Makes a lease last for its full time again, and says whether the key still has it.
