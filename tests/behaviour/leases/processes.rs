@@ -7,7 +7,7 @@ mod overtaken;
 mod support;
 mod waits;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use larder_tests::{Kind, Larder, Running, Server, wait_for};
 use redis::TypedCommands;

@@ -1,6 +1,13 @@
 //! How a holder ends, and who follows it.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use larder_tests::{Larder, Running, Server};
+
+use super::{
+    LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, sessions, stored, wait_until_waiting,
+    waiting,
+};
 
 #[test]
 fn after_a_holder_was_killed_one_other_computes_when_its_lease_has_lapsed() {

@@ -1,6 +1,12 @@
 //! The server dies, starts anew or hangs in the middle of a computation.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use larder_tests::{Running, Server, wait_for};
+
+use super::{
+    ask, assert_one_computed, is_outage, next_answer, on_every_server, one_computes_for_all, session, stored, waiting,
+};
 
 /// Serves those who have asked for `k` until each has an end that is honest: the vacancy, and a fill that stored or did
 /// not or fails; what another one filled; or the outage. Answers the values that are said to be stored.

@@ -1,6 +1,8 @@
 //! A set or clear by one process beats a computation in another.
 
-use super::*;
+use larder_tests::Larder;
+
+use super::{LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, stored, waiting};
 
 #[test]
 fn a_clear_in_another_process_beats_a_computation_that_began_before_it() {

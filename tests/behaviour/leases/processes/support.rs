@@ -1,6 +1,10 @@
 //! What a server and its user can do, and what waiting costs the server.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use larder_tests::{Larder, Server};
+
+use super::{LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, waiting};
 
 /// How many commands the server has carried out.
 fn commands(client: &mut redis::Connection) -> usize {

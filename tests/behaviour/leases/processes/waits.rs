@@ -1,6 +1,10 @@
 //! What waits meet: a holder that takes long, a wait that runs out, a key that is being computed.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use larder_tests::{Larder, wait_for};
+
+use super::{LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, sessions, stored, waiting};
 
 #[test]
 fn a_process_whose_wait_ran_out_computes_and_the_first_fill_of_both_stays() {
