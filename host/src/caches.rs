@@ -50,8 +50,9 @@ impl Caches {
         self.by_name.get(name)
     }
 
-    /// Ends when the leases of dropped vacancies have been given back, each within its cache's `timeout`. Wait for it
-    /// before the program ends, or else whoever waits in another process waits until they lapse.
+    /// Ends when the leases of dropped vacancies have been given back, or could not be, within twice the `timeout` of
+    /// their caches. Wait for it before the program ends, or else whoever waits in another process waits until they
+    /// lapse.
     pub async fn settled(&self) {
         for cache in self.by_name.values() {
             cache.settled().await;

@@ -29,7 +29,7 @@ pub(crate) async fn vacancy(cache: &ScopedCache, key: &str) -> Vacancy {
 }
 
 /// The vacancy of an answer.
-fn vacant(answer: Asked) -> Vacancy {
+pub(crate) fn vacant(answer: Asked) -> Vacancy {
     match answer {
         Ok(Entry::Vacant(vacancy)) => vacancy,
         other => panic!("no vacancy, but {other:?}"),

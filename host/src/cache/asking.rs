@@ -24,7 +24,7 @@ pub(super) struct Asking<'a> {
     desk: &'a Arc<Desk>,
     key: &'a Key,
     owner: Owner,
-    /// When the wait is over; none where that is beyond all clocks.
+    /// When the wait is over; none where that is too far off for the clock.
     deadline: Option<Instant>,
     /// Where this call is the one whom others of this process wait for.
     seat: Option<Seat>,
@@ -45,7 +45,7 @@ pub(super) enum Step {
 pub(super) enum Wait {
     /// Another caller of this process.
     Here(oneshot::Receiver<Wake>),
-    /// The end of this lease, which is another process's.
+    /// The end of this lease, which no caller of this process is known to have.
     Elsewhere(Lease, Seat),
 }
 
@@ -58,8 +58,8 @@ impl<'a> Asking<'a> {
     /// Asks the backend once.
     pub(super) async fn ask(&mut self) -> Result<Step, CacheError> {
         let (desk, owner) = (self.desk, self.owner);
-        let asked = desk.flights.now();
         let mut vacancy = Vacancy::claimed(desk, self.key);
+        let asked = vacancy.asked;
         // The lease that another one has; none during an outage.
         let found = match desk.backend.claim(self.key, &vacancy.lease).await {
             Ok(Claim::Granted) => return Ok(Step::Done(Entry::Vacant(vacancy.take_the_lead(owner)))),
@@ -72,17 +72,12 @@ impl<'a> Asking<'a> {
                 vacancy.disown();
                 Some(lease)
             }
+            // The claim may have arrived all the same, so the vacancy gives its lease back unless it is handed out.
+            Err(error) if desk.is_miss(&error) => None,
             Err(error) => {
-                if !matches!(error, CacheError::Timeout(_)) {
-                    // Most likely it was never sent. One that was lost on its way lapses.
-                    vacancy.disown();
-                }
-                if !desk.is_miss(&error) {
-                    // Those who wait for this call are not to try one after the other.
-                    self.seat.iter().for_each(Seat::give_up);
-                    return Err(error);
-                }
-                None
+                // Those who wait for this call are not to try one after the other.
+                self.seat.iter().for_each(Seat::give_up);
+                return Err(error);
             }
         };
         let Some(joined) = desk.flights.join(self.key, owner, found.as_ref(), asked, self.seat.take()) else {

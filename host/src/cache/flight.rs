@@ -1,6 +1,6 @@
 //! Who of this process computes which key, and who waits for it.
 //!
-//! Nothing here decides whose value is stored: that is the lease's, in the backend. This table only sees to it that
+//! Nothing here decides whose value is stored: the lease in the backend decides that. This table only sees to it that
 //! callers who want the same key wait once for all, and are woken with the value, or to ask again.
 
 use std::collections::{HashMap, VecDeque};
@@ -26,14 +26,23 @@ impl Owner {
 }
 
 /// The flights of one cache: a slot for each key that somebody of this process computes or waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flights {
     /// A std mutex: nothing awaits while it is held.
     table: Mutex<HashMap<Key, Slot>>,
     /// How many keys the table holds, so that a set or clear with nobody about takes no lock.
     busy_keys: AtomicUsize,
-    /// Counts all that enters the table, in its order.
+    /// Counts all that enters the table, and all that is set and cleared, in their order.
     next: AtomicU64,
+    /// When something was last set or cleared.
+    last_write: AtomicU64,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        let (next, last_write) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { table: Mutex::default(), busy_keys: AtomicUsize::new(0), next, last_write }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +141,7 @@ impl Flights {
             if let Some(seat) = seat.take_if(|seat| slot.lead.as_ref().is_some_and(|lead| lead.place == seat.place)) {
                 Join::Seat(seat)
             } else if slot.lead.as_ref().is_some_and(|lead| lead.is_worth_waiting_for(found, asked)) {
+                slot.forget_the_gone();
                 let (wake, woken) = oneshot::channel();
                 slot.waiters.push_back(Waiter { since: self.enter(), wake });
                 Join::Wait(woken)
@@ -173,14 +183,18 @@ impl Flights {
     }
 
     /// Those who are waited for under the selected keys.
-    pub(super) fn leads_in(&self, selection: &Selection) -> Leads {
+    pub(super) async fn leads_in(&self, selection: &Selection) -> Leads {
         if self.is_idle() {
             return Leads(Vec::new());
         }
         let lead = |(key, slot): (&Key, &Slot)| Some((key.clone(), slot.lead.as_ref()?.place));
-        let mut leads: Vec<_> = self.lock().iter().filter_map(lead).collect();
-        leads.retain(|(key, _)| selection.matches(key));
-        Leads(leads)
+        let leads = self.lock().iter().filter_map(lead).collect();
+        Leads(selection.pick(leads, |(key, _)| key).await)
+    }
+
+    /// Something was set or cleared. What is claimed from now on is as new as that.
+    pub(super) fn note_write(&self) {
+        self.last_write.fetch_max(self.enter().0, Ordering::SeqCst);
     }
 
     /// After a set or clear of their keys nobody waits for these any more.
@@ -232,6 +246,15 @@ impl Flights {
     }
 }
 
+impl Slot {
+    /// Those who have gone would pile up behind a lead who takes long: at the end when callers do not wait at all, at the
+    /// front when their waits run out.
+    fn forget_the_gone(&mut self) {
+        let is_gone = |waiter: &mut Waiter| waiter.wake.is_closed();
+        while self.waiters.pop_back_if(is_gone).is_some() || self.waiters.pop_front_if(is_gone).is_some() {}
+    }
+}
+
 impl Lead {
     /// Not when the claim found a later lease than his: then a set or clear ended his, or it lapsed.
     fn is_worth_waiting_for(&self, found: Option<&Lease>, asked: Moment) -> bool {
@@ -280,11 +303,12 @@ impl Seat {
         self.flights.tidy(&mut table, &self.key);
     }
 
-    /// Gives a value that could not be stored to those who asked for it before `since`, as far as they still wait for
-    /// this seat: since a set or clear that this process knows of they do not.
-    pub(super) fn share(&self, value: &Bytes, since: Moment) {
+    /// Gives a value that could not be stored to those who asked for it before `since` and still wait for this seat, if
+    /// nothing was set or cleared here since it was claimed, at `asked`. The clear may have meant this very key.
+    pub(super) fn share(&self, value: &Bytes, since: Moment, asked: Moment) {
         let is_lead = |slot: &Slot| slot.lead.as_ref().is_some_and(|lead| lead.place == self.place);
-        if self.flights.lock().get(&self.key).is_some_and(is_lead) {
+        let is_new = asked.0 > self.flights.last_write.load(Ordering::SeqCst);
+        if is_new && self.flights.lock().get(&self.key).is_some_and(is_lead) {
             self.serve(value, since);
         }
     }

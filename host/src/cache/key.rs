@@ -71,6 +71,24 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// How many keys are matched before others have their turn. A pattern made to be slow takes about a millisecond for
+    /// the longest key.
+    pub(super) const MATCHED_AT_ONCE: usize = 32;
+
+    /// Those of the items whose keys are selected. Others have their turn in between.
+    pub(super) async fn pick<T>(&self, items: Vec<T>, key: impl Fn(&T) -> &Key) -> Vec<T> {
+        let mut picked = Vec::new();
+        for (looked_at, item) in items.into_iter().enumerate() {
+            if looked_at % Self::MATCHED_AT_ONCE == Self::MATCHED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if self.matches(key(&item)) {
+                picked.push(item);
+            }
+        }
+        picked
+    }
+
     /// The keys of a key space that match a plugin's pattern as a whole.
     ///
     /// # Errors

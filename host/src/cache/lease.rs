@@ -46,7 +46,7 @@ impl Issuer {
     /// An issuer whose leases differ from those of all others, on whatever machine.
     #[expect(clippy::new_without_default, reason = "two issuers are never equal, which a default suggests")]
     pub fn new() -> Self {
-        // Seeded by the system for each.
+        // Seeded by the system, and different for each.
         let chance = RandomState::new().hash_one(std::process::id());
         let start = format!("{}{chance:016x}", String::from_utf8_lossy(Lease::MARK));
         Self { start, next: AtomicU64::new(0) }

@@ -44,8 +44,8 @@ pub use vacancy::Vacancy;
 /// An expired value is never returned. `None` as a duration means no expiry. A key has a value, a [`Lease`] or nothing.
 /// A lease is a miss to all but [`claim`](CacheBackend::claim), and every set and clear of its key ends it.
 ///
-/// Every method ends within the backend's deadline, except [`clear_matching`](CacheBackend::clear_matching) and
-/// [`changed`](CacheBackend::changed), each step of which does.
+/// Every exchange with a server ends within the backend's deadline. A method makes one, or a second where the first
+/// failed; only [`clear_matching`](CacheBackend::clear_matching) and [`changed`](CacheBackend::changed) make more.
 #[async_trait]
 pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// The key's value, or `None` on a miss.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::asking::{Asking, Entry, Step};
-use crate::cache::flight::{Owner, Seat};
+use crate::cache::flight::{Leads, Owner, Seat};
 use crate::cache::vacancy::{Desk, Vacancy};
 use crate::cache::{CacheBackend, CacheError, Duration, Health, Key, Policy, Selection, Statistics};
 
@@ -45,8 +45,7 @@ impl Cache {
         self.desk.policy.check_value(&value)?;
         let overtaken = self.desk.flights.leads_of([&key]);
         let outcome = self.desk.backend.set(key, value, duration).await;
-        self.desk.flights.overtake(overtaken);
-        outcome
+        self.overtake(overtaken, outcome)
     }
 
     /// Stores many values for one duration, in one round trip.
@@ -58,8 +57,7 @@ impl Cache {
         }
         let overtaken = self.desk.flights.leads_of(entries.iter().map(|(key, _)| key));
         let outcome = self.desk.backend.set_many(entries, duration).await;
-        self.desk.flights.overtake(overtaken);
-        outcome
+        self.overtake(overtaken, outcome)
     }
 
     /// The key's value, or the vacancy to compute it. While a vacancy is out, here or in another process, other callers
@@ -84,17 +82,17 @@ impl Cache {
     ///
     /// On a value or duration that breaks a rule, and on a server's refusal, the vacancy is passed on as if it had been
     /// dropped; so is one that another cache handed out, which is [`CacheError::InvalidArgument`]. During an outage
-    /// those who wait receive the value all the same: it is as good for them as for its maker.
+    /// those who still wait for it receive the value all the same: it is as good for them as for its maker.
     pub async fn fill(&self, mut vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
         if !Arc::ptr_eq(&vacancy.desk, &self.desk) {
             return Err(CacheError::InvalidArgument("vacancy: another cache handed it out".to_owned()));
         }
+        self.desk.counters.computed.add();
         let duration = self.desk.policy.resolve(duration)?;
         self.desk.policy.check_value(&value)?;
         // Who asks from now on cannot tell whether the value was cleared again by the time he did.
         let sent = self.desk.flights.now();
         let outcome = self.desk.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration).await;
-        self.desk.counters.computed.add();
         match &outcome {
             Ok(true) => {
                 vacancy.disown();
@@ -106,7 +104,7 @@ impl Cache {
                 vacancy.take_seat().iter().for_each(Seat::give_up);
             }
             Err(error) if error.is_outage() => {
-                vacancy.take_seat().iter().for_each(|seat| seat.share(&value, sent));
+                vacancy.take_seat().iter().for_each(|seat| seat.share(&value, sent, vacancy.asked));
             }
             Err(_) => {}
         }
@@ -117,16 +115,14 @@ impl Cache {
     pub async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         let overtaken = self.desk.flights.leads_of([key]);
         let outcome = self.desk.backend.clear(key).await;
-        self.desk.flights.overtake(overtaken);
-        outcome
+        self.overtake(overtaken, outcome)
     }
 
     /// Removes the selected keys and says how many.
     pub async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        let overtaken = self.desk.flights.leads_in(selection);
+        let overtaken = self.desk.flights.leads_in(selection).await;
         let outcome = self.desk.backend.clear_matching(selection).await;
-        self.desk.flights.overtake(overtaken);
-        outcome
+        self.overtake(overtaken, outcome)
     }
 
     /// What get-or-set has done here so far.
@@ -134,8 +130,8 @@ impl Cache {
         self.desk.counters.read()
     }
 
-    /// Ends when the leases of dropped vacancies have been given back. A program that ends earlier leaves them to
-    /// lapse, and whoever waits for them in another process waits for that.
+    /// Ends when the leases of dropped vacancies have been given back, or could not be. A program that ends earlier
+    /// leaves them to lapse, and whoever waits for them in another process waits for that.
     pub async fn settled(&self) {
         self.desk.releases.wait().await;
     }
@@ -143,6 +139,16 @@ impl Cache {
     /// Reaches what stands behind the cache and says what it is.
     pub async fn check(&self) -> Result<Health, CacheError> {
         self.desk.backend.check().await
+    }
+
+    /// After a set or clear those who waited for what it overtook ask again. Also after one that failed: it may have
+    /// happened.
+    fn overtake<T>(&self, overtaken: Leads, outcome: Result<T, CacheError>) -> Result<T, CacheError> {
+        if outcome.is_ok() {
+            self.desk.flights.note_write();
+        }
+        self.desk.flights.overtake(overtaken);
+        outcome
     }
 
     /// Reads degrade: a miss for an outage, where the operator chose so.

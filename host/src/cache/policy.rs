@@ -1,4 +1,4 @@
-//! What the operator decided about a cache, whatever stands behind it.
+//! Durations, the value limit and the choice for outages: what is alike for all backends.
 
 use std::time::Duration as StdDuration;
 

@@ -25,10 +25,6 @@ pub const ENTRY_OVERHEAD: u64 = 192;
 /// How often expired entries are looked for.
 const SWEEP_INTERVAL: StdDuration = StdDuration::from_secs(5);
 
-/// How many keys a clear by pattern looks at before it gives way. A pattern made to be slow takes about a millisecond
-/// for the longest key.
-const CLEARED_AT_ONCE: usize = 32;
-
 /// The share of a shard that one entry may fill; quick_cache silently drops what exceeds 97 %.
 const LARGEST_SHARE: f64 = 0.9;
 
@@ -226,11 +222,11 @@ impl CacheBackend for RamBackend {
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        self.leases.end_selected(selection);
+        self.leases.end_selected(selection).await;
         let mut removed = 0_u64;
         // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
         for (looked_at, (key, _)) in self.entries.iter().enumerate() {
-            if looked_at % CLEARED_AT_ONCE == CLEARED_AT_ONCE - 1 {
+            if looked_at % Selection::MATCHED_AT_ONCE == Selection::MATCHED_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
             if selection.matches(&key) && self.take(&key) {

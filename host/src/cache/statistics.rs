@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What the get-or-set calls of one cache have come to, in this process, since it was connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Statistics {
-    /// Values computed by the holder of a vacancy, stored or not.
+    /// Values computed by the holders of vacancies, stored or not.
     pub computed: u64,
     /// Calls that waited for another caller's computation, of whatever process.
     pub waited: u64,
-    /// Leases of other processes that were waited for, by one caller on behalf of all of this process.
+    /// Waits for a lease of another process, by one caller on behalf of all of this process. Who takes its place, as
+    /// its wait has run out, counts again.
     pub joined_remotely: u64,
     /// Waits that ran out, so that the caller computed without a lease.
     pub expired: u64,

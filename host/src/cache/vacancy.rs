@@ -1,6 +1,6 @@
 //! The right to compute one value: a lease that is renewed while it is held, and given back when it is dropped.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration as StdDuration;
 
 use tokio::runtime::Handle;
@@ -57,6 +57,8 @@ impl Desk {
 pub struct Vacancy {
     pub(super) desk: Arc<Desk>,
     pub(super) key: Key,
+    /// The moment before it was claimed.
+    pub(super) asked: Moment,
     /// What the key must still hold for a fill to store.
     pub(super) lease: Lease,
     /// Whether the lease was asked for by this vacancy and may be there, and so is to be given back.
@@ -69,8 +71,9 @@ pub struct Vacancy {
 impl Vacancy {
     /// The vacancy that a claim asks for. Dropped before the claim is answered, it gives back what may be granted yet.
     pub(super) fn claimed(desk: &Arc<Desk>, key: &Key) -> Self {
-        let (desk, key, lease) = (Arc::clone(desk), key.clone(), desk.issuer.issue());
-        Self { desk, key, lease, is_ours: true, seat: None, renewal: None }
+        let (asked, lease) = (desk.flights.now(), desk.issuer.issue());
+        let (desk, key) = (Arc::clone(desk), key.clone());
+        Self { desk, key, asked, lease, is_ours: true, seat: None, renewal: None }
     }
 
     /// The claim was granted, or nobody answered it: from now on others wait for this vacancy.
@@ -100,7 +103,7 @@ impl Vacancy {
         self.is_ours = false;
     }
 
-    /// Its place among those who compute or wait for the key, once it is filled or not to be.
+    /// Takes its seat, when the vacancy has been filled or a fill has failed.
     pub(super) fn take_seat(&mut self) -> Option<Seat> {
         self.seat.take()
     }
@@ -123,12 +126,14 @@ impl Drop for Vacancy {
         let Some(lease_time) = self.desk.backend.lease_time() else { return };
         // Without a runtime, as when it is shutting down, nobody can wait for the answer.
         if let Ok(runtime) = Handle::try_current() {
-            let (desk, key, lease) = (Arc::clone(&self.desk), self.key.clone(), self.lease.clone());
+            let (desk, key, lease) = (Arc::downgrade(&self.desk), self.key.clone(), self.lease.clone());
+            let had_the_lead = self.renewal.is_some();
             let release = async move {
                 let outcome = released.await;
                 // Only now, when the next caller can be granted the lease.
                 drop(seat);
-                if outcome.is_err_and(|error| error.is_outage()) {
+                // A mere claim lapses by itself; there may be many of them, on a server that is slow already.
+                if had_the_lead && outcome.is_err_and(|error| error.is_outage()) {
                     tokio::spawn(give_back_later(desk, key, lease, lease_time));
                 }
             };
@@ -138,12 +143,13 @@ impl Drop for Vacancy {
 }
 
 /// Gives a lease back as soon as the server can be reached again, or lets it lapse.
-async fn give_back_later(desk: Arc<Desk>, key: Key, lease: Lease, lease_time: StdDuration) {
+async fn give_back_later(desk: Weak<Desk>, key: Key, lease: Lease, lease_time: StdDuration) {
     let again = async {
         loop {
             tokio::time::sleep(retry_pause(lease_time)).await;
+            let Some(desk) = desk.upgrade() else { return };
             if !desk.backend.abandon(&key, &lease).await.is_err_and(|error| error.is_outage()) {
-                break;
+                return;
             }
         }
     };

@@ -146,12 +146,17 @@ impl CacheBackend for ValkeyBackend {
         command.arg(self.physical(key)).arg(lease.as_bytes()).arg("NX").arg("GET");
         command.arg("PX").arg(milliseconds(self.lease));
         let stored: Option<Bytes> = match self.link.call(&command).await {
-            // A server that cannot store, as it is full or a replica, may still have the value. One that is out of
-            // reach fails at once again.
-            Err(error @ CacheError::Unavailable(_)) => match self.get(key).await {
-                Ok(Some(value)) => return Ok(Claim::Value(value)),
-                Ok(None) | Err(_) => return Err(error),
-            },
+            // A server that cannot store, as it is full or a replica, may still have the value. And where the connection
+            // was lost the lease may have arrived.
+            Err(error @ CacheError::Unavailable(_)) => {
+                let mut look = redis::cmd("GET");
+                look.arg(self.physical(key));
+                match self.link.call::<Option<Bytes>>(&look).await {
+                    Ok(Some(stored)) if stored == lease.as_bytes() => None,
+                    Ok(Some(stored)) => Some(stored),
+                    Ok(None) | Err(_) => return Err(error),
+                }
+            }
             answer => answer?,
         };
         Ok(match stored {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::backends::{Backend, bytes, over_every_server, put, view, within};
 use crate::get_or_set::{
-    Asked, LONG_WAIT, answer, fill, look_around, lose, many_waiting, occupied, take_over, vacancy, waiting,
+    Asked, LONG_WAIT, answer, fill, look_around, lose, many_waiting, occupied, take_over, vacancy, vacant, waiting,
 };
 
 over_every_server! {
@@ -42,6 +42,8 @@ over_every_server! {
     a_full_server_can_be_connected_to,
     a_lease_is_given_back_when_the_server_is_back,
     a_value_from_before_a_clear_is_not_shared_during_an_outage,
+    a_server_without_its_replicas_still_serves_hits,
+    a_value_claimed_before_a_clear_is_not_shared_during_an_outage,
     a_value_meets_its_waiters_though_the_connection_was_lost_meanwhile,
     a_wait_for_another_process_that_began_as_one_for_our_own_counts,
     the_statistics_tell_what_happened,
@@ -412,6 +414,33 @@ async fn a_value_from_before_a_clear_is_not_shared_during_an_outage(mut backend:
     assert!(fill(&view(&cache), anew, "anew").await.unwrap_err().is_outage());
     backend.behind().thaw();
     assert_eq!(occupied(answer(caller).await), bytes("anew"));
+}
+
+async fn a_server_without_its_replicas_still_serves_hits(mut backend: Backend) {
+    let cache = view(&backend.cache("").await);
+    put(&cache, &["k"]).await;
+    let mut client = backend.behind().client();
+    cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(1).exec(&mut client).unwrap();
+    for cache in [cache, view(&backend.cache("").await)] {
+        assert_eq!(occupied(cache.get_or_set("k").await), bytes("k"));
+        let error = cache.set("k", bytes("v"), Duration::Default).await.unwrap_err();
+        assert!(error.is_outage(), "{error:?}");
+    }
+}
+
+/// The claim is on its way to the server when the clear is sent, and so is no computation yet that the clear could tell
+/// of itself.
+async fn a_value_claimed_before_a_clear_is_not_shared_during_an_outage(mut backend: Backend) {
+    let cache = backend.cache(&format!("{LONG_WAIT}\ntimeout = \"2s\"")).await;
+    let (holder, cleaner) = (view(&cache), view(&cache));
+    let (held, cleared) = tokio::join!(holder.get_or_set("k"), cleaner.clear("k"));
+    let outdated = vacant(held);
+    assert_eq!(cleared, Ok(false));
+    lose(&mut backend, &cache).await;
+    let caller = waiting(&cache, "k").await;
+    assert!(fill(&holder, outdated, "outdated").await.unwrap_err().is_outage());
+    let anew = vacant(answer(caller).await);
+    assert!(fill(&cleaner, anew, "anew").await.unwrap_err().is_outage());
 }
 
 async fn a_value_meets_its_waiters_though_the_connection_was_lost_meanwhile(mut backend: Backend) {

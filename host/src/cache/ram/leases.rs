@@ -81,14 +81,12 @@ impl Leases {
     }
 
     /// Ends the leases of the selected keys, before a clear of them.
-    pub(super) fn end_selected(&self, selection: &Selection) {
+    pub(super) async fn end_selected(&self, selection: &Selection) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        // Patterns may be slow, so they are matched without the lock.
-        let mut keys: Vec<Key> = self.lock().keys().cloned().collect();
-        keys.retain(|key| selection.matches(key));
-        self.end(&keys);
+        let keys = self.lock().keys().cloned().collect();
+        self.end(&selection.pick(keys, |key| key).await);
     }
 
     /// Ends when the key no longer has the lease.

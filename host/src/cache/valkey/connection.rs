@@ -70,7 +70,7 @@ pub struct ServerOptions {
     pub password: Option<Secret>,
     /// The deadline of connecting. Defaults to 2 s.
     pub connect_timeout: StdDuration,
-    /// The deadline of every call, a reconnect included. Defaults to 500 ms.
+    /// The deadline of every exchange with the server, a reconnect included. Defaults to 500 ms.
     pub timeout: StdDuration,
     /// How long a lease lasts that is not renewed, as when its holder was killed. Defaults to 10 s.
     pub lease: StdDuration,
@@ -343,7 +343,7 @@ pub(super) fn is_a_state(error: &RedisError) -> bool {
                 | ServerErrorKind::ReadOnly
                 | ServerErrorKind::TryAgain,
         )
-    ) || matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY"))
+    ) || matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS"))
 }
 
 /// Brings the connection back whenever it is lost, until nobody asks for it any more.

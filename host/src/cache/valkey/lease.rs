@@ -24,7 +24,7 @@ const REPLACE: &str = "#!lua\n\
 
 /// Removes the key where it holds ARGV[1], also on a server that is full.
 const REMOVE: &str = "#!lua flags=allow-oom\n\
-     if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
+     if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) else return 0 end";
 
 /// How a server compares and sets in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub(super) async fn changed(link: &Link, key: &str, lease: &Lease) -> Result<(),
     let watched = link.watchers().watch(key);
     let mut pause = FIRST_LOOK;
     loop {
-        let mut change = std::pin::pin!(watched.change.notified());
+        let mut change = std::pin::pin!(watched.change());
         change.as_mut().enable();
         let looked = link.exchange(async |mut connection, support| {
             let mut look = Pipeline::with_capacity(3);

@@ -1,4 +1,4 @@
-//! What a server can do of what not all of them can: asked once when the connection is made.
+//! Optional features of a server, probed when the connection is made.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, RedisResult, Value};

@@ -1,9 +1,10 @@
-//! Who waits for a change of which key, woken by what the server tells of changes.
+//! Waiters for changes of keys, woken by the server's invalidation messages.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// The keys that are waited for on one server, as they stand there.
 #[derive(Debug, Default)]
@@ -38,14 +39,22 @@ impl Watchers {
 pub(super) struct Watched {
     watchers: Arc<Watchers>,
     key: String,
-    pub(super) change: Arc<Notify>,
+    change: Arc<Notify>,
+}
+
+impl Watched {
+    /// Ends at the key's next change, once it has been enabled or polled.
+    pub(super) fn change(&self) -> Notified<'_> {
+        self.change.notified()
+    }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         let mut keys = self.watchers.lock();
-        // The map's and ours: nobody else waits.
-        if Arc::strong_count(&self.change) <= 2 {
+        // Given up under the lock, so that of two who end together the second sees that it is the last.
+        drop(std::mem::take(&mut self.change));
+        if keys.get(self.key.as_bytes()).is_some_and(|change| Arc::strong_count(change) == 1) {
             keys.remove(self.key.as_bytes());
         }
     }
@@ -59,7 +68,7 @@ mod tests {
     async fn a_key_s_watchers_are_woken_and_no_others() {
         let watchers = Arc::<Watchers>::default();
         let (a, b) = (watchers.watch("a"), watchers.watch("b"));
-        let (mut a_changes, mut b_changes) = (std::pin::pin!(a.change.notified()), std::pin::pin!(b.change.notified()));
+        let (mut a_changes, mut b_changes) = (std::pin::pin!(a.change()), std::pin::pin!(b.change()));
         a_changes.as_mut().enable();
         b_changes.as_mut().enable();
         watchers.wake(b"a");
