@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::{Kind, Larder, Running, Server, wait_for};
+use larder_tests::{Kind, Larder, Relay, Running, Server, wait_for};
 
 fn session(server: &Server, more: &str) -> Running {
     let sandbox = "[sandbox]\ntimeout = \"5m\"\n";
@@ -130,5 +130,49 @@ fn an_outage_of_one_cache_leaves_the_others_alone() {
     assert_eq!(ask(&mut session, "get k"), "hit v");
     assert_eq!(ask(&mut session, "set k w"), "ok");
     assert_eq!(ask(&mut session, "clear-all"), "1");
+    session.succeed();
+}
+
+/// The old primary has become a replica, and keeps the connections it has.
+#[test]
+fn a_failover_behind_one_address_is_followed() {
+    for kind in Kind::ALL {
+        let (Some(old), Some(new)) = (Server::start(kind), Server::start(kind)) else { continue };
+        let relay = Relay::to(old.port());
+        let config = format!("[caches.c]\ntype = \"valkey\"\nhost = \"127.0.0.1\"\nport = {}\n", relay.port());
+        let mut session = Larder::run("session").config(&config).start();
+        assert_eq!(ask(&mut session, "set k before"), "ok");
+        relay.lead_to(new.port());
+        let primary = ["127.0.0.1".to_owned(), new.port().to_string()];
+        redis::cmd("REPLICAOF").arg(&primary).exec(&mut old.client()).unwrap();
+        wait_for("the host to follow", || match ask(&mut session, "set k after").as_str() {
+            "ok" => Some(()),
+            refused => {
+                assert_eq!(refused, "error Unavailable");
+                None
+            }
+        });
+        assert_eq!(redis::TypedCommands::get(&mut new.client(), "cache:k").unwrap().as_deref(), Some("after"));
+        session.succeed();
+    }
+}
+
+/// The system does the probing; `/proc` says for each connection which of its timers runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_idle_connection_is_probed() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let mut session = session(&server, "");
+    assert_eq!(ask(&mut session, "get k"), "miss");
+    let remote = format!(":{:04X}", server.port());
+    wait_for("the timer of an idle connection", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        // The remote address, the state and the timer: established, and keepalive.
+        let is_probed = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields[2].ends_with(&remote) && fields[3] == "01" && fields[5].starts_with("02:")
+        };
+        table.lines().skip(1).any(is_probed).then_some(())
+    });
     session.succeed();
 }

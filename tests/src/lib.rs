@@ -4,9 +4,11 @@
 //! that was there before is never touched.
 
 mod program;
+mod relay;
 mod server;
 
 pub use program::{Finished, Larder, Running, guest, program};
+pub use relay::Relay;
 pub use server::{Kind, Server};
 
 use std::time::{Duration, Instant};

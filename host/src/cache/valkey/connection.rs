@@ -11,6 +11,7 @@ use std::time::Duration as StdDuration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
     ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, Value,
@@ -23,13 +24,26 @@ use crate::cache::valkey::identity::{Identity, ServerKind};
 use crate::cache::valkey::support::Support;
 use crate::cache::valkey::watch::Watchers;
 
-/// The pause after the first failed attempt to reconnect, and the longest: it doubles in between. A server that is back
-/// is so noticed within a second.
+/// The pause after the first failed attempt to reconnect, and the longest, both at most: it doubles in between. So a
+/// server that is back is noticed within a second.
 const FIRST_PAUSE: StdDuration = StdDuration::from_millis(50);
 const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
 
 /// So many calls in a row without an answer make a connection count as lost: a silent partition breaks none.
 const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
+
+/// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
+/// it. Else the first calls after a silent partition would each have to time out.
+const IDLE_BEFORE_PROBE: StdDuration = StdDuration::from_secs(10);
+const PROBE_INTERVAL: StdDuration = StdDuration::from_secs(3);
+const PROBES: u32 = 3;
+
+/// What was sent and is not acknowledged after this time breaks the connection too, where the system can.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: StdDuration = StdDuration::from_secs(10);
+
+/// A connection that is younger is not given up because its server does not take writes.
+const LEAST_AGE: StdDuration = StdDuration::from_secs(1);
 
 /// How often the log is told that a server which answers cannot serve.
 const COMPLAINT_INTERVAL: StdDuration = StdDuration::from_secs(10);
@@ -121,7 +135,7 @@ impl ServerOptions {
         }
         let info = ConnectionAddr::Tcp(self.host.clone(), self.port)
             .into_connection_info()?
-            .set_tcp_settings(TcpSettings::default().set_nodelay(true))
+            .set_tcp_settings(tcp_settings())
             .set_redis_settings(settings);
 
         let lost = Arc::new(Notify::new());
@@ -147,8 +161,16 @@ impl ServerOptions {
         // No plugin can write the separator, so no key begins with it.
         let probe = format!("{}\u{1f}probe", self.prefix);
         let support = Support::probe(&mut connection, &identity, &probe).await?.map_err(Refusal::Unfit)?;
-        Ok(Live { connection, identity, support, lost, timeouts: AtomicU32::default() })
+        Ok(Live { connection, identity, support, lost, timeouts: AtomicU32::default(), since: Instant::now() })
     }
+}
+
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(IDLE_BEFORE_PROBE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
+    settings
 }
 
 /// Why a connection could not be opened.
@@ -188,6 +210,8 @@ struct Live {
     lost: Arc<Notify>,
     /// Calls in a row that had no answer.
     timeouts: AtomicU32,
+    /// When it was opened.
+    since: Instant,
 }
 
 /// Where the connection stands.
@@ -271,13 +295,15 @@ impl Link {
             Err(_elapsed) => None,
         };
         if let Some(live) = used {
-            let Live { lost, timeouts, .. } = &*live;
+            let Live { lost, timeouts, since, .. } = &*live;
             match &answer {
                 None if timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
                     lost.notify_one();
                 }
                 None => {}
                 Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
+                // A primary that has become a replica keeps its connections. The address may lead to the new one.
+                Some(Err(error)) if is_read_only(error) && since.elapsed() > LEAST_AGE => lost.notify_one(),
                 // Most often it is zero already, and all threads look at it.
                 Some(_) if timeouts.load(Ordering::Relaxed) == 0 => {}
                 Some(_) => timeouts.store(0, Ordering::Relaxed),
@@ -332,6 +358,10 @@ impl Link {
     }
 }
 
+fn is_read_only(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+}
+
 /// Whether the server is in a state in which it cannot serve now, rather than given a command it would never take.
 pub(super) fn is_a_state(error: &RedisError) -> bool {
     matches!(
@@ -373,7 +403,8 @@ async fn keep_up(options: ServerOptions, mut lost: Arc<Notify>, state: watch::Se
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                // Hosts that lost one server are not to come back all at the same moment.
+                () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))) => {}
                 () = state.closed() => return,
             }
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
