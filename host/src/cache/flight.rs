@@ -349,3 +349,43 @@ impl Drop for Seat {
         drop(table);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Issuer;
+
+    #[test]
+    fn callers_that_have_gone_do_not_pile_up() {
+        let flights = Arc::<Flights>::default();
+        let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
+        let _lead = flights.lead(&key, Owner::new(), &lease);
+        let wait = || flights.join(&key, Owner::new(), Some(&lease), flights.now(), None).unwrap();
+        let waiting = || flights.lock()[&key].waiters.len();
+        for _ in 0..100 {
+            drop(wait());
+        }
+        assert_eq!(waiting(), 1);
+        let early: Vec<Join> = (0..100).map(|_| wait()).collect();
+        let _patient = wait();
+        drop(early);
+        let _last = wait();
+        assert_eq!(waiting(), 2);
+    }
+
+    #[test]
+    fn a_key_that_nobody_sees_to_is_forgotten() {
+        let flights = Arc::<Flights>::default();
+        let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
+        let lead = flights.lead(&key, Owner::new(), &lease);
+        let loose = flights.loose(&key, Owner::new(), &lease);
+        let woken = flights.join(&key, Owner::new(), Some(&lease), flights.now(), None).unwrap();
+        drop(lead);
+        let Join::Wait(mut woken) = woken else { panic!("somebody leads") };
+        let Ok(Wake::Seat(heir)) = woken.try_recv() else { panic!("the seat is passed on") };
+        assert!(flights.lock().contains_key(&key));
+        drop((heir, loose));
+        assert!(flights.lock().is_empty());
+        assert!(flights.is_idle());
+    }
+}

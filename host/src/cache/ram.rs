@@ -320,12 +320,8 @@ mod tests {
         assert!(weak.upgrade().is_none());
     }
 
-    #[tokio::test]
-    async fn a_clear_gives_way_to_others_while_it_looks() {
-        let ram = RamBackend::new(1 << 24, 1024);
-        for n in 0..1_000 {
-            ram.set(key(&format!("key{n}")), "v".into(), None).await.unwrap();
-        }
+    /// How often another task had its turn while the keys that end in 9 were cleared, and how many had a value.
+    async fn turns_during_a_clear(ram: &RamBackend) -> (u64, u64) {
         let turns = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&turns);
         let other = tokio::spawn(async move {
@@ -335,10 +331,37 @@ mod tests {
             }
         });
         let selection = Selection::matching(None, "key*9").unwrap();
-        assert_eq!(ram.clear_matching(&selection).await.unwrap(), 100);
+        let removed = ram.clear_matching(&selection).await.unwrap();
         other.abort();
-        assert!(turns.load(Ordering::Relaxed) >= 30, "{turns:?} turns");
+        (turns.load(Ordering::Relaxed), removed)
+    }
+
+    #[tokio::test]
+    async fn a_clear_gives_way_to_others_while_it_looks() {
+        let ram = RamBackend::new(1 << 24, 1024);
+        for n in 0..1_000 {
+            ram.set(key(&format!("key{n}")), "v".into(), None).await.unwrap();
+        }
+        let (turns, removed) = turns_during_a_clear(&ram).await;
+        assert_eq!(removed, 100);
+        assert!(turns >= 30, "{turns} turns");
         assert_eq!(ram.entries.len(), 900);
+    }
+
+    #[tokio::test]
+    async fn a_clear_gives_way_to_others_while_it_looks_at_leases() {
+        let ram = RamBackend::new(1 << 24, 1024);
+        let issuer = crate::cache::Issuer::new();
+        let leases: Vec<Lease> = (0..1_000).map(|_| issuer.issue()).collect();
+        for (n, lease) in leases.iter().enumerate() {
+            assert_eq!(ram.claim(&key(&format!("key{n}")), lease).await.unwrap(), Claim::Granted);
+        }
+        let (turns, removed) = turns_during_a_clear(&ram).await;
+        assert_eq!(removed, 0);
+        assert!(turns >= 30, "{turns} turns");
+        for (n, lease) in leases.iter().enumerate() {
+            assert_eq!(ram.renew(&key(&format!("key{n}")), lease).await.unwrap(), n % 10 != 9, "key{n}");
+        }
     }
 
     #[tokio::test]
