@@ -93,7 +93,7 @@ unpack_new_valkey() {
   servers=$(cd "$(dirname "$0")/.." && pwd)/target/servers
   work=$servers/apt
   rm -rf "$servers"
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$servers/root"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$servers/unpacked"
   printf 'deb [signed-by=%s] %s trixie main\n' "$keyring" "$mirror" >"$work/sources.list"
   : >"$work/status"
   # Told of no installed package, apt downloads everything that the server needs.
@@ -103,12 +103,12 @@ unpack_new_valkey() {
       -o APT::Sandbox::User= -o Debug::NoLocking=true "$@" >/dev/null
   }
   apt update && apt install --download-only --no-install-recommends -y valkey-server || return 1
-  for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$servers/root"; done
+  for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$servers/unpacked"; done
   rm -rf "$work"
-  loader=$(find "$servers/root/usr/lib" -name 'ld-linux*' -type f | head -n 1)
+  loader=$(find "$servers/unpacked/usr/lib" -name 'ld-linux*' -type f | head -n 1)
   [ -n "$loader" ] || return 1
   printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
-    "$loader" "$(dirname "$loader")" "$servers/root/usr/bin/valkey-server" >"$servers/valkey-server"
+    "$loader" "$(dirname "$loader")" "$servers/unpacked/usr/bin/valkey-server" >"$servers/valkey-server"
   chmod +x "$servers/valkey-server"
 }
 
