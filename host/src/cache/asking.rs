@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::cache::flight::{Join, Owner, Seat, Wake};
-use crate::cache::vacancy::{Desk, Vacancy};
+use crate::cache::vacancy::{Shared, Vacancy};
 use crate::cache::{CacheError, Claim, Key, Lease};
 
 /// What a `get-or-set` found.
@@ -21,7 +21,7 @@ pub enum Entry {
 
 /// A call under way.
 pub(super) struct Asking<'a> {
-    desk: &'a Arc<Desk>,
+    shared: &'a Arc<Shared>,
     key: &'a Key,
     owner: Owner,
     /// When the wait is over; none where that is too far off for the clock.
@@ -50,18 +50,18 @@ pub(super) enum Wait {
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(desk: &'a Arc<Desk>, key: &'a Key, owner: Owner) -> Self {
-        let deadline = Instant::now().checked_add(desk.policy.wait);
-        Self { desk, key, owner, deadline, seat: None, has_waited: false, joined: None }
+    pub(super) fn new(shared: &'a Arc<Shared>, key: &'a Key, owner: Owner) -> Self {
+        let deadline = Instant::now().checked_add(shared.policy.wait);
+        Self { shared, key, owner, deadline, seat: None, has_waited: false, joined: None }
     }
 
     /// Asks the backend once.
     pub(super) async fn ask(&mut self) -> Result<Step, CacheError> {
-        let (desk, owner) = (self.desk, self.owner);
-        let mut vacancy = Vacancy::claimed(desk, self.key);
+        let (shared, owner) = (self.shared, self.owner);
+        let mut vacancy = Vacancy::claimed(shared, self.key);
         let asked = vacancy.asked;
         // The lease that another one has; none during an outage.
-        let found = match desk.backend.claim(self.key, &vacancy.lease).await {
+        let found = match shared.backend.claim(self.key, &vacancy.lease).await {
             Ok(Claim::Granted) => return Ok(Step::Done(Entry::Vacant(vacancy.take_the_lead(owner)))),
             Ok(Claim::Value(value)) => {
                 vacancy.disown();
@@ -73,14 +73,14 @@ impl<'a> Asking<'a> {
                 Some(lease)
             }
             // The claim may have arrived all the same, so the vacancy gives its lease back unless it is handed out.
-            Err(error) if desk.is_miss(&error) => None,
+            Err(error) if shared.is_miss(&error) => None,
             Err(error) => {
                 // Those who wait for this call are not to try one after the other.
                 self.seat.iter().for_each(Seat::give_up);
                 return Err(error);
             }
         };
-        let Some(joined) = desk.flights.join(self.key, owner, found.as_ref(), asked, self.seat.take()) else {
+        let Some(joined) = shared.flights.join(self.key, owner, found.as_ref(), asked, self.seat.take()) else {
             let rule = "key: this plugin instance holds its vacancy already";
             return Err(CacheError::InvalidArgument(rule.to_owned()));
         };
@@ -88,7 +88,7 @@ impl<'a> Asking<'a> {
         Ok(match (joined, found) {
             (Join::Seat(_), None) => Step::Done(Entry::Vacant(vacancy.take_the_lead(owner))),
             (_, found) if is_over => {
-                desk.counters.expired.add();
+                shared.counters.expired.add();
                 Step::Done(Entry::Vacant(vacancy.loose(owner, found)))
             }
             (Join::Seat(seat), Some(lease)) => Step::Wait(Wait::Elsewhere(lease, seat)),
@@ -112,7 +112,7 @@ impl<'a> Asking<'a> {
     /// The value, where the wait ends with one. However else it ends, also when it runs out, the next step is to ask
     /// again.
     async fn wait_once(&mut self, wait: Wait) -> Result<Option<Bytes>, CacheError> {
-        let counters = &self.desk.counters;
+        let counters = &self.shared.counters;
         if !self.has_waited {
             self.has_waited = true;
             counters.waited.add();
@@ -124,7 +124,7 @@ impl<'a> Asking<'a> {
                 Some(Ok(Wake::AskAgain) | Err(_)) | None => {}
             },
             Wait::Elsewhere(lease, seat) => {
-                if self.joined.as_ref() != Some(&lease) && !self.desk.issuer.has_issued(&lease) {
+                if self.joined.as_ref() != Some(&lease) && !self.shared.issuer.has_issued(&lease) {
                     counters.joined_remotely.add();
                     self.joined = Some(lease.clone());
                 }
@@ -135,11 +135,11 @@ impl<'a> Asking<'a> {
         Ok(None)
     }
 
-    /// Waits for the end of a lease that another process has, on behalf of all who wait here.
+    /// Waits for the end of a lease that no caller of this process is known to have, on behalf of all who wait here.
     async fn watch(&self, lease: &Lease, seat: &Seat) -> Result<(), CacheError> {
         let change = async {
             tokio::select! {
-                outcome = self.desk.backend.changed(self.key, lease) => outcome,
+                outcome = self.shared.backend.changed(self.key, lease) => outcome,
                 () = seat.displaced() => Ok(()),
             }
         };

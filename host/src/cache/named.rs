@@ -6,29 +6,29 @@ use bytes::Bytes;
 
 use crate::cache::asking::{Asking, Entry, Step};
 use crate::cache::flight::{Leads, Owner, Seat};
-use crate::cache::vacancy::{Desk, Vacancy};
+use crate::cache::vacancy::{Shared, Vacancy};
 use crate::cache::{CacheBackend, CacheError, Duration, Health, Key, Policy, Selection, Statistics};
 
 /// One configured cache.
 #[derive(Debug)]
 pub struct Cache {
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
 }
 
 impl Cache {
     /// A cache by the operator's name.
     pub fn new(name: impl Into<String>, backend: Arc<dyn CacheBackend>, policy: Policy) -> Self {
-        Self { desk: Arc::new(Desk::new(name.into(), backend, policy)) }
+        Self { shared: Arc::new(Shared::new(name.into(), backend, policy)) }
     }
 
     /// The operator's name for it.
     pub fn name(&self) -> &str {
-        &self.desk.name
+        &self.shared.name
     }
 
     /// The key's value, or `None` on a miss.
     pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
-        self.or_miss(self.desk.backend.get(key).await, || None)
+        self.or_miss(self.shared.backend.get(key).await, || None)
     }
 
     /// The values of many keys, in their order, in one round trip.
@@ -36,27 +36,27 @@ impl Cache {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.or_miss(self.desk.backend.get_many(keys).await, || vec![None; keys.len()])
+        self.or_miss(self.shared.backend.get_many(keys).await, || vec![None; keys.len()])
     }
 
     /// Stores a value.
     pub async fn set(&self, key: Key, value: Bytes, duration: Duration) -> Result<(), CacheError> {
-        let duration = self.desk.policy.resolve(duration)?;
-        self.desk.policy.check_value(&value)?;
-        let overtaken = self.desk.flights.leads_of([&key]);
-        let outcome = self.desk.backend.set(key, value, duration).await;
+        let duration = self.shared.policy.resolve(duration)?;
+        self.shared.policy.check_value(&value)?;
+        let overtaken = self.shared.flights.leads_of([&key]);
+        let outcome = self.shared.backend.set(key, value, duration).await;
         self.overtake(overtaken, outcome)
     }
 
     /// Stores many values for one duration, in one round trip.
     pub async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Duration) -> Result<(), CacheError> {
-        let duration = self.desk.policy.resolve(duration)?;
-        entries.iter().try_for_each(|(_, value)| self.desk.policy.check_value(value))?;
+        let duration = self.shared.policy.resolve(duration)?;
+        entries.iter().try_for_each(|(_, value)| self.shared.policy.check_value(value))?;
         if entries.is_empty() {
             return Ok(());
         }
-        let overtaken = self.desk.flights.leads_of(entries.iter().map(|(key, _)| key));
-        let outcome = self.desk.backend.set_many(entries, duration).await;
+        let overtaken = self.shared.flights.leads_of(entries.iter().map(|(key, _)| key));
+        let outcome = self.shared.backend.set_many(entries, duration).await;
         self.overtake(overtaken, outcome)
     }
 
@@ -67,7 +67,7 @@ impl Cache {
     ///
     /// [`CacheError::InvalidArgument`] where `owner` holds the key's vacancy itself.
     pub async fn get_or_set(&self, key: &Key, owner: Owner) -> Result<Entry, CacheError> {
-        let mut asking = Asking::new(&self.desk, key, owner);
+        let mut asking = Asking::new(&self.shared, key, owner);
         match asking.ask().await? {
             Step::Done(entry) => Ok(entry),
             // In a box, so that the future of a call that need not wait is small.
@@ -84,22 +84,22 @@ impl Cache {
     /// dropped; so is one that another cache handed out, which is [`CacheError::InvalidArgument`]. During an outage
     /// those who still wait for it receive the value all the same: it is as good for them as for its maker.
     pub async fn fill(&self, mut vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
-        if !Arc::ptr_eq(&vacancy.desk, &self.desk) {
+        if !Arc::ptr_eq(&vacancy.shared, &self.shared) {
             return Err(CacheError::InvalidArgument("vacancy: another cache handed it out".to_owned()));
         }
-        self.desk.counters.computed.add();
-        let duration = self.desk.policy.resolve(duration)?;
-        self.desk.policy.check_value(&value)?;
+        self.shared.counters.computed.add();
+        let duration = self.shared.policy.resolve(duration)?;
+        self.shared.policy.check_value(&value)?;
         // Who asks from now on cannot tell whether the value was cleared again by the time he did.
-        let sent = self.desk.flights.now();
-        let outcome = self.desk.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration).await;
+        let sent = self.shared.flights.now();
+        let outcome = self.shared.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration).await;
         match &outcome {
             Ok(true) => {
                 vacancy.disown();
                 vacancy.take_seat().iter().for_each(|seat| seat.serve(&value, sent));
             }
             Ok(false) => {
-                self.desk.counters.superseded.add();
+                self.shared.counters.superseded.add();
                 vacancy.disown();
                 vacancy.take_seat().iter().for_each(Seat::give_up);
             }
@@ -113,46 +113,46 @@ impl Cache {
 
     /// Removes one key and says whether it held a value.
     pub async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        let overtaken = self.desk.flights.leads_of([key]);
-        let outcome = self.desk.backend.clear(key).await;
+        let overtaken = self.shared.flights.leads_of([key]);
+        let outcome = self.shared.backend.clear(key).await;
         self.overtake(overtaken, outcome)
     }
 
     /// Removes the selected keys and says how many.
     pub async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        let overtaken = self.desk.flights.leads_in(selection).await;
-        let outcome = self.desk.backend.clear_matching(selection).await;
+        let overtaken = self.shared.flights.leads_in(selection).await;
+        let outcome = self.shared.backend.clear_matching(selection).await;
         self.overtake(overtaken, outcome)
     }
 
     /// What get-or-set has done here so far.
     pub fn statistics(&self) -> Statistics {
-        self.desk.counters.read()
+        self.shared.counters.read()
     }
 
     /// Ends when the leases of dropped vacancies have been given back, or could not be. A program that ends earlier
     /// leaves them to lapse, and whoever waits for them in another process waits for that.
     pub async fn settled(&self) {
-        self.desk.releases.wait().await;
+        self.shared.releases.wait().await;
     }
 
     /// Reaches what stands behind the cache and says what it is.
     pub async fn check(&self) -> Result<Health, CacheError> {
-        self.desk.backend.check().await
+        self.shared.backend.check().await
     }
 
     /// After a set or clear those who waited for what it overtook ask again. Also after one that failed: it may have
     /// happened.
     fn overtake<T>(&self, overtaken: Leads, outcome: Result<T, CacheError>) -> Result<T, CacheError> {
         if outcome.is_ok() {
-            self.desk.flights.note_write();
+            self.shared.flights.note_write();
         }
-        self.desk.flights.overtake(overtaken);
+        self.shared.flights.overtake(overtaken);
         outcome
     }
 
     /// Reads degrade: a miss for an outage, where the operator chose so.
     fn or_miss<T>(&self, outcome: Result<T, CacheError>, miss: impl FnOnce() -> T) -> Result<T, CacheError> {
-        outcome.or_else(|error| if self.desk.is_miss(&error) { Ok(miss()) } else { Err(error) })
+        outcome.or_else(|error| if self.shared.is_miss(&error) { Ok(miss()) } else { Err(error) })
     }
 }

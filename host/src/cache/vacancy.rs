@@ -22,7 +22,7 @@ const LONGEST_PAUSE: StdDuration = StdDuration::from_secs(1);
 
 /// What one cache and its vacancies share.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Shared {
     pub(super) name: String,
     pub(super) policy: Policy,
     pub(super) backend: Arc<dyn CacheBackend>,
@@ -33,7 +33,7 @@ pub(super) struct Desk {
     pub(super) releases: TaskTracker,
 }
 
-impl Desk {
+impl Shared {
     pub(super) fn new(name: String, backend: Arc<dyn CacheBackend>, policy: Policy) -> Self {
         let releases = TaskTracker::new();
         // Waiting ends only on a closed one; it takes tasks as before.
@@ -55,7 +55,7 @@ impl Desk {
 /// The right to compute the value of one key. Dropping it passes it to exactly one of those who wait.
 #[derive(Debug)]
 pub struct Vacancy {
-    pub(super) desk: Arc<Desk>,
+    pub(super) shared: Arc<Shared>,
     pub(super) key: Key,
     /// The moment before it was claimed.
     pub(super) asked: Moment,
@@ -70,18 +70,18 @@ pub struct Vacancy {
 
 impl Vacancy {
     /// The vacancy that a claim asks for. Dropped before the claim is answered, it gives back what may be granted yet.
-    pub(super) fn claimed(desk: &Arc<Desk>, key: &Key) -> Self {
-        let (asked, lease) = (desk.flights.now(), desk.issuer.issue());
-        let (desk, key) = (Arc::clone(desk), key.clone());
-        Self { desk, key, asked, lease, is_ours: true, seat: None, renewal: None }
+    pub(super) fn claimed(shared: &Arc<Shared>, key: &Key) -> Self {
+        let (asked, lease) = (shared.flights.now(), shared.issuer.issue());
+        let (shared, key) = (Arc::clone(shared), key.clone());
+        Self { shared, key, asked, lease, is_ours: true, seat: None, renewal: None }
     }
 
     /// The claim was granted, or nobody answered it: from now on others wait for this vacancy.
     pub(super) fn take_the_lead(mut self, owner: Owner) -> Self {
-        let seat = self.desk.flights.lead(&self.key, owner, &self.lease);
-        self.renewal = self.desk.backend.lease_time().map(|time| {
-            let (desk, key, lease) = (Arc::clone(&self.desk), self.key.clone(), self.lease.clone());
-            tokio::spawn(renew(desk, key, lease, seat.place(), time)).abort_handle()
+        let seat = self.shared.flights.lead(&self.key, owner, &self.lease);
+        self.renewal = self.shared.backend.lease_time().map(|time| {
+            let (shared, key, lease) = (Arc::clone(&self.shared), self.key.clone(), self.lease.clone());
+            tokio::spawn(renew(shared, key, lease, seat.place(), time)).abort_handle()
         });
         self.seat = Some(seat);
         self
@@ -94,7 +94,7 @@ impl Vacancy {
             self.disown();
             self.lease = lease;
         }
-        self.seat = Some(self.desk.flights.loose(&self.key, owner, &self.lease));
+        self.seat = Some(self.shared.flights.loose(&self.key, owner, &self.lease));
         self
     }
 
@@ -116,17 +116,17 @@ impl Drop for Vacancy {
         }
         let seat = self.seat.take();
         if let Some(seat) = &seat {
-            self.desk.counters.abandoned.add();
+            self.shared.counters.abandoned.add();
             seat.resign();
         }
         if !self.is_ours {
             return;
         }
-        let released = self.desk.backend.abandon(&self.key, &self.lease);
-        let Some(lease_time) = self.desk.backend.lease_time() else { return };
+        let released = self.shared.backend.abandon(&self.key, &self.lease);
+        let Some(lease_time) = self.shared.backend.lease_time() else { return };
         // Without a runtime, as when it is shutting down, nobody can wait for the answer.
         if let Ok(runtime) = Handle::try_current() {
-            let (desk, key, lease) = (Arc::downgrade(&self.desk), self.key.clone(), self.lease.clone());
+            let (shared, key, lease) = (Arc::downgrade(&self.shared), self.key.clone(), self.lease.clone());
             let had_the_lead = self.renewal.is_some();
             let release = async move {
                 let outcome = released.await;
@@ -134,21 +134,21 @@ impl Drop for Vacancy {
                 drop(seat);
                 // A mere claim lapses by itself; there may be many of them, on a server that is slow already.
                 if had_the_lead && outcome.is_err_and(|error| error.is_outage()) {
-                    tokio::spawn(give_back_later(desk, key, lease, lease_time));
+                    tokio::spawn(give_back_later(shared, key, lease, lease_time));
                 }
             };
-            self.desk.releases.spawn_on(release, &runtime);
+            self.shared.releases.spawn_on(release, &runtime);
         }
     }
 }
 
 /// Gives a lease back as soon as the server can be reached again, or lets it lapse.
-async fn give_back_later(desk: Weak<Desk>, key: Key, lease: Lease, lease_time: StdDuration) {
+async fn give_back_later(shared: Weak<Shared>, key: Key, lease: Lease, lease_time: StdDuration) {
     let again = async {
         loop {
             tokio::time::sleep(retry_pause(lease_time)).await;
-            let Some(desk) = desk.upgrade() else { return };
-            if !desk.backend.abandon(&key, &lease).await.is_err_and(|error| error.is_outage()) {
+            let Some(shared) = shared.upgrade() else { return };
+            if !shared.backend.abandon(&key, &lease).await.is_err_and(|error| error.is_outage()) {
                 return;
             }
         }
@@ -162,14 +162,14 @@ fn retry_pause(lease_time: StdDuration) -> StdDuration {
 }
 
 /// Renews a lease until told to stop, or until it is lost: then those who wait for its holder ask again.
-async fn renew(desk: Arc<Desk>, key: Key, lease: Lease, place: Moment, lease_time: StdDuration) {
+async fn renew(shared: Arc<Shared>, key: Key, lease: Lease, place: Moment, lease_time: StdDuration) {
     let every = lease_time.checked_div(RENEWALS).unwrap_or(lease_time);
     let mut pause = every;
     loop {
         tokio::time::sleep(pause).await;
-        pause = match desk.backend.renew(&key, &lease).await {
+        pause = match shared.backend.renew(&key, &lease).await {
             Ok(true) => every,
-            Ok(false) => return desk.flights.give_up_on(&key, place),
+            Ok(false) => return shared.flights.give_up_on(&key, place),
             Err(error) => {
                 tracing::debug!("cannot renew a lease: {error}");
                 retry_pause(lease_time)

@@ -59,7 +59,7 @@ impl ValkeyBackend {
         }
         pipeline.cmd("UNLINK").arg(keys).ignore_errors();
         let mut answers: Vec<RedisResult<Value>> = self.link.call_all(&pipeline).await?;
-        let removed: u64 = self.link.expect(answers.pop())?;
+        let removed: u64 = self.link.read(answers.pop())?;
         // One of another type has no range, and counts.
         let leases =
             answers.iter().filter(|answer| matches!(answer, Ok(Value::BulkString(mark)) if mark == Lease::MARK));

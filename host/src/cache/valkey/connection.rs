@@ -268,8 +268,8 @@ impl Link {
         self.exchange(async |mut connection, _| pipeline.query_async(&mut connection).await).await
     }
 
-    /// One answer of those to many commands that may fail each by itself.
-    pub(super) fn expect<T: FromRedisValue>(&self, answer: Option<RedisResult<Value>>) -> Result<T, CacheError> {
+    /// Reads one answer of those to many commands, each of which may fail by itself.
+    pub(super) fn read<T: FromRedisValue>(&self, answer: Option<RedisResult<Value>>) -> Result<T, CacheError> {
         let answer = answer.unwrap_or_else(|| Err(RedisError::from((ErrorKind::Client, "the server gave no answer"))));
         answer.and_then(|answer| Ok(T::from_redis_value(answer)?)).map_err(|error| self.convert(&error))
     }
