@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cache::ram::RamBackend;
-use crate::cache::valkey::ValkeyBackend;
+use crate::cache::valkey::{ServerOptions, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{CacheConfig, Config, Store};
 use crate::error::Error;
@@ -81,7 +81,7 @@ pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache
     let backend: Arc<dyn CacheBackend> = match &config.store {
         Store::Ram { max_bytes } => RamBackend::new(*max_bytes, config.policy.max_value_bytes),
         Store::Server(options) => {
-            let connected = ValkeyBackend::connect(options.clone()).await;
+            let connected = ValkeyBackend::connect(ServerOptions::clone(options), config.policy.max_value_bytes).await;
             Arc::new(connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?)
         }
     };

@@ -5,6 +5,7 @@
 
 mod caches;
 mod document;
+mod place;
 mod units;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,12 @@
 //! Server backend: one cache's keys under its prefix on a Valkey or Redis server, a command per method.
 
+mod bounded;
 mod connection;
 mod identity;
 mod lease;
+mod opening;
+mod options;
+mod stream;
 mod support;
 mod watch;
 
@@ -16,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Release, Selection};
 
-pub use connection::{Secret, ServerOptions};
 pub use identity::ServerKind;
+pub use options::{ClientCertificate, Secret, ServerOptions, TlsOptions};
 
 use connection::Link;
 use lease::End;
@@ -32,17 +36,19 @@ pub struct ValkeyBackend {
     prefix: String,
     /// How long a lease lasts that is not renewed.
     lease: StdDuration,
+    max_value_bytes: usize,
 }
 
 impl ValkeyBackend {
     /// Connects, and makes sure of the server's version. From then on the connection is kept up in the background.
+    /// Values of over `max_value_bytes`, and of over 64 MiB in one batch, are not taken from the server.
     ///
     /// # Errors
     ///
     /// [`CacheError::Unavailable`] with the kind, the address and the reason: not reached, refused, or too old.
-    pub async fn connect(options: ServerOptions) -> Result<Self, CacheError> {
+    pub async fn connect(options: ServerOptions, max_value_bytes: usize) -> Result<Self, CacheError> {
         let (prefix, lease) = (options.prefix.clone(), options.lease);
-        Ok(Self { link: Arc::new(Link::connect(options).await?), prefix, lease })
+        Ok(Self { link: Arc::new(Link::connect(options, max_value_bytes).await?), prefix, lease, max_value_bytes })
     }
 
     /// The key as it stands on the server.
@@ -66,6 +72,22 @@ impl ValkeyBackend {
         Ok(removed.saturating_sub(u64::try_from(leases.count()).unwrap_or(u64::MAX)))
     }
 
+    /// What is stored, as anyone but a claim sees it.
+    fn value(&self, stored: Option<Bytes>) -> Result<Option<Bytes>, CacheError> {
+        stored.filter(|stored| !Lease::is_marked(stored)).map(|stored| self.checked(stored)).transpose()
+    }
+
+    /// A value that another program stored, or we under another limit, may be too large.
+    fn checked(&self, stored: Bytes) -> Result<Bytes, CacheError> {
+        let (len, max) = (stored.len(), self.max_value_bytes);
+        if len > max { Err(CacheError::ValueTooLarge { len, max }) } else { Ok(stored) }
+    }
+
+    /// Whether a key that the server found is one of those that are to be removed.
+    fn owns(&self, selection: &Selection, key: &[u8]) -> bool {
+        key.get(self.prefix.len()..).is_some_and(|own| selection.owns(own))
+    }
+
     fn set_command(&self, key: &Key, value: &Bytes, duration: Option<StdDuration>) -> Cmd {
         let mut command = redis::cmd("SET");
         command.arg(self.physical(key)).arg(&value[..]);
@@ -81,17 +103,12 @@ fn milliseconds(duration: StdDuration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// What is stored, as anyone but a claim sees it.
-fn value(stored: Option<Bytes>) -> Option<Bytes> {
-    stored.filter(|stored| !Lease::is_marked(stored))
-}
-
 #[async_trait]
 impl CacheBackend for ValkeyBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
         let mut command = redis::cmd("GET");
         command.arg(self.physical(key));
-        Ok(value(self.link.call(&command).await?))
+        self.value(self.link.call(&command).await?)
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
@@ -100,7 +117,7 @@ impl CacheBackend for ValkeyBackend {
             command.arg(self.physical(key));
         }
         let stored: Vec<Option<Bytes>> = self.link.call(&command).await?;
-        Ok(stored.into_iter().map(value).collect())
+        stored.into_iter().map(|stored| self.value(stored)).collect()
     }
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
@@ -125,11 +142,16 @@ impl CacheBackend for ValkeyBackend {
         let mut removed = 0_u64;
         let mut cursor = 0_u64;
         loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(&glob).arg("COUNT").arg(SCAN_COUNT);
-            let (next, found): (u64, Vec<Vec<u8>>) = self.link.call(&scan).await?;
-            let is_owned = |key: &Vec<u8>| key.get(self.prefix.len()..).is_some_and(|own| selection.owns(own));
-            let owned: Vec<Vec<u8>> = found.into_iter().filter(is_owned).collect();
+            let mut scan = Pipeline::with_capacity(1);
+            scan.cmd("SCAN").arg(cursor).arg("MATCH").arg(&glob).arg("COUNT").arg(SCAN_COUNT).ignore_errors();
+            let mut answers: Vec<RedisResult<Value>> = self.link.call_all(&scan).await?;
+            let (next, found): (u64, Vec<Value>) = self.link.read(answers.pop())?;
+            let owned = found.into_iter().filter_map(|key| match key {
+                Value::BulkString(key) => Some(key).filter(|key| self.owns(selection, key)),
+                // An error in its place: too long to be taken, and so no key of a plugin's.
+                _ => None,
+            });
+            let owned: Vec<Vec<u8>> = owned.collect();
             if !owned.is_empty() {
                 removed = removed.saturating_add(self.unlink(&owned).await?);
             }
@@ -161,7 +183,10 @@ impl CacheBackend for ValkeyBackend {
         };
         Ok(match stored {
             None => Claim::Granted,
-            Some(stored) => Lease::read(&stored).map_or(Claim::Value(stored), Claim::Leased),
+            Some(stored) => match Lease::read(&stored) {
+                Some(lease) => Claim::Leased(lease),
+                None => Claim::Value(self.checked(stored)?),
+            },
         })
     }
 

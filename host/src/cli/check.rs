@@ -57,7 +57,8 @@ fn describe(config: &CacheConfig) -> (&'static str, String) {
     match &config.store {
         Store::Ram { max_bytes } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
         Store::Server(options) => {
-            let place = format!("{}/{} {}", options.address(), options.db, options.prefix);
+            let tls = if options.tls.is_some() { " (TLS)" } else { "" };
+            let place = format!("{}/{} {}{tls}", options.address(), options.db, options.prefix);
             (options.kind.type_name(), place)
         }
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cache::ram::least_capacity;
-use crate::cache::valkey::{Secret, ServerKind, ServerOptions};
+use crate::cache::valkey::{ServerKind, ServerOptions};
 use crate::config::document::{Fault, Section};
+use crate::config::place::{Place, PlaceKeys, TlsKeys, Url};
 use crate::config::units::{Db, Expire, Password, Port, Positive, Size, Span};
 use crate::config::{Environment, OnOutage, Policy};
 
@@ -29,7 +30,7 @@ pub enum Store {
         max_bytes: u64,
     },
     /// A Valkey or Redis server.
-    Server(ServerOptions),
+    Server(Box<ServerOptions>),
 }
 
 /// What a RAM cache is where the file says nothing.
@@ -49,11 +50,8 @@ const RAM_DEFAULTS: RamDefaults = RamDefaults {
     wait: Duration::from_secs(5),
 };
 
-/// What a server cache is where the file and the environment say nothing.
+/// What a server cache is where the file says nothing; `place` has the defaults of where it is.
 struct ServerDefaults {
-    host: &'static str,
-    port: u16,
-    db: u16,
     prefix: &'static str,
     default_expire: Duration,
     connect_timeout: Duration,
@@ -65,9 +63,6 @@ struct ServerDefaults {
 
 /// The defaults of `type = "valkey"` and `type = "redis"`.
 const SERVER_DEFAULTS: ServerDefaults = ServerDefaults {
-    host: "localhost",
-    port: 6379,
-    db: 0,
     prefix: "cache:",
     default_expire: Duration::from_secs(300),
     connect_timeout: Duration::from_secs(2),
@@ -180,6 +175,7 @@ impl RawRam {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawServer {
+    url: Option<Url>,
     host: Option<String>,
     port: Option<Port>,
     db: Option<Db>,
@@ -189,6 +185,10 @@ struct RawServer {
     username: Option<String>,
     password: Option<Password>,
     password_file: Option<PathBuf>,
+    tls: Option<bool>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
     connect_timeout: Option<Positive>,
     timeout: Option<Positive>,
     max_value_bytes: Option<Size>,
@@ -215,6 +215,7 @@ impl RawServer {
         environment: Environment<'_>,
     ) -> Result<CacheConfig, Fault> {
         let Self {
+            url,
             host,
             port,
             db,
@@ -224,6 +225,10 @@ impl RawServer {
             username,
             password,
             password_file,
+            tls,
+            ca_file,
+            cert_file,
+            key_file,
             connect_timeout,
             timeout,
             max_value_bytes,
@@ -233,44 +238,15 @@ impl RawServer {
         } = self;
         let invalid = |key: &str, rule: &str| section.fault(key, rule);
 
-        let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
-        let host = host.unwrap_or_else(|| SERVER_DEFAULTS.host.to_owned());
-        // A URL would be no host, and what it says of a password would stand in every message.
-        let is_foreign =
-            |character: char| character.is_whitespace() || character.is_control() || "/@".contains(character);
-        if host.is_empty() || host.contains(is_foreign) {
-            return Err(invalid("host", "must be a name or an address, and no URL"));
-        }
-        let port = match (port, from_environment(kind, "PORT", environment)) {
-            (Some(port), _) => port.0,
-            (None, None) => SERVER_DEFAULTS.port,
-            (None, Some((name, text))) => {
-                text.parse::<i64>()
-                    .map_err(|_| format!("`{text}` is no port"))
-                    .and_then(Port::try_from)
-                    .map_err(|rule| invalid("port", &format!("from the environment variable `{name}`: {rule}")))?
-                    .0
-            }
-        };
+        let keys = PlaceKeys { url, host, port, db, username, password, password_file, tls };
+        let Place { host, port, db, username, password, tls } = keys.read(kind, section, directory, environment)?;
+        let tls = TlsKeys { ca_file, cert_file, key_file }.read(tls, section, directory)?;
         let prefix = prefix.unwrap_or_else(|| SERVER_DEFAULTS.prefix.to_owned());
         if prefix.is_empty() {
             return Err(invalid("prefix", "must not be empty, or `clear-all` would empty the database"));
         }
         if prefix.len() > MAX_PREFIX || prefix.chars().any(char::is_control) {
             return Err(invalid("prefix", &format!("must not be over {MAX_PREFIX} bytes or hold control characters")));
-        }
-        let password = match (password, password_file) {
-            (Some(_), Some(_)) => return Err(invalid("password", "excludes `password_file`: write one of them")),
-            (password, None) => password.map(|password| password.0),
-            (None, Some(file)) => {
-                let file = directory.join(file);
-                let text = std::fs::read_to_string(&file)
-                    .map_err(|error| invalid("password_file", &format!("cannot read `{}`: {error}", file.display())))?;
-                Some(text.trim_end_matches(['\r', '\n']).to_owned())
-            }
-        };
-        if username.is_some() && password.is_none() {
-            return Err(invalid("username", "needs a `password` or `password_file`"));
         }
         let max_value_bytes = match max_value_bytes {
             Some(Size(bytes)) if bytes > MAX_SERVER_VALUE => {
@@ -294,26 +270,17 @@ impl RawServer {
             kind,
             host,
             port,
-            db: db.map_or(SERVER_DEFAULTS.db, |db| db.0),
+            db,
             prefix,
             username,
-            password: password.map(Secret::new),
+            password,
+            tls,
             connect_timeout: connect_timeout.map_or(SERVER_DEFAULTS.connect_timeout, |duration| duration.0),
             timeout: timeout.map_or(SERVER_DEFAULTS.timeout, |duration| duration.0),
             lease,
         };
-        Ok(CacheConfig { policy, store: Store::Server(options) })
+        Ok(CacheConfig { policy, store: Store::Server(Box::new(options)) })
     }
-}
-
-/// What `VALKEY_HOST` and its like say; an empty one says nothing.
-fn from_environment(kind: ServerKind, what: &str, environment: Environment<'_>) -> Option<(String, String)> {
-    let name = match kind {
-        ServerKind::Valkey => format!("VALKEY_{what}"),
-        ServerKind::Redis => format!("REDIS_{what}"),
-    };
-    let value = environment(&name).filter(|value| !value.is_empty())?;
-    Some((name, value))
 }
 
 fn value_limit(size: Size, section: &Section<'_>) -> Result<usize, Fault> {

@@ -38,6 +38,15 @@ fn server<'a>(config: &'a Config, name: &str) -> &'a ServerOptions {
     }
 }
 
+/// An empty folder, which the test removes.
+fn new_folder() -> std::path::PathBuf {
+    static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("larder-config-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 mod defaults {
     use super::*;
 
@@ -73,6 +82,7 @@ mod defaults {
                 prefix: "cache:".to_owned(),
                 username: None,
                 password: None,
+                tls: None,
                 connect_timeout: Duration::from_secs(2),
                 timeout: Duration::from_millis(500),
                 lease: Duration::from_secs(10),
@@ -117,6 +127,10 @@ fn every_key_is_honoured() {
         max_expire = "1h"
         username = "larder"
         password = "secret"
+        tls = true
+        ca_file = "ca.pem"
+        cert_file = "larder.pem"
+        key_file = "/run/larder.key"
         connect_timeout = "1s"
         timeout = "250ms"
         max_value_bytes = "2MiB"
@@ -146,6 +160,13 @@ fn every_key_is_honoured() {
     assert_eq!((pages.address().as_str(), pages.db, pages.prefix.as_str()), ("valkey.example.com:6380", 1, "app:"));
     assert_eq!(pages.username.as_deref(), Some("larder"));
     assert_eq!((pages.connect_timeout, pages.timeout), (Duration::from_secs(1), Duration::from_millis(250)));
+    let tls = pages.tls.as_ref().unwrap();
+    assert_eq!(tls.ca_file.as_deref(), Some(Path::new("ca.pem")));
+    let client = tls.client.as_ref().unwrap();
+    assert_eq!(
+        (client.cert_file.as_path(), client.key_file.as_path()),
+        (Path::new("larder.pem"), Path::new("/run/larder.key"))
+    );
     let policy = &config.caches["pages"].policy;
     assert_eq!(policy.default_expire, Some(Duration::from_secs(600)));
     assert_eq!(policy.max_expire, Some(Duration::from_secs(3600)));
@@ -166,6 +187,89 @@ fn every_key_is_honoured() {
 fn a_plugin_without_a_table_may_do_everything() {
     let grant = parse("").grant("anybody");
     assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));
+}
+
+mod url {
+    use super::*;
+
+    #[test]
+    fn a_url_says_what_the_single_keys_say() {
+        let keys = "host = \"h.example.com\"\nport = 6380\ndb = 3\nusername = \"u ser\"\npassword = \"p@:/\"";
+        let single = format!("[caches.c]\ntype = \"redis\"\n{keys}\n");
+        let url = "[caches.c]\ntype = \"redis\"\nurl = \"redis://u%20ser:p%40%3A%2F@h.example.com:6380/3\"\n";
+        assert_eq!(parse(url), parse(&single));
+        let with_tls = url.replace("redis:", "rediss:");
+        assert_eq!(parse(&with_tls), parse(&format!("{single}tls = true")));
+        assert_eq!(parse(&with_tls.replace("rediss:", "valkeys:")), parse(&with_tls));
+        assert_eq!(parse(&url.replace("redis:", "valkey:")), parse(url));
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_has_its_default_and_not_the_environment_s() {
+        let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkey://[::1]\"\n";
+        let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
+        let server = server(&config, "c");
+        assert_eq!((server.address().as_str(), server.db), ("[::1]:6379", 0));
+        assert_eq!((&server.username, &server.password, &server.tls), (&None, &None, &None));
+    }
+
+    #[test]
+    fn a_url_and_a_key_for_what_it_says_are_refused_together() {
+        for key in ["host = \"h\"", "port = 1", "db = 0", "username = \"u\"", "password = \"p\"", "tls = false"] {
+            let refused = server_refusal(&format!("url = \"redis://h\"\n{key}"));
+            let name = key.split(' ').next().unwrap();
+            assert!(refused.starts_with("larder.toml:4:"), "{refused}");
+            assert!(refused.contains(&format!("`caches.c.{name}`: excludes `url`")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_url_may_stand_in_a_file_and_then_not_in_the_url_too() {
+        let folder = new_folder();
+        std::fs::write(folder.join("password"), "s3cret\n").unwrap();
+        let parse = |url: &str| {
+            let text = format!("[caches.c]\ntype = \"redis\"\nurl = \"{url}\"\npassword_file = \"password\"");
+            Config::parse(&text, "larder.toml", &folder, &|_| None)
+        };
+        let (from_file, both) = (parse("redis://u@h"), parse("redis://u:x@h"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(server(&from_file.unwrap(), "c").password, Some(crate::cache::valkey::Secret::new("s3cret")));
+        assert!(both.unwrap_err().to_string().contains("`caches.c.url`: has a password, and so has `password_file`"));
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_refused_and_not_shown() {
+        for (url, rule) in [
+            ("s3cret", "is no URL"),
+            ("http://:s3cret@h", "must begin with `redis:`"),
+            ("redis:s3cret", "must name a host"),
+            ("redis:///0", "must name a host"),
+            ("redis://:s3cret@h/x", "the database must be a number"),
+            ("redis://:s3cret@h/70000", "the database must be from 0 to 65535"),
+            ("redis://:s3cret@h:0", "the port must be from 1 to 65535"),
+            ("redis://:s3cret@h/0?protocol=resp3", "must end with the database"),
+            ("rediss://:s3cret@h/0#insecure", "must end with the database"),
+            ("redis://:s3cret%ff@h", "the password is not UTF-8"),
+            ("redis://s3cret@h", "has a user name, which needs a `password`"),
+        ] {
+            let refused = server_refusal(&format!("url = \"{url}\""));
+            assert!(refused.starts_with("larder.toml:3:7: `caches.c.url`: "), "{url}: {refused}");
+            assert!(refused.contains(rule) && !refused.contains("s3cret"), "{url}: {refused}");
+        }
+        assert!(server_refusal("url = 12345").contains("`caches.c.url`: must be a string"));
+    }
+
+    #[test]
+    fn files_for_tls_need_tls_and_each_other() {
+        for key in ["ca_file", "cert_file", "key_file"] {
+            let refused = server_refusal(&format!("{key} = \"x\""));
+            assert!(refused.contains(&format!("`caches.c.{key}`: needs `tls = true`")), "{refused}");
+        }
+        assert!(server_refusal("tls = true\ncert_file = \"x\"").contains("`caches.c.cert_file`: needs its `key_file`"));
+        assert!(server_refusal("tls = true\nkey_file = \"x\"").contains("`caches.c.key_file`: needs its `cert_file`"));
+        let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkeys://h\"\nca_file = \"x\"";
+        assert!(server(&parse(text), "c").tls.is_some());
+    }
 }
 
 mod environment {
@@ -232,7 +336,7 @@ mod refusals {
     fn an_unknown_key_is_named_with_its_place() {
         let error = server_refusal("prot = 1");
         assert!(
-            error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `host`"),
+            error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `url`, `host`"),
             "{error}"
         );
         assert!(ram_refusal("host = \"x\"").contains("unknown key `host`"));
@@ -335,7 +439,10 @@ mod refusals {
     #[test]
     fn a_host_is_no_url() {
         let refused = server_refusal("host = \"redis://:s3cret@localhost\"");
-        assert_eq!(refused, "larder.toml:3:8: `caches.c.host`: must be a name or an address, and no URL");
+        assert_eq!(
+            refused,
+            "larder.toml:3:8: `caches.c.host`: must be a name or an address; a URL is written as `url`"
+        );
     }
 
     #[test]
@@ -359,8 +466,7 @@ mod secrets {
 
     #[test]
     fn a_password_may_stand_in_a_file_beside_the_configuration() {
-        let folder = std::env::temp_dir().join(format!("larder-config-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = new_folder();
         std::fs::write(folder.join("password"), "s3cret\n").unwrap();
         let parse = |text: &str| Config::parse(text, "larder.toml", &folder, &|_| None);
         let from_file = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"password\"").unwrap();
@@ -374,7 +480,7 @@ mod secrets {
     #[test]
     fn two_passwords_or_a_user_without_one_are_refused() {
         let both = server_refusal("password = \"a\"\npassword_file = \"b\"");
-        assert!(both.contains("excludes `password_file`"), "{both}");
+        assert!(both.contains("and so has `password_file`"), "{both}");
         assert!(server_refusal("username = \"u\"").contains("needs a `password`"));
     }
 

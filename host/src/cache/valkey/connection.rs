@@ -4,23 +4,20 @@
 //! last attempt found; only in the moment after a loss, while the first attempt to reconnect is under way, do they
 //! wait, within their deadline.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind, Value,
-};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::cache::CacheError;
-use crate::cache::valkey::identity::{Identity, ServerKind};
+use crate::cache::valkey::bounded::{Bounds, LeftOut};
+use crate::cache::valkey::identity::Identity;
+use crate::cache::valkey::opening::{Live, Opener};
+use crate::cache::valkey::options::ServerOptions;
 use crate::cache::valkey::support::Support;
 use crate::cache::valkey::watch::Watchers;
 
@@ -32,187 +29,18 @@ const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
 /// So many calls in a row without an answer make a connection count as lost: a silent partition breaks none.
 const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
-/// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
-/// it. Else the first calls after a silent partition would each have to time out.
-const IDLE_BEFORE_PROBE: StdDuration = StdDuration::from_secs(10);
-const PROBE_INTERVAL: StdDuration = StdDuration::from_secs(3);
-const PROBES: u32 = 3;
-
-/// What was sent and is not acknowledged after this time breaks the connection too, where the system can.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED: StdDuration = StdDuration::from_secs(10);
-
 /// A connection that is younger is not given up because its server does not take writes.
 const LEAST_AGE: StdDuration = StdDuration::from_secs(1);
 
+/// No string is too long below this: what a server says of itself, and the keys that it finds, may be longer than the
+/// values of the cache.
+const LEAST_BOUND: u64 = 64 << 10;
+
+/// The most bytes of all values that one batch may bring: as many as one may store.
+const MAX_ANSWER: u64 = 64 << 20;
+
 /// How often the log is told that a server which answers cannot serve.
 const COMPLAINT_INTERVAL: StdDuration = StdDuration::from_secs(10);
-
-/// A password. Its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a password.
-    pub fn new(password: impl Into<String>) -> Self {
-        Self(password.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"…\"")
-    }
-}
-
-/// Where a server is and how to talk to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerOptions {
-    /// What the operator says it is; only for messages.
-    pub kind: ServerKind,
-    /// Name or address. Defaults to `localhost`.
-    pub host: String,
-    /// TCP port. Defaults to 6379.
-    pub port: u16,
-    /// Database number. Defaults to 0.
-    pub db: u16,
-    /// What stands before every key. Defaults to `cache:`.
-    pub prefix: String,
-    /// The ACL user. Defaults to none, the server's `default` user.
-    pub username: Option<String>,
-    /// The password. Defaults to none.
-    pub password: Option<Secret>,
-    /// The deadline of connecting. Defaults to 2 s.
-    pub connect_timeout: StdDuration,
-    /// The deadline of every exchange with the server, a reconnect included. Defaults to 500 ms.
-    pub timeout: StdDuration,
-    /// How long a lease lasts that is not renewed, as when its holder was killed. Defaults to 10 s.
-    pub lease: StdDuration,
-}
-
-impl ServerOptions {
-    /// The server's address, without secrets.
-    pub fn address(&self) -> String {
-        // An IPv6 address needs its brackets to be told from the port.
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-
-    /// Connects and identifies the server, within the deadline.
-    async fn connect(&self, watchers: &Arc<Watchers>) -> Result<Live, CacheError> {
-        let place = || format!("{} at `{}`", self.kind.name(), self.address());
-        match tokio::time::timeout(self.connect_timeout, self.open(watchers)).await {
-            Ok(Ok(live)) => Ok(live),
-            Ok(Err(Refusal::Connecting(error))) => {
-                let reason = match error.code() {
-                    Some("WRONGPASS") => "it refused the user name or password".to_owned(),
-                    Some("NOAUTH") => "it asks for a password".to_owned(),
-                    _ => error.to_string(),
-                };
-                Err(CacheError::Unavailable(format!("cannot reach {}: {reason}", place())))
-            }
-            Ok(Err(Refusal::Unfit(reason))) => {
-                Err(CacheError::Unavailable(format!("cannot use {}: {reason}", place())))
-            }
-            Err(_elapsed) => {
-                let waited = self.connect_timeout;
-                Err(CacheError::Unavailable(format!("cannot reach {}: no answer within {waited:?}", place())))
-            }
-        }
-    }
-
-    async fn open(&self, watchers: &Arc<Watchers>) -> Result<Live, Refusal> {
-        let mut settings =
-            RedisConnectionInfo::default().set_db(i64::from(self.db)).set_protocol(ProtocolVersion::RESP3);
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(Secret(password)) = &self.password {
-            settings = settings.set_password(password);
-        }
-        let info = ConnectionAddr::Tcp(self.host.clone(), self.port)
-            .into_connection_info()?
-            .set_tcp_settings(tcp_settings())
-            .set_redis_settings(settings);
-
-        let lost = Arc::new(Notify::new());
-        let on_push = {
-            let (lost, watchers) = (Arc::clone(&lost), Arc::clone(watchers));
-            move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-                match push.kind {
-                    PushKind::Disconnection => lost.notify_one(),
-                    PushKind::Invalidate => wake(&watchers, &push.data),
-                    _ => {}
-                }
-                Ok(())
-            }
-        };
-        // Deadlines are ours, around everything; the client's own would not cover a reconnect.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_push_sender(on_push);
-        let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let identity = Identity::from_info(&info).map_err(Refusal::Unfit)?;
-        // No plugin can write the separator, so no key begins with it.
-        let probe = format!("{}\u{1f}probe", self.prefix);
-        let support = Support::probe(&mut connection, &identity, &probe).await?.map_err(Refusal::Unfit)?;
-        Ok(Live { connection, identity, support, lost, timeouts: AtomicU32::default(), since: Instant::now() })
-    }
-}
-
-fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new().with_time(IDLE_BEFORE_PROBE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
-    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
-    settings
-}
-
-/// Why a connection could not be opened.
-enum Refusal {
-    Connecting(RedisError),
-    /// The server is there, but not one we can use.
-    Unfit(String),
-}
-
-impl From<RedisError> for Refusal {
-    fn from(error: RedisError) -> Self {
-        Self::Connecting(error)
-    }
-}
-
-/// Wakes those who wait for the keys that the server says have changed; all when it means all, as after `FLUSHDB`.
-fn wake(watchers: &Watchers, invalidated: &[Value]) {
-    match invalidated {
-        [Value::Array(keys)] => {
-            for key in keys {
-                if let Value::BulkString(key) = key {
-                    watchers.wake(key);
-                }
-            }
-        }
-        _ => watchers.wake_all(),
-    }
-}
-
-/// An open connection.
-#[derive(Debug)]
-struct Live {
-    connection: MultiplexedConnection,
-    support: Support,
-    identity: Identity,
-    /// Tells the keeper that this connection is of no more use.
-    lost: Arc<Notify>,
-    /// Calls in a row that had no answer.
-    timeouts: AtomicU32,
-    /// When it was opened.
-    since: Instant,
-}
 
 /// Where the connection stands.
 #[derive(Debug, Clone)]
@@ -232,6 +60,8 @@ pub(super) struct Link {
     timeout: StdDuration,
     /// The server's address, for the log.
     address: String,
+    /// The longest value of the cache, in bytes.
+    max_value: u64,
     /// When the log was last told that the server cannot serve.
     complained: Mutex<Option<Instant>>,
     watchers: Arc<Watchers>,
@@ -239,14 +69,17 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects, and starts the task that keeps the connection up.
-    pub(super) async fn connect(options: ServerOptions) -> Result<Self, CacheError> {
-        let watchers = Arc::default();
-        let live = options.connect(&watchers).await?;
+    pub(super) async fn connect(options: ServerOptions, max_value_bytes: usize) -> Result<Self, CacheError> {
         let (timeout, address) = (options.timeout, options.address());
+        let max_value = u64::try_from(max_value_bytes).unwrap_or(u64::MAX);
+        let bounds = Bounds { string: max_value.max(LEAST_BOUND), answer: max_value.max(MAX_ANSWER) };
+        let watchers = Arc::default();
+        let opener = Opener { options, bounds, watchers: Arc::clone(&watchers) };
+        let live = opener.connect().await?;
         let lost = Arc::clone(&live.lost);
         let (sender, state) = watch::channel(State::Up(Arc::new(live)));
-        tokio::spawn(keep_up(options, lost, sender, Arc::clone(&watchers)));
-        Ok(Self { state, timeout, address, complained: Mutex::default(), watchers })
+        tokio::spawn(keep_up(opener, lost, sender));
+        Ok(Self { state, timeout, address, max_value, complained: Mutex::default(), watchers })
     }
 
     /// What the server said it is and can do, when last reached.
@@ -343,6 +176,11 @@ impl Link {
         let all = error.clone().into_server_errors();
         let first = all.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
         let error = first.as_ref().unwrap_or(error);
+        if let Some(LeftOut { len, bound }) = LeftOut::read(error) {
+            // A string over the bound for strings is over the limit for values, which may be below it.
+            let max = if bound < MAX_ANSWER { bound.min(self.max_value) } else { bound };
+            return too_large(len, max);
+        }
         let text = error.to_string();
         match error.kind() {
             _ if error.code() == Some("WRONGTYPE") => CacheError::WrongType,
@@ -356,6 +194,12 @@ impl Link {
             _ => CacheError::Unavailable(text),
         }
     }
+}
+
+/// The error for a value of the server's that is not taken.
+fn too_large(len: u64, max: u64) -> CacheError {
+    let bytes = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    CacheError::ValueTooLarge { len: bytes(len), max: bytes(max) }
 }
 
 fn is_read_only(error: &RedisError) -> bool {
@@ -377,8 +221,8 @@ pub(super) fn is_a_state(error: &RedisError) -> bool {
 }
 
 /// Brings the connection back whenever it is lost, until nobody asks for it any more.
-async fn keep_up(options: ServerOptions, mut lost: Arc<Notify>, state: watch::Sender<State>, watchers: Arc<Watchers>) {
-    let (kind, address) = (options.kind.name(), options.address());
+async fn keep_up(opener: Opener, mut lost: Arc<Notify>, state: watch::Sender<State>) {
+    let (kind, address) = (opener.options.kind.name(), opener.options.address());
     loop {
         tokio::select! {
             () = lost.notified() => {}
@@ -387,10 +231,10 @@ async fn keep_up(options: ServerOptions, mut lost: Arc<Notify>, state: watch::Se
         tracing::warn!("lost the connection to {kind} at `{address}`");
         state.send_replace(State::Reconnecting);
         // What the server would have told them goes nowhere.
-        watchers.wake_all();
+        opener.watchers.wake_all();
         let mut pause = FIRST_PAUSE;
         loop {
-            match options.connect(&watchers).await {
+            match opener.connect().await {
                 Ok(live) => {
                     tracing::info!("{kind} at `{address}` is back");
                     lost = Arc::clone(&live.lost);

@@ -1,0 +1,335 @@
+//! The server's answers on their way in, without what is too long to take: a string over a bound is replaced by an error
+//! before anything of it is kept.
+//!
+//! Another program may put half a gigabyte under our prefix, and the client would hold all of it before we could look.
+//! This knows as much of RESP as it takes to tell where strings begin and where an answer ends; the client parses.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use redis::RedisError;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How much is read from the server at once, at least and, inside of a long string, at most.
+const CHUNK: usize = 8 << 10;
+const LARGE_CHUNK: usize = 128 << 10;
+
+/// The longest line that announces a string or an array, in bytes: a number of 20 digits fits.
+const LONGEST_HEADER: usize = 32;
+
+/// What the errors begin with that stand in place of strings. No server has such a code.
+const CODE: &str = "LARDERTOOLONG";
+
+/// What the server may send.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The longest string, in bytes.
+    pub(super) string: u64,
+    /// The most bytes of all strings of one answer.
+    pub(super) answer: u64,
+}
+
+/// How long a string was that was left out, or its answer up to it, and the bound that this broke; in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    pub(super) len: u64,
+    pub(super) bound: u64,
+}
+
+impl LeftOut {
+    /// Reads the error that stands in its place; none for any other.
+    pub(super) fn read(error: &RedisError) -> Option<Self> {
+        let (len, bound) = error.detail().filter(|_| error.code() == Some(CODE))?.split_once(' ')?;
+        Some(Self { len: len.parse().ok()?, bound: bound.parse().ok()? })
+    }
+
+    fn line(self) -> Bytes {
+        format!("-{CODE} {} {}\r\n", self.len, self.bound).into()
+    }
+}
+
+/// A connection whose answers are bounded. Writing passes through.
+#[derive(Debug)]
+pub(super) struct Bounded<S> {
+    stream: S,
+    bounds: Bounds,
+    /// Read and not yet looked at.
+    incoming: BytesMut,
+    /// What to hand on before anything else.
+    inserted: Bytes,
+    place: Place,
+    /// How many elements are to come until the answer is whole.
+    missing: u64,
+    /// How many bytes of strings the answer may have yet.
+    left: u64,
+}
+
+/// Where in an answer we are.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// At the beginning of an element.
+    Element,
+    /// In a line that is passed on to its end.
+    Line,
+    /// So many bytes of a string and its end are to be passed on.
+    String(u64),
+    /// So many are to be dropped.
+    LeftOut(u64),
+}
+
+impl<S> Bounded<S> {
+    pub(super) fn new(stream: S, bounds: Bounds) -> Self {
+        let (incoming, inserted) = (BytesMut::new(), Bytes::new());
+        Self { stream, bounds, incoming, inserted, place: Place::Element, missing: 1, left: bounds.answer }
+    }
+
+    /// An element is whole; it may be the last one of the answer.
+    fn end_of_element(&mut self) {
+        self.place = Place::Element;
+        self.missing = self.missing.saturating_sub(1);
+        if self.missing == 0 {
+            self.missing = 1;
+            self.left = self.bounds.answer;
+        }
+    }
+
+    /// Passes on what it can of what was read. Says whether more must be read to go on.
+    fn pass(&mut self, out: &mut ReadBuf<'_>) -> io::Result<bool> {
+        while out.remaining() > 0 {
+            if !self.inserted.is_empty() {
+                let len = self.inserted.len().min(out.remaining());
+                out.put_slice(&self.inserted.split_to(len));
+                continue;
+            }
+            match self.place {
+                _ if self.incoming.is_empty() => return Ok(true),
+                Place::Element => {
+                    if !self.begin_element()? {
+                        return Ok(true);
+                    }
+                }
+                Place::Line => {
+                    let end = self.incoming.iter().position(|&byte| byte == b'\n').map(|at| at.saturating_add(1));
+                    let len = end.unwrap_or(self.incoming.len()).min(out.remaining());
+                    out.put_slice(&self.incoming.split_to(len));
+                    if end == Some(len) {
+                        self.end_of_element();
+                    }
+                }
+                Place::String(left) => {
+                    let len = at_most(left, self.incoming.len().min(out.remaining()));
+                    out.put_slice(&self.incoming.split_to(len));
+                    self.passed(left, len);
+                }
+                Place::LeftOut(left) => {
+                    let len = at_most(left, self.incoming.len());
+                    self.incoming.advance(len);
+                    let left = left.saturating_sub(len as u64);
+                    if left == 0 { self.end_of_element() } else { self.place = Place::LeftOut(left) }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn chunk(&self) -> usize {
+        match self.place {
+            Place::String(left) | Place::LeftOut(left) => at_most(left, LARGE_CHUNK).max(CHUNK),
+            Place::Element | Place::Line => CHUNK,
+        }
+    }
+
+    /// So many bytes of a string were passed on.
+    fn passed(&mut self, left: u64, len: usize) {
+        match left.saturating_sub(len as u64) {
+            0 => self.end_of_element(),
+            left => self.place = Place::String(left),
+        }
+    }
+
+    /// What a string of this length would be too much for.
+    fn exceeded_by(&self, len: u64) -> Option<LeftOut> {
+        let Bounds { string, answer } = self.bounds;
+        if len > string {
+            Some(LeftOut { len, bound: string })
+        } else if len > self.left {
+            Some(LeftOut { len: answer.saturating_sub(self.left).saturating_add(len), bound: answer })
+        } else {
+            None
+        }
+    }
+
+    /// Looks at the first line of an element. Says whether it was there as a whole.
+    fn begin_element(&mut self) -> io::Result<bool> {
+        let kind = match self.incoming.first() {
+            Some(kind @ (b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|')) => *kind,
+            // All others end with their line.
+            _ => {
+                self.place = Place::Line;
+                return Ok(true);
+            }
+        };
+        let Some(end) = self.incoming.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n') else {
+            let is_unfinished = self.incoming.len() < LONGEST_HEADER;
+            return if is_unfinished { Ok(false) } else { Err(malformed()) };
+        };
+        let header = self.incoming.split_to(end.saturating_add(1)).freeze();
+        let number = header.get(1..end).and_then(|text| std::str::from_utf8(text).ok());
+        let number: i64 = number.and_then(|text| text.trim_end().parse().ok()).ok_or_else(malformed)?;
+        // A negative length stands for nothing at all.
+        let Ok(len) = u64::try_from(number) else {
+            self.inserted = header;
+            self.end_of_element();
+            return Ok(true);
+        };
+        match kind {
+            b'$' | b'!' | b'=' => {
+                let with_end = len.saturating_add(2);
+                if let Some(left_out) = self.exceeded_by(len) {
+                    self.inserted = left_out.line();
+                    self.place = Place::LeftOut(with_end);
+                } else {
+                    self.left = self.left.saturating_sub(len);
+                    self.inserted = header;
+                    self.place = Place::String(with_end);
+                }
+            }
+            _ => {
+                let is_of_pairs = matches!(kind, b'%' | b'|');
+                let elements = if is_of_pairs { len.saturating_mul(2) } else { len };
+                self.missing = self.missing.saturating_add(elements);
+                // Attributes come before the element that they describe, and do not count as one.
+                if kind == b'|' {
+                    self.missing = self.missing.saturating_add(1);
+                }
+                self.inserted = header;
+                self.end_of_element();
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn at_most(left: u64, len: usize) -> usize {
+    usize::try_from(left).map_or(len, |left| left.min(len))
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the server's answer is not RESP")
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = out.filled().len();
+        loop {
+            let wants_more = this.pass(out)?;
+            if out.filled().len() > before || !wants_more {
+                return Poll::Ready(Ok(()));
+            }
+            this.incoming.reserve(this.chunk());
+            let read = tokio_util::io::poll_read_buf(Pin::new(&mut this.stream), cx, &mut this.incoming);
+            if ready!(read)? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// What comes through of these bytes, which arrive in pieces of this size and are read in pieces of that one.
+    async fn through(answers: &[u8], arriving: usize, reading: usize) -> io::Result<String> {
+        let (mut server, client) = tokio::io::duplex(arriving);
+        let mut bounded = Bounded::new(client, Bounds { string: 10, answer: 24 });
+        let sent = answers.to_vec();
+        tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut server, &sent).await });
+        let mut all = Vec::new();
+        loop {
+            let mut piece = vec![0; reading];
+            match bounded.read(&mut piece).await? {
+                0 => return Ok(String::from_utf8_lossy(&all).into_owned()),
+                len => all.extend_from_slice(&piece[..len]),
+            }
+        }
+    }
+
+    /// Whatever the pieces, `answers` become `expected`.
+    async fn becomes(answers: &str, expected: &str) {
+        for arriving in [1, 2, 3, 7, 64, 4096] {
+            for reading in [1, 2, 5, 64, 4096] {
+                let through = through(answers.as_bytes(), arriving, reading).await.unwrap();
+                assert_eq!(through, expected, "{arriving} {reading}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_within_the_bounds_passes_as_it_is() {
+        for same in [
+            "+OK\r\n",
+            "-ERR no\r\n",
+            ":12\r\n",
+            "_\r\n",
+            "$-1\r\n",
+            "$0\r\n\r\n",
+            "$10\r\n0123456789\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*3\r\n$2\r\n\r\n\r\n$-1\r\n+x\r\n",
+            "%2\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n*2\r\n,1.5\r\n#t\r\n+OK\r\n",
+            ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n$1\r\nv\r\n",
+            "|1\r\n+ttl\r\n:3\r\n$1\r\nv\r\n+OK\r\n",
+            "=7\r\ntxt:abc\r\n!5\r\nERR x\r\n",
+        ] {
+            becomes(same, same).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_string_over_the_bound_becomes_an_error_and_the_next_answer_is_whole() {
+        becomes("$11\r\n01234567890\r\n+OK\r\n", "-LARDERTOOLONG 11 10\r\n+OK\r\n").await;
+        let nested = "*3\r\n$1\r\na\r\n$12\r\n$5\r\n\r\n*9\r\n:1\r\n$1\r\nb\r\n+OK\r\n";
+        becomes(nested, "*3\r\n$1\r\na\r\n-LARDERTOOLONG 12 10\r\n$1\r\nb\r\n+OK\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded_as_a_whole_and_the_next_one_by_itself() {
+        let batch = "*4\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n$6\r\n012345\r\n";
+        let bounded = "*4\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n-LARDERTOOLONG 27 24\r\n$6\r\n012345\r\n";
+        becomes(&batch.repeat(2), &bounded.repeat(2)).await;
+        let pipelined = "$9\r\n012345678\r\n".repeat(4);
+        becomes(&pipelined, &pipelined).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_length_breaks_the_connection() {
+        for bad in ["$x\r\n", "*\r\n", "$?\r\n", "$99999999999999999999999999999999999999\r\n"] {
+            assert_eq!(
+                through(bad.as_bytes(), 4096, 64).await.unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "{bad}"
+            );
+        }
+    }
+}

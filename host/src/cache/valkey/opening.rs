@@ -1,0 +1,138 @@
+//! Opening a connection: the stream, the greeting, what the server is and what it can do.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::cache::CacheError;
+use crate::cache::valkey::bounded::{Bounded, Bounds};
+use crate::cache::valkey::identity::Identity;
+use crate::cache::valkey::options::ServerOptions;
+use crate::cache::valkey::stream::{self, StreamError};
+use crate::cache::valkey::support::Support;
+use crate::cache::valkey::watch::Watchers;
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) support: Support,
+    pub(super) identity: Identity,
+    /// Tells the keeper that this connection is of no more use.
+    pub(super) lost: Arc<Notify>,
+    /// Calls in a row that had no answer.
+    pub(super) timeouts: AtomicU32,
+    /// When it was opened.
+    pub(super) since: Instant,
+}
+
+/// Opens connections to one server.
+#[derive(Debug)]
+pub(super) struct Opener {
+    pub(super) options: ServerOptions,
+    pub(super) bounds: Bounds,
+    pub(super) watchers: Arc<Watchers>,
+}
+
+impl Opener {
+    /// Connects and identifies the server, within the deadline.
+    pub(super) async fn connect(&self) -> Result<Live, CacheError> {
+        let ServerOptions { kind, connect_timeout: deadline, .. } = self.options;
+        let place = format!("{} at `{}`", kind.name(), self.options.address());
+        let (what, reason) = match tokio::time::timeout(deadline, self.open()).await {
+            Ok(Ok(live)) => return Ok(live),
+            Ok(Err(Refusal::Unfit(reason))) => ("use", reason),
+            Ok(Err(Refusal::Stream(error))) => ("reach", error.to_string()),
+            Ok(Err(Refusal::Greeting(error))) => ("reach", describe(&error)),
+            Err(_elapsed) => ("reach", format!("no answer within {deadline:?}")),
+        };
+        Err(CacheError::Unavailable(format!("cannot {what} {place}: {reason}")))
+    }
+
+    async fn open(&self) -> Result<Live, Refusal> {
+        let options = &self.options;
+        let mut settings =
+            RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
+        if let Some(username) = &options.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &options.password {
+            settings = settings.set_password(password.reveal());
+        }
+        let stream = Bounded::new(stream::open(options).await?, self.bounds);
+
+        let lost = Arc::new(Notify::new());
+        let on_push = {
+            let (lost, watchers) = (Arc::clone(&lost), Arc::clone(&self.watchers));
+            move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+                match push.kind {
+                    PushKind::Disconnection => lost.notify_one(),
+                    PushKind::Invalidate => wake(&watchers, &push.data),
+                    _ => {}
+                }
+                Ok(())
+            }
+        };
+        // Deadlines are ours, around everything; the client's own would not cover a reconnect.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_push_sender(on_push);
+        let (mut connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
+        // Ends when the last clone of the connection is gone, or the stream.
+        tokio::spawn(driver);
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let identity = Identity::from_info(&info).map_err(Refusal::Unfit)?;
+        // No plugin can write the separator, so no key begins with it.
+        let probe = format!("{}\u{1f}probe", options.prefix);
+        let support = Support::probe(&mut connection, &identity, &probe).await?.map_err(Refusal::Unfit)?;
+        Ok(Live { connection, identity, support, lost, timeouts: AtomicU32::default(), since: Instant::now() })
+    }
+}
+
+/// Why a connection could not be opened.
+enum Refusal {
+    Stream(StreamError),
+    Greeting(RedisError),
+    /// The server is there, but not one we can use.
+    Unfit(String),
+}
+
+impl From<StreamError> for Refusal {
+    fn from(error: StreamError) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl From<RedisError> for Refusal {
+    fn from(error: RedisError) -> Self {
+        Self::Greeting(error)
+    }
+}
+
+/// Why a server did not let us in, for the operator.
+fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some("WRONGPASS") => "it refused the user name or password".to_owned(),
+        Some("NOAUTH") => "it asks for a password".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Wakes those who wait for the keys that the server says have changed; all when it means all, as after `FLUSHDB`.
+fn wake(watchers: &Watchers, invalidated: &[Value]) {
+    match invalidated {
+        [Value::Array(keys)] => {
+            for key in keys {
+                if let Value::BulkString(key) = key {
+                    watchers.wake(key);
+                }
+            }
+        }
+        _ => watchers.wake_all(),
+    }
+}
