@@ -113,12 +113,17 @@ fn the_deployed_configuration_states_every_key_with_its_default() {
             assert!(text.lines().any(is_stated), "`{key}` is missing");
         }
     }
-    // What is commented out is valid as well; of the two ways to give a password one is taken away.
-    let uncommented = |line: &str| match line.strip_prefix('#') {
-        Some(option) if !option.starts_with(' ') && !option.starts_with("password_file") => format!("{option}\n"),
-        _ => format!("{line}\n"),
-    };
-    parse(&text.lines().map(uncommented).collect::<String>(), "deploy/larder.toml, all of it");
+    // What is commented out is valid as well, less what is a second way to say the same; and what goes with TLS, with it.
+    let by_keys = ["url", "password_file"];
+    let by_url = ["host", "port", "db", "username", "password", "password_file", "tls"];
+    for left_out in [&by_keys[..], &by_url] {
+        let uncommented = |line: &str| {
+            let option = line.strip_prefix('#').filter(|option| !option.starts_with(' ')).unwrap_or(line);
+            let is_left_out = left_out.iter().any(|key| option.starts_with(&format!("{key} = ")));
+            if is_left_out { String::new() } else { option.replace("tls = false", "tls = true") + "\n" }
+        };
+        parse(&text.lines().map(uncommented).collect::<String>(), "deploy/larder.toml, all of it");
+    }
 }
 
 #[test]

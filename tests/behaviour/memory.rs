@@ -14,9 +14,7 @@ fn a_million_sets_keep_the_process_within_max_bytes_and_a_stated_overhead() {
     let config = "[caches.ram]\ntype = \"ram\"\nmax_bytes = \"64MiB\"\n[sandbox]\ntimeout = \"10m\"\n";
     let mut run = Larder::run("million").config(config).start();
     assert_eq!(run.line(), "done");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", run.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
-    let peak = peak.parse::<u64>().unwrap() << 10;
+    let peak = run.peak_memory();
     run.say("end");
     run.succeed();
     let bound = (64 << 20) + OVERHEAD;

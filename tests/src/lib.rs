@@ -3,10 +3,12 @@
 //! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
 //! that was there before is never touched.
 
+mod certificates;
 mod program;
 mod relay;
 mod server;
 
+pub use certificates::{Authority, Certificate};
 pub use program::{Finished, Larder, Running, guest, program};
 pub use relay::Relay;
 pub use server::{Kind, Server};

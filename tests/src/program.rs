@@ -145,6 +145,14 @@ impl Running {
         self.child.id()
     }
 
+    /// The most memory it has had so far, in bytes, as the system counts it.
+    #[cfg(target_os = "linux")]
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+        peak.parse::<u64>().unwrap() << 10
+    }
+
     /// Writes a line to its standard input.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("standard input is open");

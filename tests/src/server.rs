@@ -72,7 +72,8 @@ impl Server {
         Self::start_with(kind, &[])
     }
 
-    /// [`Server::start`] with more of the server's options, such as `["--requirepass", "x"]`.
+    /// [`Server::start`] with more of the server's options, such as `["--requirepass", "x"]`. One that is given a
+    /// `--tls-cert-file` speaks nothing but TLS on its port.
     pub fn start_with(kind: Kind, arguments: &[&str]) -> Option<Self> {
         let program = kind.program();
         if Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_err() {
@@ -184,8 +185,13 @@ pub(crate) fn free_port() -> u16 {
 }
 
 fn spawn(kind: Kind, port: u16, arguments: &[String], folder: &TempDir) -> Child {
+    let port = port.to_string();
+    // A server that is given a certificate is one that speaks nothing but TLS.
+    let is_tls = arguments.iter().any(|argument| argument == "--tls-cert-file");
+    let ports = if is_tls { ["--port", "0", "--tls-port", &port] } else { ["--port", &port, "--tls-port", "0"] };
     Command::new(kind.program())
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(ports)
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(folder.path())
         .arg("--unixsocket")
