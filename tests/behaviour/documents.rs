@@ -114,9 +114,11 @@ fn the_deployed_configuration_states_every_key_with_its_default() {
         }
     }
     // What is commented out is valid as well, less what is a second way to say the same; and what goes with TLS, with it.
-    let by_keys = ["url", "password_file"];
-    let by_url = ["host", "port", "db", "username", "password", "password_file", "tls"];
-    for left_out in [&by_keys[..], &by_url] {
+    let by_keys = ["url", "cluster", "sentinel", "password_file"];
+    let by_url = ["cluster", "sentinel", "host", "port", "db", "username", "password", "password_file", "tls"];
+    let by_cluster = ["url", "sentinel", "host", "port", "password_file"];
+    let by_sentinel = ["url", "cluster", "host", "port", "password_file"];
+    for left_out in [&by_keys[..], &by_url, &by_cluster, &by_sentinel] {
         let uncommented = |line: &str| {
             let option = line.strip_prefix('#').filter(|option| !option.starts_with(' ')).unwrap_or(line);
             let is_left_out = left_out.iter().any(|key| option.starts_with(&format!("{key} = ")));

@@ -58,7 +58,7 @@ fn describe(config: &CacheConfig) -> (&'static str, String) {
         Store::Ram { max_bytes } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
         Store::Server(options) => {
             let tls = if options.tls.is_some() { " (TLS)" } else { "" };
-            let place = format!("{}/{} {}{tls}", options.address(), options.db, options.prefix);
+            let place = format!("{}/{} {}{tls}", options.place, options.db, options.prefix);
             (options.kind.type_name(), place)
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{ServerKind, ServerOptions};
 use crate::config::document::{Fault, Section};
-use crate::config::place::{Place, PlaceKeys, TlsKeys, Url};
+use crate::config::place::{Found, NodeAddress, PlaceKeys, RawSentinel, TlsKeys, Url};
 use crate::config::units::{Db, Expire, Password, Port, Positive, Size, Span};
 use crate::config::{Environment, OnOutage, Policy};
 
@@ -103,7 +103,8 @@ impl CacheConfig {
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (&self.store, &other.store) {
             (Store::Server(a), Store::Server(b)) => {
-                (&a.host, a.port, a.db) == (&b.host, b.port, b.db)
+                a.db == b.db
+                    && a.place.meets(&b.place)
                     && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix))
             }
             _ => false,
@@ -176,6 +177,8 @@ impl RawRam {
 #[serde(deny_unknown_fields)]
 struct RawServer {
     url: Option<Url>,
+    cluster: Option<Vec<NodeAddress>>,
+    sentinel: Option<RawSentinel>,
     host: Option<String>,
     port: Option<Port>,
     db: Option<Db>,
@@ -216,6 +219,8 @@ impl RawServer {
     ) -> Result<CacheConfig, Fault> {
         let Self {
             url,
+            cluster,
+            sentinel,
             host,
             port,
             db,
@@ -238,8 +243,8 @@ impl RawServer {
         } = self;
         let invalid = |key: &str, rule: &str| section.fault(key, rule);
 
-        let keys = PlaceKeys { url, host, port, db, username, password, password_file, tls };
-        let Place { host, port, db, username, password, tls } = keys.read(kind, section, directory, environment)?;
+        let keys = PlaceKeys { url, cluster, sentinel, host, port, db, username, password, password_file, tls };
+        let Found { place, db, username, password, tls } = keys.read(kind, section, directory, environment)?;
         let tls = TlsKeys { ca_file, cert_file, key_file }.read(tls, section, directory)?;
         let prefix = prefix.unwrap_or_else(|| SERVER_DEFAULTS.prefix.to_owned());
         if prefix.is_empty() {
@@ -268,8 +273,7 @@ impl RawServer {
         };
         let options = ServerOptions {
             kind,
-            host,
-            port,
+            place,
             db,
             prefix,
             username,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 
-use crate::cache::valkey::{ClientCertificate, Secret, ServerKind, TlsOptions};
+use crate::cache::valkey::{Address, ClientCertificate, Place, Secret, Sentinels, ServerKind, TlsOptions};
 use crate::config::Environment;
 use crate::config::document::{Fault, Section};
 use crate::config::units::{Db, Password, Port};
@@ -20,6 +20,8 @@ const DB: u16 = 0;
 #[derive(Debug)]
 pub(super) struct PlaceKeys {
     pub(super) url: Option<Url>,
+    pub(super) cluster: Option<Vec<NodeAddress>>,
+    pub(super) sentinel: Option<RawSentinel>,
     pub(super) host: Option<String>,
     pub(super) port: Option<Port>,
     pub(super) db: Option<Db>,
@@ -31,9 +33,8 @@ pub(super) struct PlaceKeys {
 
 /// What they come to.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) host: String,
-    pub(super) port: u16,
+pub(super) struct Found {
+    pub(super) place: Place,
     pub(super) db: u16,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
@@ -47,17 +48,15 @@ impl PlaceKeys {
         section: &Section<'_>,
         directory: &Path,
         environment: Environment<'_>,
-    ) -> Result<Place, Fault> {
+    ) -> Result<Found, Fault> {
         let invalid = |key: &str, rule: &str| section.fault(key, rule);
+        self.check_together(section)?;
         let password_file = self.password_file.take();
-        let (place, password_key, username_key) = match self.url.take() {
-            Some(url) => {
-                self.exclude(section)?;
-                (url.read().map_err(|rule| invalid("url", &rule))?, "url", "url")
-            }
-            None => (self.place(kind, section, environment)?, "password", "username"),
+        let (found, password_key, username_key) = match self.url.take() {
+            Some(url) => (url.read().map_err(|rule| invalid("url", &rule))?, "url", "url"),
+            None => (self.found(kind, section, environment)?, "password", "username"),
         };
-        let password = match (place.password, password_file) {
+        let password = match (found.password, password_file) {
             (Some(_), Some(_)) => {
                 return Err(invalid(password_key, "has a password, and so has `password_file`: write one of them"));
             }
@@ -69,50 +68,114 @@ impl PlaceKeys {
                 Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
             }
         };
-        if place.username.is_some() && password.is_none() {
+        if found.username.is_some() && password.is_none() {
             return Err(invalid(username_key, "has a user name, which needs a `password` or `password_file`"));
         }
-        Ok(Place { password, ..place })
+        Ok(Found { password, ..found })
     }
 
-    /// Refuses the keys that say what a URL says.
-    fn exclude(&self, section: &Section<'_>) -> Result<(), Fault> {
-        let keys = [
-            ("host", self.host.is_some()),
-            ("port", self.port.is_some()),
+    /// Refuses keys that say the same as another one.
+    fn check_together(&self, section: &Section<'_>) -> Result<(), Fault> {
+        let written =
+            |keys: &[(&'static str, bool)]| keys.iter().find(|(_, is_written)| *is_written).map(|(key, _)| *key);
+        let address = [("host", self.host.is_some()), ("port", self.port.is_some())];
+        let sentinel = ("sentinel", self.sentinel.is_some());
+        let cluster = ("cluster", self.cluster.is_some());
+        let rest = [
             ("db", self.db.is_some()),
             ("username", self.username.is_some()),
             ("password", self.password.is_some()),
             ("tls", self.tls.is_some()),
         ];
-        match keys.iter().find(|(_, is_written)| *is_written) {
-            Some((key, _)) => Err(section.fault(key, "excludes `url`, which says it too: write one of them")),
+        let (first, second) = if self.url.is_some() {
+            ("url", written(&address).or(written(&[cluster, sentinel])).or(written(&rest)))
+        } else if cluster.1 {
+            ("cluster", written(&address).or(written(&[sentinel])))
+        } else if sentinel.1 {
+            ("sentinel", written(&address))
+        } else {
+            return Ok(());
+        };
+        match second {
+            Some(key) => Err(section.fault(key, &format!("excludes `{first}`, which says it too: write one of them"))),
             None => Ok(()),
         }
     }
 
-    /// The place that single keys and the environment name.
-    fn place(self, kind: ServerKind, section: &Section<'_>, environment: Environment<'_>) -> Result<Place, Fault> {
-        let host = self.host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
-        let host = host.unwrap_or_else(|| HOST.to_owned());
-        if !is_host(&host) {
-            return Err(section.fault("host", "must be a name or an address; a URL is written as `url`"));
-        }
-        let port = match (self.port, from_environment(kind, "PORT", environment)) {
-            (Some(port), _) => port.0,
-            (None, None) => PORT,
-            (None, Some((name, text))) => port_from(&text)
-                .map_err(|rule| section.fault("port", &format!("from the environment variable `{name}`: {rule}")))?,
+    /// What the keys say, other than `url`.
+    fn found(self, kind: ServerKind, section: &Section<'_>, environment: Environment<'_>) -> Result<Found, Fault> {
+        let Self { cluster, sentinel, host, port, db, username, password, tls, .. } = self;
+        let db = db.map_or(DB, |db| db.0);
+        let nodes = |nodes: Vec<NodeAddress>, key: &str| match nodes.as_slice() {
+            [] => Err(section.fault(key, "must name at least one node")),
+            _ => Ok(nodes.into_iter().map(|node| node.0).collect()),
         };
-        Ok(Place {
-            host,
-            port,
-            db: self.db.map_or(DB, |db| db.0),
-            username: self.username,
-            password: self.password.map(|password| Secret::new(password.0)),
-            tls: self.tls.unwrap_or_default(),
-        })
+        let place = match (cluster, sentinel) {
+            (Some(_), _) if db != 0 => return Err(section.fault("db", "must be 0: a cluster has one database")),
+            (Some(cluster), _) => Place::Cluster(nodes(cluster, "cluster")?),
+            (None, Some(RawSentinel { master, nodes: sentinels, username, password })) => {
+                if master.is_empty() || master.chars().any(|character| character.is_whitespace()) {
+                    return Err(section.fault("sentinel", "`master` must be the name that the sentinels know"));
+                }
+                let password = password.map(|password| Secret::new(password.0));
+                Place::Sentinel(Sentinels { master, nodes: nodes(sentinels, "sentinel")?, username, password })
+            }
+            (None, None) => Place::Server(address(host, port, kind, section, environment)?),
+        };
+        let password = password.map(|password| Secret::new(password.0));
+        Ok(Found { place, db, username, password, tls: tls.unwrap_or_default() })
     }
+}
+
+/// The one server that `host` and `port` mean, or the environment where they are left out.
+fn address(
+    host: Option<String>,
+    port: Option<Port>,
+    kind: ServerKind,
+    section: &Section<'_>,
+    environment: Environment<'_>,
+) -> Result<Address, Fault> {
+    let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
+    let host = host.unwrap_or_else(|| HOST.to_owned());
+    if !is_host(&host) {
+        return Err(section.fault("host", "must be a name or an address; a URL is written as `url`"));
+    }
+    let port = match (port, from_environment(kind, "PORT", environment)) {
+        (Some(port), _) => port.0,
+        (None, None) => PORT,
+        (None, Some((name, text))) => port_from(&text)
+            .map_err(|rule| section.fault("port", &format!("from the environment variable `{name}`: {rule}")))?,
+    };
+    Ok(Address { host, port })
+}
+
+/// `host:port`; an IPv6 address stands in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct NodeAddress(Address);
+
+impl TryFrom<String> for NodeAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let rule = || format!("must be `host:port`, but is `{text}`");
+        let (host, port) = text.rsplit_once(':').ok_or_else(rule)?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if !is_host(host) || (bare.is_none() && host.contains(':')) {
+            return Err(rule());
+        }
+        Ok(Self(Address { host: bare.unwrap_or(host).to_owned(), port: port_from(port).map_err(|_| rule())? }))
+    }
+}
+
+/// The `sentinel` of a server's table as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSentinel {
+    master: String,
+    nodes: Vec<NodeAddress>,
+    username: Option<String>,
+    password: Option<Password>,
 }
 
 /// The keys of a server's table that belong to TLS, as written.
@@ -169,7 +232,7 @@ impl<'de> Deserialize<'de> for Url {
 
 impl Url {
     /// Takes it apart; the error is the rule that it breaks.
-    fn read(&self) -> Result<Place, String> {
+    fn read(&self) -> Result<Found, String> {
         let url = url::Url::parse(&self.0).map_err(|error| format!("is no URL: {error}"))?;
         let tls = match url.scheme() {
             "redis" | "valkey" => false,
@@ -203,7 +266,8 @@ impl Url {
         let password = url.password().map(|password| decoded("password", password)).transpose()?;
         let port = url.port().map_or(Ok(PORT), |port| Port::try_from(i64::from(port)).map(|port| port.0));
         let port = port.map_err(|rule| format!("the port {rule}"))?;
-        Ok(Place { host, port, db, username, password: password.map(Secret::new), tls })
+        let place = Place::Server(Address { host, port });
+        Ok(Found { place, db, username, password: password.map(Secret::new), tls })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cache::valkey::{ServerKind, ServerOptions};
+use crate::cache::valkey::{Address, Place, Sentinels, ServerKind, ServerOptions};
 use crate::cache::{Access, OnOutage};
 use crate::config::{Config, ConfigError, Sandbox, Store};
 
@@ -76,8 +76,7 @@ mod defaults {
             *server(&config, "valkey"),
             ServerOptions {
                 kind: ServerKind::Valkey,
-                host: "localhost".to_owned(),
-                port: 6379,
+                place: Place::Server(Address { host: "localhost".to_owned(), port: 6379 }),
                 db: 0,
                 prefix: "cache:".to_owned(),
                 username: None,
@@ -157,7 +156,10 @@ fn every_key_is_honoured() {
         "#,
     );
     let pages = server(&config, "pages");
-    assert_eq!((pages.address().as_str(), pages.db, pages.prefix.as_str()), ("valkey.example.com:6380", 1, "app:"));
+    assert_eq!(
+        (pages.place.to_string().as_str(), pages.db, pages.prefix.as_str()),
+        ("valkey.example.com:6380", 1, "app:")
+    );
     assert_eq!(pages.username.as_deref(), Some("larder"));
     assert_eq!((pages.connect_timeout, pages.timeout), (Duration::from_secs(1), Duration::from_millis(250)));
     let tls = pages.tls.as_ref().unwrap();
@@ -209,7 +211,7 @@ mod url {
         let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkey://[::1]\"\n";
         let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
         let server = server(&config, "c");
-        assert_eq!((server.address().as_str(), server.db), ("[::1]:6379", 0));
+        assert_eq!((server.place.to_string().as_str(), server.db), ("[::1]:6379", 0));
         assert_eq!((&server.username, &server.password, &server.tls), (&None, &None, &None));
     }
 
@@ -272,6 +274,67 @@ mod url {
     }
 }
 
+mod places {
+    use super::*;
+
+    fn addresses(nodes: &[(&str, u16)]) -> Vec<Address> {
+        nodes.iter().map(|(host, port)| Address { host: (*host).to_owned(), port: *port }).collect()
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_some_of_its_nodes_and_the_environment_says_nothing() {
+        let text = "[caches.c]\ntype = \"valkey\"\ncluster = [\"a.example.com:7001\", \"[::1]:7002\"]\n";
+        let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
+        let nodes = addresses(&[("a.example.com", 7001), ("::1", 7002)]);
+        assert_eq!(server(&config, "c").place, Place::Cluster(nodes));
+        assert_eq!(server(&config, "c").place.to_string(), "cluster a.example.com:7001,[::1]:7002");
+    }
+
+    #[test]
+    fn a_primary_is_named_by_its_sentinels() {
+        let keys = "master = \"main\", nodes = [\"s:26379\"], username = \"u\", password = \"s3cret\"";
+        let config = parse(&format!("[caches.c]\ntype = \"redis\"\nsentinel = {{ {keys} }}\n"));
+        let Place::Sentinel(Sentinels { master, nodes, username, password }) = &server(&config, "c").place else {
+            panic!("{config:?}")
+        };
+        assert_eq!((master.as_str(), nodes, username.as_deref()), ("main", &addresses(&[("s", 26379)]), Some("u")));
+        assert!(password.is_some() && !format!("{config:?}").contains("s3cret"));
+        assert_eq!(server(&config, "c").place.to_string(), "main of sentinel s:26379");
+    }
+
+    #[test]
+    fn two_places_are_refused_together() {
+        let (cluster, sentinel) = ("cluster = [\"a:1\"]", "sentinel = { master = \"m\", nodes = [\"a:1\"] }");
+        for (first, second, key) in [
+            (cluster, "host = \"h\"", "`caches.c.host`: excludes `cluster`"),
+            (cluster, "port = 1", "`caches.c.port`: excludes `cluster`"),
+            (cluster, sentinel, "`caches.c.sentinel`: excludes `cluster`"),
+            (sentinel, "port = 1", "`caches.c.port`: excludes `sentinel`"),
+            ("url = \"redis://h\"", cluster, "`caches.c.cluster`: excludes `url`"),
+            ("url = \"redis://h\"", sentinel, "`caches.c.sentinel`: excludes `url`"),
+            (cluster, "db = 1", "`caches.c.db`: must be 0"),
+        ] {
+            let refused = server_refusal(&format!("{first}\n{second}"));
+            assert!(refused.starts_with("larder.toml:4:") && refused.contains(key), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_a_host_and_a_port() {
+        for bad in ["nonsense", "h:", ":1", "h:0", "h:70000", "::1", "::1:7000", "redis://h:1", "h:1/0", ""] {
+            let refused = server_refusal(&format!("cluster = [\"{bad}\"]"));
+            assert!(refused.contains("`caches.c.cluster[0]`: must be `host:port`, but is"), "{bad}: {refused}");
+        }
+        assert!(server_refusal("cluster = []").contains("`caches.c.cluster`: must name at least one node"));
+        let sentinel = |keys: &str| server_refusal(&format!("sentinel = {{ {keys} }}"));
+        assert!(sentinel("master = \"m\", nodes = []").contains("`caches.c.sentinel`: must name at least one node"));
+        assert!(sentinel("master = \"\", nodes = [\"a:1\"]").contains("`caches.c.sentinel`: `master` must be"));
+        assert!(sentinel("nodes = [\"a:1\"]").contains("missing field `master`"));
+        assert!(sentinel("master = \"m\", nodes = [\"a\"]").contains("`caches.c.sentinel.nodes[0]`: must be"));
+        assert!(sentinel("master = \"m\", node = 1").contains("`caches.c.sentinel.node`: unknown key `node`"));
+    }
+}
+
 mod environment {
     use super::*;
 
@@ -279,22 +342,22 @@ mod environment {
     fn valkey_host_and_port_fill_in_what_the_file_leaves_out() {
         let variables = [("VALKEY_HOST", "valkey.test"), ("VALKEY_PORT", "7000"), ("REDIS_HOST", "wrong")];
         let config = parse_with("[caches.c]\ntype = \"valkey\"", &variables).unwrap();
-        assert_eq!(server(&config, "c").address(), "valkey.test:7000");
+        assert_eq!(server(&config, "c").place.to_string(), "valkey.test:7000");
         let config = parse_with("[caches.c]\ntype = \"valkey\"\nhost = \"here\"\nport = 1", &variables).unwrap();
-        assert_eq!(server(&config, "c").address(), "here:1");
+        assert_eq!(server(&config, "c").place.to_string(), "here:1");
     }
 
     #[test]
     fn redis_has_variables_of_its_own() {
         let variables = [("VALKEY_HOST", "wrong"), ("REDIS_HOST", "redis.test"), ("REDIS_PORT", "7001")];
         let config = parse_with("[caches.c]\ntype = \"redis\"", &variables).unwrap();
-        assert_eq!(server(&config, "c").address(), "redis.test:7001");
+        assert_eq!(server(&config, "c").place.to_string(), "redis.test:7001");
     }
 
     #[test]
     fn an_empty_variable_says_nothing() {
         let config = parse_with("[caches.c]\ntype = \"valkey\"", &[("VALKEY_HOST", ""), ("VALKEY_PORT", "")]).unwrap();
-        assert_eq!(server(&config, "c").address(), "localhost:6379");
+        assert_eq!(server(&config, "c").place.to_string(), "localhost:6379");
     }
 
     #[test]
@@ -310,7 +373,7 @@ mod environment {
     fn a_variable_in_a_string_is_replaced() {
         let text = "[caches.c]\ntype = \"valkey\"\nhost = \"${ZONE}.valkey.${DOMAIN}\"\nprefix = \"$${ZONE}:\"";
         let config = parse_with(text, &[("ZONE", "a"), ("DOMAIN", "test")]).unwrap();
-        assert_eq!(server(&config, "c").host, "a.valkey.test");
+        assert_eq!(server(&config, "c").place.to_string(), "a.valkey.test:6379");
         assert_eq!(server(&config, "c").prefix, "${ZONE}:");
     }
 
@@ -336,7 +399,7 @@ mod refusals {
     fn an_unknown_key_is_named_with_its_place() {
         let error = server_refusal("prot = 1");
         assert!(
-            error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `url`, `host`"),
+            error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `url`, `cluster`"),
             "{error}"
         );
         assert!(ram_refusal("host = \"x\"").contains("unknown key `host`"));

@@ -1,4 +1,4 @@
-//! The one connection to a server: every call has a deadline, and a task of its own brings a lost connection back.
+//! A connection to one server: every call has a deadline, and a task of its own brings a lost connection back.
 //!
 //! Commands of all plugins share it, interleaved by the client. During an outage calls fail at once with the reason the
 //! last attempt found; only in the moment after a loss, while the first attempt to reconnect is under way, do they
@@ -10,16 +10,14 @@ use std::time::Duration as StdDuration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cache::CacheError;
-use crate::cache::valkey::bounded::{Bounds, LeftOut};
+use crate::cache::valkey::bounded::LeftOut;
 use crate::cache::valkey::identity::Identity;
-use crate::cache::valkey::opening::{Live, Opener};
-use crate::cache::valkey::options::ServerOptions;
+use crate::cache::valkey::opening::{Live, Opener, Target};
 use crate::cache::valkey::support::Support;
-use crate::cache::valkey::watch::Watchers;
+use crate::cache::{CacheError, Health};
 
 /// The pause after the first failed attempt to reconnect, and the longest, both at most: it doubles in between. So a
 /// server that is back is noticed within a second.
@@ -31,13 +29,6 @@ const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
 /// A connection that is younger is not given up because its server does not take writes.
 const LEAST_AGE: StdDuration = StdDuration::from_secs(1);
-
-/// No string is too long below this: what a server says of itself, and the keys that it finds, may be longer than the
-/// values of the cache.
-const LEAST_BOUND: u64 = 64 << 10;
-
-/// The most bytes of all values that one batch may bring: as many as one may store.
-const MAX_ANSWER: u64 = 64 << 20;
 
 /// How often the log is told that a server which answers cannot serve.
 const COMPLAINT_INTERVAL: StdDuration = StdDuration::from_secs(10);
@@ -52,34 +43,108 @@ enum State {
     Down(CacheError),
 }
 
-/// The connection of one cache.
+/// A connection that is kept up.
 #[derive(Debug)]
 pub(super) struct Link {
     /// The keeper ends when this is dropped.
     state: watch::Receiver<State>,
     timeout: StdDuration,
-    /// The server's address, for the log.
-    address: String,
+    /// Where it leads, for the log.
+    target: Target,
     /// The longest value of the cache, in bytes.
     max_value: u64,
     /// When the log was last told that the server cannot serve.
     complained: Mutex<Option<Instant>>,
-    watchers: Arc<Watchers>,
+}
+
+/// A connection in use by one exchange.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) support: Support,
+    /// Whether the key is on its way to this node of a cluster: each command must ask to be served all the same.
+    pub(super) is_asking: bool,
+}
+
+impl Wire {
+    /// One command, with what it needs in front of it.
+    pub(super) fn one(&self, command: Cmd) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(2);
+        self.add(&mut pipeline, command);
+        pipeline
+    }
+
+    /// Adds a command, with what it needs in front of it.
+    pub(super) fn add(&self, pipeline: &mut Pipeline, command: Cmd) {
+        if self.is_asking {
+            pipeline.cmd("ASKING").ignore();
+        }
+        pipeline.add_command(command);
+    }
+}
+
+/// Why an exchange had no answer that is one.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: CacheError,
+    /// Where the key is, if the server knows better.
+    pub(super) redirect: Option<Redirect>,
+}
+
+/// Another node of the cluster that has a key.
+#[derive(Debug)]
+pub(super) struct Redirect {
+    /// As the server wrote it.
+    pub(super) to: String,
+    /// Whether it has the key only for now: the slot is on its way there.
+    pub(super) is_asking: bool,
+}
+
+impl Redirect {
+    pub(super) fn read(error: &RedisError) -> Option<Self> {
+        let (to, _slot) = error.redirect_node()?;
+        Some(Self { to: to.to_owned(), is_asking: error.kind() == ErrorKind::Server(ServerErrorKind::Ask) })
+    }
 }
 
 impl Link {
     /// Connects, and starts the task that keeps the connection up.
-    pub(super) async fn connect(options: ServerOptions, max_value_bytes: usize) -> Result<Self, CacheError> {
-        let (timeout, address) = (options.timeout, options.address());
-        let max_value = u64::try_from(max_value_bytes).unwrap_or(u64::MAX);
-        let bounds = Bounds { string: max_value.max(LEAST_BOUND), answer: max_value.max(MAX_ANSWER) };
-        let watchers = Arc::default();
-        let opener = Opener { options, bounds, watchers: Arc::clone(&watchers) };
+    pub(super) async fn connect(opener: Opener) -> Result<Self, CacheError> {
         let live = opener.connect().await?;
-        let lost = Arc::clone(&live.lost);
-        let (sender, state) = watch::channel(State::Up(Arc::new(live)));
-        tokio::spawn(keep_up(opener, lost, sender));
-        Ok(Self { state, timeout, address, max_value, complained: Mutex::default(), watchers })
+        Ok(Self::keep(opener, Some(live)))
+    }
+
+    /// Starts the task that connects and keeps the connection up. Calls wait for the first attempt.
+    pub(super) fn start(opener: Opener) -> Self {
+        Self::keep(opener, None)
+    }
+
+    fn keep(opener: Opener, live: Option<Live>) -> Self {
+        let (timeout, target, max_value) = (opener.options.timeout, opener.target.clone(), opener.max_value);
+        let live = live.map(Arc::new);
+        let (sender, state) = watch::channel(live.clone().map_or(State::Reconnecting, State::Up));
+        tokio::spawn(keep_up(opener, live, sender));
+        Self { state, timeout, target, max_value, complained: Mutex::default() }
+    }
+
+    /// Waits for the first attempt to connect.
+    ///
+    /// # Errors
+    ///
+    /// Why it failed.
+    pub(super) async fn reached(&self) -> Result<(), CacheError> {
+        self.live().await.map(|_| ())
+    }
+
+    /// Where it leads.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// When an exchange that begins now must be over.
+    pub(super) fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.timeout).unwrap_or(now)
     }
 
     /// What the server said it is and can do, when last reached.
@@ -91,14 +156,31 @@ impl Link {
         }
     }
 
+    /// Reaches the server and says what it is.
+    pub(super) async fn check(&self) -> Result<Health, CacheError> {
+        let (identity, support) = self.server()?;
+        let asked = Instant::now();
+        let _pong: Value = self.call(&redis::cmd("PING")).await?;
+        Ok(Health {
+            kind: identity.kind.name(),
+            version: identity.version.to_string(),
+            round_trip: Some(asked.elapsed()),
+            supports: support.names(),
+        })
+    }
+
     /// Sends a command and waits for its answer, within the deadline.
     pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        self.exchange(async |mut connection, _| command.query_async(&mut connection).await).await
+        let sent =
+            self.exchange(self.deadline(), false, async |mut wire| command.query_async(&mut wire.connection).await);
+        sent.await.map_err(|failure| failure.error)
     }
 
     /// Sends many commands at once and waits for all answers, within the deadline.
     pub(super) async fn call_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CacheError> {
-        self.exchange(async |mut connection, _| pipeline.query_async(&mut connection).await).await
+        let sent =
+            self.exchange(self.deadline(), false, async |mut wire| pipeline.query_async(&mut wire.connection).await);
+        sent.await.map_err(|failure| failure.error)
     }
 
     /// Reads one answer of those to many commands, each of which may fail by itself.
@@ -107,23 +189,33 @@ impl Link {
         answer.and_then(|answer| Ok(T::from_redis_value(answer)?)).map_err(|error| self.convert(&error))
     }
 
-    /// Those who wait for changes that this server tells of.
-    pub(super) fn watchers(&self) -> &Arc<Watchers> {
-        &self.watchers
+    /// Sends what depends on what the server can do, and waits for the answers, until the deadline.
+    pub(super) async fn send<T: FromRedisValue>(
+        &self,
+        deadline: Instant,
+        is_asking: bool,
+        commands: &impl Fn(&Wire) -> Pipeline,
+    ) -> Result<T, Failure> {
+        let sent = self.exchange(deadline, is_asking, async |mut wire| {
+            let pipeline = commands(&wire);
+            pipeline.query_async(&mut wire.connection).await
+        });
+        sent.await
     }
 
-    /// Sends what depends on what the server can do, and waits for the answer, within the deadline.
-    pub(super) async fn exchange<T>(
+    async fn exchange<T>(
         &self,
-        send: impl AsyncFnOnce(MultiplexedConnection, Support) -> RedisResult<T>,
-    ) -> Result<T, CacheError> {
+        deadline: Instant,
+        is_asking: bool,
+        send: impl AsyncFnOnce(Wire) -> RedisResult<T>,
+    ) -> Result<T, Failure> {
         let mut used = None;
         let exchange = async {
             let live = used.insert(self.live().await?);
-            Ok(send(live.connection.clone(), live.support).await)
+            Ok(send(Wire { connection: live.connection.clone(), support: live.support, is_asking }).await)
         };
-        let answer = match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(Err(down)) => return Err(down),
+        let answer = match tokio::time::timeout_at(deadline, exchange).await {
+            Ok(Err(down)) => return Err(Failure { error: down, redirect: None }),
             Ok(Ok(answer)) => Some(answer),
             Err(_elapsed) => None,
         };
@@ -144,8 +236,8 @@ impl Link {
         }
         match answer {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(error)) => Err(self.convert(&error)),
-            None => Err(CacheError::Timeout(self.timeout)),
+            Some(Err(error)) => Err(self.failure(&error)),
+            None => Err(Failure { error: CacheError::Timeout(self.timeout), redirect: None }),
         }
     }
 
@@ -167,18 +259,22 @@ impl Link {
         let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
         if complained.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
             *complained = Some(Instant::now());
-            tracing::warn!("the server at `{}` cannot serve: {reason}", self.address);
+            tracing::warn!("the server at `{}` cannot serve: {reason}", self.target);
         }
     }
 
-    fn convert(&self, error: &RedisError) -> CacheError {
+    fn failure(&self, error: &RedisError) -> Failure {
         // Of a pipeline's errors the first says what all have in common.
         let all = error.clone().into_server_errors();
         let first = all.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
         let error = first.as_ref().unwrap_or(error);
+        Failure { error: self.convert(error), redirect: Redirect::read(error) }
+    }
+
+    fn convert(&self, error: &RedisError) -> CacheError {
         if let Some(LeftOut { len, bound }) = LeftOut::read(error) {
             // A string over the bound for strings is over the limit for values, which may be below it.
-            let max = if bound < MAX_ANSWER { bound.min(self.max_value) } else { bound };
+            let max = if bound < Opener::MAX_ANSWER { bound.min(self.max_value) } else { bound };
             return too_large(len, max);
         }
         let text = error.to_string();
@@ -221,26 +317,24 @@ pub(super) fn is_a_state(error: &RedisError) -> bool {
 }
 
 /// Brings the connection back whenever it is lost, until nobody asks for it any more.
-async fn keep_up(opener: Opener, mut lost: Arc<Notify>, state: watch::Sender<State>) {
-    let (kind, address) = (opener.options.kind.name(), opener.options.address());
+async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Sender<State>) {
+    let (kind, target) = (opener.options.kind.name(), opener.target.clone());
     loop {
-        tokio::select! {
-            () = lost.notified() => {}
-            () = state.closed() => return,
+        if let Some(live) = live.take() {
+            tokio::select! {
+                () = live.lost.notified() => {}
+                () = state.closed() => return,
+            }
+            tracing::warn!("lost the connection to {kind} at `{target}`");
+            state.send_replace(State::Reconnecting);
+            // What the server would have told them goes nowhere.
+            opener.watchers.wake_all();
+            opener.on_loss.notify_one();
         }
-        tracing::warn!("lost the connection to {kind} at `{address}`");
-        state.send_replace(State::Reconnecting);
-        // What the server would have told them goes nowhere.
-        opener.watchers.wake_all();
         let mut pause = FIRST_PAUSE;
-        loop {
+        let opened = loop {
             match opener.connect().await {
-                Ok(live) => {
-                    tracing::info!("{kind} at `{address}` is back");
-                    lost = Arc::clone(&live.lost);
-                    state.send_replace(State::Up(Arc::new(live)));
-                    break;
-                }
+                Ok(opened) => break Arc::new(opened),
                 Err(error) => {
                     tracing::debug!("{error}");
                     state.send_replace(State::Down(error));
@@ -252,6 +346,9 @@ async fn keep_up(opener: Opener, mut lost: Arc<Notify>, state: watch::Sender<Sta
                 () = state.closed() => return,
             }
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-        }
+        };
+        tracing::info!("connected to {kind} at `{target}`");
+        state.send_replace(State::Up(Arc::clone(&opened)));
+        live = Some(opened);
     }
 }

@@ -38,6 +38,17 @@ impl ServerKind {
     }
 }
 
+/// What a server must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// One that has all keys.
+    Standalone,
+    /// One that has all keys and takes writes.
+    Primary,
+    /// A node of a cluster.
+    Cluster,
+}
+
 /// A server's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(u16, u16, u16);
@@ -63,12 +74,12 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Reads the answer to `INFO server`. Valkey also states a `redis_version`, for clients that look for one.
+    /// Reads the answer to `INFO server replication` of one that should run in this mode. Valkey also states a `redis_version`, for clients that look for one.
     ///
     /// # Errors
     ///
-    /// Why the server cannot be used: too old, without a version, a node of a cluster or a sentinel.
-    pub(super) fn from_info(info: &str) -> Result<Self, String> {
+    /// Why the server cannot be used: too old, without a version, or in another mode.
+    pub(super) fn from_info(info: &str, expected: Mode) -> Result<Self, String> {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
         let (kind, text) = match (field("valkey_version"), field("redis_version")) {
@@ -80,11 +91,17 @@ impl Identity {
         if version < kind.oldest() {
             return Err(format!("{} {version} is too old: {} or later is needed", kind.name(), kind.oldest()));
         }
-        // A node of a cluster holds some of the keys, and a clear there would remove some.
-        match field("redis_mode").or(field("server_mode")) {
-            None | Some("standalone") => Ok(Self { kind, version }),
-            Some(mode) => Err(format!("it runs in `{mode}` mode, which this release cannot use")),
+        match (expected, field("redis_mode").or(field("server_mode"))) {
+            (Mode::Standalone | Mode::Primary, None | Some("standalone")) | (Mode::Cluster, Some("cluster")) => {}
+            // A node of a cluster holds some of the keys, and a clear there would remove some.
+            (_, Some("cluster")) => return Err("it is a node of a cluster: name the nodes as `cluster`".to_owned()),
+            (Mode::Cluster, None | Some("standalone")) => return Err("it is no node of a cluster".to_owned()),
+            (_, Some(mode)) => return Err(format!("it runs in `{mode}` mode and keeps no keys")),
         }
+        if expected == Mode::Primary && field("role") != Some("master") {
+            return Err("it is not the primary, whatever the sentinels say".to_owned());
+        }
+        Ok(Self { kind, version })
     }
 
     /// How a server of this version compares and sets, as far as its version tells.
@@ -104,34 +121,54 @@ mod tests {
     #[test]
     fn valkey_is_told_from_redis() {
         let valkey = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n";
-        assert_eq!(Identity::from_info(valkey), Ok(Identity { kind: ServerKind::Valkey, version: Version(8, 0, 1) }));
+        assert_eq!(
+            Identity::from_info(valkey, Mode::Standalone),
+            Ok(Identity { kind: ServerKind::Valkey, version: Version(8, 0, 1) })
+        );
         let redis = "# Server\r\nredis_version:7.0.15\r\n";
-        assert_eq!(Identity::from_info(redis), Ok(Identity { kind: ServerKind::Redis, version: Version(7, 0, 15) }));
+        assert_eq!(
+            Identity::from_info(redis, Mode::Standalone),
+            Ok(Identity { kind: ServerKind::Redis, version: Version(7, 0, 15) })
+        );
     }
 
     #[test]
     fn a_server_too_old_is_named_with_what_is_needed() {
         assert_eq!(
-            Identity::from_info("redis_version:6.2.14\r\n"),
+            Identity::from_info("redis_version:6.2.14\r\n", Mode::Standalone),
             Err("Redis 6.2.14 is too old: 7.0.0 or later is needed".to_owned())
         );
-        assert!(Identity::from_info("redis_version:7.0\r\n").is_ok());
+        assert!(Identity::from_info("redis_version:7.0\r\n", Mode::Standalone).is_ok());
     }
 
     #[test]
-    fn a_node_of_a_cluster_is_refused() {
-        let standalone = "valkey_version:8.0.1\r\nserver_mode:standalone\r\n";
-        assert!(Identity::from_info(standalone).is_ok());
-        assert!(
-            Identity::from_info("redis_version:7.0.15\r\nredis_mode:cluster\r\n").unwrap_err().contains("`cluster`")
-        );
-        assert!(Identity::from_info("valkey_version:8.0.1\r\nserver_mode:sentinel\r\n").is_err());
+    fn a_server_in_another_mode_than_expected_is_refused() {
+        let standalone = "valkey_version:8.0.1
+server_mode:standalone
+role:slave
+";
+        let cluster = "redis_version:7.0.15
+redis_mode:cluster
+role:master
+";
+        let sentinel = "valkey_version:8.0.1
+server_mode:sentinel
+";
+        let refusal = |info: &str, mode| Identity::from_info(info, mode).unwrap_err();
+        assert!(Identity::from_info(standalone, Mode::Standalone).is_ok());
+        assert!(refusal(cluster, Mode::Standalone).contains("name the nodes as `cluster`"));
+        assert!(refusal(sentinel, Mode::Standalone).contains("`sentinel`"));
+        assert!(Identity::from_info(cluster, Mode::Cluster).is_ok());
+        assert!(refusal(standalone, Mode::Cluster).contains("no node of a cluster"));
+        assert!(refusal(sentinel, Mode::Cluster).contains("`sentinel`"));
+        assert!(refusal(standalone, Mode::Primary).contains("not the primary"));
+        assert!(Identity::from_info(&standalone.replace("slave", "master"), Mode::Primary).is_ok());
     }
 
     #[test]
     fn an_answer_without_a_version_is_refused() {
-        assert!(Identity::from_info("").is_err());
-        assert!(Identity::from_info("redis_version:unstable\r\n").is_err());
-        assert!(Identity::from_info("redis_version:99999999.0.0\r\n").is_err());
+        assert!(Identity::from_info("", Mode::Standalone).is_err());
+        assert!(Identity::from_info("redis_version:unstable\r\n", Mode::Standalone).is_err());
+        assert!(Identity::from_info("redis_version:99999999.0.0\r\n", Mode::Standalone).is_err());
     }
 }

@@ -1,11 +1,12 @@
 //! Leases on the server: commands that act only while a key holds one, and the wait for its end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use crate::cache::valkey::connection::Link;
+use crate::cache::valkey::servers::Servers;
 use crate::cache::{CacheError, Lease};
 
 /// How long at most between two looks at a lease that another process has, where the server tells of changes. Only a
@@ -64,17 +65,15 @@ pub(super) fn replace(compare: Compare, key: &str, lease: &Lease, value: &[u8], 
 
 /// Stores `value` where the key holds `lease`, and says whether it did.
 pub(super) async fn replace_on(
-    link: &Link,
+    servers: &Servers,
     key: &str,
     lease: &Lease,
     value: &[u8],
     end: Option<End>,
 ) -> Result<bool, CacheError> {
-    let sent = link.exchange::<Value>(async |mut connection, support| {
-        replace(support.compare, key, lease, value, end).query_async(&mut connection).await
-    });
+    let sent = servers.exchange(key, |wire| wire.one(replace(wire.support.compare, key, lease, value, end)));
     match sent.await {
-        Ok(answer) => Ok(answer != Value::Nil),
+        Ok((answer,)) => Ok(Value::Nil != answer),
         // Another program put something there that is no string, and so no lease.
         Err(CacheError::WrongType) => Ok(false),
         Err(error) => Err(error),
@@ -82,13 +81,13 @@ pub(super) async fn replace_on(
 }
 
 /// Removes the lease where the key holds it.
-pub(super) async fn remove_on(link: &Link, key: &str, lease: &Lease) -> Result<(), CacheError> {
-    match replace_on(link, key, lease, b"", Some(End::At(1))).await {
+pub(super) async fn remove_on(servers: &Servers, key: &str, lease: &Lease) -> Result<(), CacheError> {
+    match replace_on(servers, key, lease, b"", Some(End::At(1))).await {
         // A full server takes no `SET`, not even one that makes room; but it may take a script.
         Err(error @ CacheError::Unavailable(_)) => {
             let mut script = redis::cmd("EVAL");
             script.arg(REMOVE).arg(1).arg(key).arg(lease.as_bytes());
-            link.call::<Value>(&script).await.map(|_removed| ()).map_err(|_refused| error)
+            servers.call::<Value>(key, &script).await.map(|_removed| ()).map_err(|_refused| error)
         }
         outcome => outcome.map(|_was_there| ()),
     }
@@ -100,29 +99,38 @@ pub(super) async fn remove_on(link: &Link, key: &str, lease: &Lease) -> Result<(
 /// that none is missed. A lease that lapses is told of late, when the server happens to find it; so its end is looked
 /// for at its time. That is three commands a look, and a look a second; else it is two commands a look, and after a
 /// moment ten looks a second.
-pub(super) async fn changed(link: &Link, key: &str, lease: &Lease) -> Result<(), CacheError> {
-    let watched = link.watchers().watch(key);
+pub(super) async fn changed(servers: &Servers, key: &str, lease: &Lease) -> Result<(), CacheError> {
+    let watched = servers.watchers().watch(key);
     let mut pause = FIRST_LOOK;
     loop {
         let mut change = std::pin::pin!(watched.change());
         change.as_mut().enable();
-        let looked = link.exchange(async |mut connection, support| {
-            let mut look = Pipeline::with_capacity(3);
-            if support.tracking {
+        // As the server that was asked last has it.
+        let is_told = AtomicBool::default();
+        let looked = servers.exchange(key, |wire| {
+            let mut look = Pipeline::with_capacity(5);
+            // Of a key that a node of a cluster has only for now it would not tell.
+            let tells = wire.support.tracking && !wire.is_asking;
+            is_told.store(tells, Ordering::Relaxed);
+            if tells {
                 look.cmd("CLIENT").arg("CACHING").arg("YES").ignore();
             }
             // A value may be large, and is not wanted here.
-            look.cmd("GETRANGE").arg(key).arg(0).arg(lease.as_bytes().len()).cmd("PTTL").arg(key);
-            let found: (Bytes, i64) = look.query_async(&mut connection).await?;
-            Ok((found, support.tracking))
+            let mut start = redis::cmd("GETRANGE");
+            start.arg(key).arg(0).arg(lease.as_bytes().len());
+            wire.add(&mut look, start);
+            let mut left = redis::cmd("PTTL");
+            left.arg(key);
+            wire.add(&mut look, left);
+            look
         });
-        let ((found, left), is_told) = looked.await?;
+        let (found, left): (Bytes, i64) = looked.await?;
         if found != lease.as_bytes() {
             return Ok(());
         }
         // One without an end is not ours; it cannot lapse.
         let lapses = u64::try_from(left).ok().map(|left| StdDuration::from_millis(left.saturating_add(1)));
-        let next_look = if is_told { LOOK_INTERVAL } else { pause };
+        let next_look = if is_told.into_inner() { LOOK_INTERVAL } else { pause };
         tokio::select! {
             () = change => return Ok(()),
             () = tokio::time::sleep(lapses.map_or(next_look, |lapses| lapses.min(next_look))) => {}

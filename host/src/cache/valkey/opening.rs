@@ -1,5 +1,6 @@
 //! Opening a connection: the stream, the greeting, what the server is and what it can do.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -10,8 +11,9 @@ use tokio::time::Instant;
 
 use crate::cache::CacheError;
 use crate::cache::valkey::bounded::{Bounded, Bounds};
-use crate::cache::valkey::identity::Identity;
-use crate::cache::valkey::options::ServerOptions;
+use crate::cache::valkey::identity::{Identity, Mode};
+use crate::cache::valkey::options::{Address, Sentinels, ServerOptions};
+use crate::cache::valkey::sentinel;
 use crate::cache::valkey::stream::{self, StreamError};
 use crate::cache::valkey::support::Support;
 use crate::cache::valkey::watch::Watchers;
@@ -30,23 +32,66 @@ pub(super) struct Live {
     pub(super) since: Instant,
 }
 
+/// No string is too long below this: what a server says of itself, and the keys that it finds, may be longer than the
+/// values of the cache.
+const LEAST_BOUND: u64 = 64 << 10;
+
+/// Which server a connection leads to.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    /// This one, which has all keys.
+    Server(Address),
+    /// This node of a cluster.
+    Node(Address),
+    /// The one that sentinels know as the primary whenever a connection is opened.
+    Primary(Sentinels),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(address) | Self::Node(address) => fmt::Display::fmt(address, f),
+            Self::Primary(sentinels) => fmt::Display::fmt(sentinels, f),
+        }
+    }
+}
+
 /// Opens connections to one server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Opener {
-    pub(super) options: ServerOptions,
-    pub(super) bounds: Bounds,
+    pub(super) options: Arc<ServerOptions>,
+    pub(super) target: Target,
+    /// The longest value of the cache, in bytes.
+    pub(super) max_value: u64,
     pub(super) watchers: Arc<Watchers>,
+    /// Is told when a connection was lost.
+    pub(super) on_loss: Arc<Notify>,
 }
 
 impl Opener {
+    /// The most bytes of all values that one batch may bring: as many as one may store.
+    pub(super) const MAX_ANSWER: u64 = 64 << 20;
+
+    /// Opens what `options` mean, or one server of it.
+    pub(super) fn new(options: ServerOptions, target: Target, max_value_bytes: usize) -> Self {
+        let (options, max_value) = (Arc::new(options), u64::try_from(max_value_bytes).unwrap_or(u64::MAX));
+        Self { options, target, max_value, watchers: Arc::default(), on_loss: Arc::default() }
+    }
+
+    /// The same for another server.
+    pub(super) fn to(&self, target: Target) -> Self {
+        Self { target, ..self.clone() }
+    }
+
     /// Connects and identifies the server, within the deadline.
     pub(super) async fn connect(&self) -> Result<Live, CacheError> {
-        let ServerOptions { kind, connect_timeout: deadline, .. } = self.options;
-        let place = format!("{} at `{}`", kind.name(), self.options.address());
+        let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
+        let place = format!("{} at `{}`", kind.name(), self.target);
         let (what, reason) = match tokio::time::timeout(deadline, self.open()).await {
             Ok(Ok(live)) => return Ok(live),
             Ok(Err(Refusal::Unfit(reason))) => ("use", reason),
             Ok(Err(Refusal::Stream(error))) => ("reach", error.to_string()),
+            Ok(Err(Refusal::Sentinels(reason))) => ("find", reason),
             Ok(Err(Refusal::Greeting(error))) => ("reach", describe(&error)),
             Err(_elapsed) => ("reach", format!("no answer within {deadline:?}")),
         };
@@ -63,7 +108,16 @@ impl Opener {
         if let Some(password) = &options.password {
             settings = settings.set_password(password.reveal());
         }
-        let stream = Bounded::new(stream::open(options).await?, self.bounds);
+        let bounds = Bounds { string: self.max_value.max(LEAST_BOUND), answer: self.max_value.max(Self::MAX_ANSWER) };
+        let (address, mode) = match &self.target {
+            Target::Server(address) => (address.clone(), Mode::Standalone),
+            Target::Node(address) => (address.clone(), Mode::Cluster),
+            Target::Primary(sentinels) => {
+                let primary = sentinel::primary(sentinels, options.tls.as_ref(), options.connect_timeout).await;
+                (primary.map_err(Refusal::Sentinels)?, Mode::Primary)
+            }
+        };
+        let stream = Bounded::new(stream::open(&address, options.tls.as_ref()).await?, bounds);
 
         let lost = Arc::new(Notify::new());
         let on_push = {
@@ -85,8 +139,8 @@ impl Opener {
         let (mut connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
         // Ends when the last clone of the connection is gone, or the stream.
         tokio::spawn(driver);
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let identity = Identity::from_info(&info).map_err(Refusal::Unfit)?;
+        let info: String = redis::cmd("INFO").arg("server").arg("replication").query_async(&mut connection).await?;
+        let identity = Identity::from_info(&info, mode).map_err(Refusal::Unfit)?;
         // No plugin can write the separator, so no key begins with it.
         let probe = format!("{}\u{1f}probe", options.prefix);
         let support = Support::probe(&mut connection, &identity, &probe).await?.map_err(Refusal::Unfit)?;
@@ -98,6 +152,8 @@ impl Opener {
 enum Refusal {
     Stream(StreamError),
     Greeting(RedisError),
+    /// No sentinel told us where the primary is.
+    Sentinels(String),
     /// The server is there, but not one we can use.
     Unfit(String),
 }

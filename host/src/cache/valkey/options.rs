@@ -32,11 +32,9 @@ impl fmt::Debug for Secret {
 pub struct ServerOptions {
     /// What the operator says it is; only for messages.
     pub kind: ServerKind,
-    /// Name or address. Defaults to `localhost`.
-    pub host: String,
-    /// TCP port. Defaults to 6379.
-    pub port: u16,
-    /// Database number. Defaults to 0.
+    /// Where the keys are. Defaults to one server at `localhost`, port 6379.
+    pub place: Place,
+    /// Database number; 0 for a cluster. Defaults to 0.
     pub db: u16,
     /// What stands before every key. Defaults to `cache:`.
     pub prefix: String,
@@ -54,16 +52,99 @@ pub struct ServerOptions {
     pub lease: StdDuration,
 }
 
-impl ServerOptions {
-    /// The server's address, without secrets.
-    pub fn address(&self) -> String {
+/// Where the keys of a cache are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On one server.
+    Server(Address),
+    /// On the nodes of a cluster. These are some of them, which are asked for the others; at least one.
+    Cluster(Vec<Address>),
+    /// On the server that sentinels know as the primary.
+    Sentinel(Sentinels),
+}
+
+/// Who knows which server is the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// The name by which the sentinels know the primary.
+    pub master: String,
+    /// The sentinels; at least one.
+    pub nodes: Vec<Address>,
+    /// The ACL user on the sentinels. Defaults to none, the `default` user.
+    pub username: Option<String>,
+    /// The password on the sentinels. Defaults to none, whatever that of the server is.
+    pub password: Option<Secret>,
+}
+
+/// A host, by its name or address, and a TCP port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // An IPv6 address needs its brackets to be told from the port.
         if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
+            write!(f, "[{}]:{}", self.host, self.port)
         } else {
-            format!("{}:{}", self.host, self.port)
+            write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+impl fmt::Display for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of sentinel ", self.master)?;
+        list(&self.nodes, f)
+    }
+}
+
+impl Place {
+    /// Whether the two name a server in common.
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sentinel(a), Self::Sentinel(b)) => {
+                a.master == b.master && a.nodes.iter().any(|node| b.nodes.contains(node))
+            }
+            (Self::Sentinel(_), _) | (_, Self::Sentinel(_)) => false,
+            _ => self.addresses().iter().any(|address| other.addresses().contains(address)),
+        }
+    }
+
+    fn addresses(&self) -> &[Address] {
+        match self {
+            Self::Server(address) => std::slice::from_ref(address),
+            Self::Cluster(nodes) => nodes,
+            Self::Sentinel(sentinels) => &sentinels.nodes,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(address) => fmt::Display::fmt(address, f),
+            Self::Cluster(nodes) => {
+                f.write_str("cluster ")?;
+                list(nodes, f)
+            }
+            Self::Sentinel(sentinels) => fmt::Display::fmt(sentinels, f),
+        }
+    }
+}
+
+fn list(addresses: &[Address], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (nth, address) in addresses.iter().enumerate() {
+        if nth > 0 {
+            f.write_str(",")?;
+        }
+        write!(f, "{address}")?;
+    }
+    Ok(())
 }
 
 /// Whom to trust on a TLS connection and who we are. The server's certificate must name the configured host and come

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use crate::cache::valkey::options::{ServerOptions, TlsOptions};
+use crate::cache::valkey::options::{Address, TlsOptions};
 
 /// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
 /// it. Else the first calls after a silent partition would each have to time out.
@@ -57,17 +57,17 @@ pub(super) enum StreamError {
 }
 
 /// Opens a stream to the server.
-pub(super) async fn open(options: &ServerOptions) -> Result<Box<dyn Stream>, StreamError> {
-    let stream = TcpStream::connect((options.host.as_str(), options.port)).await?;
+pub(super) async fn open(address: &Address, tls: Option<&TlsOptions>) -> Result<Box<dyn Stream>, StreamError> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     let keepalive = TcpKeepalive::new().with_time(IDLE_BEFORE_PROBE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    let Some(tls) = &options.tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(options.host.clone());
-    let name = name.map_err(|_| StreamError::HostName(options.host.clone()))?;
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let name = ServerName::try_from(address.host.clone());
+    let name = name.map_err(|_| StreamError::HostName(address.host.clone()))?;
     let tls = tls.clone();
     let reading = tokio::task::spawn_blocking(move || client_config(&tls));
     let config = reading.await.map_err(io::Error::other)??;

@@ -43,6 +43,8 @@ impl Support {
             (Ok(_), _) => Compare::Ifeq,
             // It cannot serve now, so nothing can be learned from it but its version.
             (Err(error), _) if is_a_state(&error) => identity.compare(),
+            // The key would be on another node of the cluster.
+            (Err(error), _) if error.redirect_node().is_some() => identity.compare(),
             // A user who may not write needs neither.
             (Err(error), _) if error.code() == Some("NOPERM") => Compare::Script,
             (Err(_), Ok(_)) => Compare::Script,
