@@ -150,7 +150,11 @@ pub enum CacheError {
     /// No answer in time; a write may or may not have happened. The plugin may try again or go on without.
     #[error("no answer within {0:?}")]
     Timeout(StdDuration),
-    /// The server cannot be reached, or is in no state to serve. The operator finds out why.
+    /// The connection was lost before the answer came; a write may or may not have happened. The plugin may try again or
+    /// go on without.
+    #[error("the connection was lost before the answer came: {0}")]
+    Lost(String),
+    /// The server cannot be reached, or is in no state to serve: nothing was written. The operator finds out why.
     #[error("{0}")]
     Unavailable(String),
     /// The key holds something that is not a string, put there by another program. The operator removes it.
@@ -164,7 +168,7 @@ pub enum CacheError {
 impl CacheError {
     /// Whether the cache is out of reach, rather than the call at fault.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Unavailable(_))
+        matches!(self, Self::Timeout(_) | Self::Lost(_) | Self::Unavailable(_))
     }
 }
 

@@ -155,7 +155,7 @@ impl CacheBackend for ValkeyBackend {
         let stored: Option<Bytes> = match self.servers.call(&key, &command).await {
             // A server that cannot store, as it is full or a replica, may still have the value. And where the connection
             // was lost the lease may have arrived.
-            Err(error @ CacheError::Unavailable(_)) => {
+            Err(error @ (CacheError::Unavailable(_) | CacheError::Lost(_))) => {
                 let mut look = redis::cmd("GET");
                 look.arg(&key);
                 match self.servers.call::<Option<Bytes>>(&key, &look).await {

@@ -70,7 +70,7 @@ impl LarderView<'_> {
                     wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX))
                 }
                 CacheError::ReadOnly => wit::Error::AccessDenied,
-                CacheError::Timeout(_) => {
+                CacheError::Timeout(_) | CacheError::Lost(_) => {
                     tracing::debug!(plugin, cache, "{error}");
                     wit::Error::Timeout
                 }

@@ -287,7 +287,8 @@ impl Link {
             ErrorKind::Server(_) | ErrorKind::Extension => CacheError::Refused(text),
             _ if error.is_timeout() => CacheError::Timeout(self.timeout),
             ErrorKind::UnexpectedReturnType => CacheError::Refused(text),
-            _ => CacheError::Unavailable(text),
+            // It was sent, or nobody knows whether it was.
+            _ => CacheError::Lost(text),
         }
     }
 }
