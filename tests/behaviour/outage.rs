@@ -1,7 +1,5 @@
 //! A server that goes away, hangs, and comes back while a plugin runs.
 
-use std::time::{Duration, Instant};
-
 use larder_tests::{Kind, Larder, Relay, Running, Server, wait_for};
 
 fn session(server: &Server, more: &str) -> Running {
@@ -71,19 +69,18 @@ fn reads_report_too_where_the_operator_chose_errors() {
 }
 
 #[test]
-fn no_call_hangs_while_the_server_does() {
+fn no_call_hangs_while_the_server_does_and_after_a_few_none_waits_for_it() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         let mut session = session(&server, "on_outage = \"error\"\n");
         assert_eq!(ask(&mut session, "set k v"), "ok");
         server.freeze();
-        let started = Instant::now();
-        for _ in 0..10 {
-            let answer = ask(&mut session, "get k");
-            assert!(is_outage(&answer), "{answer}");
-        }
-        // A deadline of 500 ms each makes 5 s; the client's own patience would know no end.
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        let answers: Vec<String> = (0..20).map(|_| ask(&mut session, "get k")).collect();
+        let (waited, at_once): (Vec<&str>, Vec<&str>) =
+            answers.iter().map(String::as_str).partition(|answer| *answer == "error Timeout");
+        // The next one may come before the connection is given up.
+        assert!((3..=4).contains(&waited.len()), "{answers:?}");
+        assert!(at_once.iter().all(|answer| *answer == "error Unavailable"), "{answers:?}");
         server.thaw();
         recovers(&mut session);
         session.succeed();

@@ -1,8 +1,8 @@
 //! A connection to one server: every call has a deadline, and a task of its own brings a lost connection back.
 //!
 //! Commands of all plugins share it, interleaved by the client. During an outage calls fail at once with the reason the
-//! last attempt found; only in the moment after a loss, while the first attempt to reconnect is under way, do they
-//! wait, within their deadline.
+//! last attempt found; only in the moment after a connection broke, while the first attempt to reconnect is under way,
+//! do they wait, within their deadline.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -327,7 +327,14 @@ async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Send
                 () = state.closed() => return,
             }
             tracing::warn!("lost the connection to {kind} at `{target}`");
-            state.send_replace(State::Reconnecting);
+            // One that fell silent is not likely to take a new connection, and would not refuse it either: calls would
+            // wait for that in vain.
+            state.send_replace(if live.timeouts.load(Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION {
+                let calls = TIMEOUTS_OF_A_LOST_CONNECTION;
+                State::Down(CacheError::Unavailable(format!("{kind} at `{target}` left {calls} calls unanswered")))
+            } else {
+                State::Reconnecting
+            });
             // What the server would have told them goes nowhere.
             opener.watchers.wake_all();
             opener.on_loss.notify_one();
