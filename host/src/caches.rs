@@ -34,15 +34,15 @@ impl Caches {
     /// A ctx for one instance of a plugin, with the grant that the configuration has for its name.
     pub fn plugin(&self, plugin: &str) -> LarderCtx {
         let grant = self.config.grant(plugin);
+        let sandbox = &self.config.sandbox;
         let owner = Owner::new();
         let scoped = |(name, cache): (&String, &Arc<Cache>)| {
             let is_granted = grant.caches.as_ref().is_none_or(|granted| granted.contains(name));
-            let cache =
-                is_granted.then(|| ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner));
-            (name.clone(), cache)
+            let scoped = || ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner);
+            (name.clone(), is_granted.then(|| scoped().within(sandbox.limits)))
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
-        LarderCtx::new(plugin, caches)
+        LarderCtx::new(plugin, caches, sandbox.max_handles, sandbox.max_vacancies)
     }
 
     /// A cache by the operator's name; [`operator_view`] makes it usable for the host's own code.
@@ -63,7 +63,10 @@ impl Caches {
     /// Beyond it a plugin traps, so it is above all limits that answer with an error.
     pub fn largest_call(&self) -> usize {
         let largest = self.config.caches.values().map(|cache| cache.policy.max_value_bytes).max().unwrap_or(0);
-        ScopedCache::MAX_BATCH_BYTES.max(largest).saturating_mul(2).saturating_add(1 << 20)
+        let limits = &self.config.sandbox.limits;
+        // A batch at its limit also has a header for each key and value.
+        let headers = limits.max_batch.saturating_mul(64);
+        limits.max_batch_bytes.max(largest).saturating_add(headers).saturating_mul(2).saturating_add(1 << 20)
     }
 
     /// The configuration that these caches were made from.

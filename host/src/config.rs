@@ -5,19 +5,19 @@
 
 mod caches;
 mod document;
+mod sandbox;
 mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::cache::{Access, Namespace, OnOutage, Policy};
 use document::{Document, Fault, Section};
-use units::{Positive, Size};
 
 pub use caches::{CacheConfig, Store};
+pub use sandbox::Sandbox;
 pub use units::parse_duration;
 
 /// A valid configuration.
@@ -42,21 +42,6 @@ pub struct Grant {
     pub access: Access,
     /// Its own key space. Defaults to none, the space shared by all plugins without one.
     pub namespace: Option<Namespace>,
-}
-
-/// The bounds of one plugin instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sandbox {
-    /// The most linear memory in bytes. Defaults to 128 MiB.
-    pub max_memory: u64,
-    /// The most wall-clock time of one run. Defaults to 30 s.
-    pub timeout: Duration,
-}
-
-impl Default for Sandbox {
-    fn default() -> Self {
-        Self { max_memory: 128 << 20, timeout: Duration::from_secs(30) }
-    }
 }
 
 /// Why there is no configuration. The operator mends the file, or the environment that it names.
@@ -193,7 +178,7 @@ impl Config {
             plugins.insert(section.name, grant);
         }
         let sandbox = match document.take_section("sandbox")? {
-            Some(section) => section.read::<RawSandbox>()?.into(),
+            Some(section) => Sandbox::from_section(&section)?,
             None => Sandbox::default(),
         };
         Ok(Self { default, caches, plugins, sandbox })
@@ -248,25 +233,6 @@ impl RawGrant {
             .transpose()
             .map_err(|error| section.fault("namespace", &error.to_string()))?;
         Ok(Grant { caches: granted, access, namespace })
-    }
-}
-
-/// The `[sandbox]` table as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSandbox {
-    max_memory: Option<Size>,
-    timeout: Option<Positive>,
-}
-
-impl From<RawSandbox> for Sandbox {
-    fn from(raw: RawSandbox) -> Self {
-        let RawSandbox { max_memory, timeout } = raw;
-        let default = Self::default();
-        Self {
-            max_memory: max_memory.map_or(default.max_memory, |size| size.0),
-            timeout: timeout.map_or(default.timeout, |duration| duration.0),
-        }
     }
 }
 

@@ -38,17 +38,22 @@ pub struct LarderCtx {
     /// The plugin's name, for the log.
     plugin: String,
     caches: PluginCaches,
-    /// How many handles and vacancies the plugin holds.
-    handles: usize,
+    handles: Count,
+    vacancies: Count,
+}
+
+/// How many resources of a kind a plugin instance holds, and may hold at a time.
+#[derive(Debug)]
+struct Count {
+    held: usize,
+    max: usize,
 }
 
 impl LarderCtx {
-    /// The most cache handles and vacancies a plugin instance may hold at a time.
-    pub const MAX_HANDLES: usize = 1024;
-
-    /// A ctx for one plugin instance, which may open `caches`.
-    pub fn new(plugin: impl Into<String>, caches: PluginCaches) -> Self {
-        Self { plugin: plugin.into(), caches, handles: 0 }
+    /// A ctx for one plugin instance, which may open `caches` and hold so many handles and vacancies at a time.
+    pub fn new(plugin: impl Into<String>, caches: PluginCaches, max_handles: usize, max_vacancies: usize) -> Self {
+        let (handles, vacancies) = (Count { held: 0, max: max_handles }, Count { held: 0, max: max_vacancies });
+        Self { plugin: plugin.into(), caches, handles, vacancies }
     }
 }
 

@@ -24,7 +24,16 @@ impl Key {
     /// [`CacheError::InvalidArgument`] for a key that is empty, over [`Key::MAX_LENGTH`] bytes or holds a control
     /// character.
     pub fn new(namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
-        check_text("key", key, Self::MAX_LENGTH)?;
+        Self::within(Self::MAX_LENGTH, namespace, key)
+    }
+
+    /// As [`Key::new`], for a plugin whose keys are at most `max` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Key::new`].
+    pub(super) fn within(max: usize, namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
+        check_text("key", key, max.min(Self::MAX_LENGTH))?;
         Ok(match namespace {
             None => Self(key.into()),
             Some(namespace) => Self(format!("{}{SEPARATOR}{key}", namespace.0).into()),

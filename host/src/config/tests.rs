@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cache::valkey::{ServerKind, ServerOptions};
-use crate::cache::{Access, OnOutage};
+use crate::cache::{Access, Limits, OnOutage};
 use crate::config::{Config, ConfigError, Sandbox, Store};
 
 fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -52,7 +52,18 @@ mod defaults {
         assert_eq!(ram.policy.max_expire, None);
         assert_eq!(ram.policy.max_value_bytes, 1 << 20);
         assert_eq!(ram.policy.wait, Duration::from_secs(5));
-        assert_eq!(config.sandbox, Sandbox { max_memory: 128 << 20, timeout: Duration::from_secs(30) });
+        let limits =
+            Limits { max_key_bytes: 1024, max_pattern_bytes: 1024, max_batch: 1024, max_batch_bytes: 64 << 20 };
+        let sandbox = Sandbox {
+            max_memory: 128 << 20,
+            timeout: Duration::from_secs(30),
+            max_cpu_time: Duration::from_secs(10),
+            max_output: 16 << 20,
+            max_handles: 1024,
+            max_vacancies: 256,
+            limits,
+        };
+        assert_eq!(config.sandbox, sandbox);
     }
 
     #[test]
@@ -140,6 +151,14 @@ fn every_key_is_honoured() {
         [sandbox]
         max_memory = "64MiB"
         timeout = "5s"
+        max_cpu_time = "1s"
+        max_output = "1KiB"
+        max_handles = 10
+        max_vacancies = 2
+        max_key_bytes = 100
+        max_pattern_bytes = 50
+        max_batch = 65536
+        max_batch_bytes = "1MiB"
         "#,
     );
     let pages = server(&config, "pages");
@@ -159,7 +178,16 @@ fn every_key_is_honoured() {
     assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned()][..]));
     assert_eq!(grant.access, Access::ReadOnly);
     assert!(grant.namespace.is_some());
-    assert_eq!(config.sandbox, Sandbox { max_memory: 64 << 20, timeout: Duration::from_secs(5) });
+    let sandbox = Sandbox {
+        max_memory: 64 << 20,
+        timeout: Duration::from_secs(5),
+        max_cpu_time: Duration::from_secs(1),
+        max_output: 1024,
+        max_handles: 10,
+        max_vacancies: 2,
+        limits: Limits { max_key_bytes: 100, max_pattern_bytes: 50, max_batch: 65_536, max_batch_bytes: 1 << 20 },
+    };
+    assert_eq!(config.sandbox, sandbox);
 }
 
 #[test]
@@ -303,6 +331,25 @@ mod refusals {
         let error = ram_refusal("max_bytes = \"1MiB\"\nmax_value_bytes = \"1MiB\"");
         assert!(error.contains("`caches.c.max_bytes`: must be at least"), "{error}");
         assert!(ram_refusal("max_bytes = 100").contains("must be at least"));
+    }
+
+    #[test]
+    fn a_bound_of_the_sandbox_is_within_bounds_itself() {
+        for key in ["max_handles", "max_vacancies", "max_batch"] {
+            for bad in ["0", "-1", "65537"] {
+                let error = refusal(&format!("[sandbox]\n{key} = {bad}"));
+                let column = key.len() + 4;
+                let rule = format!("larder.toml:2:{column}: `sandbox.{key}`: must be from 1 to 65536, but is {bad}");
+                assert_eq!(error, rule);
+            }
+        }
+        for key in ["max_key_bytes", "max_pattern_bytes"] {
+            let error = refusal(&format!("[sandbox]\n{key} = 1025"));
+            assert!(error.contains(&format!("`sandbox.{key}`: must be from 1 to 1024 bytes, but is 1025")), "{error}");
+        }
+        assert!(refusal("[sandbox]\nmax_batch_bytes = 0").contains("`sandbox.max_batch_bytes`: must not be zero"));
+        assert!(refusal("[sandbox]\nmax_output = 0").contains("`sandbox.max_output`: must not be zero"));
+        assert!(refusal("[sandbox]\nmax_cpu_time = 0").contains("`sandbox.max_cpu_time`: must be at least"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use wasmtime::component::Resource;
 
 use super::bindings::larder::cache::cache as wit;
-use super::{LarderCtx, LarderView};
+use super::{Count, LarderCtx, LarderView};
 use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache, Vacancy};
 
 /// A cache handle of a plugin.
@@ -37,26 +37,52 @@ impl From<wasmtime::component::ResourceTableError> for CallError {
     }
 }
 
+/// What a plugin holds a bounded number of.
+trait Held: Send + 'static {
+    /// What many of them are called.
+    const NAME: &str;
+
+    fn count(ctx: &mut LarderCtx) -> &mut Count;
+}
+
+impl Held for OpenCache {
+    const NAME: &str = "open handles";
+
+    fn count(ctx: &mut LarderCtx) -> &mut Count {
+        &mut ctx.handles
+    }
+}
+
+impl Held for HeldVacancy {
+    const NAME: &str = "vacancies";
+
+    fn count(ctx: &mut LarderCtx) -> &mut Count {
+        &mut ctx.vacancies
+    }
+}
+
 impl LarderView<'_> {
     fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<ScopedCache> {
         Ok(self.table.get(handle)?.0.clone())
     }
 
     /// Puts a resource into the table, within the plugin's bound.
-    fn push<T: Send + 'static>(&mut self, resource: T) -> CallResult<Resource<T>> {
-        if self.ctx.handles >= LarderCtx::MAX_HANDLES {
-            let message = format!("too many open handles: the limit is {}", LarderCtx::MAX_HANDLES);
+    fn push<T: Held>(&mut self, resource: T) -> CallResult<Resource<T>> {
+        let count = T::count(self.ctx);
+        if count.held >= count.max {
+            let message = format!("too many {}: the limit is {}", T::NAME, count.max);
             return Err(CallError::Plugin(wit::Error::Other(message)));
         }
         let handle = self.table.push(resource)?;
-        self.ctx.handles = self.ctx.handles.saturating_add(1);
+        count.held = count.held.saturating_add(1);
         Ok(handle)
     }
 
     /// Takes a resource out of the table.
-    fn delete<T: 'static>(&mut self, handle: Resource<T>) -> Result<T, wasmtime::component::ResourceTableError> {
+    fn delete<T: Held>(&mut self, handle: Resource<T>) -> Result<T, wasmtime::component::ResourceTableError> {
         let resource = self.table.delete(handle)?;
-        self.ctx.handles = self.ctx.handles.saturating_sub(1);
+        let count = T::count(self.ctx);
+        count.held = count.held.saturating_sub(1);
         Ok(resource)
     }
 
