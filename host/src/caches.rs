@@ -1,20 +1,22 @@
 //! The host's caches, made from a configuration; the only place that constructs backends.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::cache::ram::RamBackend;
 use crate::cache::valkey::ValkeyBackend;
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{CacheConfig, Config, Store};
 use crate::error::Error;
-use crate::linker::LarderCtx;
+use crate::linker::{Bounds, Calls, LarderCtx};
 
 /// All caches of a host, connected. Cheap to clone; the clones share them.
 #[derive(Debug, Clone)]
 pub struct Caches {
     by_name: BTreeMap<String, Arc<Cache>>,
     config: Arc<Config>,
+    /// The calls of each plugin that has an instance, by its name. A std mutex: nothing awaits while it is held.
+    calls: Arc<Mutex<HashMap<String, Weak<Calls>>>>,
 }
 
 impl Caches {
@@ -28,7 +30,7 @@ impl Caches {
         for (name, cache) in &config.caches {
             by_name.insert(name.clone(), connect_cache(name, cache).await?);
         }
-        Ok(Self { by_name, config: Arc::new(config) })
+        Ok(Self { by_name, config: Arc::new(config), calls: Arc::default() })
     }
 
     /// A ctx for one instance of a plugin, with the grant that the configuration has for its name.
@@ -42,7 +44,22 @@ impl Caches {
             (name.clone(), is_granted.then(|| scoped().within(sandbox.limits)))
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
-        LarderCtx::new(plugin, caches, sandbox.max_handles, sandbox.max_vacancies)
+        let calls = self.calls(plugin, grant.max_concurrent_calls);
+        let bounds = Bounds { max_handles: sandbox.max_handles, max_vacancies: sandbox.max_vacancies, calls };
+        LarderCtx::new(plugin, caches, bounds)
+    }
+
+    /// What all instances of a plugin share.
+    fn calls(&self, plugin: &str, max: usize) -> Arc<Calls> {
+        let mut by_plugin = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(calls) = by_plugin.get(plugin).and_then(Weak::upgrade) {
+            return calls;
+        }
+        // Names of plugins that have come and gone do not pile up.
+        by_plugin.retain(|_, calls| calls.strong_count() > 0);
+        let calls = Calls::new(max);
+        by_plugin.insert(plugin.to_owned(), Arc::downgrade(&calls));
+        calls
     }
 
     /// A cache by the operator's name; [`operator_view`] makes it usable for the host's own code.

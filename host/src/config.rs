@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::cache::{Access, Namespace, OnOutage, Policy};
 use document::{Document, Fault, Section};
+use sandbox::count;
 
 pub use caches::{CacheConfig, Store};
 pub use sandbox::Sandbox;
@@ -34,7 +35,7 @@ pub struct Config {
 }
 
 /// What a plugin may do with the caches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The caches it may open; all where there is no list.
     pub caches: Option<Vec<String>>,
@@ -42,6 +43,14 @@ pub struct Grant {
     pub access: Access,
     /// Its own key space. Defaults to none, the space shared by all plugins without one.
     pub namespace: Option<Namespace>,
+    /// The most calls that all its instances in this process have under way at once, 1 to 65,536. Defaults to 1,024.
+    pub max_concurrent_calls: usize,
+}
+
+impl Default for Grant {
+    fn default() -> Self {
+        Self { caches: None, access: Access::default(), namespace: None, max_concurrent_calls: 1024 }
+    }
 }
 
 /// Why there is no configuration. The operator mends the file, or the environment that it names.
@@ -211,6 +220,7 @@ struct RawGrant {
     #[serde(default, with = "RawAccess")]
     access: Access,
     namespace: Option<String>,
+    max_concurrent_calls: Option<i64>,
 }
 
 /// [`Access`] as written.
@@ -223,7 +233,7 @@ enum RawAccess {
 
 impl RawGrant {
     fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace } = self;
+        let Self { caches: granted, access, namespace, max_concurrent_calls } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
             let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
             return Err(section.fault("caches", &rule));
@@ -232,7 +242,9 @@ impl RawGrant {
             .map(|namespace| Namespace::new(&namespace))
             .transpose()
             .map_err(|error| section.fault("namespace", &error.to_string()))?;
-        Ok(Grant { caches: granted, access, namespace })
+        let default = Grant::default().max_concurrent_calls;
+        let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
+        Ok(Grant { caches: granted, access, namespace, max_concurrent_calls })
     }
 }
 

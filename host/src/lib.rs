@@ -85,5 +85,5 @@ mod sandbox;
 pub use caches::{Caches, connect_cache, operator_view};
 pub use config::Config;
 pub use error::Error;
-pub use linker::{LarderCtx, LarderView, add_to_linker};
+pub use linker::{Bounds, Calls, LarderCtx, LarderView, add_to_linker};
 pub use runtime::Runtime;

@@ -2,12 +2,16 @@
 //! [`add_to_linker`]. Holds no caching logic: it converts, calls and converts back.
 
 mod cache;
+mod calls;
 
 use std::fmt;
+use std::sync::Arc;
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 
 use crate::cache::PluginCaches;
+
+pub use calls::Calls;
 
 /// What wasmtime makes of `wit/cache.wit`.
 mod bindings {
@@ -40,6 +44,24 @@ pub struct LarderCtx {
     caches: PluginCaches,
     handles: Count,
     vacancies: Count,
+    calls: Arc<Calls>,
+}
+
+/// What bounds one plugin instance.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The most cache handles held at a time. Defaults to 1,024.
+    pub max_handles: usize,
+    /// The most vacancies held at a time. Defaults to 256.
+    pub max_vacancies: usize,
+    /// The calls of all instances of the plugin, shared by them. Defaults to 1,024 of this instance alone.
+    pub calls: Arc<Calls>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_handles: 1024, max_vacancies: 256, calls: Calls::new(1024) }
+    }
 }
 
 /// How many resources of a kind a plugin instance holds, and may hold at a time.
@@ -50,10 +72,11 @@ struct Count {
 }
 
 impl LarderCtx {
-    /// A ctx for one plugin instance, which may open `caches` and hold so many handles and vacancies at a time.
-    pub fn new(plugin: impl Into<String>, caches: PluginCaches, max_handles: usize, max_vacancies: usize) -> Self {
+    /// A ctx for one plugin instance, which may open `caches`.
+    pub fn new(plugin: impl Into<String>, caches: PluginCaches, bounds: Bounds) -> Self {
+        let Bounds { max_handles, max_vacancies, calls } = bounds;
         let (handles, vacancies) = (Count { held: 0, max: max_handles }, Count { held: 0, max: max_vacancies });
-        Self { plugin: plugin.into(), caches, handles, vacancies }
+        Self { plugin: plugin.into(), caches, handles, vacancies, calls }
     }
 }
 

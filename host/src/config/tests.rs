@@ -147,6 +147,7 @@ fn every_key_is_honoured() {
         caches = ["pages"]
         access = "read-only"
         namespace = "checkout"
+        max_concurrent_calls = 7
 
         [sandbox]
         max_memory = "64MiB"
@@ -178,6 +179,7 @@ fn every_key_is_honoured() {
     assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned()][..]));
     assert_eq!(grant.access, Access::ReadOnly);
     assert!(grant.namespace.is_some());
+    assert_eq!(grant.max_concurrent_calls, 7);
     let sandbox = Sandbox {
         max_memory: 64 << 20,
         timeout: Duration::from_secs(5),
@@ -194,6 +196,7 @@ fn every_key_is_honoured() {
 fn a_plugin_without_a_table_may_do_everything() {
     let grant = parse("").grant("anybody");
     assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));
+    assert_eq!(grant.max_concurrent_calls, 1024);
 }
 
 mod environment {
@@ -347,6 +350,8 @@ mod refusals {
             let error = refusal(&format!("[sandbox]\n{key} = 1025"));
             assert!(error.contains(&format!("`sandbox.{key}`: must be from 1 to 1024 bytes, but is 1025")), "{error}");
         }
+        let error = refusal("[plugins.p]\nmax_concurrent_calls = 0");
+        assert_eq!(error, "larder.toml:2:24: `plugins.p.max_concurrent_calls`: must be from 1 to 65536, but is 0");
         assert!(refusal("[sandbox]\nmax_batch_bytes = 0").contains("`sandbox.max_batch_bytes`: must not be zero"));
         assert!(refusal("[sandbox]\nmax_output = 0").contains("`sandbox.max_output`: must not be zero"));
         assert!(refusal("[sandbox]\nmax_cpu_time = 0").contains("`sandbox.max_cpu_time`: must be at least"));

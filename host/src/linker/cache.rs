@@ -6,6 +6,7 @@ use bytes::Bytes;
 use wasmtime::component::Resource;
 
 use super::bindings::larder::cache::cache as wit;
+use super::calls::Call;
 use super::{Count, LarderCtx, LarderView};
 use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache, Vacancy};
 
@@ -64,6 +65,15 @@ impl Held for HeldVacancy {
 impl LarderView<'_> {
     fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<ScopedCache> {
         Ok(self.table.get(handle)?.0.clone())
+    }
+
+    /// Begins a call, unless the plugin has as many under way as it may. A fill is no such call, and neither is a drop:
+    /// those who wait for a fill would shut its maker out.
+    fn begin(&self) -> CallResult<Call> {
+        self.ctx
+            .calls
+            .begin()
+            .map_err(|max| CallError::Plugin(wit::Error::Other(format!("too many calls at once: the limit is {max}"))))
     }
 
     /// Puts a resource into the table, within the plugin's bound.
@@ -156,6 +166,7 @@ impl wit::Host for LarderView<'_> {
 
 impl wit::HostCache for LarderView<'_> {
     async fn get(&mut self, handle: Resource<OpenCache>, key: String) -> CallResult<Option<Vec<u8>>> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let found = cache.get(&key).await;
         let value = self.report(&cache, found)?;
@@ -163,6 +174,7 @@ impl wit::HostCache for LarderView<'_> {
     }
 
     async fn get_many(&mut self, handle: Resource<OpenCache>, keys: Vec<String>) -> CallResult<Vec<Option<Vec<u8>>>> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let found = cache.get_many(&keys).await;
         let values = self.report(&cache, found)?;
@@ -180,6 +192,7 @@ impl wit::HostCache for LarderView<'_> {
         value: Vec<u8>,
         duration: wit::Duration,
     ) -> CallResult<()> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.set(&key, value.into(), duration.into()).await;
         self.report(&cache, outcome)
@@ -191,12 +204,14 @@ impl wit::HostCache for LarderView<'_> {
         entries: Vec<(String, Vec<u8>)>,
         duration: wit::Duration,
     ) -> CallResult<()> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.set_many(entries, duration.into()).await;
         self.report(&cache, outcome)
     }
 
     async fn get_or_set(&mut self, handle: Resource<OpenCache>, key: String) -> CallResult<wit::Entry> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let found = cache.get_or_set(&key).await;
         match self.report(&cache, found)? {
@@ -206,18 +221,21 @@ impl wit::HostCache for LarderView<'_> {
     }
 
     async fn clear(&mut self, handle: Resource<OpenCache>, key: String) -> CallResult<bool> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear(&key).await;
         self.report(&cache, outcome)
     }
 
     async fn clear_pattern(&mut self, handle: Resource<OpenCache>, pattern: String) -> CallResult<u64> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear_pattern(&pattern).await;
         self.report(&cache, outcome)
     }
 
     async fn clear_all(&mut self, handle: Resource<OpenCache>) -> CallResult<u64> {
+        let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear_all().await;
         self.report(&cache, outcome)

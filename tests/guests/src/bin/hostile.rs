@@ -1,7 +1,8 @@
 //! Goes up to a bound and beyond it, as its arguments say, one operation each, and prints what came of each.
 //!
 //! `handles`, `vacancies`, `key N`, `pattern N`, `batch N`, `batch-bytes KEYS BYTES`, `write STREAM N`, `flood N BYTES`,
-//! `fail N`, `compute`, `compute-and-call`, `sleep MS`, and what all scripts know; words are divided by one space.
+//! `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, and what all scripts know; words are divided by one space.
+//! Behind ` => ` may stand what must come of it.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -13,9 +14,15 @@ use larder_test_guests::{carry_out, describe};
 fn main() {
     let cache = Cache::default().expect("a default cache");
     for operation in std::env::args().skip(1) {
+        let (operation, expected) = match operation.split_once(" => ") {
+            Some((operation, expected)) => (operation, Some(expected)),
+            None => (operation.as_str(), None),
+        };
         let words: Vec<&str> = operation.split(' ').collect();
         let outcome = attack(&cache, &words).unwrap_or_else(|error| describe(&error));
-        if !outcome.is_empty() {
+        if let Some(expected) = expected {
+            assert_eq!(outcome, expected, "{operation}");
+        } else if !outcome.is_empty() {
             println!("{outcome}");
         }
     }
@@ -81,6 +88,19 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
         ["sleep", ms] => {
             std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
             "slept".to_owned()
+        }
+        // Holds the vacancy of `slow` until so many others of its name wait that it may not even read, and fills it.
+        ["hold"] => {
+            let Entry::Vacant(vacancy) = cache.entry("slow")? else { panic!("`slow` is taken already") };
+            cache.set_bytes("held", b"")?;
+            let refusal = loop {
+                match cache.get_bytes("held") {
+                    Ok(_) => std::thread::sleep(StdDuration::from_millis(1)),
+                    Err(refusal) => break refusal,
+                }
+            };
+            assert!(vacancy.fill(b"\"held\"", Duration::Default)?);
+            describe(&refusal)
         }
         words => carry_out(cache, words)?,
     })
