@@ -39,9 +39,8 @@ impl Caches {
         let sandbox = &self.config.sandbox;
         let owner = Owner::new();
         let scoped = |(name, cache): (&String, &Arc<Cache>)| {
-            let is_granted = grant.caches.as_ref().is_none_or(|granted| granted.contains(name));
             let scoped = || ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner);
-            (name.clone(), is_granted.then(|| scoped().within(sandbox.limits)))
+            (name.clone(), grant.may_open(name).then(|| scoped().within(sandbox.limits)))
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
         let calls = self.calls(plugin, grant.max_concurrent_calls);
@@ -99,7 +98,7 @@ impl Caches {
 /// [`Error::Cache`] when its server is out of reach, too old, or refuses us.
 pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache>, Error> {
     let backend: Arc<dyn CacheBackend> = match &config.store {
-        Store::Ram { max_bytes } => RamBackend::new(*max_bytes, config.policy.max_value_bytes),
+        Store::Ram { max_bytes, shares } => RamBackend::new(*max_bytes, config.policy.max_value_bytes, shares),
         Store::Server(options) => {
             let connected = ValkeyBackend::connect(options.clone()).await;
             Arc::new(connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?)

@@ -5,19 +5,18 @@
 
 mod caches;
 mod document;
+mod plugins;
 mod sandbox;
 mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use crate::cache::{Access, Namespace, OnOutage, Policy};
-use document::{Document, Fault, Section};
-use sandbox::count;
+use crate::cache::{OnOutage, Policy};
+use document::{Document, Fault};
 
 pub use caches::{CacheConfig, Store};
+pub use plugins::Grant;
 pub use sandbox::Sandbox;
 pub use units::parse_duration;
 
@@ -32,25 +31,6 @@ pub struct Config {
     pub plugins: BTreeMap<String, Grant>,
     /// The bounds of one plugin instance.
     pub sandbox: Sandbox,
-}
-
-/// What a plugin may do with the caches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// The caches it may open; all where there is no list.
-    pub caches: Option<Vec<String>>,
-    /// Whether it may change them. Defaults to read-write.
-    pub access: Access,
-    /// Its own key space. Defaults to none, the space shared by all plugins without one.
-    pub namespace: Option<Namespace>,
-    /// The most calls that all its instances in this process have under way at once, 1 to 65,536. Defaults to 1,024.
-    pub max_concurrent_calls: usize,
-}
-
-impl Default for Grant {
-    fn default() -> Self {
-        Self { caches: None, access: Access::default(), namespace: None, max_concurrent_calls: 1024 }
-    }
 }
 
 /// Why there is no configuration. The operator mends the file, or the environment that it names.
@@ -181,11 +161,7 @@ impl Config {
                 }
             },
         };
-        let mut plugins = BTreeMap::new();
-        for section in document.take_sections("plugins")? {
-            let grant = section.read::<RawGrant>()?.validate(&caches, &section)?;
-            plugins.insert(section.name, grant);
-        }
+        let plugins = plugins::read(&document.take_sections("plugins")?, &mut caches)?;
         let sandbox = match document.take_section("sandbox")? {
             Some(section) => Sandbox::from_section(&section)?,
             None => Sandbox::default(),
@@ -209,42 +185,6 @@ impl Default for Config {
             plugins: BTreeMap::new(),
             sandbox: Sandbox::default(),
         }
-    }
-}
-
-/// A `[plugins.NAME]` table as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGrant {
-    caches: Option<Vec<String>>,
-    #[serde(default, with = "RawAccess")]
-    access: Access,
-    namespace: Option<String>,
-    max_concurrent_calls: Option<i64>,
-}
-
-/// [`Access`] as written.
-#[derive(Deserialize)]
-#[serde(remote = "Access", rename_all = "kebab-case")]
-enum RawAccess {
-    ReadWrite,
-    ReadOnly,
-}
-
-impl RawGrant {
-    fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace, max_concurrent_calls } = self;
-        if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
-            let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
-            return Err(section.fault("caches", &rule));
-        }
-        let namespace = namespace
-            .map(|namespace| Namespace::new(&namespace))
-            .transpose()
-            .map_err(|error| section.fault("namespace", &error.to_string()))?;
-        let default = Grant::default().max_concurrent_calls;
-        let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
-        Ok(Grant { caches: granted, access, namespace, max_concurrent_calls })
     }
 }
 

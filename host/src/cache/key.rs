@@ -1,5 +1,6 @@
 //! Keys, namespaces and selections: made here only, so that a backend never sees one that breaks a rule.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,6 +41,11 @@ impl Key {
         })
     }
 
+    /// The namespace that it is in.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.0.split_once(SEPARATOR).map(|(namespace, _)| namespace)
+    }
+
     /// The key as text, namespace included.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -53,8 +59,14 @@ impl fmt::Debug for Key {
 }
 
 /// A key space of its own, given to a plugin by the operator. Cheap to clone, as every call of a plugin does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
+
+impl Borrow<str> for Namespace {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Namespace {
     /// The longest namespace, in bytes.
@@ -110,6 +122,11 @@ impl Selection {
     /// All keys of a key space.
     pub fn all(namespace: Option<Namespace>) -> Self {
         Self { namespace, pattern: Pattern::any() }
+    }
+
+    /// The namespace whose keys are meant.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_ref().map(Borrow::borrow)
     }
 
     /// Whether this selection means the key.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cache::Namespace;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{Secret, ServerKind, ServerOptions};
 use crate::config::document::{Fault, Section};
@@ -27,6 +28,8 @@ pub enum Store {
     Ram {
         /// The most bytes of keys, values and overhead.
         max_bytes: u64,
+        /// What of it is set aside for the namespaces of plugins that have a `max_bytes` of their own.
+        shares: Vec<(Namespace, u64)>,
     },
     /// A Valkey or Redis server.
     Server(ServerOptions),
@@ -99,7 +102,7 @@ impl Default for CacheConfig {
             wait: RAM_DEFAULTS.wait,
             on_outage: OnOutage::default(),
         };
-        Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes } }
+        Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes, shares: Vec::new() } }
     }
 }
 
@@ -113,6 +116,32 @@ impl CacheConfig {
             }
             _ => false,
         }
+    }
+
+    /// Sets a share of a RAM cache aside for a namespace; one that has a share already keeps it. On a server there is
+    /// nothing to set aside.
+    pub(super) fn set_aside(&mut self, name: &str, namespace: &Namespace, share: u64) -> Result<(), String> {
+        let Store::Ram { max_bytes, shares } = &mut self.store else { return Ok(()) };
+        if shares.iter().any(|(other, _)| other == namespace) {
+            return Ok(());
+        }
+        let max_value_bytes = self.policy.max_value_bytes;
+        let least = least_capacity(max_value_bytes);
+        if share < least {
+            return Err(format!(
+                "must be at least {least} to hold a value of max_value_bytes = {max_value_bytes} in the cache \
+                 `{name}`, but is {share}"
+            ));
+        }
+        let taken = shares.iter().fold(share, |taken, (_, share)| taken.saturating_add(*share));
+        if taken.saturating_add(least) > *max_bytes {
+            return Err(format!(
+                "leaves less than {least} of max_bytes = {max_bytes} of the cache `{name}` for others: all shares \
+                 together are {taken}"
+            ));
+        }
+        shares.push((namespace.clone(), share));
+        Ok(())
     }
 
     pub(super) fn from_section(
@@ -172,7 +201,7 @@ impl RawRam {
             wait: wait.map_or(RAM_DEFAULTS.wait, |span| span.0),
             on_outage: OnOutage::default(),
         };
-        Ok(CacheConfig { policy, store: Store::Ram { max_bytes } })
+        Ok(CacheConfig { policy, store: Store::Ram { max_bytes, shares: Vec::new() } })
     }
 }
 

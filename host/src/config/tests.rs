@@ -47,7 +47,7 @@ mod defaults {
         assert_eq!(config, Config::default());
         assert_eq!(config.default, "ram");
         let ram = &config.caches["ram"];
-        assert_eq!(ram.store, Store::Ram { max_bytes: 64 << 20 });
+        assert_eq!(ram.store, Store::Ram { max_bytes: 64 << 20, shares: Vec::new() });
         assert_eq!(ram.policy.default_expire, Some(Duration::from_secs(300)));
         assert_eq!(ram.policy.max_expire, None);
         assert_eq!(ram.policy.max_value_bytes, 1 << 20);
@@ -144,9 +144,10 @@ fn every_key_is_honoured() {
         wait = 0
 
         [plugins.checkout]
-        caches = ["pages"]
+        caches = ["pages", "near"]
         access = "read-only"
         namespace = "checkout"
+        max_bytes = "1MiB"
         max_concurrent_calls = 7
 
         [sandbox]
@@ -172,14 +173,15 @@ fn every_key_is_honoured() {
     assert_eq!((policy.max_value_bytes, policy.wait), (2 << 20, Duration::from_millis(1500)));
     assert_eq!(server(&config, "pages").lease, Duration::from_secs(3));
     assert_eq!(policy.on_outage, OnOutage::Error);
-    let near = &config.caches["near"];
-    assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20 });
-    assert_eq!((near.policy.default_expire, near.policy.wait), (None, Duration::ZERO));
     let grant = config.grant("checkout");
-    assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned()][..]));
+    assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned(), "near".to_owned()][..]));
     assert_eq!(grant.access, Access::ReadOnly);
-    assert!(grant.namespace.is_some());
+    assert_eq!(grant.max_bytes, Some(1 << 20));
     assert_eq!(grant.max_concurrent_calls, 7);
+    let near = &config.caches["near"];
+    let shares = vec![(grant.namespace.unwrap(), 1 << 20)];
+    assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20, shares });
+    assert_eq!((near.policy.default_expire, near.policy.wait), (None, Duration::ZERO));
     let sandbox = Sandbox {
         max_memory: 64 << 20,
         timeout: Duration::from_secs(5),
@@ -334,6 +336,38 @@ mod refusals {
         let error = ram_refusal("max_bytes = \"1MiB\"\nmax_value_bytes = \"1MiB\"");
         assert!(error.contains("`caches.c.max_bytes`: must be at least"), "{error}");
         assert!(ram_refusal("max_bytes = 100").contains("must be at least"));
+    }
+
+    #[test]
+    fn a_share_of_a_plugin_has_a_namespace_and_fits_into_its_caches() {
+        let refused = |plugins: &str, expected: &str| {
+            let caches = "default = \"a\"\n[caches.a]\ntype = \"ram\"\nmax_bytes = \"8MiB\"\n\
+                          [caches.b]\ntype = \"ram\"\nmax_bytes = \"4MiB\"\n";
+            let error = parse_with(&format!("{caches}{plugins}"), &[]).err().map(|error| error.to_string());
+            assert_eq!(error.as_deref().map(|error| &error[..error.len().min(expected.len())]), Some(expected));
+        };
+        refused("[plugins.p]\nmax_bytes = \"2MiB\"", "larder.toml:9:13: `plugins.p.max_bytes`: needs a `namespace`");
+        let small = "[plugins.p]\nnamespace = \"n\"\nmax_bytes = \"1MiB\"";
+        refused(small, "larder.toml:10:13: `plugins.p.max_bytes`: must be at least 1166508 to hold a value of");
+        let large = "[plugins.p]\nnamespace = \"n\"\nmax_bytes = \"3MiB\"\n";
+        let rule = "larder.toml:10:13: `plugins.p.max_bytes`: leaves less than 1166508 of max_bytes = 4194304 of the \
+                    cache `b` for others: all shares together are 3145728";
+        refused(large, rule);
+        let first = format!("{large}caches = [\"a\"]\n");
+        let another = "[plugins.q]\ncaches = [\"a\"]\nnamespace = \"m\"\nmax_bytes = \"4MiB\"\n";
+        refused(&format!("{first}{another}"), "larder.toml:15:13: `plugins.q.max_bytes`: leaves less than");
+        let differs = "[plugins.q]\nnamespace = \"n\"\nmax_bytes = \"2MiB\"";
+        let rule = "`plugins.q.max_bytes`: must be the same as that of `plugins.p`, which has the same namespace";
+        refused(&format!("{first}{differs}"), &format!("larder.toml:14:13: {rule}"));
+        refused(&format!("{first}[plugins.q]\nnamespace = \"n\"\n"), &format!("larder.toml:12:1: {rule}"));
+    }
+
+    #[test]
+    fn plugins_of_one_namespace_have_one_share() {
+        let table = |name: &str| format!("[plugins.{name}]\nnamespace = \"n\"\nmax_bytes = \"40MiB\"\n");
+        let config = parse(&format!("{}{}", table("p"), table("q")));
+        let Store::Ram { shares, .. } = &config.caches["ram"].store else { panic!("it is in RAM") };
+        assert_eq!(shares.len(), 1);
     }
 
     #[test]
