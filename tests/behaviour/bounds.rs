@@ -1,6 +1,7 @@
 //! The bounds on what a plugin may take, each named after its key: at the limit all is well, one over is stopped, and
 //! other plugins go on.
 
+mod leases;
 mod plugins;
 
 use larder_tests::{Finished, Larder, on_every_cache};

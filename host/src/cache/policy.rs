@@ -17,6 +17,9 @@ pub struct Policy {
     pub max_value_bytes: usize,
     /// How long a `get-or-set` waits for another caller's computation. Defaults to 5 s.
     pub wait: StdDuration,
+    /// How long a vacancy keeps others from computing. Then its lease is given back, and its fill comes too late.
+    /// Defaults to 5 minutes.
+    pub max_lease: StdDuration,
     /// What a read answers while the server is out of reach. Defaults to a miss.
     pub on_outage: OnOutage,
 }

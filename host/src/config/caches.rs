@@ -86,6 +86,9 @@ const LEAST_LEASE: Duration = Duration::from_millis(100);
 /// The longest `lease`, for which a killed holder stops everybody.
 const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
 
+/// The default `max_lease` of all types.
+const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
+
 /// The longest `prefix`, in bytes.
 const MAX_PREFIX: usize = 256;
 
@@ -100,6 +103,7 @@ impl Default for CacheConfig {
             max_expire: None,
             max_value_bytes: RAM_DEFAULTS.max_value_bytes,
             wait: RAM_DEFAULTS.wait,
+            max_lease: MAX_LEASE,
             on_outage: OnOutage::default(),
         };
         Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes, shares: Vec::new() } }
@@ -177,11 +181,12 @@ struct RawRam {
     default_expire: Option<Expire>,
     max_expire: Option<Positive>,
     wait: Option<Span>,
+    max_lease: Option<Positive>,
 }
 
 impl RawRam {
     fn validate(self, section: &Section<'_>) -> Result<CacheConfig, Fault> {
-        let Self { max_bytes, max_value_bytes, default_expire, max_expire, wait } = self;
+        let Self { max_bytes, max_value_bytes, default_expire, max_expire, wait, max_lease } = self;
         let max_bytes = max_bytes.map_or(RAM_DEFAULTS.max_bytes, |size| size.0);
         let max_value_bytes = match max_value_bytes {
             Some(size) => value_limit(size, section)?,
@@ -199,6 +204,7 @@ impl RawRam {
             max_expire: max_expire.map(|duration| duration.0),
             max_value_bytes,
             wait: wait.map_or(RAM_DEFAULTS.wait, |span| span.0),
+            max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
             on_outage: OnOutage::default(),
         };
         Ok(CacheConfig { policy, store: Store::Ram { max_bytes, shares: Vec::new() } })
@@ -222,6 +228,7 @@ struct RawServer {
     timeout: Option<Positive>,
     max_value_bytes: Option<Size>,
     lease: Option<Positive>,
+    max_lease: Option<Positive>,
     wait: Option<Span>,
     #[serde(default, with = "RawOnOutage")]
     on_outage: OnOutage,
@@ -257,6 +264,7 @@ impl RawServer {
             timeout,
             max_value_bytes,
             lease,
+            max_lease,
             wait,
             on_outage,
         } = self;
@@ -317,6 +325,7 @@ impl RawServer {
             max_expire: max_expire.map(|duration| duration.0),
             max_value_bytes,
             wait: wait.map_or(SERVER_DEFAULTS.wait, |span| span.0),
+            max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
             on_outage,
         };
         let options = ServerOptions {

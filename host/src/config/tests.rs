@@ -52,6 +52,7 @@ mod defaults {
         assert_eq!(ram.policy.max_expire, None);
         assert_eq!(ram.policy.max_value_bytes, 1 << 20);
         assert_eq!(ram.policy.wait, Duration::from_secs(5));
+        assert_eq!(ram.policy.max_lease, Duration::from_secs(300));
         let limits =
             Limits { max_key_bytes: 1024, max_pattern_bytes: 1024, max_batch: 1024, max_batch_bytes: 64 << 20 };
         let sandbox = Sandbox {
@@ -93,6 +94,7 @@ mod defaults {
         assert_eq!(policy.default_expire, Some(Duration::from_secs(300)));
         assert_eq!(policy.max_value_bytes, 1 << 20);
         assert_eq!(policy.on_outage, OnOutage::Miss);
+        assert_eq!(policy.max_lease, Duration::from_secs(300));
         assert_eq!(config.default, "valkey");
     }
 
@@ -133,6 +135,7 @@ fn every_key_is_honoured() {
         max_value_bytes = "2MiB"
         lease = "3s"
         wait = 1.5
+        max_lease = 30
         on_outage = "error"
 
         [caches.near]
@@ -142,6 +145,7 @@ fn every_key_is_honoured() {
         default_expire = "unlimited"
         max_expire = "1d"
         wait = 0
+        max_lease = "1m"
 
         [plugins.checkout]
         caches = ["pages", "near"]
@@ -173,6 +177,8 @@ fn every_key_is_honoured() {
     assert_eq!((policy.max_value_bytes, policy.wait), (2 << 20, Duration::from_millis(1500)));
     assert_eq!(server(&config, "pages").lease, Duration::from_secs(3));
     assert_eq!(policy.on_outage, OnOutage::Error);
+    assert_eq!(policy.max_lease, Duration::from_secs(30));
+    assert_eq!(config.caches["near"].policy.max_lease, Duration::from_secs(60));
     let grant = config.grant("checkout");
     assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned(), "near".to_owned()][..]));
     assert_eq!(grant.access, Access::ReadOnly);
@@ -315,6 +321,8 @@ mod refusals {
         assert!(server_refusal("timeout = \"1000years\"").contains("must not be longer than 100 years"));
         assert!(server_refusal("timeout = 9223372036854775807").contains("must not be longer than 100 years"));
         assert!(server_refusal("timeout = \"unlimited\"").contains("is no duration"));
+        assert!(server_refusal("max_lease = 0").contains("`caches.c.max_lease`: must be at least a millisecond"));
+        assert!(ram_refusal("max_lease = \"unlimited\"").contains("is no duration"));
         assert!(server_refusal("wait = -1").contains("must not be negative"));
         for lease in ["\"99ms\"", "3601", "\"2h\""] {
             let refusal = server_refusal(&format!("lease = {lease}"));

@@ -1,7 +1,7 @@
 //! Goes up to a bound and beyond it, as its arguments say, one operation each, and prints what came of each.
 //!
 //! `handles`, `vacancies`, `key N`, `pattern N`, `batch N`, `batch-bytes KEYS BYTES`, `write STREAM N`, `flood N BYTES`,
-//! `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, and what all scripts know; words are divided by one space.
+//! `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, `hold K MS`, and what all scripts know; words are divided by one space.
 //! Behind ` => ` may stand what must come of it.
 
 use std::hint::black_box;
@@ -101,6 +101,12 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             };
             assert!(vacancy.fill(b"\"held\"", Duration::Default)?);
             describe(&refusal)
+        }
+        // Computes for so long.
+        ["hold", key, ms] => {
+            let Entry::Vacant(vacancy) = cache.entry(key)? else { panic!("`{key}` is taken already") };
+            std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
+            format!("filled {}", vacancy.fill(b"v", Duration::Default)?)
         }
         words => carry_out(cache, words)?,
     })
