@@ -44,7 +44,12 @@ impl Caches {
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
         let calls = self.calls(plugin, grant.max_concurrent_calls);
-        let bounds = Bounds { max_handles: sandbox.max_handles, max_vacancies: sandbox.max_vacancies, calls };
+        let bounds = Bounds {
+            max_handles: sandbox.max_handles,
+            max_vacancies: sandbox.max_vacancies,
+            max_log_lines: sandbox.max_log_lines,
+            calls,
+        };
         LarderCtx::new(plugin, caches, bounds)
     }
 

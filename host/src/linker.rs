@@ -44,6 +44,7 @@ pub struct LarderCtx {
     caches: PluginCaches,
     handles: Count,
     vacancies: Count,
+    log_lines: Count,
     calls: Arc<Calls>,
 }
 
@@ -54,17 +55,19 @@ pub struct Bounds {
     pub max_handles: usize,
     /// The most vacancies held at a time. Defaults to 256.
     pub max_vacancies: usize,
+    /// The most lines of the log that the instance's calls cause. Defaults to 100.
+    pub max_log_lines: usize,
     /// The calls of all instances of the plugin, shared by them. Defaults to 1,024 of this instance alone.
     pub calls: Arc<Calls>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { max_handles: 1024, max_vacancies: 256, calls: Calls::new(1024) }
+        Self { max_handles: 1024, max_vacancies: 256, max_log_lines: 100, calls: Calls::new(1024) }
     }
 }
 
-/// How many resources of a kind a plugin instance holds, and may hold at a time.
+/// How many of a kind a plugin instance has, and may have.
 #[derive(Debug)]
 struct Count {
     held: usize,
@@ -74,9 +77,10 @@ struct Count {
 impl LarderCtx {
     /// A ctx for one plugin instance, which may open `caches`.
     pub fn new(plugin: impl Into<String>, caches: PluginCaches, bounds: Bounds) -> Self {
-        let Bounds { max_handles, max_vacancies, calls } = bounds;
-        let (handles, vacancies) = (Count { held: 0, max: max_handles }, Count { held: 0, max: max_vacancies });
-        Self { plugin: plugin.into(), caches, handles, vacancies, calls }
+        let Bounds { max_handles, max_vacancies, max_log_lines, calls } = bounds;
+        let count = |max| Count { held: 0, max };
+        let (handles, vacancies, log_lines) = (count(max_handles), count(max_vacancies), count(max_log_lines));
+        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls }
     }
 }
 

@@ -4,7 +4,7 @@
 mod leases;
 mod plugins;
 
-use larder_tests::{Finished, Larder, on_every_cache};
+use larder_tests::{Finished, Kind, Larder, Server, on_every_cache};
 
 /// Runs the hostile plugin with this `[sandbox]`, over the default RAM cache.
 fn attack(sandbox: &str, operations: &[&str]) -> Finished {
@@ -111,6 +111,42 @@ fn max_output_bounds_what_a_run_writes() {
     let run = attack("max_output = 1000", &["write stdout 1000000"]);
     assert_stopped(&run, "`max_output` of `[sandbox]`");
     assert_eq!(run.stdout, "x".repeat(1000), "what was within the bound is not lost");
+}
+
+#[test]
+fn max_log_lines_bounds_what_failing_calls_say_in_the_log() {
+    for kind in Kind::ALL {
+        let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "+@all", "-set"];
+        let Some(server) = Server::start_with(kind, &acl) else { continue };
+        let config = server.cache("c") + "username = \"worker\"\npassword = \"s3cret\"\n";
+        let logged = |more: &str, calls: usize| {
+            let run = attack_with(&format!("{config}{more}"), &[&format!("fail {calls}")]);
+            assert_says(&run, &format!("{calls} failed\n"));
+            let (left_out, lines): (Vec<&str>, Vec<&str>) =
+                run.stderr.lines().partition(|line| line.contains("further ones are left out"));
+            assert!(lines.iter().all(|line| line.contains("the server refused")), "{}", run.stderr);
+            (lines.len(), left_out.len())
+        };
+        assert_eq!(logged("", 100), (100, 0));
+        assert_eq!(logged("", 250), (100, 1));
+        assert_eq!(logged("[sandbox]\nmax_log_lines = 3\n", 3), (3, 0));
+        assert_eq!(logged("[sandbox]\nmax_log_lines = 3\n", 4), (3, 1));
+    }
+}
+
+#[test]
+fn no_name_forges_a_line_of_the_host() {
+    let forged = "shop\nlarder: all is well\u{1b}[2J";
+    let run = Larder::run_with(&["--name", forged], "misbehave").arg("trap").fail(1);
+    let start = "larder: plugin `shop\\nlarder: all is well\\u{1b}[2J` trapped: ";
+    assert!(run.complaint().starts_with(start), "{}", run.stderr);
+    // An export twice, by a name that the component's author chose.
+    let export = "(export \"a\\nlarder: well\" (func 0))";
+    let component = wat::parse_str(format!("(component (core module (func) {export} {export}))")).unwrap();
+    let larder = Larder::new(["run", "plugin.wasm"]);
+    std::fs::write(larder.folder().join("plugin.wasm"), component).unwrap();
+    let run = larder.fail(1);
+    assert!(run.complaint().contains("a\\nlarder: well"), "{}", run.stderr);
 }
 
 /// A component whose core instances, tables and memories go beyond any compiler's is refused, not given room for.

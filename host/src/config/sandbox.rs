@@ -23,6 +23,8 @@ pub struct Sandbox {
     pub max_handles: usize,
     /// The most vacancies held at a time, 1 to 65,536. Defaults to 256.
     pub max_vacancies: usize,
+    /// The most lines of the host's log that an instance's calls cause, 1 to 65,536. Defaults to 100.
+    pub max_log_lines: usize,
     /// The most that one call may name.
     pub limits: Limits,
 }
@@ -36,6 +38,7 @@ impl Default for Sandbox {
             max_output: 16 << 20,
             max_handles: 1024,
             max_vacancies: 256,
+            max_log_lines: 100,
             limits: Limits::default(),
         }
     }
@@ -60,6 +63,7 @@ struct RawSandbox {
     max_output: Option<Size>,
     max_handles: Option<i64>,
     max_vacancies: Option<i64>,
+    max_log_lines: Option<i64>,
     max_key_bytes: Option<Size>,
     max_pattern_bytes: Option<Size>,
     max_batch: Option<i64>,
@@ -75,6 +79,7 @@ impl RawSandbox {
             max_output,
             max_handles,
             max_vacancies,
+            max_log_lines,
             max_key_bytes,
             max_pattern_bytes,
             max_batch,
@@ -98,6 +103,7 @@ impl RawSandbox {
             max_output: max_output.map_or(default.max_output, |size| size.0),
             max_handles: count(section, "max_handles", max_handles, default.max_handles)?,
             max_vacancies: count(section, "max_vacancies", max_vacancies, default.max_vacancies)?,
+            max_log_lines: count(section, "max_log_lines", max_log_lines, default.max_log_lines)?,
             limits,
         })
     }

@@ -62,6 +62,7 @@ mod defaults {
             max_output: 16 << 20,
             max_handles: 1024,
             max_vacancies: 256,
+            max_log_lines: 100,
             limits,
         };
         assert_eq!(config.sandbox, sandbox);
@@ -161,6 +162,7 @@ fn every_key_is_honoured() {
         max_output = "1KiB"
         max_handles = 10
         max_vacancies = 2
+        max_log_lines = 5
         max_key_bytes = 100
         max_pattern_bytes = 50
         max_batch = 65536
@@ -195,6 +197,7 @@ fn every_key_is_honoured() {
         max_output: 1024,
         max_handles: 10,
         max_vacancies: 2,
+        max_log_lines: 5,
         limits: Limits { max_key_bytes: 100, max_pattern_bytes: 50, max_batch: 65_536, max_batch_bytes: 1 << 20 },
     };
     assert_eq!(config.sandbox, sandbox);
@@ -380,7 +383,7 @@ mod refusals {
 
     #[test]
     fn a_bound_of_the_sandbox_is_within_bounds_itself() {
-        for key in ["max_handles", "max_vacancies", "max_batch"] {
+        for key in ["max_handles", "max_vacancies", "max_log_lines", "max_batch"] {
             for bad in ["0", "-1", "65537"] {
                 let error = refusal(&format!("[sandbox]\n{key} = {bad}"));
                 let column = key.len() + 4;

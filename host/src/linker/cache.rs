@@ -9,6 +9,7 @@ use super::bindings::larder::cache::cache as wit;
 use super::calls::Call;
 use super::{Count, LarderCtx, LarderView};
 use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache, Vacancy};
+use crate::error::one_line;
 
 /// A cache handle of a plugin.
 #[derive(Debug)]
@@ -97,31 +98,44 @@ impl LarderView<'_> {
     }
 
     /// The plugin's error for the cache's: short and stable. The operator gets the whole story in the log.
-    fn report<T>(&self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
+    fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
         outcome.map_err(|error| {
-            let (plugin, cache) = (&self.ctx.plugin, cache.name());
+            self.log(cache, &error);
             let error = match error {
                 CacheError::InvalidArgument(rule) => wit::Error::InvalidArgument(rule),
                 CacheError::ValueTooLarge { max, .. } => {
                     wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX))
                 }
                 CacheError::ReadOnly => wit::Error::AccessDenied,
-                CacheError::Timeout(_) => {
-                    tracing::debug!(plugin, cache, "{error}");
-                    wit::Error::Timeout
-                }
-                CacheError::Unavailable(_) => {
-                    tracing::debug!(plugin, cache, "{error}");
-                    wit::Error::Unavailable
-                }
+                CacheError::Timeout(_) => wit::Error::Timeout,
+                CacheError::Unavailable(_) => wit::Error::Unavailable,
                 CacheError::WrongType => wit::Error::Other("the key holds a value of another type".to_owned()),
-                CacheError::Refused(_) => {
-                    tracing::warn!(plugin, cache, "{error}");
-                    wit::Error::Other("the server refused the command".to_owned())
-                }
+                CacheError::Refused(_) => wit::Error::Other("the server refused the command".to_owned()),
             };
             CallError::Plugin(error)
         })
+    }
+
+    /// Logs what only the operator may know, in one line each, and not more of them than an instance may cause.
+    fn log(&mut self, cache: &ScopedCache, error: &CacheError) {
+        let is_logged = match error {
+            CacheError::Refused(_) => tracing::enabled!(tracing::Level::WARN),
+            CacheError::Timeout(_) | CacheError::Unavailable(_) => tracing::enabled!(tracing::Level::DEBUG),
+            _ => false,
+        };
+        let (plugin, cache, lines) = (&self.ctx.plugin, cache.name(), &mut self.ctx.log_lines);
+        if !is_logged || lines.held > lines.max {
+            return;
+        }
+        lines.held = lines.held.saturating_add(1);
+        let text = one_line(&error.to_string());
+        if lines.held > lines.max {
+            tracing::warn!(plugin, "this instance has caused {} lines: further ones are left out", lines.max);
+        } else if matches!(error, CacheError::Refused(_)) {
+            tracing::warn!(plugin, cache, "{text}");
+        } else {
+            tracing::debug!(plugin, cache, "{text}");
+        }
     }
 
     fn open(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
