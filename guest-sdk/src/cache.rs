@@ -52,7 +52,7 @@ impl Cache {
     /// # Errors
     ///
     /// [`Error::NoSuchCache`] and [`Error::AccessDenied`], which the operator mends; [`Error::Other`] when this
-    /// plugin instance holds 1,024 handles already.
+    /// plugin instance holds all the handles it may (1,024, unless the operator changes `max_handles`).
     pub fn open(name: impl AsRef<str>) -> Result<Self, Error> {
         Ok(Self(bindings::open(name.as_ref())?))
     }

@@ -6,19 +6,19 @@
 mod caches;
 mod document;
 mod place;
+mod plugins;
+mod sandbox;
 mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde::Deserialize;
-
-use crate::cache::{Access, Namespace, OnOutage, Policy};
-use document::{Document, Fault, Section};
-use units::{Positive, Size};
+use crate::cache::{OnOutage, Policy};
+use document::{Document, Fault};
 
 pub use caches::{CacheConfig, Store};
+pub use plugins::Grant;
+pub use sandbox::Sandbox;
 pub use units::parse_duration;
 
 /// A valid configuration.
@@ -32,32 +32,6 @@ pub struct Config {
     pub plugins: BTreeMap<String, Grant>,
     /// The bounds of one plugin instance.
     pub sandbox: Sandbox,
-}
-
-/// What a plugin may do with the caches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Grant {
-    /// The caches it may open; all where there is no list.
-    pub caches: Option<Vec<String>>,
-    /// Whether it may change them. Defaults to read-write.
-    pub access: Access,
-    /// Its own key space. Defaults to none, the space shared by all plugins without one.
-    pub namespace: Option<Namespace>,
-}
-
-/// The bounds of one plugin instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sandbox {
-    /// The most linear memory in bytes. Defaults to 128 MiB.
-    pub max_memory: u64,
-    /// The most wall-clock time of one run. Defaults to 30 s.
-    pub timeout: Duration,
-}
-
-impl Default for Sandbox {
-    fn default() -> Self {
-        Self { max_memory: 128 << 20, timeout: Duration::from_secs(30) }
-    }
 }
 
 /// Why there is no configuration. The operator mends the file, or the environment that it names.
@@ -188,15 +162,14 @@ impl Config {
                 }
             },
         };
-        let mut plugins = BTreeMap::new();
-        for section in document.take_sections("plugins")? {
-            let grant = section.read::<RawGrant>()?.validate(&caches, &section)?;
-            plugins.insert(section.name, grant);
-        }
+        let plugins = plugins::read(&document.take_sections("plugins")?, &mut caches)?;
         let sandbox = match document.take_section("sandbox")? {
-            Some(section) => section.read::<RawSandbox>()?.into(),
+            Some(section) => Sandbox::from_section(&section)?,
             None => Sandbox::default(),
         };
+        for cache in caches.values_mut() {
+            cache.policy.max_batch_bytes = sandbox.limits.max_batch_bytes;
+        }
         Ok(Self { default, caches, plugins, sandbox })
     }
 
@@ -215,58 +188,6 @@ impl Default for Config {
             caches: BTreeMap::from([(ram, CacheConfig::default())]),
             plugins: BTreeMap::new(),
             sandbox: Sandbox::default(),
-        }
-    }
-}
-
-/// A `[plugins.NAME]` table as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGrant {
-    caches: Option<Vec<String>>,
-    #[serde(default, with = "RawAccess")]
-    access: Access,
-    namespace: Option<String>,
-}
-
-/// [`Access`] as written.
-#[derive(Deserialize)]
-#[serde(remote = "Access", rename_all = "kebab-case")]
-enum RawAccess {
-    ReadWrite,
-    ReadOnly,
-}
-
-impl RawGrant {
-    fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace } = self;
-        if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
-            let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
-            return Err(section.fault("caches", &rule));
-        }
-        let namespace = namespace
-            .map(|namespace| Namespace::new(&namespace))
-            .transpose()
-            .map_err(|error| section.fault("namespace", &error.to_string()))?;
-        Ok(Grant { caches: granted, access, namespace })
-    }
-}
-
-/// The `[sandbox]` table as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSandbox {
-    max_memory: Option<Size>,
-    timeout: Option<Positive>,
-}
-
-impl From<RawSandbox> for Sandbox {
-    fn from(raw: RawSandbox) -> Self {
-        let RawSandbox { max_memory, timeout } = raw;
-        let default = Self::default();
-        Self {
-            max_memory: max_memory.map_or(default.max_memory, |size| size.0),
-            timeout: timeout.map_or(default.timeout, |duration| duration.0),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! wasmtime as we use it: the engine with its clock, compiled components kept on disk, and the memory of one instance.
+//! wasmtime as we use it: the engine with its clock, and compiled components kept on disk.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Cache, CacheConfig, Engine, ResourceLimiter};
+use wasmtime::{Cache, CacheConfig, Engine};
 
 use crate::error::Error;
 
@@ -100,60 +100,4 @@ pub(crate) fn load_component(engine: &Engine, path: &Path) -> Result<Component, 
     }
     Component::from_binary(engine, &bytes)
         .map_err(|error| failed(format!("this is not a valid component: {}", error.root_cause())))
-}
-
-/// Bounds the linear memory of one instance, all its memories together, and likewise its tables.
-#[derive(Debug)]
-pub(crate) struct MemoryBound {
-    max: u64,
-    used: u64,
-    table_elements: usize,
-    /// Whether the plugin ever asked for more.
-    pub(crate) is_exceeded: bool,
-}
-
-/// The most elements of all tables: far above what a compiler makes, and small beside the memory.
-const MAX_TABLE_ELEMENTS: usize = 100_000;
-
-impl MemoryBound {
-    pub(crate) fn new(max: u64) -> Self {
-        Self { max, used: 0, table_elements: 0, is_exceeded: false }
-    }
-}
-
-impl ResourceLimiter for MemoryBound {
-    fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let growth = u64::try_from(desired.saturating_sub(current)).unwrap_or(u64::MAX);
-        let wanted = self.used.saturating_add(growth);
-        if wanted > self.max {
-            self.is_exceeded = true;
-            return Ok(false);
-        }
-        self.used = wanted;
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
-        if wanted > MAX_TABLE_ELEMENTS {
-            return Ok(false);
-        }
-        self.table_elements = wanted;
-        Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_memories_of_an_instance_count_together() {
-        let mut bound = MemoryBound::new(100);
-        assert!(bound.memory_growing(0, 60, None).unwrap());
-        assert!(!bound.memory_growing(0, 60, None).unwrap());
-        assert!(bound.is_exceeded);
-        assert!(bound.memory_growing(0, 40, None).unwrap());
-        assert!(!bound.memory_growing(60, usize::MAX, None).unwrap());
-    }
 }

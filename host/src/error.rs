@@ -64,3 +64,16 @@ impl Error {
         matches!(self, Self::Config(_) | Self::Invoke { .. } | Self::Option(_))
     }
 }
+
+/// Text of others as one line: a control character, which could begin a line of its own, becomes its escape.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}

@@ -60,7 +60,7 @@
 //! - [`config`]: TOML into valid values.
 //! - `linker`: the WIT interface over [`cache`].
 //! - `caches`: backends made from a configuration.
-//! - `engine`, [`runtime`]: wasmtime, and plugins run in a sandbox.
+//! - `engine`, `sandbox`, [`runtime`]: wasmtime, and plugins run in a sandbox.
 //! - [`error`]: what can go wrong outside a cache call.
 
 // A plugin, a file or a server may control any value here.
@@ -80,9 +80,10 @@ pub mod error;
 mod invoke;
 mod linker;
 pub mod runtime;
+mod sandbox;
 
 pub use caches::{Caches, connect_cache, operator_view};
 pub use config::Config;
 pub use error::Error;
-pub use linker::{LarderCtx, LarderView, add_to_linker};
+pub use linker::{Bounds, Calls, LarderCtx, LarderView, add_to_linker};
 pub use runtime::Runtime;

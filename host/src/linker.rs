@@ -2,12 +2,16 @@
 //! [`add_to_linker`]. Holds no caching logic: it converts, calls and converts back.
 
 mod cache;
+mod calls;
 
 use std::fmt;
+use std::sync::Arc;
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
 
 use crate::cache::PluginCaches;
+
+pub use calls::Calls;
 
 /// What wasmtime makes of `wit/cache.wit`.
 mod bindings {
@@ -38,17 +42,45 @@ pub struct LarderCtx {
     /// The plugin's name, for the log.
     plugin: String,
     caches: PluginCaches,
-    /// How many handles and vacancies the plugin holds.
-    handles: usize,
+    handles: Count,
+    vacancies: Count,
+    log_lines: Count,
+    calls: Arc<Calls>,
+}
+
+/// What bounds one plugin instance.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The most cache handles held at a time. Defaults to 1,024.
+    pub max_handles: usize,
+    /// The most vacancies held at a time. Defaults to 256.
+    pub max_vacancies: usize,
+    /// The most lines of the log that the instance's calls cause. Defaults to 100.
+    pub max_log_lines: usize,
+    /// The calls of all instances of the plugin, shared by them. Defaults to 1,024 of this instance alone.
+    pub calls: Arc<Calls>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_handles: 1024, max_vacancies: 256, max_log_lines: 100, calls: Calls::new(1024) }
+    }
+}
+
+/// How many of a kind a plugin instance has, and may have.
+#[derive(Debug)]
+struct Count {
+    held: usize,
+    max: usize,
 }
 
 impl LarderCtx {
-    /// The most cache handles and vacancies a plugin instance may hold at a time.
-    pub const MAX_HANDLES: usize = 1024;
-
     /// A ctx for one plugin instance, which may open `caches`.
-    pub fn new(plugin: impl Into<String>, caches: PluginCaches) -> Self {
-        Self { plugin: plugin.into(), caches, handles: 0 }
+    pub fn new(plugin: impl Into<String>, caches: PluginCaches, bounds: Bounds) -> Self {
+        let Bounds { max_handles, max_vacancies, max_log_lines, calls } = bounds;
+        let count = |max| Count { held: 0, max };
+        let (handles, vacancies, log_lines) = (count(max_handles), count(max_vacancies), count(max_log_lines));
+        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls }
     }
 }
 

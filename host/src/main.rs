@@ -14,6 +14,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
+use larder_host::error::one_line;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("larder: {error:#}");
+            // What a plugin's file calls its parts, or an operator a plugin, must not look like a line of ours.
+            eprintln!("larder: {}", one_line(&format!("{error:#}")));
             match error.downcast_ref::<larder_host::Error>() {
                 Some(error) if error.is_usage() => ExitCode::from(cli::USAGE),
                 _ => ExitCode::FAILURE,

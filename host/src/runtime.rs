@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wasmtime::component::{InstancePre, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
@@ -10,10 +11,11 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use crate::caches::Caches;
 use crate::config::{Config, Sandbox};
-use crate::engine::{MemoryBound, load_component, new_engine};
+use crate::engine::{load_component, new_engine};
 use crate::error::Error;
 use crate::invoke::{Call, Export, functions};
 use crate::linker::{LarderCtx, LarderView, add_to_linker};
+use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
 
 /// Runs plugins: commands, or one exported function.
 pub struct Runtime {
@@ -56,7 +58,11 @@ struct State {
     table: ResourceTable,
     larder: LarderCtx,
     memory: MemoryBound,
+    output: Arc<OutputBound>,
 }
+
+/// What the resource table of a store holds beside cache handles and vacancies: files, streams, clocks.
+const MAX_WASI_RESOURCES: usize = 10_000;
 
 impl State {
     fn larder(&mut self) -> LarderView<'_> {
@@ -162,7 +168,7 @@ impl Runtime {
         .await
     }
 
-    /// The job in a store of its own, bounded in memory and time.
+    /// The job in a store of its own, bounded in memory, time and output.
     async fn in_sandbox<T>(
         &self,
         plugin: &Plugin,
@@ -171,9 +177,14 @@ impl Runtime {
     ) -> Result<Ending<T>, Error> {
         let mut store = self.store(plugin, options)?;
         let stopped = |reason: String| Error::Stopped { plugin: plugin.name.clone(), reason };
-        let error = match tokio::time::timeout(self.sandbox.timeout, job(&mut store)).await {
-            Ok(Ok(returned)) => return Ok(Ending::Returned(returned)),
-            Ok(Err(error)) => error,
+        let job = within_cpu_time(self.sandbox.max_cpu_time, job(&mut store));
+        let error = match tokio::time::timeout(self.sandbox.timeout, job).await {
+            Ok(Some(Ok(returned))) => return Ok(Ending::Returned(returned)),
+            Ok(Some(Err(error))) => error,
+            Ok(None) => {
+                let max = humantime::format_duration(self.sandbox.max_cpu_time);
+                return Err(stopped(format!("it computed longer than {max} (`max_cpu_time` of `[sandbox]`)")));
+            }
             Err(_elapsed) => {
                 let timeout = humantime::format_duration(self.sandbox.timeout);
                 return Err(stopped(format!("it ran longer than {timeout} (`timeout` of `[sandbox]`)")));
@@ -181,6 +192,10 @@ impl Runtime {
         };
         if let Some(I32Exit(status)) = error.downcast_ref() {
             return Ok(Ending::Exited(*status));
+        }
+        if store.data().output.is_exceeded() {
+            let max = bytesize::ByteSize(self.sandbox.max_output);
+            return Err(stopped(format!("it wanted to write more than {max} (`max_output` of `[sandbox]`)")));
         }
         let reason = error.root_cause().to_string();
         if store.data().memory.is_exceeded {
@@ -192,17 +207,27 @@ impl Runtime {
 
     fn store(&self, plugin: &Plugin, options: &RunOptions) -> Result<Store<State>, Error> {
         let mut wasi = WasiCtx::builder();
-        wasi.inherit_stdio().arg(&plugin.name).args(&options.args).envs(&options.env);
+        let output = OutputBound::new(self.sandbox.max_output);
+        wasi.inherit_stdin()
+            .stdout(Output::new(Stdio::Stdout, &output))
+            .stderr(Output::new(Stdio::Stderr, &output))
+            .arg(&plugin.name)
+            .args(&options.args)
+            .envs(&options.env);
         for (host, guest) in &options.dirs {
             wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| {
                 Error::Option(format!("cannot open folder `{}`: {}", host.display(), error.root_cause()))
             })?;
         }
+        let mut table = ResourceTable::new();
+        let ours = self.sandbox.max_handles.saturating_add(self.sandbox.max_vacancies);
+        table.set_max_capacity(ours.saturating_add(MAX_WASI_RESOURCES));
         let state = State {
             wasi: wasi.build(),
-            table: ResourceTable::new(),
+            table,
             larder: self.caches.plugin(&plugin.name),
             memory: MemoryBound::new(self.sandbox.max_memory),
+            output,
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);

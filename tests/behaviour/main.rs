@@ -5,6 +5,7 @@
 mod architecture;
 mod backends;
 mod bad_input;
+mod bounds;
 mod compiled;
 mod components;
 mod connection;

@@ -11,7 +11,8 @@ const OVERHEAD: u64 = 48 << 20;
 
 #[test]
 fn a_million_sets_keep_the_process_within_max_bytes_and_a_stated_overhead() {
-    let config = "[caches.ram]\ntype = \"ram\"\nmax_bytes = \"64MiB\"\n[sandbox]\ntimeout = \"10m\"\n";
+    let config =
+        "[caches.ram]\ntype = \"ram\"\nmax_bytes = \"64MiB\"\n[sandbox]\ntimeout = \"10m\"\nmax_cpu_time = \"10m\"\n";
     let mut run = Larder::run("million").config(config).start();
     assert_eq!(run.line(), "done");
     let peak = run.peak_memory();

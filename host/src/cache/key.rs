@@ -1,5 +1,6 @@
 //! Keys, namespaces and selections: made here only, so that a backend never sees one that breaks a rule.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,11 +25,25 @@ impl Key {
     /// [`CacheError::InvalidArgument`] for a key that is empty, over [`Key::MAX_LENGTH`] bytes or holds a control
     /// character.
     pub fn new(namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
-        check_text("key", key, Self::MAX_LENGTH)?;
+        Self::within(Self::MAX_LENGTH, namespace, key)
+    }
+
+    /// As [`Key::new`], for a plugin whose keys are at most `max` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Key::new`].
+    pub(super) fn within(max: usize, namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
+        check_text("key", key, max.min(Self::MAX_LENGTH))?;
         Ok(match namespace {
             None => Self(key.into()),
             Some(namespace) => Self(format!("{}{SEPARATOR}{key}", namespace.0).into()),
         })
+    }
+
+    /// The namespace that it is in.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.0.split_once(SEPARATOR).map(|(namespace, _)| namespace)
     }
 
     /// The key as text, namespace included.
@@ -44,8 +59,14 @@ impl fmt::Debug for Key {
 }
 
 /// A key space of its own, given to a plugin by the operator. Cheap to clone, as every call of a plugin does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
+
+impl Borrow<str> for Namespace {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Namespace {
     /// The longest namespace, in bytes.
@@ -101,6 +122,11 @@ impl Selection {
     /// All keys of a key space.
     pub fn all(namespace: Option<Namespace>) -> Self {
         Self { namespace, pattern: Pattern::any() }
+    }
+
+    /// The namespace whose keys are meant.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_ref().map(Borrow::borrow)
     }
 
     /// Whether this selection means the key.

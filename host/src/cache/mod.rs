@@ -31,7 +31,7 @@ pub use key::{Key, Namespace, Selection};
 pub use lease::{Claim, Issuer, Lease};
 pub use named::Cache;
 pub use policy::{OnOutage, Policy};
-pub use scoped::{Access, OpenError, PluginCaches, ScopedCache};
+pub use scoped::{Access, Limits, OpenError, PluginCaches, ScopedCache};
 pub use statistics::Statistics;
 pub use vacancy::Vacancy;
 

@@ -36,7 +36,9 @@ impl Cache {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        self.or_miss(self.shared.backend.get_many(keys).await, || vec![None; keys.len()])
+        let values = self.or_miss(self.shared.backend.get_many(keys).await, || vec![None; keys.len()])?;
+        self.shared.policy.check_batch(&values)?;
+        Ok(values)
     }
 
     /// Stores a value.

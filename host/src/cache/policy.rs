@@ -15,8 +15,13 @@ pub struct Policy {
     pub max_expire: Option<StdDuration>,
     /// The longest value in bytes. Defaults to 1 MiB.
     pub max_value_bytes: usize,
+    /// The most bytes of values that a `get-many` brings. Defaults to 64 MiB.
+    pub max_batch_bytes: usize,
     /// How long a `get-or-set` waits for another caller's computation. Defaults to 5 s.
     pub wait: StdDuration,
+    /// How long a vacancy keeps others from computing. Then its lease is given back, and its fill comes too late.
+    /// Defaults to 5 minutes.
+    pub max_lease: StdDuration,
     /// What a read answers while the server is out of reach. Defaults to a miss.
     pub on_outage: OnOutage,
 }
@@ -47,6 +52,13 @@ impl Policy {
             (asked, max) => asked.or(max),
         };
         Ok(bounded.map(|duration| duration.min(Duration::LONGEST)))
+    }
+
+    /// Refuses values that are too many bytes together.
+    pub(super) fn check_batch(&self, values: &[Option<Bytes>]) -> Result<(), CacheError> {
+        let len = values.iter().flatten().map(Bytes::len).fold(0, usize::saturating_add);
+        let max = self.max_batch_bytes.max(self.max_value_bytes);
+        if len > max { Err(CacheError::ValueTooLarge { len, max }) } else { Ok(()) }
     }
 
     /// Refuses a value that is too large, or no value.

@@ -1,22 +1,22 @@
-//! RAM backend: a quick_cache bounded by bytes, with our own expiry around it.
+//! RAM backend: bounded by bytes, with a share of its own for a namespace that has one.
 //!
 //! Expiry is checked on every read, so the sweeper only gives memory back. The clock is Tokio's, which a test can
 //! pause.
 
 mod leases;
+mod partition;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quick_cache::sync::{Cache, DefaultLifecycle, EntryAction, EntryResult};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use tokio::time::Instant;
 
 use crate::cache::ram::leases::Leases;
-use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Release, Selection};
+use crate::cache::ram::partition::{NEVER, Partition, Stored};
+use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Namespace, Release, Selection};
 
 /// What an entry costs beside its key and value, in bytes: the slot, two reference counts, the map's share and the
 /// allocator's rounding.
@@ -42,67 +42,46 @@ fn largest_weight(max_value_bytes: usize) -> u64 {
 /// A cache in this process's memory.
 #[derive(Debug)]
 pub struct RamBackend {
-    entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder>,
+    /// The entries of all namespaces without a share, and of none.
+    common: Partition,
+    /// What namespaces with a share of their own keep there.
+    shares: HashMap<Namespace, Partition>,
     /// Where the clock's milliseconds begin.
     started: Instant,
-    /// No entry expires before this; what the sweeper looks at first.
-    earliest_expiry: AtomicU64,
     leases: Leases,
-}
-
-#[derive(Debug, Clone)]
-struct Stored {
-    value: Bytes,
-    /// Milliseconds since the backend's start; [`NEVER`] without expiry.
-    expires_at: u64,
-}
-
-const NEVER: u64 = u64::MAX;
-
-impl Stored {
-    fn is_live(&self, now: u64) -> bool {
-        now < self.expires_at
-    }
-}
-
-#[derive(Debug, Clone)]
-struct ByBytes;
-
-impl Weighter<Key, Stored> for ByBytes {
-    fn weight(&self, key: &Key, stored: &Stored) -> u64 {
-        let payload = key.as_str().len().saturating_add(stored.value.len());
-        ENTRY_OVERHEAD.saturating_add(payload as u64)
-    }
 }
 
 impl RamBackend {
     /// A cache of `max_bytes`, counting keys, values and [`ENTRY_OVERHEAD`], for values up to `max_value_bytes`.
     ///
-    /// It has at most four shards per core, and fewer where a shard could not hold the largest value; below
-    /// [`least_capacity`] the largest values are not kept. On a Tokio runtime a task sweeps expired entries until the
-    /// cache is dropped; elsewhere they stay until read, overwritten or evicted.
-    pub fn new(max_bytes: u64, max_value_bytes: usize) -> Arc<Self> {
-        let fitting = max_bytes.checked_div(least_capacity(max_value_bytes)).unwrap_or(1).max(1);
-        let wanted = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_mul(4));
-        let most = usize::try_from(fitting).unwrap_or(usize::MAX).min(wanted);
-        // The library rounds up to a power of two; rounding down here keeps each shard large enough.
-        let shards = 1_usize.checked_shl(most.ilog2()).unwrap_or(1);
-        // Only sizes the list of keys lately evicted, so a guess of 1 KiB an entry is good enough.
-        let estimated_items = usize::try_from(max_bytes / 1024).unwrap_or(usize::MAX).max(64);
-        let mut options = OptionsBuilder::new();
-        options.shards(shards).weight_capacity(max_bytes).estimated_items_capacity(estimated_items);
-        #[expect(clippy::expect_used, reason = "building fails only where one of the three options is not set")]
-        let options = options.build().expect("all options are set");
+    /// Each of the `shares` is set aside for one namespace: its entries evict only each other, and nobody else evicts
+    /// them. What is left is for all others. A part below [`least_capacity`] does not keep the largest values. On a
+    /// Tokio runtime a task sweeps expired entries until the cache is dropped; elsewhere they stay until read,
+    /// overwritten or evicted.
+    pub fn new(max_bytes: u64, max_value_bytes: usize, shares: &[(Namespace, u64)]) -> Arc<Self> {
+        let rest = shares.iter().fold(max_bytes, |rest, (_, share)| rest.saturating_sub(*share));
+        let partition =
+            |(namespace, share): &(Namespace, u64)| (namespace.clone(), Partition::new(*share, max_value_bytes));
         let backend = Arc::new(Self {
-            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            common: Partition::new(rest, max_value_bytes),
+            shares: shares.iter().map(partition).collect(),
             started: Instant::now(),
-            earliest_expiry: AtomicU64::new(NEVER),
             leases: Leases::default(),
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(sweep(Arc::downgrade(&backend)));
         }
         backend
+    }
+
+    /// Where the keys of a namespace, or of none, are kept.
+    fn partition(&self, namespace: Option<&str>) -> &Partition {
+        namespace.and_then(|namespace| self.shares.get(namespace)).unwrap_or(&self.common)
+    }
+
+    fn partition_of(&self, key: &Key) -> &Partition {
+        // Most caches have no shares, and need not look at the key.
+        if self.shares.is_empty() { &self.common } else { self.partition(key.namespace()) }
     }
 
     fn now(&self) -> u64 {
@@ -116,66 +95,17 @@ impl RamBackend {
     }
 
     fn live(&self, key: &Key) -> Option<Bytes> {
-        let stored = self.entries.get(key)?;
-        let now = self.now();
-        if stored.is_live(now) {
-            return Some(stored.value);
-        }
-        // Looks again under the lock, so that a fresh value set in between survives.
-        self.entries.remove_if(key, |stored| !stored.is_live(now));
-        None
-    }
-
-    /// Removes an entry and says whether it was live.
-    fn take(&self, key: &Key) -> bool {
-        self.entries.remove(key).is_some_and(|(_, stored)| stored.is_live(self.now()))
+        self.partition_of(key).live(key, || self.now())
     }
 
     fn insert(&self, key: Key, stored: Stored) {
-        let expires_at = stored.expires_at;
-        self.entries.insert(key, stored);
-        self.note_expiry(expires_at);
+        self.partition_of(&key).insert(key, stored);
     }
 
-    /// Stores where there is no live entry, and says whether it did.
-    fn insert_if_absent(&self, key: &Key, fresh: Stored) -> bool {
-        let expires_at = fresh.expires_at;
-        let now = self.now();
-        let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
-            if stored.is_live(now) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
-        });
-        let is_stored = match found {
-            // Whoever removes or sets the key before the insertion makes it fail, as it should.
-            EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => guard.insert(fresh).is_ok(),
-            // A value is there, or being put there by another call at this very moment.
-            EntryResult::Retained(()) | EntryResult::Removed(..) | EntryResult::Timeout => false,
-        };
-        if is_stored {
-            self.note_expiry(expires_at);
-        }
-        is_stored
-    }
-
-    /// Tells the sweeper of an entry. This comes after the insertion: a sweep that missed the entry has reset the
-    /// mark before, one that comes later sees it.
-    fn note_expiry(&self, expires_at: u64) {
-        self.earliest_expiry.fetch_min(expires_at, Ordering::AcqRel);
-    }
-
-    /// Removes what has expired, unless nothing can have.
     fn remove_expired(&self) {
         let now = self.now();
-        if now < self.earliest_expiry.load(Ordering::Acquire) {
-            return;
-        }
-        self.earliest_expiry.store(NEVER, Ordering::Release);
-        self.entries.retain(|_, stored| {
-            let live = stored.is_live(now);
-            if live {
-                self.note_expiry(stored.expires_at);
-            }
-            live
-        });
+        self.common.remove_expired(now);
+        self.shares.values().for_each(|share| share.remove_expired(now));
     }
 }
 
@@ -218,22 +148,12 @@ impl CacheBackend for RamBackend {
 
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         self.leases.end([key]);
-        Ok(self.take(key))
+        Ok(self.partition_of(key).take(key, || self.now()))
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
         self.leases.end_selected(selection).await;
-        let mut removed = 0_u64;
-        // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
-        for (looked_at, (key, _)) in self.entries.iter().enumerate() {
-            if looked_at % Selection::MATCHED_AT_ONCE == Selection::MATCHED_AT_ONCE - 1 {
-                tokio::task::yield_now().await;
-            }
-            if selection.matches(&key) && self.take(&key) {
-                removed = removed.saturating_add(1);
-            }
-        }
-        Ok(removed)
+        Ok(self.partition(selection.namespace()).take_selected(selection, || self.now()).await)
     }
 
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
@@ -253,7 +173,7 @@ impl CacheBackend for RamBackend {
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {
         let fresh = self.stored(value, duration);
-        Ok(self.leases.fill(&key, lease, || self.insert_if_absent(&key, fresh)))
+        Ok(self.leases.fill(&key, lease, || self.partition_of(&key).insert_if_absent(&key, fresh, self.now())))
     }
 
     fn lease_time(&self) -> Option<StdDuration> {
@@ -276,6 +196,8 @@ impl CacheBackend for RamBackend {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     fn key(name: &str) -> Key {
@@ -288,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_expired_entry_is_a_miss_before_any_sweep() {
-        let ram = RamBackend::new(1 << 20, 1024);
+        let ram = RamBackend::new(1 << 20, 1024, &[]);
         ram.set(key("k"), "v".into(), Some(StdDuration::from_millis(1500))).await.unwrap();
         tokio::time::advance(StdDuration::from_millis(1499)).await;
         assert_eq!(ram.get(&key("k")).await.unwrap(), Some("v".into()));
@@ -299,22 +221,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn expired_entries_are_swept_without_being_read() {
-        let ram = RamBackend::new(1 << 20, 1024);
+        let ram = RamBackend::new(1 << 20, 1024, &[]);
         for n in 0..100 {
             ram.set(key(&format!("short{n}")), "v".into(), secs(1)).await.unwrap();
         }
         ram.set(key("long"), "v".into(), secs(60)).await.unwrap();
         ram.set(key("unlimited"), "v".into(), None).await.unwrap();
-        assert_eq!(ram.entries.len(), 102);
+        assert_eq!(ram.common.entries.len(), 102);
         tokio::time::sleep(SWEEP_INTERVAL * 2).await;
-        assert_eq!(ram.entries.len(), 2);
+        assert_eq!(ram.common.entries.len(), 2);
         tokio::time::sleep(StdDuration::from_secs(60)).await;
-        assert_eq!(ram.entries.len(), 1);
+        assert_eq!(ram.common.entries.len(), 1);
     }
 
     #[tokio::test]
     async fn the_sweeper_ends_with_the_cache() {
-        let ram = RamBackend::new(1 << 20, 1024);
+        let ram = RamBackend::new(1 << 20, 1024, &[]);
         let weak = Arc::downgrade(&ram);
         drop(ram);
         assert!(weak.upgrade().is_none());
@@ -338,19 +260,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_clear_gives_way_to_others_while_it_looks() {
-        let ram = RamBackend::new(1 << 24, 1024);
+        let ram = RamBackend::new(1 << 24, 1024, &[]);
         for n in 0..1_000 {
             ram.set(key(&format!("key{n}")), "v".into(), None).await.unwrap();
         }
         let (turns, removed) = turns_during_a_clear(&ram).await;
         assert_eq!(removed, 100);
         assert!(turns >= 30, "{turns} turns");
-        assert_eq!(ram.entries.len(), 900);
+        assert_eq!(ram.common.entries.len(), 900);
     }
 
     #[tokio::test]
     async fn a_clear_gives_way_to_others_while_it_looks_at_leases() {
-        let ram = RamBackend::new(1 << 24, 1024);
+        let ram = RamBackend::new(1 << 24, 1024, &[]);
         let issuer = crate::cache::Issuer::new();
         let leases: Vec<Lease> = (0..1_000).map(|_| issuer.issue()).collect();
         for (n, lease) in leases.iter().enumerate() {
@@ -366,22 +288,22 @@ mod tests {
 
     #[tokio::test]
     async fn weight_stays_within_max_bytes() {
-        let ram = RamBackend::new(1 << 20, 1024);
+        let ram = RamBackend::new(1 << 20, 1024, &[]);
         for n in 0..5_000 {
             ram.set(key(&format!("key{n}")), vec![0; 1024].into(), None).await.unwrap();
         }
-        assert!(ram.entries.weight() <= 1 << 20);
-        assert!(ram.entries.len() > 500, "{} entries", ram.entries.len());
+        assert!(ram.common.entries.weight() <= 1 << 20);
+        assert!(ram.common.entries.len() > 500, "{} entries", ram.common.entries.len());
     }
 
     #[tokio::test]
     async fn overwriting_one_key_a_thousand_times_keeps_one_entry() {
-        let ram = RamBackend::new(1 << 20, 1024);
+        let ram = RamBackend::new(1 << 20, 1024, &[]);
         for n in 0..1_000 {
             ram.set(key("k"), vec![0; n].into(), secs(60)).await.unwrap();
         }
-        assert_eq!(ram.entries.len(), 1);
-        assert_eq!(ram.entries.weight(), ENTRY_OVERHEAD + 1 + 999);
+        assert_eq!(ram.common.entries.len(), 1);
+        assert_eq!(ram.common.entries.weight(), ENTRY_OVERHEAD + 1 + 999);
     }
 
     /// Every shard, not just the cache as a whole, must admit it.
@@ -389,11 +311,57 @@ mod tests {
     async fn the_largest_value_is_kept_at_the_least_capacity() {
         for max_value in [1, 1024, 1 << 20] {
             for factor in [1, 2, 3, 7, 64] {
-                let ram = RamBackend::new(least_capacity(max_value) * factor, max_value);
+                let ram = RamBackend::new(least_capacity(max_value) * factor, max_value, &[]);
                 let longest = key(&"k".repeat(Key::MAX_LENGTH));
                 ram.set(longest.clone(), vec![0; max_value].into(), None).await.unwrap();
                 assert!(ram.get(&longest).await.unwrap().is_some(), "{max_value} bytes at {factor}");
             }
         }
+    }
+
+    /// A cache of 1 MiB in which the namespaces `a` and `b` have 256 KiB each.
+    fn shared_out() -> (Arc<RamBackend>, [Namespace; 2]) {
+        let namespaces = ["a", "b"].map(|name| Namespace::new(name).unwrap());
+        let shares = namespaces.clone().map(|namespace| (namespace, 256 << 10));
+        (RamBackend::new(1 << 20, 1024, &shares), namespaces)
+    }
+
+    #[tokio::test]
+    async fn shares_and_the_rest_stay_within_max_bytes_together() {
+        let (ram, [a, b]) = shared_out();
+        let other = Namespace::new("other").unwrap();
+        for n in 0..5_000 {
+            for namespace in [None, Some(&a), Some(&b), Some(&other)] {
+                let key = Key::new(namespace, &format!("key{n}")).unwrap();
+                ram.set(key, vec![0; 1024].into(), None).await.unwrap();
+            }
+        }
+        for namespace in ["a", "b"] {
+            let weight = ram.partition(Some(namespace)).entries.weight();
+            assert!((128 << 10..=256 << 10).contains(&weight), "{weight}");
+        }
+        let weight = ram.common.entries.weight();
+        assert!((256 << 10..=512 << 10).contains(&weight), "{weight}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clears_fills_and_sweeps_reach_into_the_shares() {
+        let (ram, [a, b]) = shared_out();
+        let key = |namespace: &Namespace, name: &str| Key::new(Some(namespace), name).unwrap();
+        for namespace in [&a, &b] {
+            ram.set(key(namespace, "k1"), "v".into(), secs(1)).await.unwrap();
+            ram.set(key(namespace, "k2"), "v".into(), None).await.unwrap();
+        }
+        assert_eq!(ram.clear_matching(&Selection::all(None)).await.unwrap(), 0);
+        assert!(ram.clear(&key(&a, "k2")).await.unwrap());
+        assert_eq!(ram.get(&key(&b, "k2")).await.unwrap(), Some("v".into()));
+        let lease = crate::cache::Issuer::new().issue();
+        assert_eq!(ram.claim(&key(&a, "k2"), &lease).await.unwrap(), Claim::Granted);
+        assert!(ram.fill(key(&a, "k2"), &lease, "w".into(), None).await.unwrap());
+        assert_eq!(ram.get(&key(&a, "k2")).await.unwrap(), Some("w".into()));
+        tokio::time::sleep(SWEEP_INTERVAL * 2).await;
+        assert_eq!(["a", "b"].map(|name| ram.partition(Some(name)).entries.len()), [1, 1]);
+        assert_eq!(ram.clear_matching(&Selection::all(Some(a.clone()))).await.unwrap(), 1);
+        assert_eq!(ram.get(&key(&b, "k2")).await.unwrap(), Some("v".into()));
     }
 }

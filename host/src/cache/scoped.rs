@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cache::{Cache, CacheError, Duration, Entry, Key, Namespace, Owner, Selection, Vacancy};
+use crate::cache::glob::Pattern;
+use crate::cache::{Cache, CacheError, Duration, Entry, Key, Namespace, Owner, Selection, Vacancy, check_text};
 
 /// What a plugin may do with the caches it was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,6 +16,46 @@ pub enum Access {
     ReadWrite,
     /// `get` and `get-many`.
     ReadOnly,
+}
+
+/// The most that one call of a plugin may name. A call beyond is refused and does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest key in bytes; never over [`Key::MAX_LENGTH`], which is the default.
+    pub max_key_bytes: usize,
+    /// The longest pattern in bytes; never over [`Pattern::MAX_LENGTH`], which is the default.
+    pub max_pattern_bytes: usize,
+    /// The most keys of one batch. Defaults to 1,024.
+    pub max_batch: usize,
+    /// The most bytes of keys and values of one batch. Defaults to 64 MiB.
+    pub max_batch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_key_bytes: Key::MAX_LENGTH,
+            max_pattern_bytes: Pattern::MAX_LENGTH,
+            max_batch: 1024,
+            max_batch_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses a batch of this many keys or entries, with so many bytes each.
+    fn check_batch(&self, argument: &str, bytes: impl ExactSizeIterator<Item = usize>) -> Result<(), CacheError> {
+        let (len, max) = (bytes.len(), self.max_batch);
+        if len > max {
+            return Err(CacheError::InvalidArgument(format!("{argument}: must not be more than {max}, but are {len}")));
+        }
+        let (bytes, max) = (bytes.fold(0, usize::saturating_add), self.max_batch_bytes);
+        if bytes > max {
+            let rule = format!("{argument}: must not be over {max} bytes, but are {bytes}");
+            return Err(CacheError::InvalidArgument(rule));
+        }
+        Ok(())
+    }
 }
 
 /// The caches that one plugin instance may open.
@@ -68,17 +109,19 @@ pub struct ScopedCache {
     namespace: Option<Namespace>,
     access: Access,
     owner: Owner,
+    limits: Limits,
 }
 
 impl ScopedCache {
-    /// The most keys of one batch.
-    pub const MAX_BATCH: usize = 1024;
-    /// The most bytes of keys and values of one batch, 64 MiB.
-    pub const MAX_BATCH_BYTES: usize = 64 << 20;
-
-    /// A cache as `owner` may use it.
+    /// A cache as `owner` may use it, within [`Limits::default`].
     pub fn new(cache: Arc<Cache>, namespace: Option<Namespace>, access: Access, owner: Owner) -> Self {
-        Self { cache, namespace, access, owner }
+        Self { cache, namespace, access, owner, limits: Limits::default() }
+    }
+
+    /// The same within other limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The cache's name.
@@ -99,9 +142,9 @@ impl ScopedCache {
     ///
     /// # Errors
     ///
-    /// As [`ScopedCache::get`]; also for a batch over [`ScopedCache::MAX_BATCH`].
+    /// As [`ScopedCache::get`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
     pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        check_batch("keys", keys.len())?;
+        self.limits.check_batch("keys", keys.iter().map(String::len))?;
         let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
         self.cache.get_many(&keys).await
     }
@@ -121,16 +164,11 @@ impl ScopedCache {
     ///
     /// # Errors
     ///
-    /// As [`ScopedCache::set`]; also for a batch over [`ScopedCache::MAX_BATCH`] or [`ScopedCache::MAX_BATCH_BYTES`].
+    /// As [`ScopedCache::set`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
     pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>, duration: Duration) -> Result<(), CacheError> {
         self.check_write()?;
-        check_batch("entries", entries.len())?;
-        let bytes =
-            entries.iter().map(|(key, value)| key.len().saturating_add(value.len())).fold(0, usize::saturating_add);
-        if bytes > Self::MAX_BATCH_BYTES {
-            let max = Self::MAX_BATCH_BYTES;
-            return Err(CacheError::InvalidArgument(format!("entries: must not be over {max} bytes, but are {bytes}")));
-        }
+        let bytes = |(key, value): &(String, Vec<u8>)| key.len().saturating_add(value.len());
+        self.limits.check_batch("entries", entries.iter().map(bytes))?;
         let keyed = |(key, value): (String, Vec<u8>)| Ok((self.key(&key)?, value.into()));
         let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
         self.cache.set_many(entries, duration).await
@@ -172,6 +210,7 @@ impl ScopedCache {
     /// As [`ScopedCache::clear`]; [`CacheError::InvalidArgument`] for a bad pattern.
     pub async fn clear_pattern(&self, pattern: &str) -> Result<u64, CacheError> {
         self.check_write()?;
+        check_text("pattern", pattern, self.limits.max_pattern_bytes.min(Pattern::MAX_LENGTH))?;
         self.cache.clear_matching(&Selection::matching(self.namespace.clone(), pattern)?).await
     }
 
@@ -186,7 +225,7 @@ impl ScopedCache {
     }
 
     fn key(&self, key: &str) -> Result<Key, CacheError> {
-        Key::new(self.namespace.as_ref(), key)
+        Key::within(self.limits.max_key_bytes, self.namespace.as_ref(), key)
     }
 
     fn check_write(&self) -> Result<(), CacheError> {
@@ -195,12 +234,4 @@ impl ScopedCache {
             Access::ReadOnly => Err(CacheError::ReadOnly),
         }
     }
-}
-
-fn check_batch(argument: &str, len: usize) -> Result<(), CacheError> {
-    let max = ScopedCache::MAX_BATCH;
-    if len <= max {
-        return Ok(());
-    }
-    Err(CacheError::InvalidArgument(format!("{argument}: must not be more than {max}, but are {len}")))
 }

@@ -65,6 +65,7 @@ pub struct Vacancy {
     is_ours: bool,
     /// None while the claim is under way.
     seat: Option<Seat>,
+    /// The task that keeps the lease up; none where there is no runtime for it.
     renewal: Option<AbortHandle>,
 }
 
@@ -79,10 +80,9 @@ impl Vacancy {
     /// The claim was granted, or nobody answered it: from now on others wait for this vacancy.
     pub(super) fn take_the_lead(mut self, owner: Owner) -> Self {
         let seat = self.shared.flights.lead(&self.key, owner, &self.lease);
-        self.renewal = self.shared.backend.lease_time().map(|time| {
-            let (shared, key, lease) = (Arc::clone(&self.shared), self.key.clone(), self.lease.clone());
-            tokio::spawn(renew(shared, key, lease, seat.place(), time)).abort_handle()
-        });
+        let (shared, key, lease) = (Arc::clone(&self.shared), self.key.clone(), self.lease.clone());
+        let holding = hold(shared, key, lease, seat.place());
+        self.renewal = Handle::try_current().ok().map(|runtime| runtime.spawn(holding).abort_handle());
         self.seat = Some(seat);
         self
     }
@@ -161,15 +161,32 @@ fn retry_pause(lease_time: StdDuration) -> StdDuration {
     lease_time.checked_div(RENEWALS.saturating_mul(RETRIES)).map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE))
 }
 
-/// Renews a lease until told to stop, or until it is lost: then those who wait for its holder ask again.
-async fn renew(shared: Arc<Shared>, key: Key, lease: Lease, place: Moment, lease_time: StdDuration) {
+/// Keeps a lease up for as long as its holder may have it, and then gives it back, so that a waiter follows.
+async fn hold(shared: Arc<Shared>, key: Key, lease: Lease, place: Moment) {
+    let renewing = async {
+        match shared.backend.lease_time() {
+            Some(lease_time) => renew(&shared, &key, &lease, place, lease_time).await,
+            None => std::future::pending().await,
+        }
+    };
+    if tokio::time::timeout(shared.policy.max_lease, renewing).await.is_err() {
+        tracing::debug!(cache = shared.name, "a vacancy was held longer than `max_lease`");
+        if let Err(error) = shared.backend.abandon(&key, &lease).await {
+            tracing::debug!(cache = shared.name, "a lease lapses that cannot be given back: {error}");
+        }
+        shared.flights.give_up_on(&key, place);
+    }
+}
+
+/// Renews a lease until it is lost: then those who wait for its holder ask again.
+async fn renew(shared: &Shared, key: &Key, lease: &Lease, place: Moment, lease_time: StdDuration) {
     let every = lease_time.checked_div(RENEWALS).unwrap_or(lease_time);
     let mut pause = every;
     loop {
         tokio::time::sleep(pause).await;
-        pause = match shared.backend.renew(&key, &lease).await {
+        pause = match shared.backend.renew(key, lease).await {
             Ok(true) => every,
-            Ok(false) => return shared.flights.give_up_on(&key, place),
+            Ok(false) => return shared.flights.give_up_on(key, place),
             Err(error) => {
                 tracing::debug!("cannot renew a lease: {error}");
                 retry_pause(lease_time)

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline};
 
-use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Release, Selection};
+use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
 pub use identity::ServerKind;
 pub use options::{Address, ClientCertificate, Place, Secret, Sentinels, ServerOptions, TlsOptions};
@@ -42,19 +42,14 @@ pub struct ValkeyBackend {
 
 impl ValkeyBackend {
     /// Connects, and makes sure of the server's version. From then on the connection is kept up in the background.
-    /// Values of over `max_value_bytes`, and of over 64 MiB in one batch, are not taken from the server.
+    /// Values of over `max_value_bytes`, and of over `max_batch_bytes` in one batch, are not taken from the server.
     ///
     /// # Errors
     ///
     /// [`CacheError::Unavailable`] with the kind, the address and the reason: not reached, refused, or too old.
-    pub async fn connect(options: ServerOptions, max_value_bytes: usize) -> Result<Self, CacheError> {
-        let (prefix, lease) = (options.prefix.clone(), options.lease);
-        Ok(Self {
-            servers: Arc::new(Servers::connect(options, max_value_bytes).await?),
-            prefix,
-            lease,
-            max_value_bytes,
-        })
+    pub async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
+        let (prefix, lease, max_value_bytes) = (options.prefix.clone(), options.lease, policy.max_value_bytes);
+        Ok(Self { servers: Arc::new(Servers::connect(options, policy).await?), prefix, lease, max_value_bytes })
     }
 
     /// The key as it stands on the server.

@@ -55,7 +55,7 @@ async fn reach(name: &str, config: &CacheConfig) -> Result<[String; 3], Error> {
 /// The type and the place of a cache, without secrets.
 fn describe(config: &CacheConfig) -> (&'static str, String) {
     match &config.store {
-        Store::Ram { max_bytes } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
+        Store::Ram { max_bytes, .. } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
         Store::Server(options) => {
             let tls = if options.tls.is_some() { " (TLS)" } else { "" };
             let place = format!("{}/{} {}{tls}", options.place, options.db, options.prefix);

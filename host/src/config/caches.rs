@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cache::Limits;
+use crate::cache::Namespace;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{ServerKind, ServerOptions};
 use crate::config::document::{Fault, Section};
@@ -28,6 +30,8 @@ pub enum Store {
     Ram {
         /// The most bytes of keys, values and overhead.
         max_bytes: u64,
+        /// What of it is set aside for the namespaces of plugins that have a `max_bytes` of their own.
+        shares: Vec<(Namespace, u64)>,
     },
     /// A Valkey or Redis server.
     Server(Box<ServerOptions>),
@@ -78,6 +82,9 @@ const LEAST_LEASE: Duration = Duration::from_millis(100);
 /// The longest `lease`, for which a killed holder stops everybody.
 const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
 
+/// The default `max_lease` of all types.
+const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
+
 /// The longest `prefix`, in bytes.
 const MAX_PREFIX: usize = 256;
 
@@ -91,10 +98,12 @@ impl Default for CacheConfig {
             default_expire: Some(RAM_DEFAULTS.default_expire),
             max_expire: None,
             max_value_bytes: RAM_DEFAULTS.max_value_bytes,
+            max_batch_bytes: Limits::default().max_batch_bytes,
             wait: RAM_DEFAULTS.wait,
+            max_lease: MAX_LEASE,
             on_outage: OnOutage::default(),
         };
-        Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes } }
+        Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes, shares: Vec::new() } }
     }
 }
 
@@ -109,6 +118,32 @@ impl CacheConfig {
             }
             _ => false,
         }
+    }
+
+    /// Sets a share of a RAM cache aside for a namespace; one that has a share already keeps it. On a server there is
+    /// nothing to set aside.
+    pub(super) fn set_aside(&mut self, name: &str, namespace: &Namespace, share: u64) -> Result<(), String> {
+        let Store::Ram { max_bytes, shares } = &mut self.store else { return Ok(()) };
+        if shares.iter().any(|(other, _)| other == namespace) {
+            return Ok(());
+        }
+        let max_value_bytes = self.policy.max_value_bytes;
+        let least = least_capacity(max_value_bytes);
+        if share < least {
+            return Err(format!(
+                "must be at least {least} to hold a value of max_value_bytes = {max_value_bytes} in the cache \
+                 `{name}`, but is {share}"
+            ));
+        }
+        let taken = shares.iter().fold(share, |taken, (_, share)| taken.saturating_add(*share));
+        if taken.saturating_add(least) > *max_bytes {
+            return Err(format!(
+                "leaves less than {least} of max_bytes = {max_bytes} of the cache `{name}` for others: all shares \
+                 together are {taken}"
+            ));
+        }
+        shares.push((namespace.clone(), share));
+        Ok(())
     }
 
     pub(super) fn from_section(
@@ -144,11 +179,12 @@ struct RawRam {
     default_expire: Option<Expire>,
     max_expire: Option<Positive>,
     wait: Option<Span>,
+    max_lease: Option<Positive>,
 }
 
 impl RawRam {
     fn validate(self, section: &Section<'_>) -> Result<CacheConfig, Fault> {
-        let Self { max_bytes, max_value_bytes, default_expire, max_expire, wait } = self;
+        let Self { max_bytes, max_value_bytes, default_expire, max_expire, wait, max_lease } = self;
         let max_bytes = max_bytes.map_or(RAM_DEFAULTS.max_bytes, |size| size.0);
         let max_value_bytes = match max_value_bytes {
             Some(size) => value_limit(size, section)?,
@@ -165,10 +201,12 @@ impl RawRam {
             default_expire: default_expire.map_or(Some(RAM_DEFAULTS.default_expire), |expire| expire.0),
             max_expire: max_expire.map(|duration| duration.0),
             max_value_bytes,
+            max_batch_bytes: Limits::default().max_batch_bytes,
             wait: wait.map_or(RAM_DEFAULTS.wait, |span| span.0),
+            max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
             on_outage: OnOutage::default(),
         };
-        Ok(CacheConfig { policy, store: Store::Ram { max_bytes } })
+        Ok(CacheConfig { policy, store: Store::Ram { max_bytes, shares: Vec::new() } })
     }
 }
 
@@ -196,6 +234,7 @@ struct RawServer {
     timeout: Option<Positive>,
     max_value_bytes: Option<Size>,
     lease: Option<Positive>,
+    max_lease: Option<Positive>,
     wait: Option<Span>,
     #[serde(default, with = "RawOnOutage")]
     on_outage: OnOutage,
@@ -238,6 +277,7 @@ impl RawServer {
             timeout,
             max_value_bytes,
             lease,
+            max_lease,
             wait,
             on_outage,
         } = self;
@@ -268,7 +308,9 @@ impl RawServer {
             default_expire: default_expire.map_or(Some(SERVER_DEFAULTS.default_expire), |expire| expire.0),
             max_expire: max_expire.map(|duration| duration.0),
             max_value_bytes,
+            max_batch_bytes: Limits::default().max_batch_bytes,
             wait: wait.map_or(SERVER_DEFAULTS.wait, |span| span.0),
+            max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
             on_outage,
         };
         let options = ServerOptions {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cache::valkey::{Address, Place, Sentinels, ServerKind, ServerOptions};
-use crate::cache::{Access, OnOutage};
+use crate::cache::valkey::{Address, Place, ServerKind, ServerOptions};
+use crate::cache::{Access, Limits, OnOutage};
 use crate::config::{Config, ConfigError, Sandbox, Store};
 
 fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -47,6 +47,8 @@ fn new_folder() -> std::path::PathBuf {
     folder
 }
 
+mod place;
+
 mod defaults {
     use super::*;
 
@@ -56,12 +58,25 @@ mod defaults {
         assert_eq!(config, Config::default());
         assert_eq!(config.default, "ram");
         let ram = &config.caches["ram"];
-        assert_eq!(ram.store, Store::Ram { max_bytes: 64 << 20 });
+        assert_eq!(ram.store, Store::Ram { max_bytes: 64 << 20, shares: Vec::new() });
         assert_eq!(ram.policy.default_expire, Some(Duration::from_secs(300)));
         assert_eq!(ram.policy.max_expire, None);
         assert_eq!(ram.policy.max_value_bytes, 1 << 20);
         assert_eq!(ram.policy.wait, Duration::from_secs(5));
-        assert_eq!(config.sandbox, Sandbox { max_memory: 128 << 20, timeout: Duration::from_secs(30) });
+        assert_eq!(ram.policy.max_lease, Duration::from_secs(300));
+        let limits =
+            Limits { max_key_bytes: 1024, max_pattern_bytes: 1024, max_batch: 1024, max_batch_bytes: 64 << 20 };
+        let sandbox = Sandbox {
+            max_memory: 128 << 20,
+            timeout: Duration::from_secs(30),
+            max_cpu_time: Duration::from_secs(10),
+            max_output: 16 << 20,
+            max_handles: 1024,
+            max_vacancies: 256,
+            max_log_lines: 100,
+            limits,
+        };
+        assert_eq!(config.sandbox, sandbox);
     }
 
     #[test]
@@ -91,6 +106,7 @@ mod defaults {
         assert_eq!(policy.default_expire, Some(Duration::from_secs(300)));
         assert_eq!(policy.max_value_bytes, 1 << 20);
         assert_eq!(policy.on_outage, OnOutage::Miss);
+        assert_eq!(policy.max_lease, Duration::from_secs(300));
         assert_eq!(config.default, "valkey");
     }
 
@@ -135,6 +151,7 @@ fn every_key_is_honoured() {
         max_value_bytes = "2MiB"
         lease = "3s"
         wait = 1.5
+        max_lease = 30
         on_outage = "error"
 
         [caches.near]
@@ -144,15 +161,27 @@ fn every_key_is_honoured() {
         default_expire = "unlimited"
         max_expire = "1d"
         wait = 0
+        max_lease = "1m"
 
         [plugins.checkout]
-        caches = ["pages"]
+        caches = ["pages", "near"]
         access = "read-only"
         namespace = "checkout"
+        max_bytes = "1MiB"
+        max_concurrent_calls = 7
 
         [sandbox]
         max_memory = "64MiB"
         timeout = "5s"
+        max_cpu_time = "1s"
+        max_output = "1KiB"
+        max_handles = 10
+        max_vacancies = 2
+        max_log_lines = 5
+        max_key_bytes = 100
+        max_pattern_bytes = 50
+        max_batch = 65536
+        max_batch_bytes = "1MiB"
         "#,
     );
     let pages = server(&config, "pages");
@@ -175,164 +204,35 @@ fn every_key_is_honoured() {
     assert_eq!((policy.max_value_bytes, policy.wait), (2 << 20, Duration::from_millis(1500)));
     assert_eq!(server(&config, "pages").lease, Duration::from_secs(3));
     assert_eq!(policy.on_outage, OnOutage::Error);
-    let near = &config.caches["near"];
-    assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20 });
-    assert_eq!((near.policy.default_expire, near.policy.wait), (None, Duration::ZERO));
+    assert_eq!(policy.max_lease, Duration::from_secs(30));
+    assert_eq!(config.caches["near"].policy.max_lease, Duration::from_secs(60));
     let grant = config.grant("checkout");
-    assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned()][..]));
+    assert_eq!(grant.caches.as_deref(), Some(&["pages".to_owned(), "near".to_owned()][..]));
     assert_eq!(grant.access, Access::ReadOnly);
-    assert!(grant.namespace.is_some());
-    assert_eq!(config.sandbox, Sandbox { max_memory: 64 << 20, timeout: Duration::from_secs(5) });
+    assert_eq!(grant.max_bytes, Some(1 << 20));
+    assert_eq!(grant.max_concurrent_calls, 7);
+    let near = &config.caches["near"];
+    let shares = vec![(grant.namespace.unwrap(), 1 << 20)];
+    assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20, shares });
+    assert_eq!((near.policy.default_expire, near.policy.wait), (None, Duration::ZERO));
+    let sandbox = Sandbox {
+        max_memory: 64 << 20,
+        timeout: Duration::from_secs(5),
+        max_cpu_time: Duration::from_secs(1),
+        max_output: 1024,
+        max_handles: 10,
+        max_vacancies: 2,
+        max_log_lines: 5,
+        limits: Limits { max_key_bytes: 100, max_pattern_bytes: 50, max_batch: 65_536, max_batch_bytes: 1 << 20 },
+    };
+    assert_eq!(config.sandbox, sandbox);
 }
 
 #[test]
 fn a_plugin_without_a_table_may_do_everything() {
     let grant = parse("").grant("anybody");
     assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));
-}
-
-mod url {
-    use super::*;
-
-    #[test]
-    fn a_url_says_what_the_single_keys_say() {
-        let keys = "host = \"h.example.com\"\nport = 6380\ndb = 3\nusername = \"u ser\"\npassword = \"p@:/\"";
-        let single = format!("[caches.c]\ntype = \"redis\"\n{keys}\n");
-        let url = "[caches.c]\ntype = \"redis\"\nurl = \"redis://u%20ser:p%40%3A%2F@h.example.com:6380/3\"\n";
-        assert_eq!(parse(url), parse(&single));
-        let with_tls = url.replace("redis:", "rediss:");
-        assert_eq!(parse(&with_tls), parse(&format!("{single}tls = true")));
-        assert_eq!(parse(&with_tls.replace("rediss:", "valkeys:")), parse(&with_tls));
-        assert_eq!(parse(&url.replace("redis:", "valkey:")), parse(url));
-    }
-
-    #[test]
-    fn what_a_url_leaves_out_has_its_default_and_not_the_environment_s() {
-        let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkey://[::1]\"\n";
-        let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
-        let server = server(&config, "c");
-        assert_eq!((server.place.to_string().as_str(), server.db), ("[::1]:6379", 0));
-        assert_eq!((&server.username, &server.password, &server.tls), (&None, &None, &None));
-    }
-
-    #[test]
-    fn a_url_and_a_key_for_what_it_says_are_refused_together() {
-        for key in ["host = \"h\"", "port = 1", "db = 0", "username = \"u\"", "password = \"p\"", "tls = false"] {
-            let refused = server_refusal(&format!("url = \"redis://h\"\n{key}"));
-            let name = key.split(' ').next().unwrap();
-            assert!(refused.starts_with("larder.toml:4:"), "{refused}");
-            assert!(refused.contains(&format!("`caches.c.{name}`: excludes `url`")), "{refused}");
-        }
-    }
-
-    #[test]
-    fn the_password_of_a_url_may_stand_in_a_file_and_then_not_in_the_url_too() {
-        let folder = new_folder();
-        std::fs::write(folder.join("password"), "s3cret\n").unwrap();
-        let parse = |url: &str| {
-            let text = format!("[caches.c]\ntype = \"redis\"\nurl = \"{url}\"\npassword_file = \"password\"");
-            Config::parse(&text, "larder.toml", &folder, &|_| None)
-        };
-        let (from_file, both) = (parse("redis://u@h"), parse("redis://u:x@h"));
-        std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(server(&from_file.unwrap(), "c").password, Some(crate::cache::valkey::Secret::new("s3cret")));
-        assert!(both.unwrap_err().to_string().contains("`caches.c.url`: has a password, and so has `password_file`"));
-    }
-
-    #[test]
-    fn a_url_that_is_none_is_refused_and_not_shown() {
-        for (url, rule) in [
-            ("s3cret", "is no URL"),
-            ("http://:s3cret@h", "must begin with `redis:`"),
-            ("redis:s3cret", "must name a host"),
-            ("redis:///0", "must name a host"),
-            ("redis://:s3cret@h/x", "the database must be a number"),
-            ("redis://:s3cret@h/70000", "the database must be from 0 to 65535"),
-            ("redis://:s3cret@h:0", "the port must be from 1 to 65535"),
-            ("redis://:s3cret@h/0?protocol=resp3", "must end with the database"),
-            ("rediss://:s3cret@h/0#insecure", "must end with the database"),
-            ("redis://:s3cret%ff@h", "the password is not UTF-8"),
-            ("redis://s3cret@h", "has a user name, which needs a `password`"),
-        ] {
-            let refused = server_refusal(&format!("url = \"{url}\""));
-            assert!(refused.starts_with("larder.toml:3:7: `caches.c.url`: "), "{url}: {refused}");
-            assert!(refused.contains(rule) && !refused.contains("s3cret"), "{url}: {refused}");
-        }
-        assert!(server_refusal("url = 12345").contains("`caches.c.url`: must be a string"));
-    }
-
-    #[test]
-    fn files_for_tls_need_tls_and_each_other() {
-        for key in ["ca_file", "cert_file", "key_file"] {
-            let refused = server_refusal(&format!("{key} = \"x\""));
-            assert!(refused.contains(&format!("`caches.c.{key}`: needs `tls = true`")), "{refused}");
-        }
-        assert!(server_refusal("tls = true\ncert_file = \"x\"").contains("`caches.c.cert_file`: needs its `key_file`"));
-        assert!(server_refusal("tls = true\nkey_file = \"x\"").contains("`caches.c.key_file`: needs its `cert_file`"));
-        let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkeys://h\"\nca_file = \"x\"";
-        assert!(server(&parse(text), "c").tls.is_some());
-    }
-}
-
-mod places {
-    use super::*;
-
-    fn addresses(nodes: &[(&str, u16)]) -> Vec<Address> {
-        nodes.iter().map(|(host, port)| Address { host: (*host).to_owned(), port: *port }).collect()
-    }
-
-    #[test]
-    fn a_cluster_is_named_by_some_of_its_nodes_and_the_environment_says_nothing() {
-        let text = "[caches.c]\ntype = \"valkey\"\ncluster = [\"a.example.com:7001\", \"[::1]:7002\"]\n";
-        let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
-        let nodes = addresses(&[("a.example.com", 7001), ("::1", 7002)]);
-        assert_eq!(server(&config, "c").place, Place::Cluster(nodes));
-        assert_eq!(server(&config, "c").place.to_string(), "cluster a.example.com:7001,[::1]:7002");
-    }
-
-    #[test]
-    fn a_primary_is_named_by_its_sentinels() {
-        let keys = "master = \"main\", nodes = [\"s:26379\"], username = \"u\", password = \"s3cret\"";
-        let config = parse(&format!("[caches.c]\ntype = \"redis\"\nsentinel = {{ {keys} }}\n"));
-        let Place::Sentinel(Sentinels { master, nodes, username, password }) = &server(&config, "c").place else {
-            panic!("{config:?}")
-        };
-        assert_eq!((master.as_str(), nodes, username.as_deref()), ("main", &addresses(&[("s", 26379)]), Some("u")));
-        assert!(password.is_some() && !format!("{config:?}").contains("s3cret"));
-        assert_eq!(server(&config, "c").place.to_string(), "main of sentinel s:26379");
-    }
-
-    #[test]
-    fn two_places_are_refused_together() {
-        let (cluster, sentinel) = ("cluster = [\"a:1\"]", "sentinel = { master = \"m\", nodes = [\"a:1\"] }");
-        for (first, second, key) in [
-            (cluster, "host = \"h\"", "`caches.c.host`: excludes `cluster`"),
-            (cluster, "port = 1", "`caches.c.port`: excludes `cluster`"),
-            (cluster, sentinel, "`caches.c.sentinel`: excludes `cluster`"),
-            (sentinel, "port = 1", "`caches.c.port`: excludes `sentinel`"),
-            ("url = \"redis://h\"", cluster, "`caches.c.cluster`: excludes `url`"),
-            ("url = \"redis://h\"", sentinel, "`caches.c.sentinel`: excludes `url`"),
-            (cluster, "db = 1", "`caches.c.db`: must be 0"),
-        ] {
-            let refused = server_refusal(&format!("{first}\n{second}"));
-            assert!(refused.starts_with("larder.toml:4:") && refused.contains(key), "{refused}");
-        }
-    }
-
-    #[test]
-    fn a_node_is_a_host_and_a_port() {
-        for bad in ["nonsense", "h:", ":1", "h:0", "h:70000", "::1", "::1:7000", "redis://h:1", "h:1/0", ""] {
-            let refused = server_refusal(&format!("cluster = [\"{bad}\"]"));
-            assert!(refused.contains("`caches.c.cluster[0]`: must be `host:port`, but is"), "{bad}: {refused}");
-        }
-        assert!(server_refusal("cluster = []").contains("`caches.c.cluster`: must name at least one node"));
-        let sentinel = |keys: &str| server_refusal(&format!("sentinel = {{ {keys} }}"));
-        assert!(sentinel("master = \"m\", nodes = []").contains("`caches.c.sentinel`: must name at least one node"));
-        assert!(sentinel("master = \"\", nodes = [\"a:1\"]").contains("`caches.c.sentinel`: `master` must be"));
-        assert!(sentinel("nodes = [\"a:1\"]").contains("missing field `master`"));
-        assert!(sentinel("master = \"m\", nodes = [\"a\"]").contains("`caches.c.sentinel.nodes[0]`: must be"));
-        assert!(sentinel("master = \"m\", node = 1").contains("`caches.c.sentinel.node`: unknown key `node`"));
-    }
+    assert_eq!(grant.max_concurrent_calls, 1024);
 }
 
 mod environment {
@@ -449,6 +349,8 @@ mod refusals {
         assert!(server_refusal("timeout = \"1000years\"").contains("must not be longer than 100 years"));
         assert!(server_refusal("timeout = 9223372036854775807").contains("must not be longer than 100 years"));
         assert!(server_refusal("timeout = \"unlimited\"").contains("is no duration"));
+        assert!(server_refusal("max_lease = 0").contains("`caches.c.max_lease`: must be at least a millisecond"));
+        assert!(ram_refusal("max_lease = \"unlimited\"").contains("is no duration"));
         assert!(server_refusal("wait = -1").contains("must not be negative"));
         for lease in ["\"99ms\"", "3601", "\"2h\""] {
             let refusal = server_refusal(&format!("lease = {lease}"));
@@ -470,6 +372,59 @@ mod refusals {
         let error = ram_refusal("max_bytes = \"1MiB\"\nmax_value_bytes = \"1MiB\"");
         assert!(error.contains("`caches.c.max_bytes`: must be at least"), "{error}");
         assert!(ram_refusal("max_bytes = 100").contains("must be at least"));
+    }
+
+    #[test]
+    fn a_share_of_a_plugin_has_a_namespace_and_fits_into_its_caches() {
+        let refused = |plugins: &str, expected: &str| {
+            let caches = "default = \"a\"\n[caches.a]\ntype = \"ram\"\nmax_bytes = \"8MiB\"\n\
+                          [caches.b]\ntype = \"ram\"\nmax_bytes = \"4MiB\"\n";
+            let error = parse_with(&format!("{caches}{plugins}"), &[]).err().map(|error| error.to_string());
+            assert_eq!(error.as_deref().map(|error| &error[..error.len().min(expected.len())]), Some(expected));
+        };
+        refused("[plugins.p]\nmax_bytes = \"2MiB\"", "larder.toml:9:13: `plugins.p.max_bytes`: needs a `namespace`");
+        let small = "[plugins.p]\nnamespace = \"n\"\nmax_bytes = \"1MiB\"";
+        refused(small, "larder.toml:10:13: `plugins.p.max_bytes`: must be at least 1166508 to hold a value of");
+        let large = "[plugins.p]\nnamespace = \"n\"\nmax_bytes = \"3MiB\"\n";
+        let rule = "larder.toml:10:13: `plugins.p.max_bytes`: leaves less than 1166508 of max_bytes = 4194304 of the \
+                    cache `b` for others: all shares together are 3145728";
+        refused(large, rule);
+        let first = format!("{large}caches = [\"a\"]\n");
+        let another = "[plugins.q]\ncaches = [\"a\"]\nnamespace = \"m\"\nmax_bytes = \"4MiB\"\n";
+        refused(&format!("{first}{another}"), "larder.toml:15:13: `plugins.q.max_bytes`: leaves less than");
+        let differs = "[plugins.q]\nnamespace = \"n\"\nmax_bytes = \"2MiB\"";
+        let rule = "`plugins.q.max_bytes`: must be the same as that of `plugins.p`, which has the same namespace";
+        refused(&format!("{first}{differs}"), &format!("larder.toml:14:13: {rule}"));
+        refused(&format!("{first}[plugins.q]\nnamespace = \"n\"\n"), &format!("larder.toml:12:1: {rule}"));
+    }
+
+    #[test]
+    fn plugins_of_one_namespace_have_one_share() {
+        let table = |name: &str| format!("[plugins.{name}]\nnamespace = \"n\"\nmax_bytes = \"40MiB\"\n");
+        let config = parse(&format!("{}{}", table("p"), table("q")));
+        let Store::Ram { shares, .. } = &config.caches["ram"].store else { panic!("it is in RAM") };
+        assert_eq!(shares.len(), 1);
+    }
+
+    #[test]
+    fn a_bound_of_the_sandbox_is_within_bounds_itself() {
+        for key in ["max_handles", "max_vacancies", "max_log_lines", "max_batch"] {
+            for bad in ["0", "-1", "65537"] {
+                let error = refusal(&format!("[sandbox]\n{key} = {bad}"));
+                let column = key.len() + 4;
+                let rule = format!("larder.toml:2:{column}: `sandbox.{key}`: must be from 1 to 65536, but is {bad}");
+                assert_eq!(error, rule);
+            }
+        }
+        for key in ["max_key_bytes", "max_pattern_bytes"] {
+            let error = refusal(&format!("[sandbox]\n{key} = 1025"));
+            assert!(error.contains(&format!("`sandbox.{key}`: must be from 1 to 1024 bytes, but is 1025")), "{error}");
+        }
+        let error = refusal("[plugins.p]\nmax_concurrent_calls = 0");
+        assert_eq!(error, "larder.toml:2:24: `plugins.p.max_concurrent_calls`: must be from 1 to 65536, but is 0");
+        assert!(refusal("[sandbox]\nmax_batch_bytes = 0").contains("`sandbox.max_batch_bytes`: must not be zero"));
+        assert!(refusal("[sandbox]\nmax_output = 0").contains("`sandbox.max_output`: must not be zero"));
+        assert!(refusal("[sandbox]\nmax_cpu_time = 0").contains("`sandbox.max_cpu_time`: must be at least"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! get-many and set-many.
 
 use bytes::Bytes;
-use larder_host::cache::{Duration, ScopedCache};
+use larder_host::cache::{CacheError, Duration, ScopedCache};
 
-use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, put};
+use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, put, view};
 
 over_every_backend! {
     results_stand_in_the_order_of_the_keys,
@@ -18,6 +18,7 @@ over_every_backend! {
     a_batch_has_1024_keys,
     a_batch_of_1025_is_refused_and_nothing_stored,
     a_batch_over_64_mib_is_refused_and_nothing_stored,
+    values_that_are_too_many_bytes_together_are_too_large,
 }
 
 fn keys<const N: usize>(keys: [&str; N]) -> Vec<String> {
@@ -114,9 +115,18 @@ async fn a_batch_over_64_mib_is_refused_and_nothing_stored(backend: Backend) {
     assert_eq!(cache.clear_all().await.unwrap(), 0);
 }
 
-mod servers {
-    use larder_host::cache::CacheError;
+async fn values_that_are_too_many_bytes_together_are_too_large(backend: Backend) {
+    let cache = view(&backend.cache("max_value_bytes = 100000\n[sandbox]\nmax_batch_bytes = \"5MiB\"").await);
+    cache.set("k", vec![b'x'; 100_000].into(), Duration::Default).await.unwrap();
+    // 52 of them are under 5 MiB, 53 are over.
+    let asked = |times| vec!["k".to_owned(); times];
+    assert_eq!(cache.get_many(&asked(52)).await.unwrap().iter().flatten().count(), 52);
+    let refused = cache.get_many(&asked(53)).await.unwrap_err();
+    assert!(matches!(refused, CacheError::ValueTooLarge { max, .. } if max == 5 << 20), "{refused:?}");
+    assert!(cache.get("k").await.unwrap().is_some());
+}
 
+mod servers {
     use super::*;
 
     over_every_server! { a_full_server_can_not_serve_one_value_nor_many }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use larder_host::cache::{Duration, ScopedCache};
+use larder_host::cache::{Duration, Limits, ScopedCache};
 use redis::aio::MultiplexedConnection;
 
 use crate::place::{Place, view};
@@ -48,7 +48,7 @@ async fn against_scan(place: &Place, name: &str, prefix: &str, removed: u64, lef
 /// Values of 100 bytes.
 async fn put(cache: &ScopedCache, prefix: &str, count: u64) {
     let keys: Vec<u64> = (0..count).collect();
-    for keys in keys.chunks(ScopedCache::MAX_BATCH) {
+    for keys in keys.chunks(Limits::default().max_batch) {
         let entries = keys.iter().map(|key| (format!("{prefix}{key}"), vec![b'v'; 100])).collect();
         cache.set_many(entries, Duration::Unlimited).await.unwrap();
     }

@@ -1,4 +1,5 @@
-//! The leases of a RAM cache. They need no end of their own: no holder here is gone without giving its lease back.
+//! The leases of a RAM cache. They do not lapse: no holder here is gone without giving its lease back, and one who takes
+//! too long has it taken away.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

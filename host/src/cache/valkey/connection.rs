@@ -13,7 +13,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, S
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cache::valkey::bounded::LeftOut;
+use crate::cache::valkey::bounded::{Bounds, LeftOut};
 use crate::cache::valkey::identity::Identity;
 use crate::cache::valkey::opening::{Live, Opener, Target};
 use crate::cache::valkey::support::Support;
@@ -53,6 +53,7 @@ pub(super) struct Link {
     target: Target,
     /// The longest value of the cache, in bytes.
     max_value: u64,
+    bounds: Bounds,
     /// When the log was last told that the server cannot serve.
     complained: Mutex<Option<Instant>>,
 }
@@ -120,11 +121,12 @@ impl Link {
     }
 
     fn keep(opener: Opener, live: Option<Live>) -> Self {
-        let (timeout, target, max_value) = (opener.options.timeout, opener.target.clone(), opener.max_value);
+        let (timeout, target) = (opener.options.timeout, opener.target.clone());
+        let (max_value, bounds) = (opener.max_value, opener.bounds);
         let live = live.map(Arc::new);
         let (sender, state) = watch::channel(live.clone().map_or(State::Reconnecting, State::Up));
         tokio::spawn(keep_up(opener, live, sender));
-        Self { state, timeout, target, max_value, complained: Mutex::default() }
+        Self { state, timeout, target, max_value, bounds, complained: Mutex::default() }
     }
 
     /// Waits for the first attempt to connect.
@@ -274,7 +276,7 @@ impl Link {
     fn convert(&self, error: &RedisError) -> CacheError {
         if let Some(LeftOut { len, bound }) = LeftOut::read(error) {
             // A string over the bound for strings is over the limit for values, which may be below it.
-            let max = if bound < Opener::MAX_ANSWER { bound.min(self.max_value) } else { bound };
+            let max = if bound == self.bounds.string { self.max_value } else { bound };
             return too_large(len, max);
         }
         let text = error.to_string();

@@ -9,7 +9,6 @@ use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisCon
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::cache::CacheError;
 use crate::cache::valkey::bounded::{Bounded, Bounds};
 use crate::cache::valkey::identity::{Identity, Mode};
 use crate::cache::valkey::options::{Address, Sentinels, ServerOptions};
@@ -17,6 +16,7 @@ use crate::cache::valkey::sentinel;
 use crate::cache::valkey::stream::{self, StreamError};
 use crate::cache::valkey::support::Support;
 use crate::cache::valkey::watch::Watchers;
+use crate::cache::{CacheError, Policy};
 
 /// An open connection.
 #[derive(Debug)]
@@ -35,6 +35,9 @@ pub(super) struct Live {
 /// No string is too long below this: what a server says of itself, and the keys that it finds, may be longer than the
 /// values of the cache.
 const LEAST_BOUND: u64 = 64 << 10;
+
+/// No answer is too long below this: a page of the keys that a server finds.
+const LEAST_ANSWER: u64 = 4 << 20;
 
 /// Which server a connection leads to.
 #[derive(Debug, Clone)]
@@ -63,19 +66,20 @@ pub(super) struct Opener {
     pub(super) target: Target,
     /// The longest value of the cache, in bytes.
     pub(super) max_value: u64,
+    pub(super) bounds: Bounds,
     pub(super) watchers: Arc<Watchers>,
     /// Is told when a connection was lost.
     pub(super) on_loss: Arc<Notify>,
 }
 
 impl Opener {
-    /// The most bytes of all values that one batch may bring: as many as one may store.
-    pub(super) const MAX_ANSWER: u64 = 64 << 20;
-
     /// Opens what `options` mean, or one server of it.
-    pub(super) fn new(options: ServerOptions, target: Target, max_value_bytes: usize) -> Self {
-        let (options, max_value) = (Arc::new(options), u64::try_from(max_value_bytes).unwrap_or(u64::MAX));
-        Self { options, target, max_value, watchers: Arc::default(), on_loss: Arc::default() }
+    pub(super) fn new(options: ServerOptions, target: Target, policy: &Policy) -> Self {
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let max_value = bytes(policy.max_value_bytes);
+        let max_answer = bytes(policy.max_batch_bytes).max(max_value).max(LEAST_ANSWER);
+        let (options, bounds) = (Arc::new(options), Bounds { string: max_value.max(LEAST_BOUND), answer: max_answer });
+        Self { options, target, max_value, bounds, watchers: Arc::default(), on_loss: Arc::default() }
     }
 
     /// The same for another server.
@@ -108,7 +112,6 @@ impl Opener {
         if let Some(password) = &options.password {
             settings = settings.set_password(password.reveal());
         }
-        let bounds = Bounds { string: self.max_value.max(LEAST_BOUND), answer: self.max_value.max(Self::MAX_ANSWER) };
         let (address, mode) = match &self.target {
             Target::Server(address) => (address.clone(), Mode::Standalone),
             Target::Node(address) => (address.clone(), Mode::Cluster),
@@ -117,7 +120,7 @@ impl Opener {
                 (primary.map_err(Refusal::Sentinels)?, Mode::Primary)
             }
         };
-        let stream = Bounded::new(stream::open(&address, options.tls.as_ref()).await?, bounds);
+        let stream = Bounded::new(stream::open(&address, options.tls.as_ref()).await?, self.bounds);
 
         let lost = Arc::new(Notify::new());
         let on_push = {

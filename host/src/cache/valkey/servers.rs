@@ -10,7 +10,7 @@ use crate::cache::valkey::connection::{Link, Wire};
 use crate::cache::valkey::opening::{Opener, Target};
 use crate::cache::valkey::options::{Place, ServerOptions};
 use crate::cache::valkey::watch::Watchers;
-use crate::cache::{CacheError, Health};
+use crate::cache::{CacheError, Health, Policy};
 
 /// The servers of one cache.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ pub(super) enum Layout {
 
 impl Servers {
     /// Connects to all that have keys.
-    pub(super) async fn connect(options: ServerOptions, max_value_bytes: usize) -> Result<Self, CacheError> {
+    pub(super) async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
         let place = options.place.clone();
-        let open = |target| Opener::new(options, target, max_value_bytes);
+        let open = |target| Opener::new(options, target, policy);
         let (layout, watchers) = match place {
             Place::Server(address) => {
                 let opener = open(Target::Server(address));

@@ -1,0 +1,149 @@
+//! Where a server is: a URL, single keys, a cluster or sentinels.
+
+use super::{new_folder, parse, parse_with, server, server_refusal};
+use crate::cache::valkey::{Address, Place, Secret, Sentinels};
+use crate::config::Config;
+
+mod url {
+    use super::*;
+
+    #[test]
+    fn a_url_says_what_the_single_keys_say() {
+        let keys = "host = \"h.example.com\"\nport = 6380\ndb = 3\nusername = \"u ser\"\npassword = \"p@:/\"";
+        let single = format!("[caches.c]\ntype = \"redis\"\n{keys}\n");
+        let url = "[caches.c]\ntype = \"redis\"\nurl = \"redis://u%20ser:p%40%3A%2F@h.example.com:6380/3\"\n";
+        assert_eq!(parse(url), parse(&single));
+        let with_tls = url.replace("redis:", "rediss:");
+        assert_eq!(parse(&with_tls), parse(&format!("{single}tls = true")));
+        assert_eq!(parse(&with_tls.replace("rediss:", "valkeys:")), parse(&with_tls));
+        assert_eq!(parse(&url.replace("redis:", "valkey:")), parse(url));
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_has_its_default_and_not_the_environment_s() {
+        let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkey://[::1]\"\n";
+        let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
+        let server = server(&config, "c");
+        assert_eq!((server.place.to_string().as_str(), server.db), ("[::1]:6379", 0));
+        assert_eq!((&server.username, &server.password, &server.tls), (&None, &None, &None));
+    }
+
+    #[test]
+    fn a_url_and_a_key_for_what_it_says_are_refused_together() {
+        for key in ["host = \"h\"", "port = 1", "db = 0", "username = \"u\"", "password = \"p\"", "tls = false"] {
+            let refused = server_refusal(&format!("url = \"redis://h\"\n{key}"));
+            let name = key.split(' ').next().unwrap();
+            assert!(refused.starts_with("larder.toml:4:"), "{refused}");
+            assert!(refused.contains(&format!("`caches.c.{name}`: excludes `url`")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_url_may_stand_in_a_file_and_then_not_in_the_url_too() {
+        let folder = new_folder();
+        std::fs::write(folder.join("password"), "s3cret\n").unwrap();
+        let parse = |url: &str| {
+            let text = format!("[caches.c]\ntype = \"redis\"\nurl = \"{url}\"\npassword_file = \"password\"");
+            Config::parse(&text, "larder.toml", &folder, &|_| None)
+        };
+        let (from_file, both) = (parse("redis://u@h"), parse("redis://u:x@h"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(server(&from_file.unwrap(), "c").password, Some(Secret::new("s3cret")));
+        assert!(both.unwrap_err().to_string().contains("`caches.c.url`: has a password, and so has `password_file`"));
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_refused_and_not_shown() {
+        for (url, rule) in [
+            ("s3cret", "is no URL"),
+            ("http://:s3cret@h", "must begin with `redis:`"),
+            ("redis:s3cret", "must name a host"),
+            ("redis:///0", "must name a host"),
+            ("redis://:s3cret@h/x", "the database must be a number"),
+            ("redis://:s3cret@h/70000", "the database must be from 0 to 65535"),
+            ("redis://:s3cret@h:0", "the port must be from 1 to 65535"),
+            ("redis://:s3cret@h/0?protocol=resp3", "must end with the database"),
+            ("rediss://:s3cret@h/0#insecure", "must end with the database"),
+            ("redis://:s3cret%ff@h", "the password is not UTF-8"),
+            ("redis://s3cret@h", "has a user name, which needs a `password`"),
+        ] {
+            let refused = server_refusal(&format!("url = \"{url}\""));
+            assert!(refused.starts_with("larder.toml:3:7: `caches.c.url`: "), "{url}: {refused}");
+            assert!(refused.contains(rule) && !refused.contains("s3cret"), "{url}: {refused}");
+        }
+        assert!(server_refusal("url = 12345").contains("`caches.c.url`: must be a string"));
+    }
+
+    #[test]
+    fn files_for_tls_need_tls_and_each_other() {
+        for key in ["ca_file", "cert_file", "key_file"] {
+            let refused = server_refusal(&format!("{key} = \"x\""));
+            assert!(refused.contains(&format!("`caches.c.{key}`: needs `tls = true`")), "{refused}");
+        }
+        assert!(server_refusal("tls = true\ncert_file = \"x\"").contains("`caches.c.cert_file`: needs its `key_file`"));
+        assert!(server_refusal("tls = true\nkey_file = \"x\"").contains("`caches.c.key_file`: needs its `cert_file`"));
+        let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkeys://h\"\nca_file = \"x\"";
+        assert!(server(&parse(text), "c").tls.is_some());
+    }
+}
+
+mod places {
+    use super::*;
+
+    fn addresses(nodes: &[(&str, u16)]) -> Vec<Address> {
+        nodes.iter().map(|(host, port)| Address { host: (*host).to_owned(), port: *port }).collect()
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_some_of_its_nodes_and_the_environment_says_nothing() {
+        let text = "[caches.c]\ntype = \"valkey\"\ncluster = [\"a.example.com:7001\", \"[::1]:7002\"]\n";
+        let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
+        let nodes = addresses(&[("a.example.com", 7001), ("::1", 7002)]);
+        assert_eq!(server(&config, "c").place, Place::Cluster(nodes));
+        assert_eq!(server(&config, "c").place.to_string(), "cluster a.example.com:7001,[::1]:7002");
+    }
+
+    #[test]
+    fn a_primary_is_named_by_its_sentinels() {
+        let keys = "master = \"main\", nodes = [\"s:26379\"], username = \"u\", password = \"s3cret\"";
+        let config = parse(&format!("[caches.c]\ntype = \"redis\"\nsentinel = {{ {keys} }}\n"));
+        let Place::Sentinel(Sentinels { master, nodes, username, password }) = &server(&config, "c").place else {
+            panic!("{config:?}")
+        };
+        assert_eq!((master.as_str(), nodes, username.as_deref()), ("main", &addresses(&[("s", 26379)]), Some("u")));
+        assert!(password.is_some() && !format!("{config:?}").contains("s3cret"));
+        assert_eq!(server(&config, "c").place.to_string(), "main of sentinel s:26379");
+    }
+
+    #[test]
+    fn two_places_are_refused_together() {
+        let (cluster, sentinel) = ("cluster = [\"a:1\"]", "sentinel = { master = \"m\", nodes = [\"a:1\"] }");
+        for (first, second, key) in [
+            (cluster, "host = \"h\"", "`caches.c.host`: excludes `cluster`"),
+            (cluster, "port = 1", "`caches.c.port`: excludes `cluster`"),
+            (cluster, sentinel, "`caches.c.sentinel`: excludes `cluster`"),
+            (sentinel, "port = 1", "`caches.c.port`: excludes `sentinel`"),
+            ("url = \"redis://h\"", cluster, "`caches.c.cluster`: excludes `url`"),
+            ("url = \"redis://h\"", sentinel, "`caches.c.sentinel`: excludes `url`"),
+            (cluster, "db = 1", "`caches.c.db`: must be 0"),
+        ] {
+            let refused = server_refusal(&format!("{first}\n{second}"));
+            assert!(refused.starts_with("larder.toml:4:") && refused.contains(key), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_a_host_and_a_port() {
+        for bad in ["nonsense", "h:", ":1", "h:0", "h:70000", "::1", "::1:7000", "redis://h:1", "h:1/0", ""] {
+            let refused = server_refusal(&format!("cluster = [\"{bad}\"]"));
+            assert!(refused.contains("`caches.c.cluster[0]`: must be `host:port`, but is"), "{bad}: {refused}");
+        }
+        assert!(server_refusal("cluster = []").contains("`caches.c.cluster`: must name at least one node"));
+        let sentinel = |keys: &str| server_refusal(&format!("sentinel = {{ {keys} }}"));
+        assert!(sentinel("master = \"m\", nodes = []").contains("`caches.c.sentinel`: must name at least one node"));
+        assert!(sentinel("master = \"\", nodes = [\"a:1\"]").contains("`caches.c.sentinel`: `master` must be"));
+        assert!(sentinel("nodes = [\"a:1\"]").contains("missing field `master`"));
+        assert!(sentinel("master = \"m\", nodes = [\"a\"]").contains("`caches.c.sentinel.nodes[0]`: must be"));
+        assert!(sentinel("master = \"m\", node = 1").contains("`caches.c.sentinel.node`: unknown key `node`"));
+    }
+}

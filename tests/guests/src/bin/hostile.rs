@@ -1,0 +1,129 @@
+//! Goes up to a bound and beyond it, as its arguments say, one operation each, and prints what came of each.
+//!
+//! `handles`, `vacancies`, `key N`, `pattern N`, `batch N`, `batch-bytes KEYS BYTES`, `write STREAM N`, `flood N BYTES`,
+//! `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, `hold K MS`, and what all scripts know; words are divided by one space.
+//! Behind ` => ` may stand what must come of it.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::time::Duration as StdDuration;
+
+use larder::{Cache, Duration, Entry, Error};
+use larder_test_guests::{carry_out, describe};
+
+fn main() {
+    let cache = Cache::default().expect("a default cache");
+    for operation in std::env::args().skip(1) {
+        let (operation, expected) = match operation.split_once(" => ") {
+            Some((operation, expected)) => (operation, Some(expected)),
+            None => (operation.as_str(), None),
+        };
+        let words: Vec<&str> = operation.split(' ').collect();
+        let outcome = attack(&cache, &words).unwrap_or_else(|error| describe(&error));
+        if let Some(expected) = expected {
+            assert_eq!(outcome, expected, "{operation}");
+        } else if !outcome.is_empty() {
+            println!("{outcome}");
+        }
+    }
+}
+
+fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
+    Ok(match words {
+        ["handles"] => {
+            let (held, error) = hoard(|_| Cache::default());
+            // The cache that all operations work on is one more.
+            format!("{} {}", held.len() + 1, describe(&error))
+        }
+        ["vacancies"] => {
+            let (mut held, error) = hoard(|n| cache.entry(format!("key:{n}")));
+            let count = held.len();
+            // One that is let go of makes room for another.
+            held.pop();
+            let Entry::Vacant(_another) = cache.entry("another")? else { panic!("nobody filled it") };
+            format!("{count} {}", describe(&error))
+        }
+        ["key", bytes] => cache.set_bytes("k".repeat(number(bytes)), b"v").map(|()| "ok".to_owned())?,
+        ["pattern", bytes] => cache.clear_pattern("p".repeat(number(bytes)))?.to_string(),
+        ["batch", keys] => {
+            let keys: Vec<String> = (0..number(keys)).map(|n| n.to_string()).collect();
+            let entries: Vec<(&str, u8)> = keys.iter().map(|key| (key.as_str(), 1)).collect();
+            let stored = cache.set_many(&entries, Duration::Default).map(|()| "ok".to_owned());
+            let read = cache.get_many_bytes(&keys).map(|values| values.len().to_string());
+            let say = |outcome: Result<String, Error>| outcome.unwrap_or_else(|error| describe(&error));
+            format!("{} {}", say(stored), say(read))
+        }
+        // A number is stored as its digits.
+        ["batch-bytes", keys, bytes] => {
+            let (keys, bytes) = (number(keys), number(bytes));
+            let value = 10_u64.pow(u32::try_from(bytes).expect("few digits") - 1);
+            let keys: Vec<String> = (0..keys).map(|n| format!("{n:04}")).collect();
+            let entries: Vec<(&str, u64)> = keys.iter().map(|key| (key.as_str(), value)).collect();
+            cache.set_many(&entries, Duration::Default).map(|()| "ok".to_owned())?
+        }
+        ["write", stream, bytes] => {
+            let text = vec![b'x'; number(bytes)];
+            match *stream {
+                "stdout" => std::io::stdout().write_all(&text).and_then(|()| std::io::stdout().flush()),
+                _ => std::io::stderr().write_all(&text),
+            }
+            .expect("can write");
+            String::new()
+        }
+        ["flood", count, bytes] => {
+            let value = vec![b'x'; number(bytes)];
+            (0..number(count)).try_for_each(|n| cache.set_bytes(format!("flood:{n}"), &value))?;
+            "flooded".to_owned()
+        }
+        ["fail", count] => {
+            let failed = (0..number(count)).filter(|n| cache.set_bytes(format!("k{n}"), b"v").is_err()).count();
+            format!("{failed} failed")
+        }
+        ["compute"] => loop {
+            black_box(());
+        },
+        ["compute-and-call"] => loop {
+            cache.get_bytes("k")?;
+        },
+        ["sleep", ms] => {
+            std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
+            "slept".to_owned()
+        }
+        // Holds the vacancy of `slow` until so many others of its name wait that it may not even read, and fills it.
+        ["hold"] => {
+            let Entry::Vacant(vacancy) = cache.entry("slow")? else { panic!("`slow` is taken already") };
+            cache.set_bytes("held", b"")?;
+            let refusal = loop {
+                match cache.get_bytes("held") {
+                    Ok(_) => std::thread::sleep(StdDuration::from_millis(1)),
+                    Err(refusal) => break refusal,
+                }
+            };
+            assert!(vacancy.fill(b"\"held\"", Duration::Default)?);
+            describe(&refusal)
+        }
+        // Computes for so long.
+        ["hold", key, ms] => {
+            let Entry::Vacant(vacancy) = cache.entry(key)? else { panic!("`{key}` is taken already") };
+            std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
+            format!("filled {}", vacancy.fill(b"v", Duration::Default)?)
+        }
+        words => carry_out(cache, words)?,
+    })
+}
+
+/// Takes more and more until that fails.
+fn hoard<T>(take: impl Fn(usize) -> Result<T, Error>) -> (Vec<T>, Error) {
+    let mut held = Vec::new();
+    loop {
+        match take(held.len()) {
+            Ok(another) => held.push(another),
+            Err(error) => return (held, error),
+        }
+        assert!(held.len() < 100_000, "nobody stops this");
+    }
+}
+
+fn number(word: &str) -> usize {
+    word.parse().expect("a number")
+}
