@@ -12,6 +12,7 @@ mod connection;
 mod contract;
 mod documents;
 mod examples;
+mod faults;
 mod get_or_set;
 mod instances;
 mod invoke;

@@ -10,7 +10,7 @@ mod server;
 
 pub use certificates::{Authority, Certificate};
 pub use program::{Finished, Larder, Running, guest, program};
-pub use relay::Relay;
+pub use relay::{Fault, Relay};
 pub use server::{Kind, Server};
 
 use std::time::{Duration, Instant};

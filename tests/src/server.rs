@@ -58,6 +58,8 @@ impl Kind {
 #[derive(Debug)]
 pub struct Server {
     kind: Kind,
+    /// The longest that a file of its may be.
+    file_kib: Option<u32>,
     port: u16,
     arguments: Vec<String>,
     child: Child,
@@ -75,6 +77,15 @@ impl Server {
     /// [`Server::start`] with more of the server's options, such as `["--requirepass", "x"]`. One that is given a
     /// `--tls-cert-file` speaks nothing but TLS on its port.
     pub fn start_with(kind: Kind, arguments: &[&str]) -> Option<Self> {
+        Self::start_limited(kind, None, arguments)
+    }
+
+    /// [`Server::start_with`], where no file may be longer than so many KiB: to the server its disk is full.
+    pub fn start_within(kind: Kind, file_kib: u32, arguments: &[&str]) -> Option<Self> {
+        Self::start_limited(kind, Some(file_kib), arguments)
+    }
+
+    fn start_limited(kind: Kind, file_kib: Option<u32>, arguments: &[&str]) -> Option<Self> {
         let program = kind.program();
         if Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_err() {
             let missing = format!("`{}` is not installed", program.display());
@@ -88,9 +99,9 @@ impl Server {
         // another.
         for _ in 0..10 {
             let port = free_port();
-            let mut child = spawn(kind, port, &arguments, &folder);
+            let mut child = spawn(kind, file_kib, port, &arguments, &folder);
             if is_up(&mut child, &folder) {
-                return Some(Self { kind, port, arguments, child, folder });
+                return Some(Self { kind, file_kib, port, arguments, child, folder });
             }
         }
         panic!("`{}` does not start", program.display());
@@ -153,7 +164,7 @@ impl Server {
 
     /// Starts a killed server again, on the same port and folder.
     pub fn restart(&mut self) {
-        self.child = spawn(self.kind, self.port, &self.arguments, &self.folder);
+        self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
         assert!(is_up(&mut self.child, &self.folder), "the server does not start again");
     }
 }
@@ -184,12 +195,22 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-fn spawn(kind: Kind, port: u16, arguments: &[String], folder: &TempDir) -> Child {
+fn spawn(kind: Kind, file_kib: Option<u32>, port: u16, arguments: &[String], folder: &TempDir) -> Child {
     let port = port.to_string();
     // A server that is given a certificate is one that speaks nothing but TLS.
     let is_tls = arguments.iter().any(|argument| argument == "--tls-cert-file");
     let ports = if is_tls { ["--port", "0", "--tls-port", &port] } else { ["--port", &port, "--tls-port", "0"] };
-    Command::new(kind.program())
+    let mut command = match file_kib {
+        None => Command::new(kind.program()),
+        // A signal that is ignored here is ignored by the server, to which the write then fails. `sh` counts in 512 bytes.
+        Some(kib) => {
+            let mut shell = Command::new("sh");
+            let limit = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
+            shell.arg("-c").arg(limit).arg(kind.program());
+            shell
+        }
+    };
+    command
         .args(ports)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
         .arg("--dir")

@@ -1,0 +1,5 @@
+//! Faults of the line and of servers, while calls go on.
+
+mod line;
+mod load;
+mod states;
