@@ -3,7 +3,7 @@
 use larder_tests::{Kind, Larder, Relay, Running, Server, wait_for};
 
 fn session(server: &Server, more: &str) -> Running {
-    let sandbox = "[sandbox]\ntimeout = \"5m\"\n";
+    let sandbox = "[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
     Larder::run("session").config(&format!("{}{more}{sandbox}", server.cache("c"))).start()
 }
 

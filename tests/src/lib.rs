@@ -4,13 +4,17 @@
 //! that was there before is never touched.
 
 mod certificates;
+mod cluster;
 mod program;
 mod relay;
+mod sentinel;
 mod server;
 
 pub use certificates::{Authority, Certificate};
+pub use cluster::Cluster;
 pub use program::{Finished, Larder, Running, guest, program};
 pub use relay::{Fault, Relay};
+pub use sentinel::Sentinels;
 pub use server::{Kind, Server};
 
 use std::time::{Duration, Instant};

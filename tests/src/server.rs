@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    fn program(self) -> PathBuf {
+    pub(crate) fn program(self) -> PathBuf {
         match self {
             Self::Valkey => "valkey-server".into(),
             Self::Redis => "redis-server".into(),
@@ -140,6 +140,11 @@ impl Server {
     /// A client for one of the databases.
     pub fn client_of_db(&self, db: u16) -> redis::Connection {
         redis::Client::open(format!("redis://127.0.0.1:{}/{db}", self.port)).unwrap().get_connection().unwrap()
+    }
+
+    /// [`Server::client`], unless the server is down.
+    pub fn try_client(&self) -> Option<redis::Connection> {
+        redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap().get_connection().ok()
     }
 
     /// Kills the server, as a crash would.

@@ -3,7 +3,7 @@
 use larder_tests::{Kind, Larder, Running, Server, wait_for};
 
 fn session(server: &Server) -> Running {
-    let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\n";
+    let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
     Larder::run("session").config(&format!("{}{more}", server.cache("c"))).start()
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::future::{select_ok, try_join_all};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::cache::CacheError;
 use crate::cache::valkey::connection::{Failure, Link, Redirect, Wire};
@@ -20,9 +21,8 @@ use crate::cache::valkey::opening::{Opener, Target};
 use crate::cache::valkey::options::Address;
 use crate::cache::valkey::slots::{self, Range, SLOTS};
 
-/// So often a call follows where nodes say that a key is. Two are needed when slots move; more only while the nodes
-/// disagree, and then with a pause.
-const MAX_REDIRECTS: u32 = 8;
+/// So often a call follows at once where a node says that a key is, and then with a pause until its deadline. Two are
+/// needed when slots move; more only while the nodes disagree.
 const REDIRECTS_AT_ONCE: u32 = 3;
 const REDIRECT_PAUSE: StdDuration = StdDuration::from_millis(20);
 
@@ -116,7 +116,7 @@ fn start(opener: &Opener, address: &Address) -> Arc<Link> {
 /// Who has which slot, and which slots are on their way.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    ranges: Vec<Range>,
+    owners: Vec<(u16, u16, Address)>,
     moving: BTreeSet<String>,
 }
 
@@ -179,7 +179,8 @@ impl Cluster {
         let mut link = self.link(slot)?;
         let deadline = link.deadline();
         let mut is_asking = false;
-        for redirects in 0..MAX_REDIRECTS {
+        let mut redirects = 0_u32;
+        while Instant::now() < deadline {
             let redirect = match link.send(deadline, is_asking, &commands).await {
                 Ok(answer) => match redirect(&answer) {
                     None => return Ok((answer, link)),
@@ -195,8 +196,8 @@ impl Cluster {
             };
             is_asking = redirect.is_asking;
             link = self.shared.redirected(&link, &redirect)?;
+            redirects = redirects.saturating_add(1);
             if redirects >= REDIRECTS_AT_ONCE {
-                // The next exchange finds out when the deadline has passed.
                 tokio::time::sleep(REDIRECT_PAUSE).await;
             }
         }
@@ -307,7 +308,9 @@ impl Cluster {
         nodes.arg("NODES");
         let asked = map.primaries.iter().map(|link| link.call::<String>(&nodes));
         let moving = try_join_all(asked).await?.iter().flat_map(|nodes| slots::read_moving(nodes)).collect();
-        Ok(Layout { ranges: map.ranges.clone(), moving })
+        // Without the replicas, of which the nodes know different ones at times.
+        let owners = map.ranges.iter().map(|Range { first, last, primary, .. }| (*first, *last, primary.clone()));
+        Ok(Layout { owners: owners.collect(), moving })
     }
 }
 

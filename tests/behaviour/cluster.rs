@@ -1,0 +1,253 @@
+//! A cluster: keys on several nodes, slots that move, and primaries that fail.
+
+use std::sync::Arc;
+
+use larder_host::cache::{Cache, Duration, Entry, ScopedCache};
+use larder_host::{Config, connect_cache};
+use larder_tests::{Cluster, Kind, Larder, Running, Server, wait_for};
+
+use crate::backends::{bytes, namespaced, put, view, within};
+
+async fn cache(cluster: &Cluster, more: &str) -> Arc<Cache> {
+    let config = Config::from_toml(&format!("{}timeout = \"20s\"\n{more}", cluster.cache("c"))).unwrap();
+    connect_cache("c", &config.caches["c"]).await.unwrap()
+}
+
+/// Keys that are in one slot, which is returned too.
+fn in_one_slot(cluster: &Cluster, count: usize) -> (u16, Vec<String>) {
+    ((cluster.slot("{slot}")), (0..count).map(|n| format!("{{slot}}{n}")).collect())
+}
+
+async fn set_all(cache: &ScopedCache, keys: &[String]) {
+    for key in keys {
+        cache.set(key, bytes(key), Duration::Default).await.unwrap();
+    }
+}
+
+async fn assert_present(cache: &ScopedCache, keys: &[String]) {
+    for key in keys {
+        assert_eq!(cache.get(key).await, Ok(Some(bytes(key))), "{key}");
+    }
+    let found = cache.get_many(keys).await.unwrap();
+    assert_eq!(found, keys.iter().map(|key| Some(bytes(key))).collect::<Vec<_>>());
+}
+
+/// A session of a plugin, whose value for a key names the key.
+fn session(cluster: &Cluster, more: &str) -> Running {
+    Larder::run("session")
+        .config(&format!("{}{more}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n", cluster.cache("c")))
+        .start()
+}
+
+fn ask(session: &mut Running, operation: &str) -> String {
+    session.say(operation);
+    session.line()
+}
+
+/// Sets and gets keys in all slots until all of them work, and says how many calls failed until then. What is read is
+/// right or, if the replica had not heard of it, not there.
+fn work_until_all_is_well(session: &mut Running) -> usize {
+    let mut failed = 0;
+    wait_for("all keys to work again", || {
+        let before = failed;
+        for n in 0..24 {
+            for operation in [format!("get key{n}"), format!("set key{n} value{n}"), format!("get key{n}")] {
+                match ask(session, &operation).as_str() {
+                    "ok" | "miss" => {}
+                    "error Timeout" | "error Unavailable" => failed += 1,
+                    hit => assert_eq!(hit, format!("hit value{n}")),
+                }
+            }
+        }
+        (failed == before).then_some(())
+    });
+    failed
+}
+
+async fn keys_on_all_nodes_are_one_cache(cluster: &Cluster) {
+    let cache = cache(cluster, "").await;
+    let (plain, shop) = (view(&cache), namespaced(&cache, "shop"));
+    let keys: Vec<String> = (0..100).map(|n| format!("key{n}")).collect();
+    let entries = keys.iter().map(|key| (key.clone(), key.clone().into_bytes())).collect();
+    plain.set_many(entries, Duration::Default).await.unwrap();
+    put(&shop, &["key1", "other"]).await;
+    assert_present(&plain, &keys).await;
+    let asked: Vec<String> = ["key7", "none", "key99", "key7"].map(str::to_owned).into();
+    let found = plain.get_many(&asked).await.unwrap();
+    assert_eq!(found, [Some(bytes("key7")), None, Some(bytes("key99")), Some(bytes("key7"))]);
+    assert_eq!(plain.clear_pattern("key?").await, Ok(10));
+    assert_eq!(plain.clear_all().await, Ok(90));
+    assert_eq!(shop.clear_all().await, Ok(2));
+}
+
+async fn one_caller_of_two_processes_computes(cluster: &Cluster) {
+    let (one, two) = (cache(cluster, "").await, cache(cluster, "").await);
+    for n in 0..8 {
+        let key = format!("computed{n}");
+        let Ok(Entry::Vacant(vacancy)) = view(&one).get_or_set(&key).await else { panic!("`{key}` has a value") };
+        let waiter = tokio::spawn({
+            let (two, key) = (view(&two), key.clone());
+            async move { two.get_or_set(&key).await }
+        });
+        assert_eq!(view(&one).fill(vacancy, bytes(&key), Duration::Default).await, Ok(true));
+        match within(waiter).await.unwrap().unwrap() {
+            Entry::Occupied(value) => assert_eq!(value, bytes(&key)),
+            Entry::Vacant(_) => panic!("`{key}` would be computed twice"),
+        }
+    }
+    assert_eq!(view(&two).clear_all().await, Ok(8));
+}
+
+async fn a_slot_on_its_way_is_served_from_both_sides(cluster: &Cluster) {
+    let cache = cache(cluster, "").await;
+    let view = view(&cache);
+    let (slot, keys) = in_one_slot(cluster, 20);
+    let from = cluster.first_owner(slot);
+    let to = (from + 1) % 3;
+    set_all(&view, &keys).await;
+    let Ok(Entry::Vacant(held)) = view.get_or_set("{slot}held").await else { panic!("it has a value") };
+    let physical = |key: &String| format!("cache:{key}");
+    cluster.begin_move(slot, from, to);
+    let gone: Vec<String> = keys[..10].iter().map(physical).chain(["cache:{slot}held".to_owned()]).collect();
+    cluster.move_keys(from, to, &gone);
+
+    assert_present(&view, &keys).await;
+    assert_eq!(view.fill(held, bytes("filled"), Duration::Default).await, Ok(true));
+    assert_eq!(view.get("{slot}held").await, Ok(Some(bytes("filled"))));
+    view.set("{slot}new", bytes("new"), Duration::Default).await.unwrap();
+    assert_eq!(view.get("{slot}new").await, Ok(Some(bytes("new"))));
+    let Ok(Entry::Vacant(vacancy)) = view.get_or_set("{slot}computed").await else { panic!("it has a value") };
+    assert_eq!(view.fill(vacancy, bytes("v"), Duration::Default).await, Ok(true));
+    assert_eq!((view.clear(&keys[0]).await, view.clear(&keys[19]).await), (Ok(true), Ok(true)));
+    // Eighteen, and the three that came meanwhile.
+    assert_eq!(view.clear_pattern("{slot}*").await, Ok(21));
+
+    set_all(&view, &keys).await;
+    let rest = cluster.keys_of(from, slot);
+    if !rest.is_empty() {
+        cluster.move_keys(from, to, &rest);
+    }
+    cluster.end_move(slot, from, to);
+    assert_present(&view, &keys).await;
+    assert_eq!(view.clear_all().await, Ok(20));
+    // And back, for the next fact.
+    cluster.begin_move(slot, to, from);
+    cluster.end_move(slot, to, from);
+}
+
+/// Keys move from a node that the clear has not come to, to one that it has been at.
+async fn a_clear_misses_nothing_that_moves_meanwhile(cluster: &Cluster) {
+    let cache = cache(cluster, "").await;
+    let view = view(&cache);
+    let (slot, keys) = in_one_slot(cluster, 300);
+    let from = cluster.first_owner(slot);
+    for to in [(from + 1) % 3, (from + 2) % 3] {
+        set_all(&view, &keys).await;
+        cluster.begin_move(slot, from, to);
+        let clearing = tokio::spawn({
+            let view = view.clone();
+            async move { view.clear_all().await }
+        });
+        // Some are cleared and some have moved; a key that is gone is not an error to the servers.
+        for few in keys.chunks(10) {
+            let physical: Vec<String> = few.iter().map(|key| format!("cache:{key}")).collect();
+            cluster.move_keys(from, to, &physical);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(within(clearing).await.unwrap(), Ok(300));
+        assert_eq!(view.clear_all().await, Ok(0));
+        assert_eq!((cluster.keys_of(from, slot).len(), cluster.keys_of(to, slot).len()), (0, 0));
+        cluster.end_move(slot, from, to);
+        cluster.begin_move(slot, to, from);
+        cluster.end_move(slot, to, from);
+    }
+}
+
+/// What is one line to the operator where the nodes are not what they should be.
+fn a_node_that_is_none_stops_the_start(cluster: &Cluster) {
+    let Some(server) = Server::start(cluster.nodes[0].kind()) else { return };
+    let kind = server.kind().type_name();
+    let alone = format!("[caches.c]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{}\"]\n", server.port());
+    let run = Larder::run("script").config(&alone).fail(1);
+    assert!(run.complaint().ends_with("it is no node of a cluster"), "{}", run.stderr);
+    // A node that is dead does no harm where another one is named.
+    let (dead, live) = (1, cluster.nodes[2].port());
+    let some = format!("[caches.c]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{dead}\", \"127.0.0.1:{live}\"]\n");
+    let check = Larder::new(["check"]).config(&some).succeed();
+    assert!(check.stdout.contains(server.kind().name()) && check.stdout.contains("cluster 127.0.0.1:1,"), "{check:#?}");
+    let none = format!("[caches.c]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{dead}\"]\n");
+    let run = Larder::run("script").config(&none).fail(1);
+    assert!(
+        run.complaint().contains("cache `c`: cannot reach") && run.stderr.contains("127.0.0.1:1"),
+        "{}",
+        run.stderr
+    );
+}
+
+fn an_agreed_failover_costs_a_few_calls_at_most(cluster: &Cluster) {
+    let mut session = session(cluster, "on_outage = \"error\"\n");
+    assert_eq!(work_until_all_is_well(&mut session), 0);
+    cluster.fail_over(2);
+    work_until_all_is_well(&mut session);
+    for n in 0..24 {
+        assert_eq!(ask(&mut session, &format!("get key{n}")), format!("hit value{n}"));
+    }
+    assert_eq!(ask(&mut session, "clear-all"), "24");
+    session.succeed();
+}
+
+/// The last fact, as the cluster is another one after it.
+fn a_primary_that_dies_costs_calls_until_its_replica_has_taken_over(mut cluster: Cluster) {
+    let mut errors = session(&cluster, "on_outage = \"error\"\n");
+    let mut misses = session(&cluster, "");
+    assert_eq!((work_until_all_is_well(&mut errors), work_until_all_is_well(&mut misses)), (0, 0));
+    cluster.nodes[0].kill();
+    // Its keys fail, while those of the others need not wait for it.
+    wait_for("an error", || {
+        (ask(&mut errors, "set key0 value0").starts_with("error")
+            || ask(&mut errors, "set key1 value1").starts_with("error")
+            || ask(&mut errors, "set key2 value2").starts_with("error"))
+        .then_some(())
+    });
+    assert!(work_until_all_is_well(&mut errors) > 0);
+    work_until_all_is_well(&mut misses);
+    cluster.wait_for_takeover(0);
+    assert_eq!((work_until_all_is_well(&mut errors), work_until_all_is_well(&mut misses)), (0, 0));
+    // Back as a replica it does no harm.
+    cluster.nodes[0].restart();
+    cluster.wait_until_whole();
+    assert_eq!((work_until_all_is_well(&mut errors), work_until_all_is_well(&mut misses)), (0, 0));
+    assert_eq!(ask(&mut errors, "clear-all"), "24");
+    errors.succeed();
+    misses.succeed();
+}
+
+/// All facts on one cluster of a kind, since six servers take their time to find each other.
+async fn every_fact(kind: Kind) {
+    let Some(cluster) = Cluster::start(kind) else { return };
+    keys_on_all_nodes_are_one_cache(&cluster).await;
+    one_caller_of_two_processes_computes(&cluster).await;
+    a_slot_on_its_way_is_served_from_both_sides(&cluster).await;
+    a_clear_misses_nothing_that_moves_meanwhile(&cluster).await;
+    let others = tokio::task::spawn_blocking(move || {
+        a_node_that_is_none_stops_the_start(&cluster);
+        an_agreed_failover_costs_a_few_calls_at_most(&cluster);
+        a_primary_that_dies_costs_calls_until_its_replica_has_taken_over(cluster);
+    });
+    others.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_of_valkey_is_one_cache() {
+    every_fact(Kind::Valkey).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_redis_is_one_cache() {
+    every_fact(Kind::Redis).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_a_newer_valkey_is_one_cache() {
+    every_fact(Kind::NewValkey).await;
+}

@@ -1,0 +1,88 @@
+//! A primary that sentinels watch, and that another server follows.
+
+use larder_tests::{Kind, Larder, Running, Sentinels, Server, wait_for};
+
+fn ask(session: &mut Running, operation: &str) -> String {
+    session.say(operation);
+    session.line()
+}
+
+/// What a server says of its role; nothing where it is just changing it.
+fn replication(server: &Server) -> String {
+    let said = server.try_client().and_then(|mut client| redis::cmd("INFO").arg("replication").query(&mut client).ok());
+    said.unwrap_or_default()
+}
+
+fn recovers(session: &mut Running, value: &str) {
+    wait_for("the new primary to be found", || match ask(session, &format!("set k {value}")).as_str() {
+        "ok" => Some(()),
+        refused => {
+            assert!(["error Timeout", "error Unavailable"].contains(&refused), "{refused}");
+            None
+        }
+    });
+    assert_eq!(ask(session, "get k"), format!("hit {value}"));
+}
+
+/// A session whose primary was killed, and who watched it. The new primary has been found.
+fn after_a_failover(kind: Kind) -> Option<(Sentinels, Running)> {
+    let mut watched = Sentinels::start(kind)?;
+    let config = format!("{}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n", watched.cache("c"));
+    let mut session = Larder::run("session").config(&config).start();
+    assert_eq!(ask(&mut session, "set k first"), "ok");
+    let check = Larder::new(["check"]).config(&config).succeed();
+    assert!(check.stdout.contains("main of sentinel 127.0.0.1:"), "{}", check.stdout);
+    // The sentinel that is named first is not needed.
+    watched.kill_the_first_sentinel();
+    watched.servers[0].kill();
+    watched.wait_for_primary(1);
+    recovers(&mut session, "second");
+    let stored = redis::TypedCommands::get(&mut watched.servers[1].client(), "cache:k").unwrap();
+    assert_eq!(stored.as_deref(), Some("second"));
+    Some((watched, session))
+}
+
+#[test]
+fn a_new_primary_is_found_through_the_sentinels_of_redis() {
+    if let Some((_watched, session)) = after_a_failover(Kind::Redis) {
+        session.succeed();
+    }
+}
+
+#[test]
+fn a_new_primary_is_found_through_the_sentinels_of_a_newer_valkey() {
+    if let Some((_watched, session)) = after_a_failover(Kind::NewValkey) {
+        session.succeed();
+    }
+}
+
+/// The old one comes back as a replica, and then is made the primary again by agreement.
+#[test]
+fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
+    let Some((mut watched, mut session)) = after_a_failover(Kind::Valkey) else { return };
+    watched.servers[0].restart();
+    wait_for("the old primary to follow the new one", || {
+        replication(&watched.servers[0]).contains("master_link_status:up").then_some(())
+    });
+    recovers(&mut session, "third");
+    wait_for("the sentinels to fail over", || {
+        watched.fail_over();
+        replication(&watched.servers[0]).contains("role:master").then_some(())
+    });
+    watched.wait_for_primary(0);
+    recovers(&mut session, "fourth");
+    session.succeed();
+}
+
+#[test]
+fn a_name_that_no_sentinel_knows_stops_the_start_with_one_clear_line() {
+    let Some(watched) = Sentinels::start(Kind::Valkey) else { return };
+    let unknown = watched.cache("c").replace("\"main\"", "\"mian\"");
+    let run = Larder::run("script").config(&unknown).fail(1);
+    let start = "larder: cache `c`: cannot find Valkey at `mian of sentinel 127.0.0.1:";
+    assert!(run.complaint().starts_with(start), "{}", run.stderr);
+    assert!(run.complaint().ends_with("knows no master of that name"), "{}", run.stderr);
+    let nobody = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
+    let run = Larder::run("script").config(nobody).fail(1);
+    assert!(run.complaint().contains("the sentinel at `127.0.0.1:1`: Connection refused"), "{}", run.stderr);
+}

@@ -1,0 +1,112 @@
+//! A primary, its replica, and the sentinels that watch them.
+
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::server::free_port;
+use crate::{Kind, Server, wait_for};
+
+/// A primary and a replica watched by three sentinels; all end with this value.
+#[derive(Debug)]
+pub struct Sentinels {
+    /// The server that was the primary first, and its replica.
+    pub servers: [Server; 2],
+    sentinels: Vec<Sentinel>,
+}
+
+#[derive(Debug)]
+struct Sentinel {
+    port: u16,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _already_dead = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Sentinels {
+    /// The name of the primary.
+    pub const MASTER: &str = "main";
+
+    /// Starts them all, or none where the server is not installed.
+    pub fn start(kind: Kind) -> Option<Self> {
+        let primary = Server::start(kind)?;
+        let port = primary.port().to_string();
+        let replica = Server::start_with(kind, &["--replicaof", &format!("127.0.0.1 {port}")])?;
+        let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(kind, primary.port())).collect();
+        let watched = Self { servers: [primary, replica], sentinels };
+        wait_for("the sentinels to know each other and the replica", || {
+            let knows = |sentinel: &Sentinel| {
+                let about = sentinel.ask::<Vec<String>>(&["SENTINEL", "MASTER", Self::MASTER]).unwrap_or_default();
+                let number = |name: &str| about.chunks(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
+                number("num-slaves").as_deref() == Some("1") && number("num-other-sentinels").as_deref() == Some("2")
+            };
+            watched.sentinels.iter().all(knows).then_some(())
+        });
+        Some(watched)
+    }
+
+    /// A cache's table in TOML.
+    pub fn cache(&self, name: &str) -> String {
+        let nodes: Vec<String> =
+            self.sentinels.iter().map(|sentinel| format!("\"127.0.0.1:{}\"", sentinel.port)).collect();
+        let (kind, master, nodes) = (self.servers[0].kind().type_name(), Self::MASTER, nodes.join(", "));
+        format!("[caches.{name}]\ntype = \"{kind}\"\nsentinel = {{ master = \"{master}\", nodes = [{nodes}] }}\n")
+    }
+
+    /// Kills the sentinel that is named first.
+    pub fn kill_the_first_sentinel(&mut self) {
+        self.sentinels[0].child.kill().unwrap();
+        self.sentinels[0].child.wait().unwrap();
+    }
+
+    /// Asks the sentinels to make the replica the primary, which they may not be ready for.
+    pub fn fail_over(&self) {
+        let _refused: Option<()> = self.sentinels[1].ask(&["SENTINEL", "FAILOVER", Self::MASTER]);
+    }
+
+    /// Waits until the sentinels that live name this server as the primary.
+    pub fn wait_for_primary(&self, server: usize) {
+        let port = self.servers[server].port().to_string();
+        wait_for("the sentinels to agree on the new primary", || {
+            let agrees = |sentinel: &Sentinel| {
+                let address = sentinel.ask::<Vec<String>>(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::MASTER]);
+                address.is_none_or(|address| address[1] == port)
+            };
+            self.sentinels.iter().all(agrees).then_some(())
+        });
+    }
+}
+
+impl Sentinel {
+    fn start(kind: Kind, primary: u16) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("sentinel.conf");
+        let (port, name) = (free_port(), Sentinels::MASTER);
+        let config = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 1000\n"
+        );
+        std::fs::write(&file, config).unwrap();
+        let child = Command::new(kind.program())
+            .arg(&file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { port, child, _folder: folder }
+    }
+
+    /// Asks it, unless it is dead.
+    fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> Option<T> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut client.get_connection().ok()?).ok()
+    }
+}
