@@ -4,7 +4,7 @@
 CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
 EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function
-GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports
+GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-attack
 
 .PHONY: demo test bench guests servers target lint doc release
 

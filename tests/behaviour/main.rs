@@ -15,6 +15,7 @@ mod documents;
 mod examples;
 mod faults;
 mod get_or_set;
+mod hostile;
 mod instances;
 mod invoke;
 mod isolation;

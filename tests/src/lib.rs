@@ -3,6 +3,7 @@
 //! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
 //! that was there before is never touched.
 
+mod attack;
 mod certificates;
 mod cluster;
 mod program;
@@ -10,6 +11,7 @@ mod relay;
 mod sentinel;
 mod server;
 
+pub use attack::{Attack, attack};
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
 pub use program::{Finished, Larder, Running, guest, program};
