@@ -4,6 +4,7 @@
 
 mod calls;
 mod globs;
+mod namespaces;
 
 use proptest::test_runner::Config;
 

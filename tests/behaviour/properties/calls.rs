@@ -17,8 +17,11 @@ const PATTERNS: [&str; 12] = ["*", "a*", "?", "??", "[ab]", "[^a]*", "\\[ab\\]",
 /// A plugin for each, and a second one without a namespace. One looks like a pattern that means the other.
 const NAMESPACES: [&str; 2] = ["n", "?"];
 
+/// A value may be too large, and with no wait a call never has to end another's.
+pub(super) const TABLE: &str = "wait = 0\nmax_value_bytes = 32";
+
 #[derive(Debug, Clone)]
-enum Call {
+pub(super) enum Call {
     Get(&'static str),
     GetMany(Vec<&'static str>),
     Set(&'static str, u8, Duration),
@@ -34,7 +37,7 @@ enum Call {
 
 /// What a call was answered, without what differs from cache to cache.
 #[derive(Debug, PartialEq)]
-enum Answer {
+pub(super) enum Answer {
     Value(Option<Vec<u8>>),
     Values(Vec<Option<Vec<u8>>>),
     Vacancy,
@@ -65,7 +68,7 @@ fn duration() -> impl Strategy<Value = Duration> {
     ]
 }
 
-fn call() -> impl Strategy<Value = Call> {
+pub(super) fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         3 => key().prop_map(Call::Get),
         1 => prop::collection::vec(key(), 0..6).prop_map(Call::GetMany),
@@ -91,14 +94,18 @@ fn value(number: u8) -> Vec<u8> {
 }
 
 /// A plugin, and the vacancies it holds.
-struct Plugin {
+pub(super) struct Plugin {
     cache: ScopedCache,
     behind: Arc<Cache>,
     held: HashMap<&'static str, Vacancy>,
 }
 
 impl Plugin {
-    async fn make(&mut self, call: &Call) -> Answer {
+    pub(super) fn new(cache: ScopedCache, behind: &Arc<Cache>) -> Self {
+        Self { cache, behind: Arc::clone(behind), held: HashMap::new() }
+    }
+
+    pub(super) async fn make(&mut self, call: &Call) -> Answer {
         let cache = &self.cache;
         let answer = match call {
             Call::Get(key) => cache.get(key).await.map(|value| Answer::Value(value.map(Into::into))),
@@ -137,13 +144,12 @@ impl Plugin {
     }
 }
 
-/// Two plugins that share their keys, and one of each namespace. With no wait, a call never has to end another's.
+/// Two plugins that share their keys, and one of each namespace.
 async fn plugins(backend: &Backend) -> Vec<Plugin> {
-    let cache = backend.cache("wait = 0\nmax_value_bytes = 32").await;
+    let cache = backend.cache(TABLE).await;
     let shared = [view(&cache), view(&cache)];
     let own = NAMESPACES.map(|namespace| namespaced(&cache, namespace));
-    let plugin = |scoped| Plugin { cache: scoped, behind: Arc::clone(&cache), held: HashMap::new() };
-    shared.into_iter().chain(own).map(plugin).collect()
+    shared.into_iter().chain(own).map(|scoped| Plugin::new(scoped, &cache)).collect()
 }
 
 fn assert_answers_alike(kind: Kind) {
