@@ -1,4 +1,4 @@
-//! The caches that the contract is held against: RAM, and both servers.
+//! The caches that the contract is held against: RAM, both servers, and a cluster.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -6,12 +6,13 @@ use std::time::Duration as StdDuration;
 use bytes::Bytes;
 use larder_host::cache::{Access, Cache, CacheError, Duration, Namespace, Owner, ScopedCache};
 use larder_host::{Config, connect_cache, operator_view};
-use larder_tests::{Kind, PATIENCE, Server};
+use larder_tests::{Cluster, Kind, PATIENCE, Server};
 
-/// Makes a test of each fact for RAM, Valkey, Redis and a newer Valkey. A fact is an async function that takes a
-/// [`Backend`].
+/// Makes a test of each fact for RAM, Valkey, Redis and a newer Valkey, and one of all facts for a cluster. A fact is an
+/// async function that takes a [`Backend`].
 ///
-/// RAM's run with paused time, which moves on by itself when everybody waits; a server has a clock of its own.
+/// RAM's run with paused time, which moves on by itself when everybody waits; a server has a clock of its own. A cluster
+/// takes seconds to start, so one serves all facts, which it prints so that a failure has a name.
 macro_rules! over_every_backend {
     ($($fact:ident),+ $(,)?) => {
         mod ram {
@@ -23,6 +24,18 @@ macro_rules! over_every_backend {
             )+
         }
         $crate::backends::over_every_server! { $($fact),+ }
+        mod cluster {
+            #[tokio::test]
+            async fn every_fact() {
+                let Some(cluster) = larder_tests::Cluster::start(larder_tests::Kind::Valkey) else { return };
+                let cluster = std::sync::Arc::new(cluster);
+                $(
+                    eprintln!("{}", stringify!($fact));
+                    cluster.flush();
+                    super::$fact($crate::backends::Backend::cluster(&cluster)).await;
+                )+
+            }
+        }
     };
 }
 
@@ -55,29 +68,44 @@ pub(crate) use {over_a_server, over_every_backend, over_every_server};
 /// Where the caches of one test keep their values.
 pub(crate) struct Backend {
     toml: String,
-    server: Option<Server>,
+    place: Place,
+}
+
+enum Place {
+    Ram,
+    Server(Server),
+    Cluster(Arc<Cluster>),
 }
 
 impl Backend {
     pub(crate) fn ram() -> Self {
-        Self { toml: "[caches.c]\ntype = \"ram\"\n".to_owned(), server: None }
+        Self { toml: "[caches.c]\ntype = \"ram\"\n".to_owned(), place: Place::Ram }
+    }
+
+    /// A cluster that other facts use too, one after the other.
+    pub(crate) fn cluster(cluster: &Arc<Cluster>) -> Self {
+        Self { toml: cluster.cache("c"), place: Place::Cluster(Arc::clone(cluster)) }
     }
 
     /// A server of the test's own, which ends with this value.
     pub(crate) fn server(kind: Kind) -> Option<Self> {
         let server = Server::start(kind)?;
-        Some(Self { toml: server.cache("c"), server: Some(server) })
+        Some(Self { toml: server.cache("c"), place: Place::Server(server) })
     }
 
     /// The server behind it, for what only servers do.
     pub(crate) fn behind(&mut self) -> &mut Server {
-        self.server.as_mut().expect("the fact is for servers only")
+        match &mut self.place {
+            Place::Server(server) => server,
+            Place::Ram | Place::Cluster(_) => panic!("the fact is for servers only"),
+        }
     }
 
     /// A new cache, with more keys of its table in TOML; one on a server shares its values with the others there.
     pub(crate) async fn cache(&self, more: &str) -> Arc<Cache> {
         // The default deadline suits a server with a machine of its own; here an answer may be late and still be right.
-        let patient = if self.server.is_none() || more.contains("timeout = ") { "" } else { "timeout = \"20s\"\n" };
+        let is_patient = !matches!(self.place, Place::Ram) && !more.contains("timeout = ");
+        let patient = if is_patient { "timeout = \"20s\"\n" } else { "" };
         let config = Config::from_toml(&format!("{}{patient}{more}\n", self.toml)).unwrap();
         connect_cache("c", &config.caches["c"]).await.unwrap()
     }
@@ -95,7 +123,12 @@ impl Backend {
         duration: Option<StdDuration>,
         store: impl AsyncFnOnce(),
     ) {
-        let Some(server) = &self.server else {
+        let mut clients = match &self.place {
+            Place::Ram => Vec::new(),
+            Place::Server(server) => vec![server.client()],
+            Place::Cluster(cluster) => cluster.nodes.iter().map(Server::client).collect(),
+        };
+        let Some(clock) = clients.first_mut() else {
             store().await;
             tokio::time::advance(duration.map_or(Duration::LONGEST * 2, |duration| duration - ONE_MS)).await;
             assert!(cache.get(key).await.unwrap().is_some(), "`{key}` does not last {duration:?}");
@@ -103,11 +136,13 @@ impl Backend {
             assert_eq!(cache.get(key).await.unwrap().is_none(), duration.is_some(), "`{key}` outlasts {duration:?}");
             return;
         };
-        let mut client = server.client();
-        let before = now(&mut client);
+        let before = now(clock);
         store().await;
-        let after = now(&mut client);
-        let expires: i64 = redis::cmd("PEXPIRETIME").arg(format!("cache:{key}")).query(&mut client).unwrap();
+        let after = now(clock);
+        let mut look = redis::cmd("PEXPIRETIME");
+        look.arg(format!("cache:{key}"));
+        // In a cluster all but one say that they do not have it.
+        let expires: i64 = clients.iter_mut().find_map(|client| look.query(client).ok()).unwrap();
         match duration {
             None => assert_eq!(expires, -1, "`{key}` has an end"),
             Some(duration) => {
