@@ -11,6 +11,7 @@ mod compiled;
 mod components;
 mod connection;
 mod contract;
+mod dependencies;
 mod documents;
 mod examples;
 mod faults;
