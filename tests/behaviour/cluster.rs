@@ -184,6 +184,21 @@ fn a_node_that_is_none_stops_the_start(cluster: &Cluster) {
     );
 }
 
+/// Values that are within their limit, and many times what a batch may bring.
+#[cfg(target_os = "linux")]
+fn a_batch_that_is_too_large_does_not_come_into_the_host(cluster: &Cluster) {
+    let mut session = session(cluster, "timeout = \"30s\"\n");
+    let owner = &cluster.nodes[cluster.first_owner(cluster.slot("cache:large"))];
+    redis::cmd("SETRANGE").arg(&["cache:large", "1048575", "x"]).exec(&mut owner.client()).unwrap();
+    let answer = ask(&mut session, &format!("get-many{}", " large".repeat(1024)));
+    assert_eq!(answer, "error ValueTooLarge(67108864)");
+    assert_eq!(ask(&mut session, "clear-all"), "1");
+    let peak = session.peak_memory();
+    session.succeed();
+    // Twice what may come, and what the process has by itself.
+    assert!(peak < 240 << 20, "{} MiB at its peak", peak >> 20);
+}
+
 fn an_agreed_failover_costs_a_few_calls_at_most(cluster: &Cluster) {
     let mut session = session(cluster, "on_outage = \"error\"\n");
     assert_eq!(work_until_all_is_well(&mut session), 0);
@@ -231,6 +246,8 @@ async fn every_fact(kind: Kind) {
     a_clear_misses_nothing_that_moves_meanwhile(&cluster).await;
     let others = tokio::task::spawn_blocking(move || {
         a_node_that_is_none_stops_the_start(&cluster);
+        #[cfg(target_os = "linux")]
+        a_batch_that_is_too_large_does_not_come_into_the_host(&cluster);
         an_agreed_failover_costs_a_few_calls_at_most(&cluster);
         a_primary_that_dies_costs_calls_until_its_replica_has_taken_over(cluster);
     });

@@ -239,14 +239,31 @@ impl Cluster {
     }
 
     /// The values of many keys, in their order. One of another type is none, as `MGET` has it.
+    ///
+    /// Each value is an answer of its own here, and answers are bounded one by one. So no more keys are asked for at once
+    /// than may bring what one batch may bring, and no more when that has come.
     pub(super) async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        let command = |place| keys.get(place).map(|key| redis::cmd("GET").arg(key).take()).into_iter().collect();
-        let answers = self.each(keys, command).await?.into_iter().map(|mut answers| match answers.pop() {
-            Some(Ok(Value::BulkString(value))) => Ok(Some(Bytes::from(value))),
-            Some(Err(CacheError::WrongType) | Ok(_)) | None => Ok(None),
-            Some(Err(error)) => Err(error),
-        });
-        answers.collect()
+        let bounds = self.shared.opener.bounds;
+        let at_once = bounds.answer.checked_div(bounds.string).and_then(|keys| usize::try_from(keys).ok());
+        let mut values = Vec::with_capacity(keys.len());
+        let mut len = 0_usize;
+        for keys in keys.chunks(at_once.unwrap_or(1).max(1)) {
+            let command = |place| keys.get(place).map(|key| redis::cmd("GET").arg(key).take()).into_iter().collect();
+            for mut answers in self.each(keys, command).await? {
+                let value = match answers.pop() {
+                    Some(Ok(Value::BulkString(value))) => Some(Bytes::from(value)),
+                    Some(Err(CacheError::WrongType) | Ok(_)) | None => None,
+                    Some(Err(error)) => return Err(error),
+                };
+                len = len.saturating_add(value.as_ref().map_or(0, Bytes::len));
+                values.push(value);
+            }
+            let max = usize::try_from(bounds.answer).unwrap_or(usize::MAX);
+            if len > max {
+                return Err(CacheError::ValueTooLarge { len, max });
+            }
+        }
+        Ok(values)
     }
 
     /// What [`Cluster::each`] has to do with one node, and with the keys that turn out to be elsewhere.
