@@ -113,14 +113,23 @@ impl Cluster {
     }
 
     /// Ends a move, and waits until all nodes know.
+    ///
+    /// What a node said before it was told may still be on its way to another, and undo what that one was told. So
+    /// those that disagree are told again.
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
         let others = (0..PRIMARIES).filter(|node| *node != from && *node != to);
+        let primaries: Vec<usize> = [to, from].into_iter().chain(others).collect();
         let (number, id) = (slot.to_string(), &self.ids[to]);
-        for node in [to, from].into_iter().chain(others) {
-            ask::<()>(&mut self.nodes[node].client(), &["CLUSTER", "SETSLOT", &number, "NODE", id]);
-        }
+        let tell = |node: usize| {
+            let command = ["CLUSTER", "SETSLOT", &number, "NODE", id];
+            redis::cmd(command[0]).arg(&command[1..]).query::<()>(&mut self.nodes[node].client())
+        };
+        primaries.iter().for_each(|node| tell(*node).unwrap());
+        let agrees = |node: &Server| owner(&mut node.client(), slot) == self.nodes[to].port();
         wait_for("the nodes to agree where a slot is", || {
-            let agrees = |node: &Server| owner(&mut node.client(), slot) == self.nodes[to].port();
+            for &node in primaries.iter().filter(|node| !agrees(&self.nodes[**node])) {
+                let _asked_again_next_time = tell(node);
+            }
             self.nodes.iter().all(agrees).then_some(())
         });
     }
