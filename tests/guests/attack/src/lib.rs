@@ -130,7 +130,7 @@ impl Attack {
 
     fn step(&mut self, call: u8) {
         if call < 16 || self.caches.is_empty() {
-            let outcome = if call % 3 == 0 { open(&self.bytes.text()) } else { open_default() };
+            let outcome = if call.is_multiple_of(3) { open(&self.bytes.text()) } else { open_default() };
             if let Some(cache) = self.count(outcome) {
                 self.caches.push(cache);
             } else if let Ok(cache) = open_default() {
