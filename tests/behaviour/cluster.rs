@@ -1,10 +1,11 @@
 //! A cluster: keys on several nodes, slots that move, and primaries that fail.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder_host::cache::{Cache, Duration, Entry, ScopedCache};
 use larder_host::{Config, connect_cache};
-use larder_tests::{Cluster, Kind, Larder, Running, Server, wait_for};
+use larder_tests::{Authority, Cluster, Kind, Larder, Running, Server, wait_for};
 
 use crate::backends::{bytes, namespaced, put, view, within};
 
@@ -163,6 +164,47 @@ async fn a_clear_misses_nothing_that_moves_meanwhile(cluster: &Cluster) {
     }
 }
 
+/// Three hosts store and read keys of a slot that goes from node to node under their hands.
+fn plugins_that_work_do_not_notice_that_a_slot_moves(cluster: &Cluster) {
+    let slot = cluster.slot("{slot}");
+    let first = cluster.first_owner(slot);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for worker in 0..3 {
+            let mut session = session(cluster, "timeout = \"20s\"\non_outage = \"error\"\n");
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let mut round = 0;
+                while !is_over.load(Ordering::Relaxed) || round == 0 {
+                    for key in 0..10 {
+                        let key = format!("{{slot}}{worker}:{key}");
+                        assert_eq!(ask(&mut session, &format!("set {key} {round}")), "ok");
+                        assert_eq!(ask(&mut session, &format!("get {key}")), format!("hit {round}"));
+                    }
+                    assert_eq!(ask(&mut session, &format!("clear {{slot}}{worker}:{}", round % 10)), "true");
+                    round += 1;
+                }
+                session.succeed();
+            });
+        }
+        for (from, to) in [(0, 1), (1, 2), (2, 0)].map(|(from, to)| ((first + from) % 3, (first + to) % 3)) {
+            cluster.begin_move(slot, from, to);
+            wait_for("all keys of the slot to have moved", || {
+                let keys = cluster.keys_of(from, slot);
+                if !keys.is_empty() {
+                    cluster.move_keys(from, to, &keys);
+                }
+                keys.is_empty().then_some(())
+            });
+            cluster.end_move(slot, from, to);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let mut session = session(cluster, "");
+    assert_eq!(ask(&mut session, "clear-pattern {slot}?:?"), "27");
+    session.succeed();
+}
+
 /// What is one line to the operator where the nodes are not what they should be.
 fn a_node_that_is_none_stops_the_start(cluster: &Cluster) {
     let Some(server) = Server::start(cluster.nodes[0].kind()) else { return };
@@ -211,6 +253,18 @@ fn an_agreed_failover_costs_a_few_calls_at_most(cluster: &Cluster) {
     session.succeed();
 }
 
+/// As when its machine hangs: the connections stay, and nobody answers.
+fn a_primary_that_hangs_costs_calls_until_its_replica_has_taken_over(cluster: &Cluster) {
+    let mut session = session(cluster, "on_outage = \"error\"\n");
+    assert_eq!(work_until_all_is_well(&mut session), 0);
+    cluster.nodes[1].freeze();
+    assert!(work_until_all_is_well(&mut session) > 0);
+    cluster.nodes[1].thaw();
+    cluster.wait_for_takeover(1);
+    assert_eq!(ask(&mut session, "clear-all"), "24");
+    session.succeed();
+}
+
 /// The last fact, as the cluster is another one after it.
 fn a_primary_that_dies_costs_calls_until_its_replica_has_taken_over(mut cluster: Cluster) {
     let mut errors = session(&cluster, "on_outage = \"error\"\n");
@@ -245,10 +299,12 @@ async fn every_fact(kind: Kind) {
     a_slot_on_its_way_is_served_from_both_sides(&cluster).await;
     a_clear_misses_nothing_that_moves_meanwhile(&cluster).await;
     let others = tokio::task::spawn_blocking(move || {
+        plugins_that_work_do_not_notice_that_a_slot_moves(&cluster);
         a_node_that_is_none_stops_the_start(&cluster);
         #[cfg(target_os = "linux")]
         a_batch_that_is_too_large_does_not_come_into_the_host(&cluster);
         an_agreed_failover_costs_a_few_calls_at_most(&cluster);
+        a_primary_that_hangs_costs_calls_until_its_replica_has_taken_over(&cluster);
         a_primary_that_dies_costs_calls_until_its_replica_has_taken_over(cluster);
     });
     others.await.unwrap();
@@ -267,4 +323,47 @@ async fn a_cluster_of_redis_is_one_cache() {
 #[tokio::test]
 async fn a_cluster_of_a_newer_valkey_is_one_cache() {
     every_fact(Kind::NewValkey).await;
+}
+
+/// The nodes ask for a password and speak TLS, also among themselves.
+async fn is_one_cache_over_tls_with_a_password(kind: Kind) {
+    let authority = Authority::new();
+    let tls = authority.server_options(&authority.issue("127.0.0.1"), false);
+    let options = ["--requirepass", "s3cret-word", "--masterauth", "s3cret-word"];
+    let among = ["--tls-cluster", "yes", "--tls-replication", "yes"];
+    let options: Vec<&str> = options.into_iter().chain(among).chain(tls.iter().map(String::as_str)).collect();
+    let Some(cluster) = Cluster::start_with(kind, &options) else { return };
+
+    let tls = format!("tls = true\nca_file = \"{}\"\n", authority.ca_file().display());
+    let known = format!("{tls}password = \"s3cret-word\"\n");
+    let config = Config::from_toml(&format!("{}timeout = \"20s\"\n{known}", cluster.cache("c"))).unwrap();
+    let plain = view(&connect_cache("c", &config.caches["c"]).await.unwrap());
+    let keys: Vec<String> = (0..100).map(|n| format!("key{n}")).collect();
+    set_all(&plain, &keys).await;
+    assert_present(&plain, &keys).await;
+    assert_eq!(plain.clear_all().await, Ok(100));
+    let others = tokio::task::spawn_blocking(move || {
+        let mut session = session(&cluster, &format!("{known}on_outage = \"error\"\n"));
+        assert_eq!(work_until_all_is_well(&mut session), 0);
+        cluster.fail_over(2);
+        work_until_all_is_well(&mut session);
+        session.succeed();
+        for password in ["", "password = \"s3cret-guess\"\n"] {
+            let config = format!("{}{tls}{password}", cluster.cache("c"));
+            let run = Larder::run("script").config(&config).env("LARDER_LOG", "trace").fail(1);
+            assert!(run.stderr.contains("larder: cache `c`: "), "{}", run.stderr);
+            assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+        }
+    });
+    others.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_of_valkey_is_one_cache_over_tls_with_a_password() {
+    is_one_cache_over_tls_with_a_password(Kind::Valkey).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_redis_is_one_cache_over_tls_with_a_password() {
+    is_one_cache_over_tls_with_a_password(Kind::Redis).await;
 }

@@ -1,6 +1,6 @@
 //! A primary that sentinels watch, and that another server follows.
 
-use larder_tests::{Kind, Larder, Running, Sentinels, Server, wait_for};
+use larder_tests::{Authority, Kind, Larder, Running, Sentinels, Server, wait_for};
 
 fn ask(session: &mut Running, operation: &str) -> String {
     session.say(operation);
@@ -26,8 +26,13 @@ fn recovers(session: &mut Running, value: &str) {
 
 /// A session whose primary was killed, and who watched it. The new primary has been found.
 fn after_a_failover(kind: Kind) -> Option<(Sentinels, Running)> {
-    let mut watched = Sentinels::start(kind)?;
-    let config = format!("{}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n", watched.cache("c"));
+    let watched = Sentinels::start(kind)?;
+    let cache = watched.cache("c");
+    Some(kill_the_primary(watched, &cache))
+}
+
+fn kill_the_primary(mut watched: Sentinels, cache: &str) -> (Sentinels, Running) {
+    let config = format!("{cache}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n");
     let mut session = Larder::run("session").config(&config).start();
     assert_eq!(ask(&mut session, "set k first"), "ok");
     let check = Larder::new(["check"]).config(&config).succeed();
@@ -39,7 +44,7 @@ fn after_a_failover(kind: Kind) -> Option<(Sentinels, Running)> {
     recovers(&mut session, "second");
     let stored = redis::TypedCommands::get(&mut watched.servers[1].client(), "cache:k").unwrap();
     assert_eq!(stored.as_deref(), Some("second"));
-    Some((watched, session))
+    (watched, session)
 }
 
 #[test]
@@ -85,4 +90,37 @@ fn a_name_that_no_sentinel_knows_stops_the_start_with_one_clear_line() {
     let nobody = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
     let run = Larder::run("script").config(nobody).fail(1);
     assert!(run.complaint().contains("the sentinel at `127.0.0.1:1`: Connection refused"), "{}", run.stderr);
+}
+
+/// The servers have one password, the sentinels another, and all speak TLS.
+fn is_found_over_tls_with_passwords(kind: Kind) {
+    let authority = Authority::new();
+    let tls = authority.server_options(&authority.issue("127.0.0.1"), false);
+    let lines = tls.chunks(2).map(|option| format!("{} {}", option[0].trim_start_matches("--"), option[1]));
+    let secrets = format!("sentinel auth-pass {} s3cret-server", Sentinels::MASTER);
+    let secrets = [&secrets, "requirepass s3cret-guard", "sentinel sentinel-pass s3cret-guard", "tls-replication yes"];
+    let lines: Vec<String> = lines.chain(secrets.map(str::to_owned)).collect();
+    let options = ["--requirepass", "s3cret-server", "--masterauth", "s3cret-server", "--tls-replication", "yes"];
+    let options: Vec<&str> = options.into_iter().chain(tls.iter().map(String::as_str)).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let Some(watched) = Sentinels::start_with(kind, &options, &lines) else { return };
+
+    let tls = format!("password = \"s3cret-server\"\ntls = true\nca_file = \"{}\"\n", authority.ca_file().display());
+    let with = |password: &str| watched.cache("c").replace(" }", &format!(", password = \"{password}\" }}")) + &tls;
+    let run = Larder::run("script").config(&with("s3cret-guess")).env("LARDER_LOG", "trace").fail(1);
+    assert!(run.stderr.contains("larder: cache `c`: cannot find "), "{}", run.stderr);
+    assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+    let cache = with("s3cret-guard");
+    let (_watched, session) = kill_the_primary(watched, &cache);
+    session.succeed();
+}
+
+#[test]
+fn a_new_primary_is_found_over_tls_with_passwords_of_valkey() {
+    is_found_over_tls_with_passwords(Kind::Valkey);
+}
+
+#[test]
+fn a_new_primary_is_found_over_tls_with_passwords_of_redis() {
+    is_found_over_tls_with_passwords(Kind::Redis);
 }

@@ -4,11 +4,8 @@ use larder_tests::{Authority, Certificate, Finished, Kind, Larder, Server};
 
 /// A server that speaks TLS with this certificate; it asks its clients for one where `asks` says so.
 fn start(kind: Kind, authority: &Authority, certificate: &Certificate, asks: bool) -> Option<Server> {
-    let text = |path: &std::path::Path| path.display().to_string();
-    let (cert, key, ca) = (text(&certificate.cert_file), text(&certificate.key_file), text(&authority.ca_file()));
-    let asks = if asks { "yes" } else { "no" };
-    let tls = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca, "--tls-auth-clients", asks];
-    Server::start_with(kind, &tls)
+    let options = authority.server_options(certificate, asks);
+    Server::start_with(kind, &options.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A cache's table with TLS, that trusts this authority.

@@ -47,6 +47,18 @@ impl Authority {
         self.folder.path()
     }
 
+    /// The options of a server with such a certificate, that asks its clients for one where `asks` says so.
+    pub fn server_options(&self, certificate: &Certificate, asks: bool) -> Vec<String> {
+        let files = [
+            ("--tls-cert-file", &certificate.cert_file),
+            ("--tls-key-file", &certificate.key_file),
+            ("--tls-ca-cert-file", &self.ca_file()),
+        ];
+        let files = files.map(|(name, file)| [name.to_owned(), file.display().to_string()]);
+        let asks = ["--tls-auth-clients", if asks { "yes" } else { "no" }].map(str::to_owned);
+        files.into_iter().flatten().chain(asks).collect()
+    }
+
     /// A certificate for a name or an address, for servers and clients, valid for a long time.
     pub fn issue(&self, name: &str) -> Certificate {
         self.issue_until(name, 2500)

@@ -18,8 +18,9 @@ pub struct Sentinels {
 #[derive(Debug)]
 struct Sentinel {
     port: u16,
+    password: Option<String>,
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Drop for Sentinel {
@@ -35,10 +36,16 @@ impl Sentinels {
 
     /// Starts them all, or none where the server is not installed.
     pub fn start(kind: Kind) -> Option<Self> {
-        let primary = Server::start(kind)?;
-        let port = primary.port().to_string();
-        let replica = Server::start_with(kind, &["--replicaof", &format!("127.0.0.1 {port}")])?;
-        let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(kind, primary.port())).collect();
+        Self::start_with(kind, &[], &[])
+    }
+
+    /// [`Sentinels::start`] with more options of the servers, and more lines of the sentinels' configuration. Sentinels
+    /// that are given a `tls-cert-file` speak nothing but TLS on their port.
+    pub fn start_with(kind: Kind, options: &[&str], lines: &[&str]) -> Option<Self> {
+        let primary = Server::start_with(kind, options)?;
+        let follow = ["--replicaof", &format!("127.0.0.1 {}", primary.port())];
+        let replica = Server::start_with(kind, &[options, &follow].concat())?;
+        let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(kind, primary.port(), lines)).collect();
         let watched = Self { servers: [primary, replica], sentinels };
         wait_for("the sentinels to know each other and the replica", || {
             let knows = |sentinel: &Sentinel| {
@@ -84,13 +91,19 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    fn start(kind: Kind, primary: u16) -> Self {
+    fn start(kind: Kind, primary: u16, lines: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("sentinel.conf");
-        let (port, name) = (free_port(), Sentinels::MASTER);
+        let (port, name, socket) = (free_port(), Sentinels::MASTER, folder.path().join("socket"));
+        let value = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+        let ports = if value("tls-cert-file ").is_some() { ["tls-port", "port"] } else { ["port", "tls-port"] };
         let config = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor {name} 127.0.0.1 {primary} 2\n\
-             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 1000\n"
+            "{} {port}\n{} 0\nbind 127.0.0.1\nunixsocket {}\nsentinel monitor {name} 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 1000\n{}\n",
+            ports[0],
+            ports[1],
+            socket.display(),
+            lines.join("\n"),
         );
         std::fs::write(&file, config).unwrap();
         let child = Command::new(kind.program())
@@ -101,12 +114,16 @@ impl Sentinel {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { port, child, _folder: folder }
+        Self { port, password: value("requirepass "), child, folder }
     }
 
-    /// Asks it, unless it is dead.
+    /// Asks it through its socket, unless it is dead.
     fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> Option<T> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        redis::cmd(command[0]).arg(&command[1..]).query(&mut client.get_connection().ok()?).ok()
+        let url = format!("redis+unix://{}", self.folder.path().join("socket").display());
+        let mut client = redis::Client::open(url).unwrap().get_connection().ok()?;
+        if let Some(password) = &self.password {
+            redis::cmd("AUTH").arg(password).exec(&mut client).ok()?;
+        }
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut client).ok()
     }
 }

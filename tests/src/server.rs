@@ -139,12 +139,20 @@ impl Server {
 
     /// A client for one of the databases.
     pub fn client_of_db(&self, db: u16) -> redis::Connection {
-        redis::Client::open(format!("redis://127.0.0.1:{}/{db}", self.port)).unwrap().get_connection().unwrap()
+        self.open_client(db).unwrap()
     }
 
     /// [`Server::client`], unless the server is down.
     pub fn try_client(&self) -> Option<redis::Connection> {
-        redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap().get_connection().ok()
+        self.open_client(0).ok()
+    }
+
+    /// Through the socket, where no certificate is asked for; with the password that the server was started with.
+    fn open_client(&self, db: u16) -> redis::RedisResult<redis::Connection> {
+        let password = self.arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
+        let password = password.map(|password| format!("&pass={password}")).unwrap_or_default();
+        let socket = socket(&self.folder);
+        redis::Client::open(format!("redis+unix://{}?db={db}{password}", socket.display()))?.get_connection()
     }
 
     /// Kills the server, as a crash would.
