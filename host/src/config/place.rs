@@ -1,6 +1,8 @@
 //! Where a server is and who we are there: a URL, or a key for each part, or the environment for what no key says.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
@@ -15,6 +17,9 @@ use crate::config::units::{Db, Password, Port};
 const HOST: &str = "localhost";
 const PORT: u16 = 6379;
 const DB: u16 = 0;
+
+/// The longest `password_file`, in bytes.
+const MAX_PASSWORD_FILE: u64 = 64 << 10;
 
 /// The keys of a server's table that say where it is, as written.
 #[derive(Debug)]
@@ -63,7 +68,7 @@ impl PlaceKeys {
             (password, None) => password,
             (None, Some(file)) => {
                 let file = directory.join(file);
-                let text = std::fs::read_to_string(&file)
+                let text = read_short(&file)
                     .map_err(|error| invalid("password_file", &format!("cannot read `{}`: {error}", file.display())))?;
                 Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
             }
@@ -125,6 +130,16 @@ impl PlaceKeys {
         let password = password.map(|password| Secret::new(password.0));
         Ok(Found { place, db, username, password, tls: tls.unwrap_or_default() })
     }
+}
+
+/// The text of a file that holds a password, and not of a device without an end.
+fn read_short(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(file)?.take(MAX_PASSWORD_FILE.saturating_add(1)).read_to_string(&mut text)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_PASSWORD_FILE {
+        return Err(io::Error::other(format!("it is longer than {} KiB", MAX_PASSWORD_FILE >> 10)));
+    }
+    Ok(text)
 }
 
 /// The one server that `host` and `port` mean, or the environment where they are left out.

@@ -490,9 +490,12 @@ mod secrets {
         let from_file = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"password\"").unwrap();
         let written = parse("[caches.c]\ntype = \"valkey\"\npassword = \"s3cret\"").unwrap();
         let missing = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"none\"").unwrap_err().to_string();
+        std::fs::write(folder.join("long"), vec![b'x'; (64 << 10) + 1]).unwrap();
+        let long = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"long\"").unwrap_err().to_string();
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(from_file, written);
         assert!(missing.contains("`caches.c.password_file`: cannot read"), "{missing}");
+        assert!(long.contains("it is longer than 64 KiB") && !long.contains("xx"), "{long}");
     }
 
     #[test]
