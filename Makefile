@@ -4,9 +4,11 @@
 CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
 EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function
+# What builds for this machine, with the fuzz targets.
+NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-attack
 
-.PHONY: demo test bench guests servers target lint doc release
+.PHONY: advisories demo test bench fuzz guests servers target lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -23,6 +25,18 @@ test: servers guests
 bench: servers guests
 	$(CARGO) bench --locked -p larder-tests --bench get_or_set
 
+# Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in
+# fuzz/found, which is not in the repository, and an input that fails in fuzz/artifacts; the corpus in the repository is
+# only read. Needs a nightly toolchain and a C++ compiler. No sanitizer: we have no unsafe code for it to look at.
+TARGET ?= glob
+SECONDS ?= 60
+fuzz: guests
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@mkdir -p fuzz/found/$(TARGET)
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_STRIP=none LARDER_COMPILED=off \
+		$(CARGO) +nightly fuzz run --sanitizer none --codegen-units 16 $(TARGET) fuzz/found/$(TARGET) fuzz/corpus/$(TARGET) \
+		-- -max_total_time=$(SECONDS) -timeout=10 -max_len=$(if $(filter component,$(TARGET)),16384,4096)
+
 # Plugins are built here and not by the tests, so that no cargo runs inside another.
 guests: target
 	$(CARGO) build --locked --release --target $(WASM_TARGET) $(GUESTS)
@@ -37,9 +51,14 @@ servers:
 	@tests/install-servers.sh
 
 lint: target
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets $(NATIVE) -- -D warnings
 	$(CARGO) clippy --locked -p larder-host --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
+
+# What is known of the weaknesses of our dependencies. Their list is fetched, so this is no part of `.ci/run`.
+advisories:
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check advisories
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-host

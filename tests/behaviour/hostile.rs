@@ -6,13 +6,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::process::Command;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use larder_host::cache::{Duration, Entry, Namespace};
-use larder_host::{Config, Runtime, operator_view};
-use larder_tests::{Attack, Kind, Server, attack, guest};
+use larder_host::Runtime;
+use larder_tests::attack::{Attack, HOSTILE_PLUGINS, HOSTILE_RAM, assert_no_lease_is_left, attack, hostile_host};
+use larder_tests::{Kind, Server, guest};
 
-/// The keys that the guest uses most.
-const KEYS: [&str; 8] = ["a", "b", "k:1", "*", "?", "[a-b]", "é", "cache:a"];
 /// Sequences that are under way at the same time, so that they wait for each other's leases.
 const AT_ONCE: u64 = 4;
 /// What the process may grow by from the first half of a run to its end. Measured: below 1 MiB.
@@ -58,9 +55,8 @@ struct Tally {
 
 /// Sequences `from..to` of a seed.
 async fn attacks(host: &Arc<Runtime>, seed: u64, from: u64, to: u64) -> Tally {
-    let plugins: Arc<Vec<_>> = Arc::new(
-        ["plain", "own", "reader"].map(|name| host.load(&guest("attack"), Some(name)).unwrap()).into_iter().collect(),
-    );
+    let plugins: Arc<Vec<_>> =
+        Arc::new(HOSTILE_PLUGINS.map(|name| host.load(&guest("attack"), Some(name)).unwrap()).into());
     let workers = (0..AT_ONCE).map(|worker| {
         let (host, plugins) = (Arc::clone(host), Arc::clone(&plugins));
         tokio::spawn(async move {
@@ -87,32 +83,6 @@ async fn attacks(host: &Arc<Runtime>, seed: u64, from: u64, to: u64) -> Tally {
         sum.traps += tally.traps;
     }
     sum
-}
-
-async fn host(cache: &str) -> Arc<Runtime> {
-    let toml = format!(
-        "{cache}max_value_bytes = \"16KiB\"\nwait = \"2ms\"\n\
-         [plugins.own]\nnamespace = \"n\"\n[plugins.reader]\naccess = \"read-only\"\n[sandbox]\ntimeout = \"60s\"\n"
-    );
-    Arc::new(Runtime::new(Config::from_toml(&toml).unwrap()).await.unwrap())
-}
-
-/// Nobody holds a key any longer: whoever asks has its value, or computes it without waiting, and what he fills stays.
-async fn assert_no_lease_is_left(host: &Runtime) {
-    host.caches().settled().await;
-    let cache = host.caches().get("c").unwrap();
-    let before = cache.statistics();
-    for namespace in [None, Some(Namespace::new("n").unwrap())] {
-        let view = operator_view(Arc::clone(cache), namespace);
-        for key in KEYS {
-            if let Entry::Vacant(vacancy) = view.get_or_set(key).await.unwrap() {
-                let is_stored = view.fill(vacancy, Bytes::from_static(b"v"), Duration::Default).await.unwrap();
-                assert!(is_stored, "`{key}` was held");
-            }
-        }
-    }
-    let after = cache.statistics();
-    assert_eq!((after.waited, after.expired), (before.waited, before.expired), "somebody was waited for");
 }
 
 fn seed() -> u64 {
@@ -143,7 +113,7 @@ fn hostile_sequences_leave_neither_memory_nor_leases_behind() {
     let (seed, sequences) = (seed(), setting("LARDER_HOSTILE_SEQUENCES").unwrap_or(10_000));
     let began = std::time::Instant::now();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
-        let host = host("[caches.c]\ntype = \"ram\"\nmax_bytes = \"4MiB\"\n").await;
+        let host = Arc::new(hostile_host(HOSTILE_RAM).await);
         assert_all_kinds(&attacks(&host, seed, 0, sequences / 2).await);
         #[cfg(target_os = "linux")]
         let half = resident();
@@ -165,7 +135,7 @@ fn on_server(kind: Kind) {
     let seed = seed();
     let sequences = setting("LARDER_HOSTILE_SEQUENCES").unwrap_or(10_000) / 10;
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
-        let host = host(&format!("{}timeout = \"20s\"\n", server.cache("c"))).await;
+        let host = Arc::new(hostile_host(&format!("{}timeout = \"20s\"\n", server.cache("c"))).await);
         assert_all_kinds(&attacks(&host, seed, 0, sequences).await);
         assert_no_lease_is_left(&host).await;
     });

@@ -11,6 +11,7 @@ mod compiled;
 mod components;
 mod connection;
 mod contract;
+mod corpus;
 mod dependencies;
 mod documents;
 mod examples;

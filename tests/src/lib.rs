@@ -3,15 +3,15 @@
 //! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
 //! that was there before is never touched.
 
-mod attack;
+pub mod attack;
 mod certificates;
 mod cluster;
+pub mod fuzz;
 mod program;
 mod relay;
 mod sentinel;
 mod server;
 
-pub use attack::{Attack, attack};
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
 pub use program::{Finished, Larder, Running, guest, program};

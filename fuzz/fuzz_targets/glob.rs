@@ -1,0 +1,5 @@
+//! See `larder_tests::fuzz::glob`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| larder_tests::fuzz::glob(data));

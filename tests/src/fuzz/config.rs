@@ -1,0 +1,56 @@
+//! The configuration's text.
+
+use std::path::Path;
+
+use larder_host::Config;
+use larder_host::config::ConfigError;
+
+/// What `${SECRET}` stands for: no text has it by chance.
+const SECRET: &str = "correct-horse-battery";
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some(SECRET.to_owned()),
+        "NAME" => Some("name".to_owned()),
+        _ => None,
+    }
+}
+
+/// A configuration is read or refused, each time the same; a refusal points into the text; and what stands where a
+/// password belongs is shown to nobody.
+pub fn config(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    // No file that a text may name is there, unless by its whole path.
+    let read = || Config::parse(text, "larder.toml", Path::new("/nonexistent"), &environment);
+    let outcome = read();
+    assert_eq!(outcome, read(), "read twice");
+    match &outcome {
+        Ok(config) => assert!(config.caches.contains_key(&config.default), "no cache `{}`", config.default),
+        Err(ConfigError::Invalid { line, column, message, .. }) => {
+            assert!(!message.is_empty());
+            let line = text.split('\n').nth(line - 1).expect("the line is there");
+            assert!(column - 1 <= line.chars().count(), "column {column} of `{line}`");
+        }
+        Err(other) => panic!("{other}"),
+    }
+    if is_secret_used_as_one(text) {
+        let shown = match &outcome {
+            Ok(config) => format!("{config:?} {config:#?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+}
+
+/// Whether all uses of `${SECRET}` are a cache's whole password, or the password of its URL.
+fn is_secret_used_as_one(text: &str) -> bool {
+    let Ok(document) = text.parse::<toml::Table>() else { return false };
+    let tables = document.get("caches").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
+    let used = tables.filter_map(toml::Value::as_table).map(|cache| {
+        let string = |key: &str| cache.get(key).and_then(toml::Value::as_str).unwrap_or_default();
+        let is_password = string("password") == "${SECRET}";
+        let is_in_url = string("url").strip_prefix("redis://:${SECRET}@").is_some_and(|rest| !rest.contains('$'));
+        usize::from(is_password) + usize::from(is_in_url)
+    });
+    used.sum::<usize>() == text.matches("SECRET").count()
+}

@@ -1,0 +1,47 @@
+//! The text of `larder run --invoke`.
+
+use std::sync::LazyLock;
+
+use larder_host::runtime::{Ending, Plugin, RunOptions};
+use larder_host::{Config, Error, Runtime};
+
+use super::tokio_runtime;
+use crate::guest;
+
+struct Host {
+    tokio: tokio::runtime::Runtime,
+    runtime: Runtime,
+    plugin: Plugin,
+}
+
+/// The guest `exports`, in which each function `same-…` answers what it is given.
+static HOST: LazyLock<Host> = LazyLock::new(|| {
+    let tokio = tokio_runtime();
+    let runtime = tokio.block_on(Runtime::new(Config::default())).unwrap();
+    let plugin = runtime.load(&guest("exports"), None).unwrap();
+    Host { tokio, runtime, plugin }
+});
+
+impl Host {
+    fn invoke(&self, call: &str) -> Result<Ending<Result<String, String>>, Error> {
+        self.tokio.block_on(self.runtime.invoke(&self.plugin, &RunOptions::default(), call))
+    }
+}
+
+/// A call is refused with a reason, or it is made; and what a function answers in WAVE means the same when it is given
+/// back to it.
+pub fn invoke(data: &[u8]) {
+    let Ok(call) = str::from_utf8(data) else { return };
+    match HOST.invoke(call) {
+        Ok(Ending::Returned(Ok(value))) => {
+            let name = call.split('(').next().unwrap_or_default().trim();
+            if name.starts_with("same-") {
+                let again = HOST.invoke(&format!("{name}({value})"));
+                assert!(matches!(&again, Ok(Ending::Returned(Ok(same))) if *same == value), "{value}: {again:?}");
+            }
+        }
+        Ok(Ending::Returned(Err(_)) | Ending::Exited(_)) => {}
+        Err(Error::Invoke { call: named, reason }) => assert!(named == call && !reason.is_empty(), "{reason}"),
+        Err(other) => panic!("{other:?}"),
+    }
+}
