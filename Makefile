@@ -55,7 +55,8 @@ lint: target
 	$(CARGO) clippy --locked -p larder-host --lib --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
 
-# What is known of the weaknesses of our dependencies. Their list is fetched, so this is no part of `.ci/run`.
+# What is known of the weaknesses of our dependencies. Their list has to be fetched, so `.ci/run` does this where
+# `LARDER_ADVISORIES=1` says that it can.
 advisories:
 	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check advisories
