@@ -8,6 +8,7 @@ mod document;
 mod place;
 mod plugins;
 mod sandbox;
+mod serve;
 mod units;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use crate::cache::{OnOutage, Policy};
 use document::{Document, Fault};
 
 pub use caches::{CacheConfig, Store};
-pub use plugins::Grant;
+pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
+pub use serve::Serve;
 pub use units::parse_duration;
 
 /// A valid configuration.
@@ -32,6 +34,10 @@ pub struct Config {
     pub plugins: BTreeMap<String, Grant>,
     /// The bounds of one plugin instance.
     pub sandbox: Sandbox,
+    /// Where and how requests are answered.
+    pub serve: Serve,
+    /// The plugins that answer them.
+    pub routes: Vec<Route>,
 }
 
 /// Why there is no configuration. The operator mends the file, or the environment that it names.
@@ -135,7 +141,7 @@ impl Config {
         directory: &Path,
         environment: Environment<'_>,
     ) -> Result<Self, Fault> {
-        document.check_keys(&["default", "caches", "plugins", "sandbox"])?;
+        document.check_keys(&["default", "caches", "plugins", "sandbox", "serve"])?;
         let mut caches = BTreeMap::new();
         for section in document.take_sections("caches")? {
             let cache = CacheConfig::from_section(&section, directory, environment)?;
@@ -162,15 +168,19 @@ impl Config {
                 }
             },
         };
-        let plugins = plugins::read(&document.take_sections("plugins")?, &mut caches)?;
+        let plugins = plugins::read(&document.take_sections("plugins")?, directory, &mut caches)?;
         let sandbox = match document.take_section("sandbox")? {
             Some(section) => Sandbox::from_section(&section)?,
             None => Sandbox::default(),
         };
+        let serve = match document.take_section("serve")? {
+            Some(section) => Serve::from_section(&section)?,
+            None => Serve::default(),
+        };
         for cache in caches.values_mut() {
             cache.policy.max_batch_bytes = sandbox.limits.max_batch_bytes;
         }
-        Ok(Self { default, caches, plugins, sandbox })
+        Ok(Self { default, caches, plugins: plugins.grants, sandbox, serve, routes: plugins.routes })
     }
 
     /// What the plugin may do: its table, or everything in the shared key space where it has none.
@@ -188,6 +198,8 @@ impl Default for Config {
             caches: BTreeMap::from([(ram, CacheConfig::default())]),
             plugins: BTreeMap::new(),
             sandbox: Sandbox::default(),
+            serve: Serve::default(),
+            routes: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Cache, CacheConfig, Engine};
+use wasmtime::{Cache, CacheConfig, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::error::Error;
 
@@ -14,6 +14,39 @@ const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
 /// How often a spinning plugin gives way to timers and other plugins.
 const TICK: Duration = Duration::from_millis(10);
 
+/// Room for instances that is set aside once, so that a new one costs no call of the system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pool {
+    /// How many plugin instances there may be at a time.
+    pub(crate) instances: usize,
+    /// The most linear memory of one, in bytes.
+    pub(crate) max_memory: u64,
+}
+
+/// Core instances, memories and tables that there is room for, for each plugin instance: what is linked into a component
+/// has its own. A memory takes gigabytes of address space.
+const CORE_INSTANCES: u32 = 16;
+const MEMORIES: u32 = 2;
+const TABLES: u32 = 4;
+
+/// How much of a memory is cleared and kept, rather than given back to the system, between two instances.
+const KEPT_MEMORY: usize = 1 << 20;
+
+impl Pool {
+    fn strategy(self) -> InstanceAllocationStrategy {
+        let instances = u32::try_from(self.instances).unwrap_or(u32::MAX);
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(instances)
+            .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+            .total_memories(instances.saturating_mul(MEMORIES))
+            .total_tables(instances.saturating_mul(TABLES))
+            .total_stacks(instances)
+            .max_memory_size(usize::try_from(self.max_memory).unwrap_or(usize::MAX))
+            .linear_memory_keep_resident(KEPT_MEMORY);
+        InstanceAllocationStrategy::Pooling(pool)
+    }
+}
+
 /// An engine whose plugins can be interrupted, with compiled components kept where [`COMPILED_VARIABLE`] says, else in
 /// the user's cache folder.
 ///
@@ -22,8 +55,9 @@ const TICK: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 ///
-/// [`Error::Engine`], which this machine is to blame for. A folder that cannot be used only costs time, and a warning.
-pub(crate) fn new_engine() -> Result<Engine, Error> {
+/// [`Error::Engine`], which this machine is to blame for. A folder that cannot be used, or a pool that there is no room
+/// for, only costs time, and a warning.
+pub(crate) fn new_engine(pool: Option<Pool>) -> Result<Engine, Error> {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
     if let Some(folder) = compiled_folder() {
@@ -36,7 +70,14 @@ pub(crate) fn new_engine() -> Result<Engine, Error> {
             }
         }
     }
-    let engine = Engine::new(&config).map_err(|error| Error::Engine(error.to_string()))?;
+    let engine = match pool {
+        Some(pool) => Engine::new(config.allocation_strategy(pool.strategy())).or_else(|error| {
+            tracing::warn!("cannot set aside room for {} plugin instances: {error}", pool.instances);
+            Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))
+        }),
+        None => Engine::new(&config),
+    };
+    let engine = engine.map_err(|error| Error::Engine(error.to_string()))?;
     let ticking = engine.weak();
     std::thread::Builder::new()
         .name("larder-ticker".to_owned())

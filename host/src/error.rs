@@ -49,11 +49,13 @@ pub enum Error {
         reason: String,
     },
     /// The plugin ran into a bound of its sandbox. Its author asks less, or the operator allows more.
-    #[error("plugin `{plugin}` was stopped: {reason}")]
+    #[error("plugin `{plugin}` was stopped: {reason} (`{bound}` of `[sandbox]`)")]
     Stopped {
         /// The plugin's name.
         plugin: String,
-        /// The bound.
+        /// The bound, by its key of `[sandbox]`.
+        bound: &'static str,
+        /// What the plugin did.
         reason: String,
     },
 }

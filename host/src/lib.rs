@@ -61,6 +61,7 @@
 //! - `linker`: the WIT interface over [`cache`].
 //! - `caches`: backends made from a configuration.
 //! - `engine`, `sandbox`, [`runtime`]: wasmtime, and plugins run in a sandbox.
+//! - `serve`: plugins that answer HTTP requests, a sandbox for each. Needs the feature `serve`.
 //! - [`error`]: what can go wrong outside a cache call.
 
 // A plugin, a file or a server may control any value here.
@@ -79,8 +80,12 @@ mod engine;
 pub mod error;
 mod invoke;
 mod linker;
+#[cfg(feature = "serve")]
+mod outgoing;
 pub mod runtime;
 mod sandbox;
+#[cfg(feature = "serve")]
+pub mod serve;
 
 pub use caches::{Caches, connect_cache, operator_view};
 pub use config::Config;

@@ -18,9 +18,15 @@ use larder_host::error::one_line;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    cli::start_log();
-    // One plugin runs at a time, and it yields often, so one thread serves it and the connections alike.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let is_server = cli.is_server();
+    cli::start_log(is_server);
+    let mut runtime = if is_server {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        // One plugin runs at a time, and it yields often, so one thread serves it and the connections alike.
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("larder: cannot start: {error}");

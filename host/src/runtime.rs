@@ -11,10 +11,12 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use crate::caches::Caches;
 use crate::config::{Config, Sandbox};
-use crate::engine::{load_component, new_engine};
+use crate::engine::{Pool, load_component, new_engine};
 use crate::error::Error;
 use crate::invoke::{Call, Export, functions};
 use crate::linker::{LarderCtx, LarderView, add_to_linker};
+#[cfg(feature = "serve")]
+use crate::outgoing::Http;
 use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
 
 /// Runs plugins: commands, or one exported function.
@@ -53,12 +55,24 @@ pub enum Ending<T> {
 }
 
 /// What a store holds.
-struct State {
+pub(crate) struct State {
     wasi: WasiCtx,
     table: ResourceTable,
     larder: LarderCtx,
     memory: MemoryBound,
     output: Arc<OutputBound>,
+    #[cfg(feature = "serve")]
+    http: Http,
+}
+
+/// What a plugin's standard streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Console {
+    /// The host's own.
+    Own,
+    /// No input, and the host's output with the plugin's name in front of each line.
+    #[cfg(feature = "serve")]
+    Shared,
 }
 
 /// What the resource table of a store holds beside cache handles and vacancies: files, streams, clocks.
@@ -76,6 +90,13 @@ impl WasiView for State {
     }
 }
 
+#[cfg(feature = "serve")]
+impl wasmtime_wasi_http::WasiHttpView for State {
+    fn http(&mut self) -> wasmtime_wasi_http::WasiHttpCtxView<'_> {
+        self.http.view(&mut self.table)
+    }
+}
+
 impl Runtime {
     /// Sets up the engine and connects every cache of the configuration.
     ///
@@ -83,12 +104,29 @@ impl Runtime {
     ///
     /// [`Error::Cache`], [`Error::Engine`].
     pub async fn new(config: Config) -> Result<Self, Error> {
+        Self::with_pool(config, None).await
+    }
+
+    /// [`Runtime::new`] with room set aside for `max_concurrent_requests` of `[serve]` instances at a time, and for no
+    /// more: for the server of the feature `serve`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cache`], [`Error::Engine`].
+    pub async fn for_requests(config: Config) -> Result<Self, Error> {
+        let pool = Pool { instances: config.serve.max_concurrent_requests, max_memory: config.sandbox.max_memory };
+        Self::with_pool(config, Some(pool)).await
+    }
+
+    async fn with_pool(config: Config, pool: Option<Pool>) -> Result<Self, Error> {
         let sandbox = config.sandbox;
         let caches = Caches::connect(config).await?;
-        let engine = new_engine()?;
+        let engine = new_engine(pool)?;
         let mut linker = Linker::new(&engine);
         let set_up = |error: wasmtime::Error| Error::Engine(error.to_string());
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(set_up)?;
+        #[cfg(feature = "serve")]
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(set_up)?;
         add_to_linker(&mut linker, State::larder).map_err(set_up)?;
         Ok(Self { engine, linker, caches, sandbox })
     }
@@ -128,7 +166,7 @@ impl Runtime {
                 [] => "it exports no function, not even a `main`".to_owned(),
                 some => format!("it is no command; call one of its functions with `--invoke`: {}", list(some)),
             };
-            Error::Load { path: plugin.path.display().to_string(), reason }
+            plugin.unfit(&reason)
         })?;
         let ending = self
             .in_sandbox(plugin, options, async |store| {
@@ -175,19 +213,29 @@ impl Runtime {
         options: &RunOptions,
         job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<Ending<T>, Error> {
-        let mut store = self.store(plugin, options)?;
-        let stopped = |reason: String| Error::Stopped { plugin: plugin.name.clone(), reason };
-        let job = within_cpu_time(self.sandbox.max_cpu_time, job(&mut store));
+        let mut store = self.store(plugin, options, Console::Own)?;
+        self.within_bounds(plugin, &mut store, job).await
+    }
+
+    /// The job, until it ends or a bound does.
+    pub(crate) async fn within_bounds<T>(
+        &self,
+        plugin: &Plugin,
+        store: &mut Store<State>,
+        job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<Ending<T>, Error> {
+        let stopped = |bound, reason| Error::Stopped { plugin: plugin.name.clone(), bound, reason };
+        let job = within_cpu_time(self.sandbox.max_cpu_time, job(store));
         let error = match tokio::time::timeout(self.sandbox.timeout, job).await {
             Ok(Some(Ok(returned))) => return Ok(Ending::Returned(returned)),
             Ok(Some(Err(error))) => error,
             Ok(None) => {
                 let max = humantime::format_duration(self.sandbox.max_cpu_time);
-                return Err(stopped(format!("it computed longer than {max} (`max_cpu_time` of `[sandbox]`)")));
+                return Err(stopped("max_cpu_time", format!("it computed longer than {max}")));
             }
             Err(_elapsed) => {
                 let timeout = humantime::format_duration(self.sandbox.timeout);
-                return Err(stopped(format!("it ran longer than {timeout} (`timeout` of `[sandbox]`)")));
+                return Err(stopped("timeout", format!("it ran longer than {timeout}")));
             }
         };
         if let Some(I32Exit(status)) = error.downcast_ref() {
@@ -195,25 +243,31 @@ impl Runtime {
         }
         if store.data().output.is_exceeded() {
             let max = bytesize::ByteSize(self.sandbox.max_output);
-            return Err(stopped(format!("it wanted to write more than {max} (`max_output` of `[sandbox]`)")));
+            return Err(stopped("max_output", format!("it wanted to write more than {max}")));
         }
         let reason = error.root_cause().to_string();
         if store.data().memory.is_exceeded {
             let max = bytesize::ByteSize(self.sandbox.max_memory);
-            return Err(stopped(format!("it wanted more memory than {max} (`max_memory` of `[sandbox]`): {reason}")));
+            return Err(stopped("max_memory", format!("it wanted more memory than {max}: {reason}")));
         }
         Err(Error::Trap { plugin: plugin.name.clone(), reason })
     }
 
-    fn store(&self, plugin: &Plugin, options: &RunOptions) -> Result<Store<State>, Error> {
+    pub(crate) fn store(&self, plugin: &Plugin, options: &RunOptions, console: Console) -> Result<Store<State>, Error> {
         let mut wasi = WasiCtx::builder();
         let output = OutputBound::new(self.sandbox.max_output);
-        wasi.inherit_stdin()
-            .stdout(Output::new(Stdio::Stdout, &output))
-            .stderr(Output::new(Stdio::Stderr, &output))
-            .arg(&plugin.name)
-            .args(&options.args)
-            .envs(&options.env);
+        match console {
+            Console::Own => {
+                wasi.inherit_stdin();
+                wasi.stdout(Output::new(Stdio::Stdout, &output)).stderr(Output::new(Stdio::Stderr, &output));
+            }
+            #[cfg(feature = "serve")]
+            Console::Shared => {
+                let named = |to| Output::named(to, &output, &plugin.name);
+                wasi.stdout(named(Stdio::Stdout)).stderr(named(Stdio::Stderr));
+            }
+        }
+        wasi.arg(&plugin.name).args(&options.args).envs(&options.env);
         for (host, guest) in &options.dirs {
             wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| {
                 Error::Option(format!("cannot open folder `{}`: {}", host.display(), error.root_cause()))
@@ -228,6 +282,8 @@ impl Runtime {
             larder: self.caches.plugin(&plugin.name),
             memory: MemoryBound::new(self.sandbox.max_memory),
             output,
+            #[cfg(feature = "serve")]
+            http: Http::default(),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
@@ -236,6 +292,23 @@ impl Runtime {
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         Ok(store)
+    }
+}
+
+impl Plugin {
+    /// Its name, by which it is granted what it may do.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn pre(&self) -> &InstancePre<State> {
+        &self.pre
+    }
+
+    /// The error of a plugin that is not what was asked for.
+    pub(crate) fn unfit(&self, reason: &str) -> Error {
+        Error::Load { path: self.path.display().to_string(), reason: reason.to_owned() }
     }
 }
 

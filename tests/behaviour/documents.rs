@@ -16,7 +16,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-const DOCUMENTS: [&str; 4] = ["README.md", "docs/caching.md", "docs/migrating.md", "examples/README.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "docs/caching.md", "docs/migrating.md", "docs/serving.md", "examples/README.md"];
 
 /// The contents of all fenced blocks of one language, without the indentation of a list they may stand in.
 fn blocks(text: &str, language: &str) -> Vec<String> {
@@ -100,6 +101,7 @@ fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
     assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"redis\"");
     assert_table_is_true(guide, "## Plugins and sandbox", "[plugins.p]");
     assert_table_is_true(guide, "`[sandbox]` bounds each plugin instance:", "[sandbox]");
+    assert_table_is_true("docs/serving.md", "## Configuration", "[serve]");
 }
 
 #[test]
@@ -107,7 +109,8 @@ fn the_deployed_configuration_states_every_key_with_its_default() {
     let text = read("deploy/larder.toml");
     let bare = "default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n[caches.valkey]\ntype = \"valkey\"\n";
     assert_eq!(parse(&text, "deploy/larder.toml"), parse(bare, "bare"));
-    for table in ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\"", "[plugins.p]", "[sandbox]"] {
+    for table in ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\"", "[plugins.p]", "[sandbox]", "[serve]"]
+    {
         for key in accepted_keys(table) {
             let is_stated = |line: &str| line.trim_start_matches('#').starts_with(&format!("{key} = "));
             assert!(text.lines().any(is_stated), "`{key}` is missing");
@@ -195,6 +198,13 @@ fn the_plugin_in_the_readme_is_an_example_that_runs() {
     let body = plugin.split_once("\n\n").unwrap().1;
     let readme = blocks(&read("README.md"), "rust,no_run");
     assert!(readme.iter().any(|block| block == body), "README.md does not show examples/hello-cache:\n{body}");
+}
+
+#[test]
+fn the_plugin_in_the_serving_guide_is_an_example_that_runs() {
+    let plugin = read("examples/http-pages/src/main.rs");
+    let body = plugin.split_once("\n\n").unwrap().1;
+    assert_eq!(blocks(&read("docs/serving.md"), "rust"), [body]);
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod program;
 mod properties;
 mod sandbox;
 mod sentinel;
+mod serve;
 mod sharing;
 mod specification;
 mod tls;

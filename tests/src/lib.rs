@@ -11,6 +11,7 @@ mod program;
 mod relay;
 mod sentinel;
 mod server;
+mod serving;
 
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
@@ -18,6 +19,7 @@ pub use program::{Finished, Larder, Running, guest, program};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server};
+pub use serving::{Answer, Client, Serving};
 
 use std::time::{Duration, Instant};
 

@@ -56,6 +56,11 @@ impl Larder {
         Self::new(["run".as_ref(), guest(name).as_os_str()])
     }
 
+    /// `larder serve` on a free port of loopback.
+    pub fn serve() -> Self {
+        Self::new(["serve", "--addr", "127.0.0.1:0"])
+    }
+
     /// `larder run` of a plugin, with options of `run` in front of it, such as `["--name", "shop"]`.
     pub fn run_with(options: &[&str], name: &str) -> Self {
         let plugin = guest(name);
@@ -181,6 +186,11 @@ impl Running {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, as a service manager does.
+    pub fn terminate(&self) {
+        assert!(Command::new("kill").arg(self.id().to_string()).status().unwrap().success());
     }
 
     /// Closes its standard input and waits for its end.

@@ -1,6 +1,8 @@
-//! The `[plugins.*]` tables: what each plugin may do, and what of the RAM caches is set aside for it.
+//! The `[plugins.*]` tables: what each plugin may do, what of the RAM caches is set aside for it, and which requests it
+//! answers.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -31,14 +33,40 @@ impl Default for Grant {
     }
 }
 
+/// A plugin that answers requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// The path prefix of its requests: `/shop` means that path and all below it, `/` every path.
+    pub route: String,
+}
+
+/// All tables.
+#[derive(Debug, Default)]
+pub(super) struct Plugins {
+    pub(super) grants: BTreeMap<String, Grant>,
+    pub(super) routes: Vec<Route>,
+}
+
 /// Reads all tables, and sets aside the shares of the caches that they speak of.
 pub(super) fn read(
     sections: &[Section<'_>],
+    directory: &Path,
     caches: &mut BTreeMap<String, CacheConfig>,
-) -> Result<BTreeMap<String, Grant>, Fault> {
-    let mut plugins: BTreeMap<String, Grant> = BTreeMap::new();
+) -> Result<Plugins, Fault> {
+    let Plugins { grants: mut plugins, mut routes } = Plugins::default();
     for section in sections {
-        let grant = section.read::<RawGrant>()?.validate(caches, section)?;
+        let mut raw = section.read::<RawGrant>()?;
+        if let Some(route) = raw.take_route(section, directory)? {
+            if let Some(other) = routes.iter().find(|other: &&Route| other.route == route.route) {
+                return Err(section.fault("route", &format!("is that of `plugins.{}` already", other.plugin)));
+            }
+            routes.push(route);
+        }
+        let grant = raw.validate(caches, section)?;
         let shares_space = |other: &&Grant| grant.namespace.is_some() && other.namespace == grant.namespace;
         if let Some((other, _)) =
             plugins.iter().find(|(_, other)| shares_space(other) && other.max_bytes != grant.max_bytes)
@@ -53,7 +81,7 @@ pub(super) fn read(
         }
         plugins.insert(section.name.clone(), grant);
     }
-    Ok(plugins)
+    Ok(Plugins { grants: plugins, routes })
 }
 
 impl Grant {
@@ -73,6 +101,8 @@ struct RawGrant {
     namespace: Option<String>,
     max_bytes: Option<Size>,
     max_concurrent_calls: Option<i64>,
+    path: Option<PathBuf>,
+    route: Option<String>,
 }
 
 /// [`Access`] as written.
@@ -84,8 +114,23 @@ enum RawAccess {
 }
 
 impl RawGrant {
+    /// The plugin's file and its prefix, where it answers requests.
+    fn take_route(&mut self, section: &Section<'_>, directory: &Path) -> Result<Option<Route>, Fault> {
+        let (path, route) = match (self.path.take(), self.route.take()) {
+            (None, None) => return Ok(None),
+            (Some(path), Some(route)) => (path, route),
+            (Some(_), None) => return Err(section.fault("path", "needs a `route`, under which the plugin answers")),
+            (None, Some(_)) => return Err(section.fault("route", "needs a `path`, the plugin's file")),
+        };
+        let is_path = route.starts_with('/') && route.chars().all(|c| c.is_ascii_graphic() && !"?#".contains(c));
+        if !is_path || (route.len() > 1 && route.ends_with('/')) {
+            return Err(section.fault("route", "must be `/`, or a path such as `/shop` without a `/` at its end"));
+        }
+        Ok(Some(Route { plugin: section.name.clone(), path: directory.join(path), route }))
+    }
+
     fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls } = self;
+        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, .. } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
             let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
             return Err(section.fault("caches", &rule));

@@ -48,6 +48,7 @@ fn new_folder() -> std::path::PathBuf {
 }
 
 mod place;
+mod serve;
 
 mod defaults {
     use super::*;

@@ -1,0 +1,95 @@
+//! `larder serve`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use larder_host::config::Route;
+use larder_host::serve::Server;
+use larder_host::{Config, Error, Runtime};
+use tokio::net::TcpListener;
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// The address to listen on; else `addr` of `[serve]`, else 127.0.0.1:8080. Port 0 takes a free one.
+    #[arg(long)]
+    addr: Option<SocketAddr>,
+    /// The plugin's name in the configuration; else its file's name without the ending.
+    #[arg(long, requires = "plugin")]
+    name: Option<String>,
+    /// A plugin for all requests: a component that exports `wasi:http/incoming-handler`. Else the plugins with a `route`
+    /// in the configuration.
+    plugin: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let Self { addr, name, plugin } = self;
+        let mut options = config.serve;
+        options.addr = addr.unwrap_or(options.addr);
+        let routes = config.routes.clone();
+        if plugin.is_none() && routes.is_empty() {
+            let reason =
+                "there is nothing to serve: name a plugin, or give one a `path` and a `route` in the configuration";
+            return Err(Error::Option(reason.to_owned()).into());
+        }
+        let runtime = Runtime::for_requests(config).await?;
+        let plugins = match plugin {
+            Some(path) => vec![("/".to_owned(), runtime.load(&path, name.as_deref())?)],
+            None => routes
+                .into_iter()
+                .map(|Route { plugin, path, route }| Ok((route, runtime.load(&path, Some(&plugin))?)))
+                .collect::<Result<_, Error>>()?,
+        };
+        let server = Server::new(runtime, options, plugins)?;
+        let listener =
+            TcpListener::bind(options.addr).await.with_context(|| format!("cannot listen on {}", options.addr))?;
+        writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
+        let mut signals = Signals::new()?;
+        let mut again = Signals::new()?;
+        tokio::select! {
+            () = server.run(listener, signals.next()) => Ok(ExitCode::SUCCESS),
+            // Who asks twice does not want to wait.
+            () = async { again.next().await; again.next().await } => Ok(ExitCode::FAILURE),
+        }
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

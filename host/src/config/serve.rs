@@ -1,0 +1,63 @@
+//! The `[serve]` table: where and how requests are answered.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::document::{Fault, Section};
+use crate::config::sandbox::count;
+use crate::config::units::{Size, Span};
+
+/// Where and how requests are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serve {
+    /// The address to listen on. Defaults to 127.0.0.1:8080.
+    pub addr: SocketAddr,
+    /// The most requests under way at a time, over all plugins, 1 to 65,536. One more is refused. Defaults to 256.
+    pub max_concurrent_requests: usize,
+    /// The longest body of a request, in bytes. Defaults to 8 MiB.
+    pub max_request_body: u64,
+    /// How long requests that run may take to end when the host is to end. Defaults to 30 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            max_concurrent_requests: 256,
+            max_request_body: 8 << 20,
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Serve {
+    pub(super) fn from_section(section: &Section<'_>) -> Result<Self, Fault> {
+        let RawServe { addr, max_concurrent_requests, max_request_body, shutdown_timeout } = section.read()?;
+        let default = Self::default();
+        let max = default.max_concurrent_requests;
+        Ok(Self {
+            addr: match addr {
+                Some(addr) => addr
+                    .parse()
+                    .map_err(|_| section.fault("addr", "must be an address and a port, such as 127.0.0.1:8080"))?,
+                None => default.addr,
+            },
+            max_concurrent_requests: count(section, "max_concurrent_requests", max_concurrent_requests, max)?,
+            max_request_body: max_request_body.map_or(default.max_request_body, |size| size.0),
+            shutdown_timeout: shutdown_timeout.map_or(default.shutdown_timeout, |span| span.0),
+        })
+    }
+}
+
+/// The table as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawServe {
+    addr: Option<String>,
+    max_concurrent_requests: Option<i64>,
+    max_request_body: Option<Size>,
+    shutdown_timeout: Option<Span>,
+}

@@ -1,0 +1,163 @@
+//! Plugins that answer HTTP requests: connections, routes, and an orderly end.
+//!
+//! Each request has a sandbox of its own, so what one does to its plugin no other ever sees. HTTP/1.1 and HTTP/2 are
+//! served in clear text; TLS is the business of what stands in front.
+
+mod answer;
+mod body;
+mod request;
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Serve;
+use crate::error::Error;
+use crate::runtime::{Plugin, Runtime};
+use request::Handler;
+
+/// How long the head of a request may take to arrive, and an HTTP/2 connection may leave a ping unanswered.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long we wait to accept again where the system has no room for another connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long plugins that are cut off may take to let go of what they hold, which is no more than a tick each.
+const LET_GO: Duration = Duration::from_secs(1);
+
+/// Serves plugins over HTTP.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+struct Shared {
+    runtime: Runtime,
+    options: Serve,
+    /// The longest prefix first.
+    routes: Vec<(String, Handler)>,
+    /// One for each request that may be under way.
+    permits: Arc<Semaphore>,
+    /// Cuts off what still runs.
+    cut_off: CancellationToken,
+}
+
+impl Server {
+    /// A server of these plugins, each under a path prefix: `/shop` means that path and all below it, `/` every path.
+    /// Of several prefixes that fit the longest counts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] for a plugin that does not export `wasi:http/incoming-handler` of WASI 0.2.
+    pub fn new(
+        runtime: Runtime,
+        options: Serve,
+        plugins: impl IntoIterator<Item = (String, Plugin)>,
+    ) -> Result<Self, Error> {
+        let mut routes = plugins
+            .into_iter()
+            .map(|(prefix, plugin)| Ok((prefix, Handler::new(plugin)?)))
+            .collect::<Result<Vec<_>, Error>>()?;
+        routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let permits = Arc::new(Semaphore::new(options.max_concurrent_requests));
+        let cut_off = CancellationToken::new();
+        Ok(Self { shared: Arc::new(Shared { runtime, options, routes, permits, cut_off }) })
+    }
+
+    /// Answers requests until `shutdown` comes. Then it takes no new connection, lets requests that run end within
+    /// `shutdown_timeout`, and waits until what they were computing is open to others.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let connections = GracefulShutdown::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => self.serve_connection(stream, &connections),
+                    Err(error) => {
+                        tracing::warn!("cannot accept a connection: {error}");
+                        if !is_of_one_connection(&error) {
+                            tokio::time::sleep(ACCEPT_AGAIN).await;
+                        }
+                    }
+                },
+                () = &mut shutdown => break,
+            }
+        }
+        drop(listener);
+        let Shared { runtime, options, permits, cut_off, .. } = &*self.shared;
+        let all = u32::try_from(options.max_concurrent_requests).unwrap_or(u32::MAX);
+        let ended = async {
+            connections.shutdown().await;
+            // A plugin may go on after its answer.
+            let _closed = permits.acquire_many(all).await;
+        };
+        if tokio::time::timeout(options.shutdown_timeout, ended).await.is_err() {
+            let timeout = humantime::format_duration(options.shutdown_timeout);
+            tracing::warn!(
+                "requests still ran {timeout} after the end was asked for (`shutdown_timeout` of `[serve]`)"
+            );
+            cut_off.cancel();
+            let _late = tokio::time::timeout(LET_GO, permits.acquire_many(all)).await;
+        }
+        runtime.caches().settled().await;
+    }
+
+    fn serve_connection(&self, stream: TcpStream, connections: &GracefulShutdown) {
+        // Answers are short, and nobody should wait for more of one to come together.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).keep_alive_timeout(HEAD_TIMEOUT);
+        let shared = Arc::clone(&self.shared);
+        let service = service_fn(move |request| {
+            let shared = Arc::clone(&shared);
+            async move { Ok::<_, std::convert::Infallible>(shared.answer(request).await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection ended: {error}");
+            }
+        });
+    }
+}
+
+impl Shared {
+    /// The plugin under whose prefix the path is.
+    fn route(&self, path: &str) -> Option<&Handler> {
+        let is_below = |prefix: &str| {
+            let rest = path.strip_prefix(prefix.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.routes.iter().find(|(prefix, _)| is_below(prefix)).map(|(_, handler)| handler)
+    }
+}
+
+/// Whether the error is that of the connection that was to be accepted, and not of all that come.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefixes: Vec<_> = self.shared.routes.iter().map(|(prefix, _)| prefix).collect();
+        f.debug_struct("Server")
+            .field("options", &self.shared.options)
+            .field("routes", &prefixes)
+            .finish_non_exhaustive()
+    }
+}

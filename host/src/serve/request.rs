@@ -1,0 +1,170 @@
+//! One request: admitted, answered by a plugin in a sandbox of its own, and logged.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::HOST;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::oneshot;
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+use super::Shared;
+use super::answer::Refusal;
+use super::body::{Answer, Failure, limited};
+use crate::error::{Error, one_line};
+use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
+
+/// A plugin that answers requests.
+pub(super) struct Handler {
+    plugin: Arc<Plugin>,
+    proxy: ProxyPre<State>,
+}
+
+impl Handler {
+    pub(super) fn new(plugin: Plugin) -> Result<Self, Error> {
+        let proxy = ProxyPre::new(plugin.pre().clone()).map_err(|_| {
+            plugin.unfit("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it answers no requests")
+        })?;
+        Ok(Self { plugin: Arc::new(plugin), proxy })
+    }
+}
+
+impl Shared {
+    /// Answers a request, whatever becomes of it.
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
+        let handler = self.route(request.uri().path());
+        let plugin = handler.map(|handler| Arc::clone(&handler.plugin));
+        let mut line = AccessLine::new(&request, plugin);
+        let response = match handler {
+            Some(handler) => self.ask(handler, request).await,
+            None => Err(Refusal::NoRoute),
+        };
+        let response = response.unwrap_or_else(Refusal::response);
+        line.status = Some(response.status());
+        response
+    }
+
+    /// The plugin's answer, as soon as its head is there.
+    async fn ask(
+        self: &Arc<Self>,
+        handler: &Handler,
+        request: Request<Incoming>,
+    ) -> Result<Response<WasiBody>, Refusal> {
+        let has_host = request.uri().authority().is_some()
+            || request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
+        if !has_host {
+            return Err(Refusal::NoHost);
+        }
+        let max = self.options.max_request_body;
+        if request.body().size_hint().lower() > max {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let request = request.map(|body| limited(body, max));
+        let (respond, response) = oneshot::channel();
+        let failure = Failure::default();
+        // In a task of its own: a plugin may go on after its answer, and a client that goes away does not cut off what
+        // it does.
+        let running = tokio::spawn({
+            let (shared, failure) = (Arc::clone(self), failure.clone());
+            let (plugin, proxy) = (Arc::clone(&handler.plugin), handler.proxy.clone());
+            async move {
+                let cut_off = async {
+                    shared.cut_off.cancelled().await;
+                    // While the plugin is there, as after a failure.
+                    failure.set();
+                };
+                let ended = tokio::select! {
+                    ended = shared.run_handler(&plugin, &proxy, request, respond, &failure) => ended,
+                    () = cut_off => return Err(Refusal::Ending),
+                };
+                drop(permit);
+                ended.map_err(|error| {
+                    tracing::error!("{}", one_line(&error.to_string()));
+                    match error {
+                        Error::Stopped { bound: "timeout", .. } => Refusal::TimedOut,
+                        _ => Refusal::Failed,
+                    }
+                })
+            }
+        });
+        match response.await {
+            Ok(Ok(response)) => Ok(response.map(|body| Answer::new(body, failure).boxed_unsync())),
+            Ok(Err(code)) => {
+                tracing::error!("plugin `{}` answered with an error: {code:?}", handler.plugin.name());
+                Err(Refusal::Failed)
+            }
+            // It ended without an answer, and its end says why.
+            Err(_) => match running.await {
+                Ok(Ok(())) => {
+                    tracing::error!("plugin `{}` gave no answer", handler.plugin.name());
+                    Err(Refusal::Failed)
+                }
+                Ok(Err(refusal)) => Err(refusal),
+                Err(_) => Err(Refusal::Failed),
+            },
+        }
+    }
+
+    /// Runs the plugin to its end.
+    async fn run_handler(
+        &self,
+        plugin: &Plugin,
+        proxy: &ProxyPre<State>,
+        request: Request<WasiBody>,
+        respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
+        failure: &Failure,
+    ) -> Result<(), Error> {
+        let mut store = self.runtime.store(plugin, &RunOptions::default(), Console::Shared)?;
+        let handle = async |store: &mut Store<State>| {
+            let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+            let respond = store.data_mut().http().new_response_outparam(respond)?;
+            let proxy = proxy.instantiate_async(&mut *store).await?;
+            proxy.wasi_http_incoming_handler().call_handle(store, request, respond).await
+        };
+        let ended = self.runtime.within_bounds(plugin, &mut store, handle).await;
+        // While the store is there, and with it the body that was not finished.
+        if !matches!(ended, Ok(Ending::Returned(()) | Ending::Exited(0))) {
+            failure.set();
+        }
+        match ended? {
+            Ending::Returned(()) | Ending::Exited(0) => Ok(()),
+            Ending::Exited(status) => {
+                let reason = format!("it exited with status {status} in mid-request");
+                Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
+            }
+        }
+    }
+}
+
+/// A line of the access log, written when the head of the answer is on its way or the client has gone.
+struct AccessLine {
+    began: Instant,
+    method: Method,
+    path: String,
+    plugin: Option<Arc<Plugin>>,
+    status: Option<StatusCode>,
+}
+
+impl AccessLine {
+    fn new(request: &Request<Incoming>, plugin: Option<Arc<Plugin>>) -> Self {
+        // Without the query, which may hold what is nobody's business.
+        let path = request.uri().path().to_owned();
+        Self { began: Instant::now(), method: request.method().clone(), path, plugin, status: None }
+    }
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        let Self { began, method, path, plugin, status } = self;
+        let plugin = plugin.as_ref().map_or("-", |plugin| plugin.name());
+        let status = status.map_or("gone".to_owned(), |status| status.as_u16().to_string());
+        let took = began.elapsed().as_secs_f64() * 1e3;
+        tracing::info!(target: "larder_host::access", "{method} {path} {status} {took:.1}ms {}", one_line(plugin));
+    }
+}

@@ -1,0 +1,6 @@
+//! `larder serve`: plugins that answer HTTP requests.
+
+mod ending;
+mod limits;
+mod requests;
+mod routes;

@@ -1,0 +1,63 @@
+//! More requests than may run at a time: answered or refused, and none of them lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use larder_tests::{Answer, Client, Serving};
+use tokio::task::JoinSet;
+
+#[tokio::test]
+async fn a_request_over_the_limit_is_503_at_once_and_the_next_one_is_answered() {
+    let mut serving = Serving::start("[serve]\nmax_concurrent_requests = 2\n");
+    let client = Client::connect_http2(serving.address()).await;
+    let mut running = JoinSet::new();
+    for _ in 0..2 {
+        let client = client.clone();
+        running.spawn(async move { client.get("/doze/1000").await.unwrap() });
+        serving.says("http: dozing").await;
+    }
+    let refused = client.get("/hello").await.unwrap();
+    assert_eq!((refused.status, refused.body.as_str()), (503, "too many requests are under way\n"));
+    assert_eq!(refused.retry_after.as_deref(), Some("1"));
+    while let Some(answer) = running.join_next().await {
+        assert_eq!(answer.unwrap(), Answer::ok("dozed"));
+    }
+    assert_eq!(client.get("/hello").await.unwrap(), Answer::ok("hello\n"));
+}
+
+/// They come on fifty connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_at_once_are_answered_or_refused() {
+    let serving = Serving::start("[serve]\nmax_concurrent_requests = 100\n");
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut asking = JoinSet::new();
+    for _ in 0..50 {
+        let client = Client::connect_http2(serving.address()).await;
+        for _ in 0..200 {
+            let (client, answered) = (client.clone(), Arc::clone(&answered));
+            asking.spawn(async move {
+                let answer = client.get("/sleep/20").await.unwrap();
+                match answer.status {
+                    200 => {
+                        assert_eq!(answer.body, "slept");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    503 => assert_eq!(answer.body, "too many requests are under way\n"),
+                    _ => panic!("{answer:?}"),
+                }
+            });
+        }
+    }
+    let mut ended = 0;
+    while let Some(outcome) = asking.join_next().await {
+        outcome.unwrap();
+        ended += 1;
+    }
+    assert_eq!(ended, 10_000);
+    let answered = answered.load(Ordering::Relaxed);
+    assert!(answered >= 100, "{answered} of 10,000 were answered");
+    println!("{answered} of 10,000 were answered");
+    assert_eq!(serving.get("/hello").await, Answer::ok("hello\n"));
+    let finished = serving.terminate().await;
+    assert_eq!(finished.status, Some(0), "{}", finished.stderr);
+}

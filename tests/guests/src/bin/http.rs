@@ -1,0 +1,119 @@
+//! A plugin that answers requests: what its path says, for better or worse.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::stream;
+use wstd::http::body::{Body, Bytes};
+use wstd::http::{Client, Error, Request, Response, StatusCode};
+use wstd::time::Duration;
+
+/// How many requests this instance has answered.
+static ANSWERED: AtomicU32 = AtomicU32::new(0);
+
+#[wstd::http_server]
+async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
+    let path = request.uri().path().to_owned();
+    let (_, operation) = path.rsplit_once("/do/").unwrap_or(("", path.trim_start_matches('/')));
+    let (operation, argument) = operation.split_once('/').unwrap_or((operation, ""));
+    let number = || argument.parse().expect("a number");
+    let text = match operation {
+        "hello" => "hello\n".to_owned(),
+        "where" => format!("{} {}", request.uri(), request.method()),
+        "echo" => return Ok(Response::new(request.into_body())),
+        // How long the body is, or that it broke off.
+        "length" => match request.into_body().contents().await {
+            Ok(body) => body.len().to_string(),
+            Err(error) => format!("broke off: {error:?}"),
+        },
+        "instance" => ANSWERED.fetch_add(1, Ordering::Relaxed).saturating_add(1).to_string(),
+        "visit" => {
+            let cache = larder::Cache::default()?;
+            let visits = cache.get::<u64>(argument)?.unwrap_or(0).saturating_add(1);
+            cache.set(argument, &visits)?;
+            visits.to_string()
+        }
+        // Computes for 200 ms what is not in the cache, and says whether it did.
+        "compute" => {
+            let mut is_computed = false;
+            let cache = larder::Cache::default()?;
+            let value = cache
+                .get_or_set_async(argument, larder::Duration::Default, async || {
+                    is_computed = true;
+                    wstd::task::sleep(Duration::from_millis(200)).await;
+                    argument.to_owned()
+                })
+                .await?;
+            format!("{value} {is_computed}")
+        }
+        // Computes without end.
+        "hold" => {
+            let hour = Duration::from_secs(3600);
+            let compute = async || {
+                wstd::task::sleep(hour).await;
+                String::new()
+            };
+            larder::Cache::default()?.get_or_set_async(argument, larder::Duration::Default, compute).await?
+        }
+        "sleep" => {
+            wstd::task::sleep(Duration::from_millis(number())).await;
+            "slept".to_owned()
+        }
+        // Says that it has begun.
+        "doze" => {
+            println!("dozing");
+            wstd::task::sleep(Duration::from_millis(number())).await;
+            "dozed".to_owned()
+        }
+        "print" => {
+            println!("out {argument}");
+            eprint!("no end of a line");
+            "printed".to_owned()
+        }
+        // So many pieces of 1 KiB.
+        "pieces" => return Ok(pieces(number(), || None)),
+        // The same, and then a panic in place of the end.
+        "cut" => return Ok(pieces(number(), || panic!("in mid-answer"))),
+        "hang" => {
+            let count = number();
+            return Ok(Response::new(Body::from_try_stream(stream::unfold(0, move |n: u64| async move {
+                if n == count {
+                    wstd::task::sleep(Duration::from_secs(3600)).await;
+                }
+                Some((Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1024])), n.saturating_add(1)))
+            }))));
+        }
+        "panic" => panic!("on request"),
+        "spin" => loop {
+            std::hint::black_box(0);
+        },
+        "grow" => loop {
+            std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
+        },
+        "exit" => std::process::exit(i32::from(argument != "0")),
+        "fail" => return Err(Error::msg("no answer to this")),
+        "fetch" => match Client::new().send(Request::get("http://127.0.0.1:1/").body(Body::empty())?).await {
+            Ok(_) => "fetched".to_owned(),
+            Err(error) => format!("{error:?}"),
+        },
+        _ => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return Ok(response);
+        }
+    };
+    Ok(Response::new(text.into()))
+}
+
+fn pieces(count: u64, end: impl Fn() -> Option<Bytes> + Send + 'static) -> Response<Body> {
+    let mut left = count;
+    Response::new(Body::from_try_stream(stream::iter(std::iter::from_fn(move || {
+        let piece = match left.checked_sub(1) {
+            Some(fewer) => {
+                left = fewer;
+                Some(Bytes::from(vec![b'x'; 1024]))
+            }
+            None => end(),
+        };
+        piece.map(Ok::<_, std::io::Error>)
+    }))))
+}

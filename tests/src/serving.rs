@@ -1,0 +1,161 @@
+//! A `larder serve` as a child process, and clients that ask it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+use crate::{Finished, Larder, PATIENCE, Running, guest};
+
+/// A `larder serve` on a port of its own, which ends with this value.
+#[derive(Debug)]
+pub struct Serving {
+    address: SocketAddr,
+    running: Running,
+}
+
+impl Serving {
+    /// Serves the guest `http`, under all paths, with a configuration.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(Larder::serve().config(config).arg(guest("http")))
+    }
+
+    /// Starts a [`Larder::serve`] and waits until it listens.
+    pub fn start_with(larder: Larder) -> Self {
+        let mut running = larder.start();
+        let line = running.line();
+        let Some(address) = line.strip_prefix("listening on http://") else {
+            panic!("`{line}`: {:#?}", running.finish());
+        };
+        Self { address: address.parse().unwrap(), running }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process.
+    pub fn running(&mut self) -> &mut Running {
+        &mut self.running
+    }
+
+    /// Waits for its next line on standard output, which must be this one.
+    pub async fn says(&mut self, expected: &str) {
+        let said = async {
+            loop {
+                if let Some(line) = self.running.line_so_far() {
+                    return line;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let line = tokio::time::timeout(PATIENCE, said).await;
+        assert_eq!(line.as_deref(), Ok(expected));
+    }
+
+    /// Asks once, on a connection of its own.
+    pub async fn get(&self, path: &str) -> Answer {
+        Client::connect(self.address).await.get(path).await.unwrap()
+    }
+
+    /// Asks it to end and waits for that.
+    pub async fn terminate(self) -> Finished {
+        self.running.terminate();
+        tokio::task::spawn_blocking(|| self.running.finish()).await.unwrap()
+    }
+}
+
+/// What was answered, to the last byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+    /// The header `retry-after`.
+    pub retry_after: Option<String>,
+}
+
+impl Answer {
+    /// With status 200.
+    pub fn ok(body: &str) -> Self {
+        Self { status: 200, body: body.to_owned(), retry_after: None }
+    }
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub enum Client {
+    /// HTTP/1.1: one request after the other.
+    Http1(Arc<Mutex<http1::SendRequest<Full<Bytes>>>>),
+    /// HTTP/2 without TLS: many at a time.
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Client {
+    /// A connection with HTTP/1.1.
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).await.expect("the server takes connections")
+    }
+
+    /// A connection with HTTP/2.
+    pub async fn connect_http2(address: SocketAddr) -> Self {
+        Self::try_connect_http2(address).await.expect("the server takes connections")
+    }
+
+    /// [`Client::connect`], unless the server is about to end.
+    pub async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TokioIo::new(TcpStream::connect(address).await.ok()?);
+        let (send, connection) = http1::handshake(stream).await.ok()?;
+        tokio::spawn(connection);
+        Some(Self::Http1(Arc::new(send.into())))
+    }
+
+    /// [`Client::connect_http2`], unless the server is about to end.
+    pub async fn try_connect_http2(address: SocketAddr) -> Option<Self> {
+        let stream = TokioIo::new(TcpStream::connect(address).await.ok()?);
+        let (send, connection) = http2::handshake(TokioExecutor::new(), stream).await.ok()?;
+        tokio::spawn(connection);
+        Some(Self::Http2(send))
+    }
+
+    /// Asks for a path.
+    pub async fn get(&self, path: &str) -> Result<Answer, hyper::Error> {
+        self.send(path, "").await
+    }
+
+    /// Sends a body to a path. An answer that breaks off is an error. Panics when [`PATIENCE`] runs out.
+    pub async fn send(&self, path: &str, body: &str) -> Result<Answer, hyper::Error> {
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let request = Request::post(format!("http://host.example{path}")).header("host", "host.example");
+        let request = request.body(body).unwrap();
+        let answer = async {
+            let response = match self {
+                Self::Http1(send) => {
+                    let mut send = send.lock().await;
+                    send.ready().await?;
+                    send.send_request(request).await?
+                }
+                Self::Http2(send) => {
+                    let mut send = send.clone();
+                    send.ready().await?;
+                    send.send_request(request).await?
+                }
+            };
+            let status = response.status().as_u16();
+            let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+            let body = response.into_body().collect().await?.to_bytes();
+            let body = String::from_utf8(body.into()).unwrap();
+            Ok(Answer { status, body, retry_after })
+        };
+        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("no answer to {path}"))
+    }
+}
