@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use larder_tests::{Kind, Larder, Server, guest, program};
+use larder_tests::{Answer, Kind, Larder, Server, Serving, guest, program};
 
 #[test]
 fn hello_cache_greets() {
@@ -39,6 +39,18 @@ fn exported_function_answers_by_name() {
     let price = |call: &str| Larder::new(["run", "--invoke", call]).arg(guest("exported_function"));
     assert_eq!(price("price(\"apple\")").succeed().stdout, "ok(45)\n");
     assert_eq!(price("price(\"pear\")").fail(1).stdout, "err(\"no such article\")\n");
+}
+
+#[tokio::test]
+async fn http_pages_renders_a_page_once_for_two_processes() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let start = || Serving::start_with(Larder::serve().config(&server.cache("c")).arg(guest("http-pages")));
+    let (one, two) = (start(), start());
+    let page = Answer::ok("<h1>/home</h1>\n");
+    let asked = tokio::join!(one.get("/home"), two.get("/home"), one.get("/home"), two.get("/home"));
+    assert_eq!(asked, (page.clone(), page.clone(), page.clone(), page));
+    let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
+    assert_eq!(printed, "http-pages: rendering /home\n");
 }
 
 #[test]
