@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -21,6 +21,13 @@ pub(super) fn limited(body: Incoming, max: u64) -> WasiBody {
             error.downcast::<hyper::Error>().map_or(Error::HttpProtocolError, |error| Error::from(*error))
         })
         .boxed_unsync()
+}
+
+/// No body in place of one that the client did not ask for. The plugin still writes its own to the end, as one whose
+/// stream is closed under it would fail.
+pub(super) fn left_unsent(mut body: WasiBody) -> WasiBody {
+    tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Whether a plugin failed, for those who send its answer.

@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::Shared;
 use super::answer::Refusal;
-use super::body::{Answer, Failure, limited};
+use super::body::{Answer, Failure, left_unsent, limited};
 use crate::error::{Error, one_line};
 use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
 
@@ -40,13 +40,14 @@ impl Shared {
         let handler = self.route(request.uri().path());
         let plugin = handler.map(|handler| Arc::clone(&handler.plugin));
         let mut line = AccessLine::new(&request, plugin);
+        let is_head = request.method() == Method::HEAD;
         let response = match handler {
             Some(handler) => self.ask(handler, request).await,
             None => Err(Refusal::NoRoute),
         };
         let response = response.unwrap_or_else(Refusal::response);
         line.status = Some(response.status());
-        response
+        if is_head { response.map(left_unsent) } else { response }
     }
 
     /// The plugin's answer, as soon as its head is there.
@@ -162,9 +163,9 @@ impl AccessLine {
 impl Drop for AccessLine {
     fn drop(&mut self) {
         let Self { began, method, path, plugin, status } = self;
-        let plugin = plugin.as_ref().map_or("-", |plugin| plugin.name());
+        let (path, plugin) = (one_line(path), one_line(plugin.as_ref().map_or("-", |plugin| plugin.name())));
         let status = status.map_or("gone".to_owned(), |status| status.as_u16().to_string());
         let took = began.elapsed().as_secs_f64() * 1e3;
-        tracing::info!(target: "larder_host::access", "{method} {path} {status} {took:.1}ms {}", one_line(plugin));
+        tracing::info!(target: "larder_host::access", "{method} {path} {status} {took:.1}ms {plugin}");
     }
 }

@@ -152,7 +152,20 @@ async fn a_request_that_is_none_is_400() {
     let said = raw(&serving, &format!("GET /hello HTTP/1.1\r\nhost: \u{e9}\r\n{close}"));
     assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
     assert!(raw(&serving, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    // A path that would say something to the operator's terminal.
+    raw(&serving, &format!("GET /\u{9b}2J HTTP/1.1\r\nhost: h\r\n{close}"));
     assert!(raw(&serving, &format!("GET /hello HTTP/1.0\r\nhost: h\r\n{close}")).ends_with("hello\n"));
+    let finished = serving.terminate().await;
+    assert!(!finished.stderr.contains('\u{9b}'), "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_and_its_plugin_does_not_fail_for_it() {
+    let serving = Serving::start("");
+    let said = raw(&serving, "HEAD /pieces/3000 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("\r\n\r\n"), "{said}");
+    let finished = serving.terminate().await;
+    assert!(!finished.stderr.contains("trapped"), "{}", finished.stderr);
 }
 
 #[tokio::test]
