@@ -301,6 +301,11 @@ impl Plugin {
         &self.name
     }
 
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     #[cfg(feature = "serve")]
     pub(crate) fn pre(&self) -> &InstancePre<State> {
         &self.pre

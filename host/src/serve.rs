@@ -10,7 +10,7 @@ mod request;
 use std::fmt;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::runtime::{Plugin, Runtime};
 use request::Handler;
 
@@ -45,11 +45,18 @@ struct Shared {
     runtime: Runtime,
     options: Serve,
     /// The longest prefix first.
-    routes: Vec<(String, Handler)>,
+    routes: Vec<Route>,
     /// One for each request that may be under way.
     permits: Arc<Semaphore>,
     /// Cuts off what still runs.
     cut_off: CancellationToken,
+}
+
+/// A plugin under its prefix.
+struct Route {
+    prefix: String,
+    /// Replaced as a whole: a request that runs keeps the plugin it began with.
+    handler: RwLock<Arc<Handler>>,
 }
 
 impl Server {
@@ -66,9 +73,9 @@ impl Server {
     ) -> Result<Self, Error> {
         let mut routes = plugins
             .into_iter()
-            .map(|(prefix, plugin)| Ok((prefix, Handler::new(plugin)?)))
+            .map(|(prefix, plugin)| Ok(Route { prefix, handler: RwLock::new(Arc::new(Handler::new(plugin)?)) }))
             .collect::<Result<Vec<_>, Error>>()?;
-        routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let permits = Arc::new(Semaphore::new(options.max_concurrent_requests));
         let cut_off = CancellationToken::new();
         Ok(Self { shared: Arc::new(Shared { runtime, options, routes, permits, cut_off }) })
@@ -76,7 +83,7 @@ impl Server {
 
     /// Answers requests until `shutdown` comes. Then it takes no new connection, lets requests that run end within
     /// `shutdown_timeout`, and waits until what they were computing is open to others.
-    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    pub async fn run(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let connections = GracefulShutdown::new();
         loop {
@@ -112,6 +119,16 @@ impl Server {
         runtime.caches().settled().await;
     }
 
+    /// Reads all plugins' files again. Requests that come from then on are answered by what is there now; those that run
+    /// are not disturbed. A plugin whose file cannot be served stays as it is, and the log says why.
+    pub async fn reload(&self) {
+        let shared = Arc::clone(&self.shared);
+        // To compile takes its time, in which others are served.
+        if let Err(error) = tokio::task::spawn_blocking(move || shared.reload()).await {
+            tracing::error!("cannot reload the plugins: {error}");
+        }
+    }
+
     fn serve_connection(&self, stream: TcpStream, connections: &GracefulShutdown) {
         // Answers are short, and nobody should wait for more of one to come together.
         if let Err(error) = stream.set_nodelay(true) {
@@ -137,12 +154,32 @@ impl Server {
 
 impl Shared {
     /// The plugin under whose prefix the path is.
-    fn route(&self, path: &str) -> Option<&Handler> {
+    fn route(&self, path: &str) -> Option<Arc<Handler>> {
         let is_below = |prefix: &str| {
             let rest = path.strip_prefix(prefix.trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.routes.iter().find(|(prefix, _)| is_below(prefix)).map(|(_, handler)| handler)
+        self.routes.iter().find(|route| is_below(&route.prefix)).map(Route::handler)
+    }
+
+    fn reload(&self) {
+        for route in &self.routes {
+            let old = route.handler();
+            let (name, path) = (one_line(old.plugin().name()), old.plugin().path());
+            match self.runtime.load(path, Some(old.plugin().name())).and_then(Handler::new) {
+                Ok(new) => {
+                    *route.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                    tracing::info!("plugin `{name}` is loaded anew");
+                }
+                Err(error) => tracing::error!("plugin `{name}` stays as it was: {}", one_line(&error.to_string())),
+            }
+        }
+    }
+}
+
+impl Route {
+    fn handler(&self) -> Arc<Handler> {
+        Arc::clone(&self.handler.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -154,7 +191,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefixes: Vec<_> = self.shared.routes.iter().map(|(prefix, _)| prefix).collect();
+        let prefixes: Vec<_> = self.shared.routes.iter().map(|route| &route.prefix).collect();
         f.debug_struct("Server")
             .field("options", &self.shared.options)
             .field("routes", &prefixes)

@@ -2,5 +2,6 @@
 
 mod ending;
 mod limits;
+mod reload;
 mod requests;
 mod routes;

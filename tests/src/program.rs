@@ -190,7 +190,12 @@ impl Running {
 
     /// Asks it to end, as a service manager does.
     pub fn terminate(&self) {
-        assert!(Command::new("kill").arg(self.id().to_string()).status().unwrap().success());
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal, such as `-HUP`.
+    pub fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
     /// Closes its standard input and waits for its end.

@@ -48,48 +48,65 @@ impl Serve {
         let listener =
             TcpListener::bind(options.addr).await.with_context(|| format!("cannot listen on {}", options.addr))?;
         writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
-        let mut signals = Signals::new()?;
-        let mut again = Signals::new()?;
+        let (mut ends, mut ends_again, mut reloads) = (Signals::new()?, Signals::new()?, Signals::new()?);
         tokio::select! {
-            () = server.run(listener, signals.next()) => Ok(ExitCode::SUCCESS),
+            () = server.run(listener, ends.end()) => Ok(ExitCode::SUCCESS),
             // Who asks twice does not want to wait.
-            () = async { again.next().await; again.next().await } => Ok(ExitCode::FAILURE),
+            () = async { ends_again.end().await; ends_again.end().await } => Ok(ExitCode::FAILURE),
+            () = async { loop { reloads.reload().await; server.reload().await } } => Ok(ExitCode::FAILURE),
         }
     }
 }
 
-/// The signals that ask for an end.
+/// What the operator's signals ask for.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hang_up: tokio::signal::unix::Signal,
 }
 
+#[cfg(unix)]
 impl Signals {
-    #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    #[cfg(unix)]
-    async fn next(&mut self) {
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
 
-    #[cfg(not(unix))]
+    async fn reload(&mut self) {
+        if self.hang_up.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {})
     }
 
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
+    async fn end(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
+    }
+
+    /// There is no such signal.
+    async fn reload(&mut self) {
+        std::future::pending().await
     }
 }

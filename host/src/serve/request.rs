@@ -19,9 +19,12 @@ use super::body::{Answer, Failure, left_unsent, limited};
 use crate::error::{Error, one_line};
 use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
 
+/// How much of a plugin's own error the log has, in characters.
+const MAX_ERROR: usize = 500;
+
 /// A plugin that answers requests.
 pub(super) struct Handler {
-    plugin: Arc<Plugin>,
+    plugin: Plugin,
     proxy: ProxyPre<State>,
 }
 
@@ -30,7 +33,11 @@ impl Handler {
         let proxy = ProxyPre::new(plugin.pre().clone()).map_err(|_| {
             plugin.unfit("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it answers no requests")
         })?;
-        Ok(Self { plugin: Arc::new(plugin), proxy })
+        Ok(Self { plugin, proxy })
+    }
+
+    pub(super) fn plugin(&self) -> &Plugin {
+        &self.plugin
     }
 }
 
@@ -38,11 +45,10 @@ impl Shared {
     /// Answers a request, whatever becomes of it.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
         let handler = self.route(request.uri().path());
-        let plugin = handler.map(|handler| Arc::clone(&handler.plugin));
-        let mut line = AccessLine::new(&request, plugin);
+        let mut line = AccessLine::new(&request, handler.clone());
         let is_head = request.method() == Method::HEAD;
         let response = match handler {
-            Some(handler) => self.ask(handler, request).await,
+            Some(handler) => self.ask(&handler, request).await,
             None => Err(Refusal::NoRoute),
         };
         let response = response.unwrap_or_else(Refusal::response);
@@ -53,7 +59,7 @@ impl Shared {
     /// The plugin's answer, as soon as its head is there.
     async fn ask(
         self: &Arc<Self>,
-        handler: &Handler,
+        handler: &Arc<Handler>,
         request: Request<Incoming>,
     ) -> Result<Response<WasiBody>, Refusal> {
         let has_host = request.uri().authority().is_some()
@@ -73,7 +79,7 @@ impl Shared {
         // it does.
         let running = tokio::spawn({
             let (shared, failure) = (Arc::clone(self), failure.clone());
-            let (plugin, proxy) = (Arc::clone(&handler.plugin), handler.proxy.clone());
+            let handler = Arc::clone(handler);
             async move {
                 let cut_off = async {
                     shared.cut_off.cancelled().await;
@@ -81,7 +87,7 @@ impl Shared {
                     failure.set();
                 };
                 let ended = tokio::select! {
-                    ended = shared.run_handler(&plugin, &proxy, request, respond, &failure) => ended,
+                    ended = shared.run(&handler, request, respond, &failure) => ended,
                     () = cut_off => return Err(Refusal::Ending),
                 };
                 drop(permit);
@@ -97,7 +103,9 @@ impl Shared {
         match response.await {
             Ok(Ok(response)) => Ok(response.map(|body| Answer::new(body, failure).boxed_unsync())),
             Ok(Err(code)) => {
-                tracing::error!("plugin `{}` answered with an error: {code:?}", handler.plugin.name());
+                // Its text is the plugin's, and as long as the plugin likes.
+                let code: String = format!("{code:?}").chars().take(MAX_ERROR).collect();
+                tracing::error!("plugin `{}` answered with an error: {code}", handler.plugin.name());
                 Err(Refusal::Failed)
             }
             // It ended without an answer, and its end says why.
@@ -113,14 +121,14 @@ impl Shared {
     }
 
     /// Runs the plugin to its end.
-    async fn run_handler(
+    async fn run(
         &self,
-        plugin: &Plugin,
-        proxy: &ProxyPre<State>,
+        handler: &Handler,
         request: Request<WasiBody>,
         respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
         failure: &Failure,
     ) -> Result<(), Error> {
+        let Handler { plugin, proxy } = handler;
         let mut store = self.runtime.store(plugin, &RunOptions::default(), Console::Shared)?;
         let handle = async |store: &mut Store<State>| {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
@@ -148,22 +156,22 @@ struct AccessLine {
     began: Instant,
     method: Method,
     path: String,
-    plugin: Option<Arc<Plugin>>,
+    handler: Option<Arc<Handler>>,
     status: Option<StatusCode>,
 }
 
 impl AccessLine {
-    fn new(request: &Request<Incoming>, plugin: Option<Arc<Plugin>>) -> Self {
+    fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
         // Without the query, which may hold what is nobody's business.
         let path = request.uri().path().to_owned();
-        Self { began: Instant::now(), method: request.method().clone(), path, plugin, status: None }
+        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None }
     }
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let Self { began, method, path, plugin, status } = self;
-        let (path, plugin) = (one_line(path), one_line(plugin.as_ref().map_or("-", |plugin| plugin.name())));
+        let Self { began, method, path, handler, status } = self;
+        let (path, plugin) = (one_line(path), one_line(handler.as_ref().map_or("-", |handler| handler.plugin.name())));
         let status = status.map_or("gone".to_owned(), |status| status.as_u16().to_string());
         let took = began.elapsed().as_secs_f64() * 1e3;
         tracing::info!(target: "larder_host::access", "{method} {path} {status} {took:.1}ms {plugin}");
