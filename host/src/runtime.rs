@@ -10,6 +10,8 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
 
 use crate::caches::Caches;
+#[cfg(feature = "serve")]
+use crate::config::Serve;
 use crate::config::{Config, Sandbox};
 use crate::engine::{Pool, load_component, new_engine};
 use crate::error::Error;
@@ -25,6 +27,8 @@ pub struct Runtime {
     linker: Linker<State>,
     caches: Caches,
     sandbox: Sandbox,
+    #[cfg(feature = "serve")]
+    serve: Serve,
 }
 
 /// A plugin: loaded, compiled, and with all its imports found.
@@ -120,6 +124,8 @@ impl Runtime {
 
     async fn with_pool(config: Config, pool: Option<Pool>) -> Result<Self, Error> {
         let sandbox = config.sandbox;
+        #[cfg(feature = "serve")]
+        let serve = config.serve;
         let caches = Caches::connect(config).await?;
         let engine = new_engine(pool)?;
         let mut linker = Linker::new(&engine);
@@ -128,7 +134,19 @@ impl Runtime {
         #[cfg(feature = "serve")]
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(set_up)?;
         add_to_linker(&mut linker, State::larder).map_err(set_up)?;
-        Ok(Self { engine, linker, caches, sandbox })
+        Ok(Self {
+            engine,
+            linker,
+            caches,
+            sandbox,
+            #[cfg(feature = "serve")]
+            serve,
+        })
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn serve(&self) -> &Serve {
+        &self.serve
     }
 
     /// The caches that the plugins share.

@@ -21,7 +21,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Serve;
 use crate::error::{Error, one_line};
 use crate::runtime::{Plugin, Runtime};
 use request::Handler;
@@ -43,7 +42,6 @@ pub struct Server {
 /// What all requests share.
 struct Shared {
     runtime: Runtime,
-    options: Serve,
     /// The longest prefix first.
     routes: Vec<Route>,
     /// One for each request that may be under way.
@@ -61,24 +59,21 @@ struct Route {
 
 impl Server {
     /// A server of these plugins, each under a path prefix: `/shop` means that path and all below it, `/` every path.
-    /// Of several prefixes that fit the longest counts.
+    /// Of several prefixes that fit the longest counts. The runtime's configuration bounds the requests; it is one made
+    /// [for requests](Runtime::for_requests).
     ///
     /// # Errors
     ///
     /// [`Error::Load`] for a plugin that does not export `wasi:http/incoming-handler` of WASI 0.2.
-    pub fn new(
-        runtime: Runtime,
-        options: Serve,
-        plugins: impl IntoIterator<Item = (String, Plugin)>,
-    ) -> Result<Self, Error> {
+    pub fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
         let mut routes = plugins
             .into_iter()
             .map(|(prefix, plugin)| Ok(Route { prefix, handler: RwLock::new(Arc::new(Handler::new(plugin)?)) }))
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-        let permits = Arc::new(Semaphore::new(options.max_concurrent_requests));
+        let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
         let cut_off = CancellationToken::new();
-        Ok(Self { shared: Arc::new(Shared { runtime, options, routes, permits, cut_off }) })
+        Ok(Self { shared: Arc::new(Shared { runtime, routes, permits, cut_off }) })
     }
 
     /// Answers requests until `shutdown` comes. Then it takes no new connection, lets requests that run end within
@@ -101,7 +96,8 @@ impl Server {
             }
         }
         drop(listener);
-        let Shared { runtime, options, permits, cut_off, .. } = &*self.shared;
+        let Shared { runtime, permits, cut_off, .. } = &*self.shared;
+        let options = runtime.serve();
         let all = u32::try_from(options.max_concurrent_requests).unwrap_or(u32::MAX);
         let ended = async {
             connections.shutdown().await;
@@ -193,7 +189,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefixes: Vec<_> = self.shared.routes.iter().map(|route| &route.prefix).collect();
         f.debug_struct("Server")
-            .field("options", &self.shared.options)
+            .field("options", self.shared.runtime.serve())
             .field("routes", &prefixes)
             .finish_non_exhaustive()
     }

@@ -28,8 +28,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let Self { addr, name, plugin } = self;
-        let mut options = config.serve;
-        options.addr = addr.unwrap_or(options.addr);
+        let addr = addr.unwrap_or(config.serve.addr);
         let routes = config.routes.clone();
         if plugin.is_none() && routes.is_empty() {
             let reason =
@@ -44,9 +43,8 @@ impl Serve {
                 .map(|Route { plugin, path, route }| Ok((route, runtime.load(&path, Some(&plugin))?)))
                 .collect::<Result<_, Error>>()?,
         };
-        let server = Server::new(runtime, options, plugins)?;
-        let listener =
-            TcpListener::bind(options.addr).await.with_context(|| format!("cannot listen on {}", options.addr))?;
+        let server = Server::new(runtime, plugins)?;
+        let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
         writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
         let (mut ends, mut ends_again, mut reloads) = (Signals::new()?, Signals::new()?, Signals::new()?);
         tokio::select! {

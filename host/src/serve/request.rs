@@ -67,7 +67,7 @@ impl Shared {
         if !has_host {
             return Err(Refusal::NoHost);
         }
-        let max = self.options.max_request_body;
+        let max = self.runtime.serve().max_request_body;
         if request.body().size_hint().lower() > max {
             return Err(Refusal::BodyTooLarge);
         }
@@ -171,9 +171,14 @@ impl AccessLine {
 impl Drop for AccessLine {
     fn drop(&mut self) {
         let Self { began, method, path, handler, status } = self;
-        let (path, plugin) = (one_line(path), one_line(handler.as_ref().map_or("-", |handler| handler.plugin.name())));
-        let status = status.map_or("gone".to_owned(), |status| status.as_u16().to_string());
-        let took = began.elapsed().as_secs_f64() * 1e3;
-        tracing::info!(target: "larder_host::access", "{method} {path} {status} {took:.1}ms {plugin}");
+        // The macro looks at its arguments only where the line is wanted.
+        tracing::info!(
+            target: "larder_host::access",
+            "{method} {} {} {:.1}ms {}",
+            one_line(path),
+            status.as_ref().map_or("gone", StatusCode::as_str),
+            began.elapsed().as_secs_f64() * 1e3,
+            one_line(handler.as_ref().map_or("-", |handler| handler.plugin.name())),
+        );
     }
 }

@@ -32,7 +32,7 @@ async fn http2_is_served_without_tls() {
     let client = Client::connect_http2(serving.address()).await;
     let sleeping = tokio::spawn({
         let client = client.clone();
-        async move { client.get("/sleep/300").await }
+        async move { client.get("/sleep/3000").await }
     });
     assert_eq!(client.get("/hello").await.unwrap(), Answer::ok("hello\n"));
     assert_eq!(client.send("/echo", "body").await.unwrap(), Answer::ok("body"));
