@@ -8,6 +8,7 @@ use crate::cache::valkey::{ServerOptions, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{CacheConfig, Config, Store};
 use crate::error::Error;
+use crate::figures;
 use crate::linker::{Bounds, Calls, LarderCtx};
 
 /// All caches of a host, connected. Cheap to clone; the clones share them.
@@ -26,6 +27,7 @@ impl Caches {
     ///
     /// [`Error::Cache`] for the first cache that cannot be used, in the order of their names.
     pub async fn connect(config: Config) -> Result<Self, Error> {
+        figures::describe();
         let mut by_name = BTreeMap::new();
         for (name, cache) in &config.caches {
             by_name.insert(name.clone(), connect_cache(name, cache).await?);
@@ -69,6 +71,16 @@ impl Caches {
     /// A cache by the operator's name; [`operator_view`] makes it usable for the host's own code.
     pub fn get(&self, name: &str) -> Option<&Arc<Cache>> {
         self.by_name.get(name)
+    }
+
+    /// Tells the recorder of the [figures] how all caches stand. To be called before each export.
+    pub fn publish(&self) {
+        self.by_name.values().for_each(|cache| cache.publish());
+    }
+
+    /// All caches by the operator's names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Cache>> {
+        self.by_name.values()
     }
 
     /// Ends when the leases of dropped vacancies have been given back, or could not be, within twice the `timeout` of

@@ -62,6 +62,7 @@
 //! - `caches`: backends made from a configuration.
 //! - `engine`, `sandbox`, [`runtime`]: wasmtime, and plugins run in a sandbox.
 //! - `serve`: plugins that answer HTTP requests, a sandbox for each. Needs the feature `serve`.
+//! - [`figures`]: what an operator watches, through the facade of the `metrics` crate.
 //! - [`error`]: what can go wrong outside a cache call.
 
 // A plugin, a file or a server may control any value here.
@@ -78,10 +79,12 @@ mod caches;
 pub mod config;
 mod engine;
 pub mod error;
+pub mod figures;
 mod invoke;
 mod linker;
 #[cfg(feature = "serve")]
 mod outgoing;
+mod runs;
 pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]

@@ -19,6 +19,7 @@ use crate::invoke::{Call, Export, functions};
 use crate::linker::{LarderCtx, LarderView, add_to_linker};
 #[cfg(feature = "serve")]
 use crate::outgoing::Http;
+use crate::runs::Runs;
 use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
 
 /// Runs plugins: commands, or one exported function.
@@ -36,6 +37,7 @@ pub struct Plugin {
     name: String,
     path: PathBuf,
     pre: InstancePre<State>,
+    figures: Runs,
 }
 
 /// What a run of a plugin is given beside its caches. Nothing else of the machine is in its reach.
@@ -169,7 +171,8 @@ impl Runtime {
             Some(name) => name.to_owned(),
             None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        Ok(Plugin { name, path: path.to_owned(), pre })
+        let figures = Runs::of(&name);
+        Ok(Plugin { name, path: path.to_owned(), pre, figures })
     }
 
     /// Runs a command component to its end and answers its exit status.
@@ -235,8 +238,25 @@ impl Runtime {
         self.within_bounds(plugin, &mut store, job).await
     }
 
-    /// The job, until it ends or a bound does.
+    /// The job, until it ends or a bound does, counted by its end.
     pub(crate) async fn within_bounds<T>(
+        &self,
+        plugin: &Plugin,
+        store: &mut Store<State>,
+        job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<Ending<T>, Error> {
+        let run = plugin.figures.begin();
+        let ended = self.until_its_end(plugin, store, job).await;
+        run.end(match &ended {
+            Ok(Ending::Returned(_)) => "returned",
+            Ok(Ending::Exited(_)) => "exited",
+            Err(Error::Stopped { bound, .. }) => bound,
+            Err(_) => "trapped",
+        });
+        ended
+    }
+
+    async fn until_its_end<T>(
         &self,
         plugin: &Plugin,
         store: &mut Store<State>,

@@ -16,8 +16,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "docs/caching.md", "docs/migrating.md", "docs/serving.md", "examples/README.md"];
+const DOCUMENTS: [&str; 6] =
+    ["README.md", "docs/caching.md", "docs/metrics.md", "docs/migrating.md", "docs/serving.md", "examples/README.md"];
 
 /// The contents of all fenced blocks of one language, without the indentation of a list they may stand in.
 fn blocks(text: &str, language: &str) -> Vec<String> {

@@ -16,6 +16,7 @@ mod dependencies;
 mod documents;
 mod examples;
 mod faults;
+mod figures;
 mod get_or_set;
 mod hostile;
 mod instances;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::Request;
 use hyper::client::conn::{http1, http2};
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -18,6 +18,7 @@ use crate::{Finished, Larder, PATIENCE, Running, guest};
 #[derive(Debug)]
 pub struct Serving {
     address: SocketAddr,
+    metrics: Option<SocketAddr>,
     running: Running,
 }
 
@@ -34,7 +35,27 @@ impl Serving {
         let Some(address) = line.strip_prefix("listening on http://") else {
             panic!("`{line}`: {:#?}", running.finish());
         };
-        Self { address: address.parse().unwrap(), running }
+        Self { address: address.parse().unwrap(), metrics: None, running }
+    }
+
+    /// [`Serving::start`] with the operator's port.
+    pub fn start_watched(config: &str) -> Self {
+        let larder = Larder::serve().config(config).arg("--metrics-addr").arg("127.0.0.1:0").arg(guest("http"));
+        let mut serving = Self::start_with(larder);
+        let line = serving.running.line();
+        let address = line.strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/metrics"));
+        serving.metrics = Some(address.expect("the second line is the operator's port").parse().unwrap());
+        serving
+    }
+
+    /// Asks the operator's port of [`Serving::start_watched`].
+    pub async fn ask(&self, path: &str) -> Answer {
+        Client::connect(self.metrics()).await.get(path).await.unwrap()
+    }
+
+    /// Where the operator's port of [`Serving::start_watched`] listens.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics.expect("it is watched")
     }
 
     /// Where it listens.
@@ -129,14 +150,18 @@ impl Client {
 
     /// Asks for a path.
     pub async fn get(&self, path: &str) -> Result<Answer, hyper::Error> {
-        self.send(path, "").await
+        self.request(Method::GET, path, "").await
     }
 
     /// Sends a body to a path. An answer that breaks off is an error. Panics when [`PATIENCE`] runs out.
     pub async fn send(&self, path: &str, body: &str) -> Result<Answer, hyper::Error> {
+        self.request(Method::POST, path, body).await
+    }
+
+    async fn request(&self, method: Method, path: &str, body: &str) -> Result<Answer, hyper::Error> {
         let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
-        let request = Request::post(format!("http://host.example{path}")).header("host", "host.example");
-        let request = request.body(body).unwrap();
+        let request = Request::builder().method(method).uri(format!("http://host.example{path}"));
+        let request = request.header("host", "host.example").body(body).unwrap();
         let answer = async {
             let response = match self {
                 Self::Http1(send) => {

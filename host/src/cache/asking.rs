@@ -61,7 +61,7 @@ impl<'a> Asking<'a> {
         let mut vacancy = Vacancy::claimed(shared, self.key);
         let asked = vacancy.asked;
         // The lease that another one has; none during an outage.
-        let found = match shared.backend.claim(self.key, &vacancy.lease).await {
+        let found = match shared.figures.get_or_set.timed(shared.backend.claim(self.key, &vacancy.lease)).await {
             Ok(Claim::Granted) => return Ok(Step::Done(Entry::Vacant(vacancy.take_the_lead(owner)))),
             Ok(Claim::Value(value)) => {
                 vacancy.disown();

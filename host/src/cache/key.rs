@@ -124,6 +124,11 @@ impl Selection {
         Self { namespace, pattern: Pattern::any() }
     }
 
+    /// Whether all keys of the key space are selected, in whatever words.
+    pub(super) fn is_all(&self) -> bool {
+        self.pattern.as_str() == "*"
+    }
+
     /// The namespace whose keys are meant.
     pub(super) fn namespace(&self) -> Option<&str> {
         self.namespace.as_ref().map(Borrow::borrow)

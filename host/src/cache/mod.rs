@@ -6,6 +6,7 @@
 //! choice for outages, and lets one caller compute a missing value while others wait. A [`CacheBackend`] stores bytes.
 
 mod asking;
+mod figures;
 mod flight;
 pub mod glob;
 pub mod key;
@@ -95,6 +96,50 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Reaches what stands behind the cache and says what it is.
     async fn check(&self) -> Result<Health, CacheError>;
+
+    /// How it stands, as far as is known without asking anyone.
+    fn standing(&self) -> Standing {
+        Standing::Other
+    }
+}
+
+/// How a backend stands, for the [figures](crate::figures).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It keeps entries in this process.
+    Ram {
+        /// What they weigh.
+        bytes: u64,
+        /// What they may weigh.
+        max_bytes: u64,
+        /// How many there are, expired ones included until they are swept.
+        entries: u64,
+        /// How many made room for others, so far.
+        evictions: u64,
+    },
+    /// It speaks to servers.
+    Server {
+        /// `valkey` or `redis`.
+        kind: &'static str,
+        /// Whether all connections stand.
+        is_up: bool,
+        /// How many connections were made anew after a loss, so far.
+        reconnects: u64,
+    },
+    /// It does not say.
+    Other,
+}
+
+impl Standing {
+    /// What the figures call the backend.
+    fn backend(&self) -> &'static str {
+        match self {
+            Self::Ram { .. } => "ram",
+            Self::Server { kind, .. } => kind,
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A lease on its way back.
@@ -166,6 +211,18 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// The variant of the interface's `error` that the plugin gets.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::InvalidArgument(_) => "invalid-argument",
+            Self::ValueTooLarge { .. } => "value-too-large",
+            Self::ReadOnly => "access-denied",
+            Self::Timeout(_) | Self::Lost(_) => "timeout",
+            Self::Unavailable(_) => "unavailable",
+            Self::WrongType | Self::Refused(_) => "other",
+        }
+    }
+
     /// Whether the cache is out of reach, rather than the call at fault.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Timeout(_) | Self::Lost(_) | Self::Unavailable(_))

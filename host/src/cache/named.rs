@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::cache::asking::{Asking, Entry, Step};
+use crate::cache::figures::Figures;
 use crate::cache::flight::{Leads, Owner, Seat};
 use crate::cache::vacancy::{Shared, Vacancy};
-use crate::cache::{CacheBackend, CacheError, Duration, Health, Key, Policy, Selection, Statistics};
+use crate::cache::{CacheBackend, CacheError, Duration, Health, Key, OnOutage, Policy, Selection, Statistics};
 
 /// One configured cache.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl Cache {
 
     /// The key's value, or `None` on a miss.
     pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
-        self.or_miss(self.shared.backend.get(key).await, || None)
+        self.or_miss(self.figures().get.timed(self.shared.backend.get(key)).await, || None)
     }
 
     /// The values of many keys, in their order, in one round trip.
@@ -36,8 +37,10 @@ impl Cache {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let values = self.or_miss(self.shared.backend.get_many(keys).await, || vec![None; keys.len()])?;
+        let found = self.figures().get_many.timed(self.shared.backend.get_many(keys)).await;
+        let values = self.or_miss(found, || vec![None; keys.len()])?;
         self.shared.policy.check_batch(&values)?;
+        self.figures().count_keys(&values);
         Ok(values)
     }
 
@@ -46,7 +49,7 @@ impl Cache {
         let duration = self.shared.policy.resolve(duration)?;
         self.shared.policy.check_value(&value)?;
         let overtaken = self.shared.flights.leads_of([&key]);
-        let outcome = self.shared.backend.set(key, value, duration).await;
+        let outcome = self.figures().set.timed(self.shared.backend.set(key, value, duration)).await;
         self.overtake(overtaken, outcome)
     }
 
@@ -58,7 +61,7 @@ impl Cache {
             return Ok(());
         }
         let overtaken = self.shared.flights.leads_of(entries.iter().map(|(key, _)| key));
-        let outcome = self.shared.backend.set_many(entries, duration).await;
+        let outcome = self.figures().set_many.timed(self.shared.backend.set_many(entries, duration)).await;
         self.overtake(overtaken, outcome)
     }
 
@@ -94,7 +97,8 @@ impl Cache {
         self.shared.policy.check_value(&value)?;
         // Who asks from now on cannot tell whether the value was cleared again by the time he did.
         let sent = self.shared.flights.now();
-        let outcome = self.shared.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration).await;
+        let stored = self.shared.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration);
+        let outcome = self.figures().fill.timed(stored).await;
         match &outcome {
             Ok(true) => {
                 vacancy.disown();
@@ -116,15 +120,30 @@ impl Cache {
     /// Removes one key and says whether it held a value.
     pub async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         let overtaken = self.shared.flights.leads_of([key]);
-        let outcome = self.shared.backend.clear(key).await;
+        let outcome = self.figures().clear.timed(self.shared.backend.clear(key)).await;
         self.overtake(overtaken, outcome)
     }
 
     /// Removes the selected keys and says how many.
     pub async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
         let overtaken = self.shared.flights.leads_in(selection).await;
-        let outcome = self.shared.backend.clear_matching(selection).await;
+        let operation = if selection.is_all() { &self.figures().clear_all } else { &self.figures().clear_pattern };
+        let outcome = operation.timed(self.shared.backend.clear_matching(selection)).await;
         self.overtake(overtaken, outcome)
+    }
+
+    /// Tells the recorder of the [figures](crate::figures) how the cache stands.
+    pub fn publish(&self) {
+        self.figures().publish(&self.shared.backend.standing(), &self.statistics());
+    }
+
+    /// Whether reads are answered as misses while the server is out of reach.
+    pub fn degrades(&self) -> bool {
+        self.shared.policy.on_outage == OnOutage::Miss
+    }
+
+    pub(super) fn figures(&self) -> &Figures {
+        &self.shared.figures
     }
 
     /// What get-or-set has done here so far.

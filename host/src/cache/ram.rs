@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::cache::ram::leases::Leases;
 use crate::cache::ram::partition::{NEVER, Partition, Stored};
-use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Namespace, Release, Selection};
+use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Namespace, Release, Selection, Standing};
 
 /// What an entry costs beside its key and value, in bytes: the slot, two reference counts, the map's share and the
 /// allocator's rounding.
@@ -49,6 +49,7 @@ pub struct RamBackend {
     /// Where the clock's milliseconds begin.
     started: Instant,
     leases: Leases,
+    max_bytes: u64,
 }
 
 impl RamBackend {
@@ -67,6 +68,7 @@ impl RamBackend {
             shares: shares.iter().map(partition).collect(),
             started: Instant::now(),
             leases: Leases::default(),
+            max_bytes,
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(sweep(Arc::downgrade(&backend)));
@@ -191,6 +193,18 @@ impl CacheBackend for RamBackend {
 
     async fn check(&self) -> Result<Health, CacheError> {
         Ok(Health { kind: "RAM", version: String::new(), round_trip: None, supports: Vec::new() })
+    }
+
+    fn standing(&self) -> Standing {
+        let of_all = |figure: fn(&Partition) -> u64| {
+            self.shares.values().map(figure).fold(figure(&self.common), u64::saturating_add)
+        };
+        Standing::Ram {
+            bytes: of_all(|part| part.entries.weight()),
+            max_bytes: self.max_bytes,
+            entries: of_all(|part| part.entries.len() as u64),
+            evictions: of_all(|part| part.evictions.count()),
+        }
     }
 }
 

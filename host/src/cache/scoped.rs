@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cache::figures::{Figures, Operation};
 use crate::cache::glob::Pattern;
 use crate::cache::{Cache, CacheError, Duration, Entry, Key, Namespace, Owner, Selection, Vacancy, check_text};
 
@@ -135,7 +136,9 @@ impl ScopedCache {
     ///
     /// [`CacheError::InvalidArgument`] for a bad key; an outage's error where the operator chose that over a miss.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
-        self.cache.get(&self.key(key)?).await
+        let found = async { self.cache.get(&self.key(key)?).await }.await;
+        self.figures().get.count(&found, Option::is_some);
+        found
     }
 
     /// The values of many keys, in their order.
@@ -144,9 +147,12 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::get`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
     pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        self.limits.check_batch("keys", keys.iter().map(String::len))?;
-        let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
-        self.cache.get_many(&keys).await
+        let found = async {
+            self.limits.check_batch("keys", keys.iter().map(String::len))?;
+            let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
+            self.cache.get_many(&keys).await
+        };
+        counted(&self.figures().get_many, found).await
     }
 
     /// Stores a value.
@@ -156,8 +162,11 @@ impl ScopedCache {
     /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key or a duration of zero,
     /// [`CacheError::ValueTooLarge`], and what an outage brings.
     pub async fn set(&self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
-        self.check_write()?;
-        self.cache.set(self.key(key)?, value, duration).await
+        let set = async {
+            self.check_write()?;
+            self.cache.set(self.key(key)?, value, duration).await
+        };
+        counted(&self.figures().set, set).await
     }
 
     /// Stores many values for one duration.
@@ -166,12 +175,15 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::set`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
     pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>, duration: Duration) -> Result<(), CacheError> {
-        self.check_write()?;
-        let bytes = |(key, value): &(String, Vec<u8>)| key.len().saturating_add(value.len());
-        self.limits.check_batch("entries", entries.iter().map(bytes))?;
-        let keyed = |(key, value): (String, Vec<u8>)| Ok((self.key(&key)?, value.into()));
-        let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
-        self.cache.set_many(entries, duration).await
+        let set = async {
+            self.check_write()?;
+            let bytes = |(key, value): &(String, Vec<u8>)| key.len().saturating_add(value.len());
+            self.limits.check_batch("entries", entries.iter().map(bytes))?;
+            let keyed = |(key, value): (String, Vec<u8>)| Ok((self.key(&key)?, value.into()));
+            let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
+            self.cache.set_many(entries, duration).await
+        };
+        counted(&self.figures().set_many, set).await
     }
 
     /// The key's value, or the vacancy to compute it.
@@ -180,8 +192,13 @@ impl ScopedCache {
     ///
     /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for a bad key, or one whose vacancy this owner holds.
     pub async fn get_or_set(&self, key: &str) -> Result<Entry, CacheError> {
-        self.check_write()?;
-        self.cache.get_or_set(&self.key(key)?, self.owner).await
+        let found = async {
+            self.check_write()?;
+            self.cache.get_or_set(&self.key(key)?, self.owner).await
+        }
+        .await;
+        self.figures().get_or_set.count(&found, |entry| matches!(entry, Entry::Occupied(_)));
+        found
     }
 
     /// Fills a vacancy that [`ScopedCache::get_or_set`] gave.
@@ -190,7 +207,9 @@ impl ScopedCache {
     ///
     /// As [`Cache::fill`].
     pub async fn fill(&self, vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
-        self.cache.fill(vacancy, value, duration).await
+        let filled = self.cache.fill(vacancy, value, duration).await;
+        self.figures().fill.count(&filled, |is_stored| *is_stored);
+        filled
     }
 
     /// Removes one key and says whether it held a value.
@@ -199,8 +218,11 @@ impl ScopedCache {
     ///
     /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key, and what an outage brings.
     pub async fn clear(&self, key: &str) -> Result<bool, CacheError> {
-        self.check_write()?;
-        self.cache.clear(&self.key(key)?).await
+        let cleared = async {
+            self.check_write()?;
+            self.cache.clear(&self.key(key)?).await
+        };
+        counted(&self.figures().clear, cleared).await
     }
 
     /// Removes the keys of this key space that match a glob, and says how many.
@@ -209,9 +231,12 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::clear`]; [`CacheError::InvalidArgument`] for a bad pattern.
     pub async fn clear_pattern(&self, pattern: &str) -> Result<u64, CacheError> {
-        self.check_write()?;
-        check_text("pattern", pattern, self.limits.max_pattern_bytes.min(Pattern::MAX_LENGTH))?;
-        self.cache.clear_matching(&Selection::matching(self.namespace.clone(), pattern)?).await
+        let cleared = async {
+            self.check_write()?;
+            check_text("pattern", pattern, self.limits.max_pattern_bytes.min(Pattern::MAX_LENGTH))?;
+            self.cache.clear_matching(&Selection::matching(self.namespace.clone(), pattern)?).await
+        };
+        counted(&self.figures().clear_pattern, cleared).await
     }
 
     /// Removes all keys of this key space, and says how many.
@@ -220,8 +245,15 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::clear`].
     pub async fn clear_all(&self) -> Result<u64, CacheError> {
-        self.check_write()?;
-        self.cache.clear_matching(&Selection::all(self.namespace.clone())).await
+        let cleared = async {
+            self.check_write()?;
+            self.cache.clear_matching(&Selection::all(self.namespace.clone())).await
+        };
+        counted(&self.figures().clear_all, cleared).await
+    }
+
+    fn figures(&self) -> &Figures {
+        self.cache.figures()
     }
 
     fn key(&self, key: &str) -> Result<Key, CacheError> {
@@ -234,4 +266,11 @@ impl ScopedCache {
             Access::ReadOnly => Err(CacheError::ReadOnly),
         }
     }
+}
+
+/// The call, counted by how it came out.
+async fn counted<T>(operation: &Operation, call: impl Future<Output = Result<T, CacheError>>) -> Result<T, CacheError> {
+    let outcome = call.await;
+    operation.count(&outcome, |_| true);
+    outcome
 }

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::cache::figures::{Figures, Held};
 use crate::cache::flight::{Flights, Moment, Owner, Seat};
 use crate::cache::statistics::Counters;
 use crate::cache::{CacheBackend, CacheError, Issuer, Key, Lease, OnOutage, Policy};
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub(super) backend: Arc<dyn CacheBackend>,
     pub(super) flights: Arc<Flights>,
     pub(super) counters: Counters,
+    pub(super) figures: Figures,
     pub(super) issuer: Issuer,
     /// Leases on their way back.
     pub(super) releases: TaskTracker,
@@ -39,13 +41,15 @@ impl Shared {
         // Waiting ends only on a closed one; it takes tasks as before.
         releases.close();
         let (flights, counters, issuer) = (Arc::default(), Counters::default(), Issuer::new());
-        Self { name, policy, backend, flights, counters, issuer, releases }
+        let figures = Figures::new(&name, backend.standing().backend());
+        Self { name, policy, backend, flights, counters, figures, issuer, releases }
     }
 
     /// Whether a read answers a miss instead of this error.
     pub(super) fn is_miss(&self, error: &CacheError) -> bool {
         let is_miss = error.is_outage() && self.policy.on_outage == OnOutage::Miss;
         if is_miss {
+            self.figures.degraded.increment(1);
             tracing::debug!(cache = self.name, "a miss instead of an error: {error}");
         }
         is_miss
@@ -67,6 +71,8 @@ pub struct Vacancy {
     seat: Option<Seat>,
     /// The task that keeps the lease up; none where there is no runtime for it.
     renewal: Option<AbortHandle>,
+    /// None while the claim is under way.
+    held: Option<Held>,
 }
 
 impl Vacancy {
@@ -74,7 +80,7 @@ impl Vacancy {
     pub(super) fn claimed(shared: &Arc<Shared>, key: &Key) -> Self {
         let (asked, lease) = (shared.flights.now(), shared.issuer.issue());
         let (shared, key) = (Arc::clone(shared), key.clone());
-        Self { shared, key, asked, lease, is_ours: true, seat: None, renewal: None }
+        Self { shared, key, asked, lease, is_ours: true, seat: None, renewal: None, held: None }
     }
 
     /// The claim was granted, or nobody answered it: from now on others wait for this vacancy.
@@ -83,6 +89,7 @@ impl Vacancy {
         let (shared, key, lease) = (Arc::clone(&self.shared), self.key.clone(), self.lease.clone());
         let holding = hold(shared, key, lease, seat.place());
         self.renewal = Handle::try_current().ok().map(|runtime| runtime.spawn(holding).abort_handle());
+        self.held = Some(self.shared.figures.hold());
         self.seat = Some(seat);
         self
     }
@@ -95,6 +102,7 @@ impl Vacancy {
             self.lease = lease;
         }
         self.seat = Some(self.shared.flights.loose(&self.key, owner, &self.lease));
+        self.held = Some(self.shared.figures.hold());
         self
     }
 

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline};
 
-use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
+use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection, Standing};
 
 pub use identity::ServerKind;
 pub use options::{Address, ClientCertificate, Place, Secret, Sentinels, ServerOptions, TlsOptions};
@@ -201,5 +201,9 @@ impl CacheBackend for ValkeyBackend {
 
     async fn check(&self) -> Result<Health, CacheError> {
         self.servers.check().await
+    }
+
+    fn standing(&self) -> Standing {
+        self.servers.standing()
     }
 }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod check;
+mod metrics;
 mod run;
 mod serve;
 

@@ -11,12 +11,18 @@ use larder_host::config::Route;
 use larder_host::serve::Server;
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::Metrics;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// The address to listen on; else `addr` of `[serve]`, else 127.0.0.1:8080. Port 0 takes a free one.
     #[arg(long)]
     addr: Option<SocketAddr>,
+    /// The address for Prometheus and health checks; else `metrics_addr` of `[serve]`, else none.
+    #[arg(long)]
+    metrics_addr: Option<SocketAddr>,
     /// The plugin's name in the configuration; else its file's name without the ending.
     #[arg(long, requires = "plugin")]
     name: Option<String>,
@@ -27,15 +33,21 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        let Self { addr, name, plugin } = self;
+        let Self { addr, metrics_addr, name, plugin } = self;
         let addr = addr.unwrap_or(config.serve.addr);
+        let metrics_addr = metrics_addr.or(config.serve.metrics_addr);
         let routes = config.routes.clone();
         if plugin.is_none() && routes.is_empty() {
             let reason =
                 "there is nothing to serve: name a plugin, or give one a `path` and a `route` in the configuration";
             return Err(Error::Option(reason.to_owned()).into());
         }
+        let metrics = match metrics_addr {
+            Some(addr) => Some(Metrics::listen(addr).await?),
+            None => None,
+        };
         let runtime = Runtime::for_requests(config).await?;
+        let caches = runtime.caches().clone();
         let plugins = match plugin {
             Some(path) => vec![("/".to_owned(), runtime.load(&path, name.as_deref())?)],
             None => routes
@@ -46,11 +58,22 @@ impl Serve {
         let server = Server::new(runtime, plugins)?;
         let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
         writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
+        if let Some(metrics) = &metrics {
+            writeln!(std::io::stdout(), "metrics on http://{}/metrics", metrics.addr()?)?;
+        }
+        let ending = CancellationToken::new();
+        let told = async {
+            match metrics {
+                Some(metrics) => metrics.run(caches, ending.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
         let (mut ends, mut ends_again, mut reloads) = (Signals::new()?, Signals::new()?, Signals::new()?);
         tokio::select! {
-            () = server.run(listener, ends.end()) => Ok(ExitCode::SUCCESS),
+            () = server.run(listener, async { ends.end().await; ending.cancel() }) => Ok(ExitCode::SUCCESS),
             // Who asks twice does not want to wait.
             () = async { ends_again.end().await; ends_again.end().await } => Ok(ExitCode::FAILURE),
+            never = told => match never {},
             () = async { loop { reloads.reload().await; server.reload().await } } => Ok(ExitCode::FAILURE),
         }
     }

@@ -14,6 +14,8 @@ use crate::config::units::{Size, Span};
 pub struct Serve {
     /// The address to listen on. Defaults to 127.0.0.1:8080.
     pub addr: SocketAddr,
+    /// The address for Prometheus and health checks. Defaults to none.
+    pub metrics_addr: Option<SocketAddr>,
     /// The most requests under way at a time, over all plugins, 1 to 65,536. One more is refused. Defaults to 256.
     pub max_concurrent_requests: usize,
     /// The longest body of a request, in bytes. Defaults to 8 MiB.
@@ -26,6 +28,7 @@ impl Default for Serve {
     fn default() -> Self {
         Self {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            metrics_addr: None,
             max_concurrent_requests: 256,
             max_request_body: 8 << 20,
             shutdown_timeout: Duration::from_secs(30),
@@ -35,16 +38,17 @@ impl Default for Serve {
 
 impl Serve {
     pub(super) fn from_section(section: &Section<'_>) -> Result<Self, Fault> {
-        let RawServe { addr, max_concurrent_requests, max_request_body, shutdown_timeout } = section.read()?;
+        let RawServe { addr, metrics_addr, max_concurrent_requests, max_request_body, shutdown_timeout } =
+            section.read()?;
         let default = Self::default();
         let max = default.max_concurrent_requests;
+        let address = |key, text: Option<String>| {
+            let fault = |_| section.fault(key, "must be an address and a port, such as 127.0.0.1:8080");
+            text.map(|text| text.parse::<SocketAddr>().map_err(fault)).transpose()
+        };
         Ok(Self {
-            addr: match addr {
-                Some(addr) => addr
-                    .parse()
-                    .map_err(|_| section.fault("addr", "must be an address and a port, such as 127.0.0.1:8080"))?,
-                None => default.addr,
-            },
+            addr: address("addr", addr)?.unwrap_or(default.addr),
+            metrics_addr: address("metrics_addr", metrics_addr)?,
             max_concurrent_requests: count(section, "max_concurrent_requests", max_concurrent_requests, max)?,
             max_request_body: max_request_body.map_or(default.max_request_body, |size| size.0),
             shutdown_timeout: shutdown_timeout.map_or(default.shutdown_timeout, |span| span.0),
@@ -57,6 +61,7 @@ impl Serve {
 #[serde(deny_unknown_fields)]
 struct RawServe {
     addr: Option<String>,
+    metrics_addr: Option<String>,
     max_concurrent_requests: Option<i64>,
     max_request_body: Option<Size>,
     shutdown_timeout: Option<Span>,

@@ -37,6 +37,19 @@ impl Refusal {
         }
     }
 
+    /// What the figures call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::NoHost => "no-host",
+            Self::NoRoute => "no-route",
+            Self::BodyTooLarge => "body-too-large",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed-out",
+            Self::Ending => "ending",
+        }
+    }
+
     /// What the client is told, which is nothing of the plugin's or the operator's.
     fn text(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::HOST;
 use hyper::{Method, Request, Response, StatusCode};
+use metrics::{counter, histogram};
 use tokio::sync::oneshot;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -17,6 +18,7 @@ use super::Shared;
 use super::answer::Refusal;
 use super::body::{Answer, Failure, left_unsent, limited};
 use crate::error::{Error, one_line};
+use crate::figures;
 use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
 
 /// How much of a plugin's own error the log has, in characters.
@@ -51,7 +53,10 @@ impl Shared {
             Some(handler) => self.ask(&handler, request).await,
             None => Err(Refusal::NoRoute),
         };
-        let response = response.unwrap_or_else(Refusal::response);
+        let response = response.unwrap_or_else(|refusal| {
+            counter!(figures::REFUSALS.name, "reason" => refusal.name()).increment(1);
+            refusal.response()
+        });
         line.status = Some(response.status());
         if is_head { response.map(left_unsent) } else { response }
     }
@@ -151,7 +156,7 @@ impl Shared {
     }
 }
 
-/// A line of the access log, written when the head of the answer is on its way or the client has gone.
+/// A line of the access log, and what is told of the request: written when the head of the answer is on its way or the client has gone.
 struct AccessLine {
     began: Instant,
     method: Method,
@@ -171,6 +176,16 @@ impl AccessLine {
 impl Drop for AccessLine {
     fn drop(&mut self) {
         let Self { began, method, path, handler, status } = self;
+        let plugin = handler.as_ref().map_or("-", |handler| handler.plugin.name());
+        let class = status.map_or("gone", |status| match status.as_u16() {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        });
+        counter!(figures::REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
+        histogram!(figures::REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
         // The macro looks at its arguments only where the line is wanted.
         tracing::info!(
             target: "larder_host::access",
@@ -178,7 +193,7 @@ impl Drop for AccessLine {
             one_line(path),
             status.as_ref().map_or("gone", StatusCode::as_str),
             began.elapsed().as_secs_f64() * 1e3,
-            one_line(handler.as_ref().map_or("-", |handler| handler.plugin.name())),
+            one_line(plugin),
         );
     }
 }

@@ -21,7 +21,7 @@ async fn a_request_is_answered_by_the_plugin() {
     assert_eq!(client.send("/echo", &long).await.unwrap(), Answer::ok(&long));
     assert_eq!(client.send("/echo", "").await.unwrap(), Answer::ok(""));
     let answer = client.get("/where?a=%20b&c").await.unwrap();
-    assert_eq!(answer, Answer::ok("http://host.example/where?a=%20b&c POST"));
+    assert_eq!(answer, Answer::ok("http://host.example/where?a=%20b&c GET"));
     assert_eq!(serving.get("/pieces/3000").await.body.len(), 3000 << 10);
     assert_eq!(serving.terminate().await.status, Some(0));
 }
@@ -38,7 +38,7 @@ async fn http2_is_served_without_tls() {
     assert_eq!(client.send("/echo", "body").await.unwrap(), Answer::ok("body"));
     assert!(!sleeping.is_finished(), "one request waited for another");
     assert_eq!(sleeping.await.unwrap().unwrap(), Answer::ok("slept"));
-    assert_eq!(client.get("/where").await.unwrap(), Answer::ok("http://host.example/where POST"));
+    assert_eq!(client.get("/where").await.unwrap(), Answer::ok("http://host.example/where GET"));
 }
 
 #[tokio::test]
@@ -198,8 +198,8 @@ async fn the_access_log_has_a_line_for_each_request_and_no_query() {
     let finished = serving.terminate().await;
     let lines: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("larder_host::access")).collect();
     assert_eq!(lines.len(), 3, "{}", finished.stderr);
-    assert!(lines[0].contains("POST /hello 200 ") && lines[0].ends_with("ms http"), "{}", lines[0]);
-    assert!(lines[1].contains("POST /nothing 404 "), "{}", lines[1]);
+    assert!(lines[0].contains("GET /hello 200 ") && lines[0].ends_with("ms http"), "{}", lines[0]);
+    assert!(lines[1].contains("GET /nothing 404 "), "{}", lines[1]);
     assert!(lines[2].contains("GET /doze/300 gone "), "{}", lines[2]);
     assert!(!finished.stderr.contains("s3cret"));
 }

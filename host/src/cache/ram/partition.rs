@@ -1,11 +1,12 @@
 //! A part of a RAM cache that has its bytes to itself: a quick_cache, with our own expiry around it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
-use quick_cache::sync::{Cache, DefaultLifecycle, EntryAction, EntryResult};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use crate::cache::ram::{ENTRY_OVERHEAD, least_capacity};
 use crate::cache::{Key, Selection};
@@ -16,7 +17,8 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// Times are milliseconds since the backend's start.
 #[derive(Debug)]
 pub(super) struct Partition {
-    pub(super) entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder>,
+    pub(super) entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder, Evictions>,
+    pub(super) evictions: Evictions,
     /// No entry expires before this; what the sweeper looks at first.
     earliest_expiry: AtomicU64,
 }
@@ -44,6 +46,28 @@ impl Weighter<Key, Stored> for ByBytes {
     }
 }
 
+/// Counts the entries that made room for others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evictions(Arc<AtomicU64>);
+
+impl Evictions {
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Lifecycle<Key, Stored> for Evictions {
+    /// What is evicted, to be dropped when the shard's lock is free again: one or two where entries are about alike.
+    type RequestState = [Option<(Key, Stored)>; 2];
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(free) = evicted.iter_mut().find(|place| place.is_none()) {
+            *free = Some((key, stored));
+        }
+    }
+}
+
 impl Partition {
     /// Room for `max_bytes`. It has at most four shards per core, and fewer where a shard could not hold the largest
     /// value.
@@ -59,8 +83,10 @@ impl Partition {
         options.shards(shards).weight_capacity(max_bytes).estimated_items_capacity(estimated_items);
         #[expect(clippy::expect_used, reason = "building fails only where one of the three options is not set")]
         let options = options.build().expect("all options are set");
+        let evictions = Evictions::default();
         Self {
-            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default()),
+            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), evictions.clone()),
+            evictions,
             earliest_expiry: AtomicU64::new(NEVER),
         }
     }

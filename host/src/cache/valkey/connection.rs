@@ -4,7 +4,7 @@
 //! last attempt found; only in the moment after a connection broke, while the first attempt to reconnect is under way,
 //! do they wait, within their deadline.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
@@ -56,6 +56,7 @@ pub(super) struct Link {
     bounds: Bounds,
     /// When the log was last told that the server cannot serve.
     complained: Mutex<Option<Instant>>,
+    reconnects: Arc<AtomicU64>,
 }
 
 /// A connection in use by one exchange.
@@ -125,8 +126,9 @@ impl Link {
         let (max_value, bounds) = (opener.max_value, opener.bounds);
         let live = live.map(Arc::new);
         let (sender, state) = watch::channel(live.clone().map_or(State::Reconnecting, State::Up));
-        tokio::spawn(keep_up(opener, live, sender));
-        Self { state, timeout, target, max_value, bounds, complained: Mutex::default() }
+        let reconnects = Arc::new(AtomicU64::new(0));
+        tokio::spawn(keep_up(opener, live, sender, Arc::clone(&reconnects)));
+        Self { state, timeout, target, max_value, bounds, complained: Mutex::default(), reconnects }
     }
 
     /// Waits for the first attempt to connect.
@@ -136,6 +138,16 @@ impl Link {
     /// Why it failed.
     pub(super) async fn reached(&self) -> Result<(), CacheError> {
         self.live().await.map(|_| ())
+    }
+
+    /// Whether it stands.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(_))
+    }
+
+    /// How often it was made anew after a loss.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// Where it leads.
@@ -320,10 +332,12 @@ pub(super) fn is_a_state(error: &RedisError) -> bool {
 }
 
 /// Brings the connection back whenever it is lost, until nobody asks for it any more.
-async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Sender<State>) {
+async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Sender<State>, reconnects: Arc<AtomicU64>) {
+    let mut has_been_up = false;
     let (kind, target) = (opener.options.kind.name(), opener.target.clone());
     loop {
         if let Some(live) = live.take() {
+            has_been_up = true;
             tokio::select! {
                 () = live.lost.notified() => {}
                 () = state.closed() => return,
@@ -357,6 +371,9 @@ async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Send
             }
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         };
+        if has_been_up {
+            reconnects.fetch_add(1, Ordering::Relaxed);
+        }
         tracing::info!("connected to {kind} at `{target}`");
         state.send_replace(State::Up(Arc::clone(&opened)));
         live = Some(opened);

@@ -1,22 +1,27 @@
 //! What a cache is on: one server, or the nodes of a cluster. An exchange about a key finds its server here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline};
 
 use crate::cache::valkey::cluster::Cluster;
 use crate::cache::valkey::connection::{Link, Wire};
+use crate::cache::valkey::identity::ServerKind;
 use crate::cache::valkey::opening::{Opener, Target};
 use crate::cache::valkey::options::{Place, ServerOptions};
 use crate::cache::valkey::watch::Watchers;
-use crate::cache::{CacheError, Health, Policy};
+use crate::cache::{CacheError, Health, Policy, Standing};
 
 /// The servers of one cache.
 #[derive(Debug)]
 pub(super) struct Servers {
     pub(super) layout: Layout,
     watchers: Arc<Watchers>,
+    kind: ServerKind,
+    /// The most that was told of reconnects.
+    most_reconnects: AtomicU64,
 }
 
 /// How many there are.
@@ -29,7 +34,7 @@ pub(super) enum Layout {
 impl Servers {
     /// Connects to all that have keys.
     pub(super) async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
-        let place = options.place.clone();
+        let (place, kind) = (options.place.clone(), options.kind);
         let open = |target| Opener::new(options, target, policy);
         let (layout, watchers) = match place {
             Place::Server(address) => {
@@ -51,7 +56,7 @@ impl Servers {
                 (Layout::Cluster(Cluster::connect(opener, seeds).await?), watchers)
             }
         };
-        Ok(Self { layout, watchers })
+        Ok(Self { layout, watchers, kind, most_reconnects: AtomicU64::new(0) })
     }
 
     /// Sends a command about a key and waits for its answer, within the deadline.
@@ -80,17 +85,7 @@ impl Servers {
 
     /// Reaches every server that has keys. Of what they say it is the least that counts, and the longest round trip.
     pub(super) async fn check(&self) -> Result<Health, CacheError> {
-        let (links, cluster);
-        let links: &[Arc<Link>] = match &self.layout {
-            Layout::One(link) => {
-                links = [Arc::clone(link)];
-                &links
-            }
-            Layout::Cluster(nodes) => {
-                cluster = nodes.primaries();
-                &cluster
-            }
-        };
+        let links = self.links();
         let mut checks = try_join_all(links.iter().map(|link| link.check())).await?.into_iter();
         let mut all = checks.next().ok_or_else(|| CacheError::Unavailable("the cluster has no nodes".to_owned()))?;
         for Health { version, round_trip, supports, .. } in checks {
@@ -101,6 +96,25 @@ impl Servers {
             }
         }
         Ok(all)
+    }
+
+    /// How the connections stand, without asking the servers. Those of nodes that have left a cluster are forgotten, and
+    /// what they counted stays counted.
+    pub(super) fn standing(&self) -> Standing {
+        let kind = self.kind.type_name();
+        let links = self.links();
+        let reconnects = links.iter().map(|link| link.reconnects()).fold(0, u64::saturating_add);
+        // A counter must not go back.
+        let before = self.most_reconnects.fetch_max(reconnects, Ordering::Relaxed);
+        Standing::Server { kind, is_up: links.iter().all(|link| link.is_up()), reconnects: reconnects.max(before) }
+    }
+
+    /// The connections to all that have keys.
+    fn links(&self) -> Vec<Arc<Link>> {
+        match &self.layout {
+            Layout::One(link) => vec![Arc::clone(link)],
+            Layout::Cluster(cluster) => cluster.primaries(),
+        }
     }
 
     /// Those who wait for changes that a server tells of.

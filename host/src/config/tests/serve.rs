@@ -8,11 +8,12 @@ use std::time::Duration;
 #[test]
 fn every_key_of_the_server_is_read() {
     let config = parse(
-        "[serve]\naddr = \"[::1]:80\"\nmax_concurrent_requests = 7\nmax_request_body = \"1KiB\"\n\
+        "[serve]\naddr = \"[::1]:80\"\nmetrics_addr = \"127.0.0.1:9\"\nmax_concurrent_requests = 7\nmax_request_body = \"1KiB\"\n\
          shutdown_timeout = \"0s\"\n",
     );
     let expected = Serve {
         addr: "[::1]:80".parse().unwrap(),
+        metrics_addr: Some("127.0.0.1:9".parse().unwrap()),
         max_concurrent_requests: 7,
         max_request_body: 1024,
         shutdown_timeout: Duration::ZERO,
@@ -25,6 +26,7 @@ fn every_key_of_the_server_is_read() {
 fn a_server_key_that_makes_no_sense_is_refused() {
     for (line, rule) in [
         ("addr = \"localhost\"", "`serve.addr`: must be an address and a port"),
+        ("metrics_addr = \"9090\"", "`serve.metrics_addr`: must be an address and a port"),
         ("addr = 8080", "`serve.addr`: "),
         ("max_concurrent_requests = 0", "`serve.max_concurrent_requests`: must be from 1 to 65536"),
         ("max_request_body = -1", "`serve.max_request_body`: "),

@@ -1,0 +1,146 @@
+//! What one cache publishes: its calls as they happen, and how it stands when asked.
+
+use std::time::Instant;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::cache::{CacheError, Standing, Statistics};
+use crate::figures;
+
+/// The handles of one cache's figures, made once so that a call need not look them up.
+#[derive(Debug)]
+pub(super) struct Figures {
+    cache: String,
+    pub(super) get: Operation,
+    pub(super) get_many: Operation,
+    pub(super) set: Operation,
+    pub(super) set_many: Operation,
+    pub(super) get_or_set: Operation,
+    pub(super) fill: Operation,
+    pub(super) clear: Operation,
+    pub(super) clear_pattern: Operation,
+    pub(super) clear_all: Operation,
+    /// The keys of `get-many` that had a value, and that had none.
+    keys: [Counter; 2],
+    pub(super) degraded: Counter,
+    vacancies: Gauge,
+}
+
+/// One operation of the interface.
+#[derive(Debug)]
+pub(super) struct Operation {
+    cache: String,
+    name: &'static str,
+    /// Calls with the better outcome, and with the other one where there are two.
+    outcomes: [Counter; 2],
+    seconds: Histogram,
+}
+
+/// A vacancy in somebody's hand, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Held(Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+impl Figures {
+    pub(super) fn new(cache: &str, backend: &'static str) -> Self {
+        let operation = |name, outcomes: [Option<&'static str>; 2]| Operation {
+            cache: cache.to_owned(),
+            name,
+            outcomes: outcomes.map(|outcome| outcome.map_or_else(Counter::noop, |outcome| calls(cache, name, outcome))),
+            seconds: histogram!(
+                figures::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
+            ),
+        };
+        let (found, only) = ([Some("hit"), Some("miss")], [Some("ok"), None]);
+        let keys = |outcome| counter!(figures::GET_MANY_KEYS.name, "cache" => cache.to_owned(), "outcome" => outcome);
+        Self {
+            cache: cache.to_owned(),
+            get: operation("get", found),
+            get_many: operation("get-many", only),
+            set: operation("set", only),
+            set_many: operation("set-many", only),
+            get_or_set: operation("get-or-set", found),
+            fill: operation("fill", [Some("stored"), Some("superseded")]),
+            clear: operation("clear", only),
+            clear_pattern: operation("clear-pattern", only),
+            clear_all: operation("clear-all", only),
+            keys: [keys("hit"), keys("miss")],
+            degraded: counter!(figures::DEGRADED.name, "cache" => cache.to_owned()),
+            vacancies: gauge!(figures::VACANCIES.name, "cache" => cache.to_owned()),
+        }
+    }
+
+    /// Counts the keys of a batch.
+    pub(super) fn count_keys<T>(&self, values: &[Option<T>]) {
+        let hits = values.iter().flatten().count();
+        let [hit, miss] = &self.keys;
+        hit.increment(hits as u64);
+        miss.increment(values.len().saturating_sub(hits) as u64);
+    }
+
+    pub(super) fn hold(&self) -> Held {
+        self.vacancies.increment(1);
+        Held(self.vacancies.clone())
+    }
+
+    /// Tells what is not told as it happens.
+    pub(super) fn publish(&self, standing: &Standing, statistics: &Statistics) {
+        let of_cache = |figure: figures::Figure| gauge!(figure.name, "cache" => self.cache.clone());
+        let counted =
+            |figure: figures::Figure, count| counter!(figure.name, "cache" => self.cache.clone()).absolute(count);
+        match standing {
+            Standing::Ram { bytes, max_bytes, entries, evictions } => {
+                of_cache(figures::RAM_BYTES).set(*bytes as f64);
+                of_cache(figures::RAM_MAX_BYTES).set(*max_bytes as f64);
+                of_cache(figures::RAM_ENTRIES).set(*entries as f64);
+                counted(figures::RAM_EVICTIONS, *evictions);
+            }
+            Standing::Server { is_up, reconnects, .. } => {
+                of_cache(figures::UP).set(f64::from(u8::from(*is_up)));
+                counted(figures::RECONNECTS, *reconnects);
+            }
+            Standing::Other => {}
+        }
+        let Statistics { computed, waited, joined_remotely, expired, superseded, abandoned } = *statistics;
+        for (event, count) in [
+            ("computed", computed),
+            ("waited", waited),
+            ("joined-remotely", joined_remotely),
+            ("expired", expired),
+            ("superseded", superseded),
+            ("abandoned", abandoned),
+        ] {
+            counter!(figures::GET_OR_SET.name, "cache" => self.cache.clone(), "event" => event).absolute(count);
+        }
+    }
+}
+
+impl Operation {
+    /// Counts a call, which came out well or best.
+    pub(super) fn count<T>(&self, outcome: &Result<T, CacheError>, is_best: impl FnOnce(&T) -> bool) {
+        let [best, well] = &self.outcomes;
+        match outcome {
+            Ok(answer) if is_best(answer) => best.increment(1),
+            Ok(_) => well.increment(1),
+            // Few enough to be looked up, and too many to have a handle each.
+            Err(error) => calls(&self.cache, self.name, error.name()).increment(1),
+        }
+    }
+
+    /// Takes the time of the backend's part. One that is dropped half-way has none.
+    pub(super) async fn timed<F: Future>(&self, part: F) -> F::Output {
+        let began = Instant::now();
+        let outcome = part.await;
+        self.seconds.record(began.elapsed());
+        outcome
+    }
+}
+
+fn calls(cache: &str, operation: &'static str, outcome: &'static str) -> Counter {
+    counter!(figures::CALLS.name, "cache" => cache.to_owned(), "operation" => operation, "outcome" => outcome)
+}
