@@ -8,7 +8,7 @@ EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-
 NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-attack
 
-.PHONY: advisories demo test bench fuzz guests servers target lint doc release
+.PHONY: advisories demo test bench bench-serve fuzz guests servers target lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -24,6 +24,11 @@ test: servers guests
 # Built as a release is, which takes minutes the first time; the measuring takes one more. See tests/benches.
 bench: servers guests
 	$(CARGO) bench --locked -p larder-tests --bench get_or_set
+
+# `larder serve` under load; `make bench-serve WASMTIME=wasmtime REQUESTS=1000000` also compares it with that program.
+bench-serve: servers guests
+	$(CARGO) build --locked --release
+	$(CARGO) bench --locked -p larder-tests --bench serve
 
 # Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in
 # fuzz/found, which is not in the repository, and an input that fails in fuzz/artifacts; the corpus in the repository is
