@@ -56,6 +56,8 @@ impl Serve {
                 .collect::<Result<_, Error>>()?,
         };
         let server = Server::new(runtime, plugins)?;
+        // Before anybody can know that we are there and send one.
+        let (mut ends, mut ends_again, mut reloads) = (Signals::new()?, Signals::new()?, Signals::new()?);
         let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
         writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
         if let Some(metrics) = &metrics {
@@ -68,7 +70,6 @@ impl Serve {
                 None => std::future::pending().await,
             }
         };
-        let (mut ends, mut ends_again, mut reloads) = (Signals::new()?, Signals::new()?, Signals::new()?);
         tokio::select! {
             () = server.run(listener, async { ends.end().await; ending.cancel() }) => Ok(ExitCode::SUCCESS),
             // Who asks twice does not want to wait.
