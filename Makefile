@@ -58,6 +58,7 @@ servers:
 lint: target
 	$(CARGO) clippy --locked --all-targets $(NATIVE) -- -D warnings
 	$(CARGO) clippy --locked -p larder-host --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --locked -p larder-host --lib --bins -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
 
 # What is known of the weaknesses of our dependencies. Their list has to be fetched, so `.ci/run` does this where

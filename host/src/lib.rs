@@ -89,6 +89,8 @@ pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "serve")]
+mod trace;
 
 pub use caches::{Caches, connect_cache, operator_view};
 pub use config::Config;

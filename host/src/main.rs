@@ -16,10 +16,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use larder_host::error::one_line;
 
+use cli::telemetry::Telemetry;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let is_server = cli.is_server();
-    cli::start_log(is_server);
+    let (is_server, log) = (cli.is_server(), cli.log);
     let mut runtime = if is_server {
         tokio::runtime::Builder::new_multi_thread()
     } else {
@@ -33,7 +34,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(cli::run(cli));
+    let outcome = Telemetry::start(log, is_server, &runtime).and_then(|telemetry| {
+        let outcome = runtime.block_on(cli::run(cli));
+        telemetry.end(&runtime);
+        outcome
+    });
     // A plugin that was stopped may have left a thread waiting for standard input.
     runtime.shutdown_background();
     match outcome {

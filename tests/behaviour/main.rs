@@ -34,4 +34,5 @@ mod sentinel;
 mod serve;
 mod sharing;
 mod specification;
+mod telemetry;
 mod tls;

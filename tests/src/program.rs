@@ -43,7 +43,9 @@ impl Larder {
         let folder = TempDir::new().unwrap();
         let mut command = Command::new(program());
         command.args(arguments).current_dir(folder.path());
-        for variable in ["LARDER_CONFIG", "LARDER_LOG", "VALKEY_HOST", "VALKEY_PORT", "REDIS_HOST", "REDIS_PORT"] {
+        let is_read =
+            |name: &str| ["LARDER_", "VALKEY_", "REDIS_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_read)) {
             command.env_remove(variable);
         }
         // Shared by all tests, so that each plugin is compiled once.

@@ -150,18 +150,31 @@ impl Client {
 
     /// Asks for a path.
     pub async fn get(&self, path: &str) -> Result<Answer, hyper::Error> {
-        self.request(Method::GET, path, "").await
+        self.get_with(path, &[]).await
+    }
+
+    /// Asks for a path, with these headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, hyper::Error> {
+        self.request(Method::GET, path, headers, "").await
     }
 
     /// Sends a body to a path. An answer that breaks off is an error. Panics when [`PATIENCE`] runs out.
     pub async fn send(&self, path: &str, body: &str) -> Result<Answer, hyper::Error> {
-        self.request(Method::POST, path, body).await
+        self.request(Method::POST, path, &[], body).await
     }
 
-    async fn request(&self, method: Method, path: &str, body: &str) -> Result<Answer, hyper::Error> {
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, hyper::Error> {
         let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
         let request = Request::builder().method(method).uri(format!("http://host.example{path}"));
-        let request = request.header("host", "host.example").body(body).unwrap();
+        let request = request.header("host", "host.example");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(body).unwrap();
         let answer = async {
             let response = match self {
                 Self::Http1(send) => {

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tracing::field::Empty;
+use tracing::{Instrument, debug_span};
 
 use crate::cache::{CacheError, Standing, Statistics};
 use crate::figures;
@@ -31,8 +33,9 @@ pub(super) struct Figures {
 pub(super) struct Operation {
     cache: String,
     name: &'static str,
-    /// Calls with the better outcome, and with the other one where there are two.
+    /// Calls with the better outcome, and with the other one where there are two; and what these are called.
     outcomes: [Counter; 2],
+    outcome_names: [&'static str; 2],
     seconds: Histogram,
 }
 
@@ -52,6 +55,7 @@ impl Figures {
             cache: cache.to_owned(),
             name,
             outcomes: outcomes.map(|outcome| outcome.map_or_else(Counter::noop, |outcome| calls(cache, name, outcome))),
+            outcome_names: outcomes.map(Option::unwrap_or_default),
             seconds: histogram!(
                 figures::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
             ),
@@ -121,15 +125,33 @@ impl Figures {
 }
 
 impl Operation {
-    /// Counts a call, which came out well or best.
-    pub(super) fn count<T>(&self, outcome: &Result<T, CacheError>, is_best: impl FnOnce(&T) -> bool) {
-        let [best, well] = &self.outcomes;
-        match outcome {
-            Ok(answer) if is_best(answer) => best.increment(1),
-            Ok(_) => well.increment(1),
-            // Few enough to be looked up, and too many to have a handle each.
-            Err(error) => calls(&self.cache, self.name, error.name()).increment(1),
-        }
+    /// Makes a call in a span of its own, and counts it by how it came out: well, or best.
+    pub(super) async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, CacheError>>,
+        is_best: impl FnOnce(&T) -> bool,
+    ) -> Result<T, CacheError> {
+        let Self { cache, name, .. } = self;
+        // No key and no value: spans go where figures go.
+        let span = debug_span!(target: "larder_host::call", "call", cache, operation = name, outcome = Empty, otel.name = name);
+        let outcome = call.instrument(span.clone()).await;
+        span.record("outcome", self.count(&outcome, is_best));
+        outcome
+    }
+
+    fn count<T>(&self, outcome: &Result<T, CacheError>, is_best: impl FnOnce(&T) -> bool) -> &'static str {
+        let ([best, well], [best_name, well_name]) = (&self.outcomes, self.outcome_names);
+        let (counter, name) = match outcome {
+            Ok(answer) if is_best(answer) => (best, best_name),
+            Ok(_) => (well, well_name),
+            Err(error) => {
+                // Few enough to be looked up, and too many to have a handle each.
+                calls(&self.cache, self.name, error.name()).increment(1);
+                return error.name();
+            }
+        };
+        counter.increment(1);
+        name
     }
 
     /// Takes the time of the backend's part. One that is dropped half-way has none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cache::figures::{Figures, Operation};
+use crate::cache::figures::Figures;
 use crate::cache::glob::Pattern;
 use crate::cache::{Cache, CacheError, Duration, Entry, Key, Namespace, Owner, Selection, Vacancy, check_text};
 
@@ -136,9 +136,8 @@ impl ScopedCache {
     ///
     /// [`CacheError::InvalidArgument`] for a bad key; an outage's error where the operator chose that over a miss.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
-        let found = async { self.cache.get(&self.key(key)?).await }.await;
-        self.figures().get.count(&found, Option::is_some);
-        found
+        let found = async { self.cache.get(&self.key(key)?).await };
+        self.figures().get.call(found, Option::is_some).await
     }
 
     /// The values of many keys, in their order.
@@ -152,7 +151,7 @@ impl ScopedCache {
             let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
             self.cache.get_many(&keys).await
         };
-        counted(&self.figures().get_many, found).await
+        self.figures().get_many.call(found, |_| true).await
     }
 
     /// Stores a value.
@@ -166,7 +165,7 @@ impl ScopedCache {
             self.check_write()?;
             self.cache.set(self.key(key)?, value, duration).await
         };
-        counted(&self.figures().set, set).await
+        self.figures().set.call(set, |_| true).await
     }
 
     /// Stores many values for one duration.
@@ -183,7 +182,7 @@ impl ScopedCache {
             let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
             self.cache.set_many(entries, duration).await
         };
-        counted(&self.figures().set_many, set).await
+        self.figures().set_many.call(set, |_| true).await
     }
 
     /// The key's value, or the vacancy to compute it.
@@ -195,10 +194,8 @@ impl ScopedCache {
         let found = async {
             self.check_write()?;
             self.cache.get_or_set(&self.key(key)?, self.owner).await
-        }
-        .await;
-        self.figures().get_or_set.count(&found, |entry| matches!(entry, Entry::Occupied(_)));
-        found
+        };
+        self.figures().get_or_set.call(found, |entry| matches!(entry, Entry::Occupied(_))).await
     }
 
     /// Fills a vacancy that [`ScopedCache::get_or_set`] gave.
@@ -207,9 +204,8 @@ impl ScopedCache {
     ///
     /// As [`Cache::fill`].
     pub async fn fill(&self, vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
-        let filled = self.cache.fill(vacancy, value, duration).await;
-        self.figures().fill.count(&filled, |is_stored| *is_stored);
-        filled
+        let filled = self.cache.fill(vacancy, value, duration);
+        self.figures().fill.call(filled, |is_stored| *is_stored).await
     }
 
     /// Removes one key and says whether it held a value.
@@ -222,7 +218,7 @@ impl ScopedCache {
             self.check_write()?;
             self.cache.clear(&self.key(key)?).await
         };
-        counted(&self.figures().clear, cleared).await
+        self.figures().clear.call(cleared, |_| true).await
     }
 
     /// Removes the keys of this key space that match a glob, and says how many.
@@ -236,7 +232,7 @@ impl ScopedCache {
             check_text("pattern", pattern, self.limits.max_pattern_bytes.min(Pattern::MAX_LENGTH))?;
             self.cache.clear_matching(&Selection::matching(self.namespace.clone(), pattern)?).await
         };
-        counted(&self.figures().clear_pattern, cleared).await
+        self.figures().clear_pattern.call(cleared, |_| true).await
     }
 
     /// Removes all keys of this key space, and says how many.
@@ -249,7 +245,7 @@ impl ScopedCache {
             self.check_write()?;
             self.cache.clear_matching(&Selection::all(self.namespace.clone())).await
         };
-        counted(&self.figures().clear_all, cleared).await
+        self.figures().clear_all.call(cleared, |_| true).await
     }
 
     fn figures(&self) -> &Figures {
@@ -266,11 +262,4 @@ impl ScopedCache {
             Access::ReadOnly => Err(CacheError::ReadOnly),
         }
     }
-}
-
-/// The call, counted by how it came out.
-async fn counted<T>(operation: &Operation, call: impl Future<Output = Result<T, CacheError>>) -> Result<T, CacheError> {
-    let outcome = call.await;
-    operation.count(&outcome, |_| true);
-    outcome
 }

@@ -5,16 +5,15 @@ mod check;
 mod metrics;
 mod run;
 mod serve;
+pub(crate) mod telemetry;
+#[cfg(feature = "otlp")]
+mod traces;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exit status for usage and configuration errors; run-time failures are 1.
 pub(crate) const USAGE: u8 = 2;
@@ -25,6 +24,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) struct Cli {
     #[command(flatten)]
     config: ConfigOption,
+    #[command(flatten)]
+    pub(crate) log: telemetry::LogOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -63,28 +64,5 @@ impl Cli {
     /// Whether it runs until it is told to end, and does many things at a time.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Command::Serve(_))
-    }
-}
-
-/// Starts the log on standard error: warnings and worse, and of a server what it does, with the time; unless `LARDER_LOG`
-/// says otherwise, as in `larder_host=debug`.
-pub(crate) fn start_log(is_server: bool) {
-    let mut filter = Targets::new().with_default(tracing::Level::WARN);
-    if is_server {
-        filter = filter.with_target("larder_host", tracing::Level::INFO);
-    }
-    if let Ok(wanted) = std::env::var("LARDER_LOG") {
-        match wanted.parse() {
-            Ok(wanted) => filter = wanted,
-            Err(error) => eprintln!("larder: `LARDER_LOG`: {error}"),
-        }
-    }
-    let is_terminal = std::io::stderr().is_terminal();
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal);
-    let registry = tracing_subscriber::registry().with(filter);
-    if is_server {
-        registry.with(format).init();
-    } else {
-        registry.with(format.without_time()).init();
     }
 }

@@ -9,6 +9,8 @@ use hyper::header::HOST;
 use hyper::{Method, Request, Response, StatusCode};
 use metrics::{counter, histogram};
 use tokio::sync::oneshot;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error_span};
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -20,6 +22,7 @@ use super::body::{Answer, Failure, left_unsent, limited};
 use crate::error::{Error, one_line};
 use crate::figures;
 use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
+use crate::trace::{self, TraceContext};
 
 /// How much of a plugin's own error the log has, in characters.
 const MAX_ERROR: usize = 500;
@@ -45,12 +48,19 @@ impl Handler {
 
 impl Shared {
     /// Answers a request, whatever becomes of it.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
+    pub(super) async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
         let handler = self.route(request.uri().path());
         let mut line = AccessLine::new(&request, handler.clone());
+        let span = line.span();
+        let context = trace::join(&span, TraceContext::take(request.headers_mut()));
+        if let Some(context) = &context {
+            context.put(request.headers_mut());
+            span.record("trace_id", context.trace_id());
+            line.trace_id = Some(context.trace_id().to_owned());
+        }
         let is_head = request.method() == Method::HEAD;
         let response = match handler {
-            Some(handler) => self.ask(&handler, request).await,
+            Some(handler) => self.ask(&handler, request).instrument(span.clone()).await,
             None => Err(Refusal::NoRoute),
         };
         let response = response.unwrap_or_else(|refusal| {
@@ -58,6 +68,10 @@ impl Shared {
             refusal.response()
         });
         line.status = Some(response.status());
+        span.record("http.response.status_code", response.status().as_u16());
+        if response.status().is_server_error() {
+            span.record("otel.status_code", "ERROR");
+        }
         if is_head { response.map(left_unsent) } else { response }
     }
 
@@ -82,7 +96,7 @@ impl Shared {
         let failure = Failure::default();
         // In a task of its own: a plugin may go on after its answer, and a client that goes away does not cut off what
         // it does.
-        let running = tokio::spawn({
+        let running = {
             let (shared, failure) = (Arc::clone(self), failure.clone());
             let handler = Arc::clone(handler);
             async move {
@@ -104,7 +118,8 @@ impl Shared {
                     }
                 })
             }
-        });
+        };
+        let running = tokio::spawn(running.in_current_span());
         match response.await {
             Ok(Ok(response)) => Ok(response.map(|body| Answer::new(body, failure).boxed_unsync())),
             Ok(Err(code)) => {
@@ -163,20 +178,41 @@ struct AccessLine {
     path: String,
     handler: Option<Arc<Handler>>,
     status: Option<StatusCode>,
+    trace_id: Option<String>,
 }
 
 impl AccessLine {
     fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
         // Without the query, which may hold what is nobody's business.
-        let path = request.uri().path().to_owned();
-        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None }
+        let path = one_line(request.uri().path());
+        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None, trace_id: None }
+    }
+
+    fn plugin(&self) -> &str {
+        self.handler.as_ref().map_or("-", |handler| handler.plugin.name())
+    }
+
+    /// The span of all that is done for the request. Its fields have the names of OpenTelemetry's conventions. It is there
+    /// wherever errors are told, so that they say which request they happened in.
+    fn span(&self) -> Span {
+        error_span!(
+            target: "larder_host::request",
+            "request",
+            http.request.method = %self.method,
+            url.path = self.path,
+            plugin = self.plugin(),
+            trace_id = Empty,
+            http.response.status_code = Empty,
+            otel.kind = Empty,
+            otel.status_code = Empty,
+        )
     }
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let Self { began, method, path, handler, status } = self;
-        let plugin = handler.as_ref().map_or("-", |handler| handler.plugin.name());
+        let plugin = self.plugin();
+        let Self { began, method, path, status, trace_id, .. } = &*self;
         let class = status.map_or("gone", |status| match status.as_u16() {
             100..200 => "1xx",
             200..300 => "2xx",
@@ -186,14 +222,17 @@ impl Drop for AccessLine {
         });
         counter!(figures::REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
         histogram!(figures::REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
-        // The macro looks at its arguments only where the line is wanted.
+        // The macro looks at its arguments only where the line is wanted. It has all that its span has, and stands alone.
         tracing::info!(
             target: "larder_host::access",
-            "{method} {} {} {:.1}ms {}",
-            one_line(path),
-            status.as_ref().map_or("gone", StatusCode::as_str),
-            began.elapsed().as_secs_f64() * 1e3,
-            one_line(plugin),
+            parent: None,
+            %method,
+            %path,
+            status = status.map(|status| status.as_u16()),
+            gone = status.is_none().then_some(true),
+            milliseconds = began.elapsed().as_micros() as f64 / 1e3,
+            plugin = %one_line(plugin),
+            trace_id,
         );
     }
 }

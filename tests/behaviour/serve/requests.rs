@@ -198,8 +198,12 @@ async fn the_access_log_has_a_line_for_each_request_and_no_query() {
     let finished = serving.terminate().await;
     let lines: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("larder_host::access")).collect();
     assert_eq!(lines.len(), 3, "{}", finished.stderr);
-    assert!(lines[0].contains("GET /hello 200 ") && lines[0].ends_with("ms http"), "{}", lines[0]);
-    assert!(lines[1].contains("GET /nothing 404 "), "{}", lines[1]);
-    assert!(lines[2].contains("GET /doze/300 gone "), "{}", lines[2]);
+    assert!(
+        lines[0].contains("method=GET path=/hello status=200 milliseconds=") && lines[0].ends_with(" plugin=http"),
+        "{}",
+        lines[0]
+    );
+    assert!(lines[1].contains("method=GET path=/nothing status=404 "), "{}", lines[1]);
+    assert!(lines[2].contains("method=GET path=/doze/300 gone=true "), "{}", lines[2]);
     assert!(!finished.stderr.contains("s3cret"));
 }

@@ -22,7 +22,7 @@ async fn each_plugin_answers_under_its_route_with_its_own_grant() {
     assert_eq!(serving.get("/do/visit/k").await, Answer::ok("3"));
     assert_eq!(serving.get("/shop").await.status, 404);
     let finished = serving.terminate().await;
-    let named = |name: &str| finished.stderr.lines().filter(|line| line.ends_with(&format!("ms {name}"))).count();
+    let named = |name: &str| finished.stderr.lines().filter(|line| line.ends_with(&format!(" plugin={name}"))).count();
     assert_eq!((named("shop"), named("news"), named("rest")), (3, 1, 2), "{}", finished.stderr);
 }
 

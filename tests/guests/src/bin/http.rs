@@ -19,6 +19,11 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let text = match operation {
         "hello" => "hello\n".to_owned(),
         "where" => format!("{} {}", request.uri(), request.method()),
+        // Every value of the header with this name.
+        "header" => {
+            let values = request.headers().get_all(argument).iter();
+            values.map(|value| value.to_str().expect("text")).collect::<Vec<_>>().join(" | ")
+        }
         "echo" => return Ok(Response::new(request.into_body())),
         // How long the body is, or that it broke off.
         "length" => match request.into_body().contents().await {
