@@ -61,7 +61,9 @@
 //! - `linker`: the WIT interface over [`cache`].
 //! - `caches`: backends made from a configuration.
 //! - `engine`, `sandbox`, [`runtime`]: wasmtime, and plugins run in a sandbox.
-//! - `serve`: plugins that answer HTTP requests, a sandbox for each. Needs the feature `serve`.
+//! - `serve`: plugins that answer HTTP requests, a sandbox for each, and `outgoing`: what they ask of other hosts. Need
+//!   the feature `serve`.
+//! - `tls`: how this host speaks TLS to others.
 //! - [`figures`]: what an operator watches, through the facade of the `metrics` crate.
 //! - [`error`]: what can go wrong outside a cache call.
 
@@ -89,6 +91,7 @@ pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod tls;
 #[cfg(feature = "serve")]
 mod trace;
 

@@ -9,12 +9,12 @@ use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::cache::valkey::options::{Address, TlsOptions};
+use crate::tls;
 
 /// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
 /// it. Else the first calls after a silent partition would each have to time out.
@@ -74,27 +74,22 @@ pub(super) async fn open(address: &Address, tls: Option<&TlsOptions>) -> Result<
     Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
 }
 
-fn client_config(tls: &TlsOptions) -> Result<ClientConfig, StreamError> {
-    let mut trusted = RootCertStore::empty();
-    match &tls.ca_file {
+fn client_config(options: &TlsOptions) -> Result<ClientConfig, StreamError> {
+    let trusted = match &options.ca_file {
         Some(file) => {
+            let mut trusted = RootCertStore::empty();
             for certificate in certificates("ca_file", file)? {
                 trusted.add(certificate).map_err(|error| unusable("ca_file", file, error))?;
             }
+            trusted
         }
-        None => {
-            // One that cannot be read or understood is of no use, but no reason to trust none of the others.
-            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if trusted.is_empty() {
-                return Err(StreamError::NoAuthorities);
-            }
-        }
+        None => tls::system_authorities(),
+    };
+    if trusted.is_empty() {
+        return Err(StreamError::NoAuthorities);
     }
-    // A provider of our own choice, so that none has to be installed for the whole process.
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(trusted);
-    Ok(match &tls.client {
+    let config = tls::client(trusted)?;
+    Ok(match &options.client {
         None => config.with_no_client_auth(),
         Some(client) => {
             let key = PrivateKeyDer::from_pem_file(&client.key_file);
