@@ -5,6 +5,7 @@
 
 mod caches;
 mod document;
+mod hosts;
 mod place;
 mod plugins;
 mod sandbox;
@@ -18,6 +19,7 @@ use crate::cache::{OnOutage, Policy};
 use document::{Document, Fault};
 
 pub use caches::{CacheConfig, Store};
+pub use hosts::{Destination, NoHost, OutgoingHost};
 pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
 pub use serve::Serve;

@@ -139,6 +139,13 @@ pub(crate) const REFUSALS: Figure = figure(
     "HTTP requests that the host answered itself: `no-route`, `no-host`, `body-too-large`, `busy`, `ending`, `failed` or \
      `timed-out`.",
 );
+pub(crate) const OUTGOING: Figure = figure(
+    "larder_outgoing_requests_total",
+    Kind::Counter,
+    &["plugin", "outcome"],
+    "HTTP requests that a plugin sent: `answered`, `denied` as `outgoing_hosts` does not name the host, `refused` over \
+     `max_outgoing_requests`, `timed-out`, `failed` otherwise, or `gone` where the plugin did not wait.",
+);
 
 /// All figures.
 pub const ALL: &[Figure] = &[
@@ -159,6 +166,7 @@ pub const ALL: &[Figure] = &[
     REQUESTS,
     REQUEST_SECONDS,
     REFUSALS,
+    OUTGOING,
 ];
 
 /// Tells the recorder what each figure says.

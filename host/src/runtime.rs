@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::invoke::{Call, Export, functions};
 use crate::linker::{LarderCtx, LarderView, add_to_linker};
 #[cfg(feature = "serve")]
-use crate::outgoing::Http;
+use crate::outgoing::{Http, Outgoing};
 use crate::runs::Runs;
 use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
 
@@ -38,6 +38,8 @@ pub struct Plugin {
     path: PathBuf,
     pre: InstancePre<State>,
     figures: Runs,
+    #[cfg(feature = "serve")]
+    outgoing: Arc<Outgoing>,
 }
 
 /// What a run of a plugin is given beside its caches. Nothing else of the machine is in its reach.
@@ -171,8 +173,14 @@ impl Runtime {
             Some(name) => name.to_owned(),
             None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
-        let figures = Runs::of(&name);
-        Ok(Plugin { name, path: path.to_owned(), pre, figures })
+        Ok(Plugin {
+            path: path.to_owned(),
+            pre,
+            figures: Runs::of(&name),
+            #[cfg(feature = "serve")]
+            outgoing: Arc::new(Outgoing::new(&name, self.caches.config())),
+            name,
+        })
     }
 
     /// Runs a command component to its end and answers its exit status.
@@ -321,7 +329,7 @@ impl Runtime {
             memory: MemoryBound::new(self.sandbox.max_memory),
             output,
             #[cfg(feature = "serve")]
-            http: Http::default(),
+            http: Http::new(&plugin.outgoing),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);

@@ -195,7 +195,13 @@ mod endpoint {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let ram = "default = \"c\"\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
         let serving = Serving::start_watched(&format!("{ram}{}", server.cache("c")));
-        for path in ["/compute/secret-key", "/compute/secret-key", "/visit/secret-other", "/panic"] {
+        for path in [
+            "/fetch?http://localhost/secret",
+            "/compute/secret-key",
+            "/compute/secret-key",
+            "/visit/secret-other",
+            "/panic",
+        ] {
             serving.get(path).await;
         }
         let export = serving.ask("/metrics").await.body;
@@ -218,10 +224,11 @@ mod endpoint {
         }
         assert!(!export.contains("secret"), "{export}");
         assert_eq!(values["larder_requests_total{plugin=\"http\",status=\"2xx\"}"], 3.0);
-        assert_eq!(values["larder_requests_total{plugin=\"http\",status=\"5xx\"}"], 1.0);
+        assert_eq!(values["larder_requests_total{plugin=\"http\",status=\"5xx\"}"], 2.0);
         assert_eq!(values["larder_refused_requests_total{reason=\"failed\"}"], 1.0);
         assert_eq!(values["larder_runs_total{plugin=\"http\",outcome=\"trapped\"}"], 1.0);
-        assert_eq!(values["larder_request_seconds_count{plugin=\"http\"}"], 4.0);
+        assert_eq!(values["larder_request_seconds_count{plugin=\"http\"}"], 5.0);
+        assert_eq!(values["larder_outgoing_requests_total{plugin=\"http\",outcome=\"denied\"}"], 1.0);
         assert_eq!(values["larder_calls_total{cache=\"c\",operation=\"get-or-set\",outcome=\"miss\"}"], 1.0);
         assert_eq!(values["larder_calls_total{cache=\"c\",operation=\"get-or-set\",outcome=\"hit\"}"], 1.0);
         let names: BTreeSet<&str> =

@@ -2,6 +2,7 @@
 
 mod ending;
 mod limits;
+mod outgoing;
 mod reload;
 mod requests;
 mod routes;

@@ -12,6 +12,7 @@ mod relay;
 mod sentinel;
 mod server;
 mod serving;
+mod upstream;
 
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
@@ -20,6 +21,7 @@ pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server};
 pub use serving::{Answer, Client, Serving};
+pub use upstream::{Pieces, Reply, Upstream, reply};
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The `[plugins.*]` tables: what each plugin may do, what of the RAM caches is set aside for it, and which requests it
-//! answers.
+//! The `[plugins.*]` tables: what each plugin may do, what of the RAM caches is set aside for it, which requests it
+//! answers, and where it may send its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use crate::cache::{Access, Namespace};
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
 use crate::config::units::Size;
-use crate::config::{CacheConfig, list};
+use crate::config::{CacheConfig, Destination, OutgoingHost, list};
 
-/// What a plugin may do with the caches.
+/// What a plugin may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The caches it may open; all where there is no list.
@@ -25,11 +25,20 @@ pub struct Grant {
     pub max_bytes: Option<u64>,
     /// The most calls that all its instances in this process have under way at once, 1 to 65,536. Defaults to 1,024.
     pub max_concurrent_calls: usize,
+    /// The hosts that it may send HTTP requests to. Defaults to none.
+    pub outgoing_hosts: Vec<OutgoingHost>,
 }
 
 impl Default for Grant {
     fn default() -> Self {
-        Self { caches: None, access: Access::default(), namespace: None, max_bytes: None, max_concurrent_calls: 1024 }
+        Self {
+            caches: None,
+            access: Access::default(),
+            namespace: None,
+            max_bytes: None,
+            max_concurrent_calls: 1024,
+            outgoing_hosts: Vec::new(),
+        }
     }
 }
 
@@ -89,6 +98,11 @@ impl Grant {
     pub fn may_open(&self, cache: &str) -> bool {
         self.caches.as_ref().is_none_or(|granted| granted.iter().any(|name| name == cache))
     }
+
+    /// Whether it may send requests there.
+    pub fn may_reach(&self, destination: &Destination) -> bool {
+        self.outgoing_hosts.iter().any(|host| host.covers(destination))
+    }
 }
 
 /// A `[plugins.NAME]` table as written.
@@ -101,6 +115,8 @@ struct RawGrant {
     namespace: Option<String>,
     max_bytes: Option<Size>,
     max_concurrent_calls: Option<i64>,
+    #[serde(default)]
+    outgoing_hosts: Vec<OutgoingHost>,
     path: Option<PathBuf>,
     route: Option<String>,
 }
@@ -130,7 +146,7 @@ impl RawGrant {
     }
 
     fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, .. } = self;
+        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, .. } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
             let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
             return Err(section.fault("caches", &rule));
@@ -145,6 +161,6 @@ impl RawGrant {
         }
         let default = Grant::default().max_concurrent_calls;
         let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
-        Ok(Grant { caches: granted, access, namespace, max_bytes, max_concurrent_calls })
+        Ok(Grant { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts })
     }
 }

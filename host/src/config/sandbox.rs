@@ -25,6 +25,8 @@ pub struct Sandbox {
     pub max_vacancies: usize,
     /// The most lines of the host's log that an instance's calls cause, 1 to 65,536. Defaults to 100.
     pub max_log_lines: usize,
+    /// The most HTTP requests that an instance has under way at a time, 1 to 65,536. Defaults to 16.
+    pub max_outgoing_requests: usize,
     /// The most that one call may name.
     pub limits: Limits,
 }
@@ -39,6 +41,7 @@ impl Default for Sandbox {
             max_handles: 1024,
             max_vacancies: 256,
             max_log_lines: 100,
+            max_outgoing_requests: 16,
             limits: Limits::default(),
         }
     }
@@ -64,6 +67,7 @@ struct RawSandbox {
     max_handles: Option<i64>,
     max_vacancies: Option<i64>,
     max_log_lines: Option<i64>,
+    max_outgoing_requests: Option<i64>,
     max_key_bytes: Option<Size>,
     max_pattern_bytes: Option<Size>,
     max_batch: Option<i64>,
@@ -80,6 +84,7 @@ impl RawSandbox {
             max_handles,
             max_vacancies,
             max_log_lines,
+            max_outgoing_requests,
             max_key_bytes,
             max_pattern_bytes,
             max_batch,
@@ -104,6 +109,12 @@ impl RawSandbox {
             max_handles: count(section, "max_handles", max_handles, default.max_handles)?,
             max_vacancies: count(section, "max_vacancies", max_vacancies, default.max_vacancies)?,
             max_log_lines: count(section, "max_log_lines", max_log_lines, default.max_log_lines)?,
+            max_outgoing_requests: count(
+                section,
+                "max_outgoing_requests",
+                max_outgoing_requests,
+                default.max_outgoing_requests,
+            )?,
             limits,
         })
     }

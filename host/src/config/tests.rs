@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cache::valkey::{Address, Place, ServerKind, ServerOptions};
 use crate::cache::{Access, Limits, OnOutage};
-use crate::config::{Config, ConfigError, Sandbox, Store};
+use crate::config::{Config, ConfigError, OutgoingHost, Sandbox, Store};
 
 fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let environment =
@@ -47,6 +47,7 @@ fn new_folder() -> std::path::PathBuf {
     folder
 }
 
+mod hosts;
 mod place;
 mod secrets;
 mod serve;
@@ -76,6 +77,7 @@ mod defaults {
             max_handles: 1024,
             max_vacancies: 256,
             max_log_lines: 100,
+            max_outgoing_requests: 16,
             limits,
         };
         assert_eq!(config.sandbox, sandbox);
@@ -171,6 +173,7 @@ fn every_key_is_honoured() {
         namespace = "checkout"
         max_bytes = "1MiB"
         max_concurrent_calls = 7
+        outgoing_hosts = ["api.example.com"]
 
         [sandbox]
         max_memory = "64MiB"
@@ -180,6 +183,7 @@ fn every_key_is_honoured() {
         max_handles = 10
         max_vacancies = 2
         max_log_lines = 5
+        max_outgoing_requests = 3
         max_key_bytes = 100
         max_pattern_bytes = 50
         max_batch = 65536
@@ -213,6 +217,7 @@ fn every_key_is_honoured() {
     assert_eq!(grant.access, Access::ReadOnly);
     assert_eq!(grant.max_bytes, Some(1 << 20));
     assert_eq!(grant.max_concurrent_calls, 7);
+    assert_eq!(grant.outgoing_hosts, [OutgoingHost::try_from("api.example.com").unwrap()]);
     let near = &config.caches["near"];
     let shares = vec![(grant.namespace.unwrap(), 1 << 20)];
     assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20, shares });
@@ -225,16 +230,18 @@ fn every_key_is_honoured() {
         max_handles: 10,
         max_vacancies: 2,
         max_log_lines: 5,
+        max_outgoing_requests: 3,
         limits: Limits { max_key_bytes: 100, max_pattern_bytes: 50, max_batch: 65_536, max_batch_bytes: 1 << 20 },
     };
     assert_eq!(config.sandbox, sandbox);
 }
 
 #[test]
-fn a_plugin_without_a_table_may_do_everything() {
+fn a_plugin_without_a_table_may_do_everything_with_the_caches() {
     let grant = parse("").grant("anybody");
     assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));
     assert_eq!(grant.max_concurrent_calls, 1024);
+    assert!(grant.outgoing_hosts.is_empty());
 }
 
 mod environment {
@@ -410,7 +417,7 @@ mod refusals {
 
     #[test]
     fn a_bound_of_the_sandbox_is_within_bounds_itself() {
-        for key in ["max_handles", "max_vacancies", "max_log_lines", "max_batch"] {
+        for key in ["max_handles", "max_vacancies", "max_log_lines", "max_outgoing_requests", "max_batch"] {
             for bad in ["0", "-1", "65537"] {
                 let error = refusal(&format!("[sandbox]\n{key} = {bad}"));
                 let column = key.len() + 4;

@@ -10,6 +10,8 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use crate::outgoing::read_away;
+
 /// A request's body, which is an error to the plugin beyond `max` bytes.
 pub(super) fn limited(body: Incoming, max: u64) -> WasiBody {
     let max_len = usize::try_from(max).unwrap_or(usize::MAX);
@@ -25,8 +27,8 @@ pub(super) fn limited(body: Incoming, max: u64) -> WasiBody {
 
 /// No body in place of one that the client did not ask for. The plugin still writes its own to the end, as one whose
 /// stream is closed under it would fail.
-pub(super) fn left_unsent(mut body: WasiBody) -> WasiBody {
-    tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+pub(super) fn left_unsent(body: WasiBody) -> WasiBody {
+    read_away(body);
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 

@@ -179,13 +179,6 @@ async fn what_plugins_print_has_their_name_in_front_of_each_line() {
 }
 
 #[tokio::test]
-async fn a_plugin_reaches_no_other_server() {
-    let serving = Serving::start("");
-    let answer = serving.get("/fetch").await;
-    assert!(answer.status == 200 && answer.body.contains("HttpRequestDenied"), "{answer:?}");
-}
-
-#[tokio::test]
 async fn the_access_log_has_a_line_for_each_request_and_no_query() {
     let mut serving = Serving::start("");
     serving.get("/hello?token=s3cret").await;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use futures_util::stream;
+use futures_util::{future, stream};
 use wstd::http::body::{Body, Bytes};
 use wstd::http::{Client, Error, Request, Response, StatusCode};
 use wstd::time::Duration;
@@ -96,10 +96,48 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         },
         "exit" => std::process::exit(i32::from(argument != "0")),
         "fail" => return Err(Error::msg("no answer to this")),
-        "fetch" => match Client::new().send(Request::get("http://127.0.0.1:1/").body(Body::empty())?).await {
-            Ok(_) => "fetched".to_owned(),
-            Err(error) => format!("{error:?}"),
-        },
+        // Passes the request on to the URL in its query. One step of that may take 200 ms only.
+        "fetch" => {
+            let mut client = Client::new();
+            let short = Duration::from_millis(200);
+            match argument {
+                "connect" => client.set_connect_timeout(short),
+                "first-byte" => client.set_first_byte_timeout(short),
+                "between-bytes" => client.set_between_bytes_timeout(short),
+                _ => {}
+            }
+            let to = Request::builder().method(request.method()).uri(query(&request));
+            match client.send(to.body(request.into_body())?).await {
+                Ok(answer) => return Ok(Response::builder().status(answer.status()).body(answer.into_body())?),
+                Err(error) => return Ok(bad_gateway(&error)),
+            }
+        }
+        // Asks the URL in the query so many times at once, and all of that twice.
+        "crowd" => {
+            let mut said = String::new();
+            for _ in 0..2 {
+                let client = Client::new();
+                let asked = (0..number())
+                    .map(|_| async { client.send(Request::get(query(&request)).body(Body::empty())?).await });
+                // All answers are held until the last is there.
+                let answers = future::join_all(asked).await;
+                for answer in &answers {
+                    said += &match answer {
+                        Ok(answer) => format!("{}\n", answer.status().as_u16()),
+                        Err(error) => format!("{error:?}\n"),
+                    };
+                }
+            }
+            said
+        }
+        // Says that it goes to another host than the URL in its query.
+        "forge" => {
+            let forged = Request::get(query(&request)).header("host", "evil.example").body(Body::empty())?;
+            match Client::new().send(forged).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => return Ok(bad_gateway(&error)),
+            }
+        }
         _ => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -107,6 +145,17 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         }
     };
     Ok(Response::new(text.into()))
+}
+
+/// The URL in the query.
+fn query(request: &Request<Body>) -> String {
+    request.uri().query().expect("a URL").to_owned()
+}
+
+fn bad_gateway(error: &Error) -> Response<Body> {
+    let mut response = Response::new(format!("{error:?}").into());
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    response
 }
 
 fn pieces(count: u64, end: impl Fn() -> Option<Bytes> + Send + 'static) -> Response<Body> {

@@ -1,0 +1,158 @@
+//! The hosts that a plugin may send requests to.
+//!
+//! An entry of `outgoing_hosts` and the authority of a request are read by the same rules into the same type, so that
+//! what is compared is what is meant, and what is meant is where the host goes.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
+
+/// An entry of `outgoing_hosts`: a host, all below a domain, or every host; at one port, or at the default port of the
+/// scheme that is used.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct OutgoingHost {
+    hosts: Hosts,
+    port: Option<u16>,
+}
+
+/// Where a request goes, in one spelling: a name has no upper case and no dot at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    host: Host,
+    port: u16,
+    default_port: u16,
+}
+
+/// Why a text is no [`OutgoingHost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be a host name, an address (of IPv6 in brackets), `*.domain` or `*`, with a `:port` or none, and no scheme, \
+     user or path"
+)]
+pub struct NoHost;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Hosts {
+    Every,
+    /// The domain, with a dot in front.
+    Below(String),
+    One(Host),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Name(String),
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+/// The longest name that the domain name system has room for, and the longest part of one.
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
+impl OutgoingHost {
+    /// Whether it is or covers that host, and means that port.
+    pub fn covers(&self, destination: &Destination) -> bool {
+        let is_host = match (&self.hosts, &destination.host) {
+            (Hosts::Every, _) => true,
+            (Hosts::Below(domain), Host::Name(name)) => name.ends_with(domain.as_str()),
+            (Hosts::Below(_), _) => false,
+            (Hosts::One(host), asked) => host == asked,
+        };
+        is_host && destination.port == self.port.unwrap_or(destination.default_port)
+    }
+}
+
+impl TryFrom<&str> for OutgoingHost {
+    type Error = NoHost;
+
+    fn try_from(text: &str) -> Result<Self, NoHost> {
+        let (host, port) = split(text).ok_or(NoHost)?;
+        let hosts = match (host, host.strip_prefix("*.")) {
+            ("*", _) => Hosts::Every,
+            (_, Some(domain)) => Hosts::Below(format!(".{}", name(domain).ok_or(NoHost)?)),
+            _ => Hosts::One(Host::parse(host).ok_or(NoHost)?),
+        };
+        Ok(Self { hosts, port })
+    }
+}
+
+impl TryFrom<String> for OutgoingHost {
+    type Error = NoHost;
+
+    fn try_from(text: String) -> Result<Self, NoHost> {
+        Self::try_from(text.as_str())
+    }
+}
+
+impl Destination {
+    /// Where a URI with this authority leads to, whose scheme has this default port; none where the authority is anything
+    /// but a host with a port or without, as one that names a user.
+    pub fn new(authority: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = split(authority)?;
+        Some(Self { host: Host::parse(host)?, port: port.unwrap_or(default_port), default_port })
+    }
+
+    /// The name or address, the latter without brackets.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Name(name) => name.clone(),
+            Host::V4(address) => address.to_string(),
+            Host::V6(address) => address.to_string(),
+        }
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// As an authority, and as the header `host`.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Name(name) => f.write_str(name)?,
+            Host::V4(address) => write!(f, "{address}")?,
+            Host::V6(address) => write!(f, "[{address}]")?,
+        }
+        if self.port == self.default_port { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+impl Host {
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            return address.parse().ok().map(Self::V6);
+        }
+        text.parse().map(Self::V4).ok().or_else(|| name(text).map(Self::Name))
+    }
+}
+
+/// The host, and the port behind it.
+fn split(text: &str) -> Option<(&str, Option<u16>)> {
+    // The colons of an IPv6 address stand in its brackets.
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => return Some((text, None)),
+    };
+    // A number of Rust may have a sign.
+    let is_number = port.chars().all(|digit| digit.is_ascii_digit());
+    let port = port.parse().ok().filter(|&port| is_number && port > 0)?;
+    Some((host, Some(port)))
+}
+
+/// A host name in its one spelling.
+fn name(text: &str) -> Option<String> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(is_fit)
+    };
+    // What ends in a number is an address to the system's resolver: `127.1`, `0x7f000001`.
+    let last = name.rsplit('.').next()?;
+    let is_number = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
+    (name.len() <= MAX_NAME && name.split('.').all(is_label) && !is_number).then_some(name)
+}

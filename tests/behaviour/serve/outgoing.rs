@@ -1,0 +1,392 @@
+//! The requests that plugins send: where they may go, what comes back, and what does not.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
+use larder_tests::{Answer, Authority, Client, Larder, PATIENCE, Pieces, Reply, Serving, Upstream, guest, reply};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// A configuration that lets the guest `http` reach these hosts.
+fn grant(hosts: &[String]) -> String {
+    format!("[plugins.http]\noutgoing_hosts = {hosts:?}\n")
+}
+
+fn local(upstream: &Upstream) -> String {
+    upstream.address().to_string()
+}
+
+/// What an upstream does by default: tells what it was asked, and counts.
+async fn telling(asked: &Arc<AtomicUsize>) -> Upstream {
+    let asked = Arc::clone(asked);
+    Upstream::start(move |request| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        tell(request)
+    })
+    .await
+}
+
+async fn tell(request: Request<Incoming>) -> Reply {
+    let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
+    let head = format!("{} {} {}", request.method(), request.uri(), host.unwrap_or_default());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    reply(format!("{head} {}\n", String::from_utf8_lossy(&body)))
+}
+
+/// A port of our own at which nobody listens.
+fn refusing() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
+/// The error that a plugin had of its request.
+async fn error(serving: &Serving, path: &str) -> String {
+    let Answer { status, body, .. } = serving.get(path).await;
+    assert_eq!(status, 502, "{path}: {body}");
+    body
+}
+
+async fn is_denied(serving: &Serving, url: &str) {
+    assert_eq!(error(serving, &format!("/fetch?{url}")).await, "ErrorCode::HttpRequestDenied", "{url}");
+}
+
+#[tokio::test]
+async fn a_plugin_without_a_grant_reaches_no_host() {
+    let asked = Arc::default();
+    let upstream = telling(&asked).await;
+    for config in
+        ["", "[plugins.http]\n", "[plugins.http]\noutgoing_hosts = []\n", "[plugins.other]\noutgoing_hosts = [\"*\"]\n"]
+    {
+        let serving = Serving::start(config);
+        is_denied(&serving, &format!("http://{}/", upstream.address())).await;
+        is_denied(&serving, "https://localhost/").await;
+        // It is told so, also while it is still sending a body that nobody takes.
+        let client = Client::connect(serving.address()).await;
+        let path = format!("/fetch?http://{}/", upstream.address());
+        let answer = client.send(&path, &"x".repeat(1 << 20)).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (502, "ErrorCode::HttpRequestDenied"));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_granted_host_is_reached() {
+    let upstream = telling(&Arc::default()).await;
+    let (address, port) = (upstream.address(), upstream.port());
+    let serving = Serving::start(&grant(&[local(&upstream), format!("localhost:{port}")]));
+    let answer = serving.get(&format!("/fetch?http://{address}/a/b?c=%20d")).await;
+    assert_eq!(answer, Answer::ok(&format!("GET /a/b?c=%20d {address} \n")));
+    // A name is looked up, in whatever case it is written.
+    let answer = serving.get(&format!("/fetch?http://LocalHost.:{port}")).await;
+    assert_eq!(answer, Answer::ok(&format!("GET / localhost:{port} \n")));
+    let client = Client::connect(serving.address()).await;
+    let answer = client.send(&format!("/fetch?http://{address}/"), "body").await.unwrap();
+    assert_eq!(answer, Answer::ok(&format!("POST / {address} body\n")));
+}
+
+#[tokio::test]
+async fn a_command_reaches_what_it_is_granted_and_no_more() {
+    let upstream = telling(&Arc::default()).await;
+    let address = upstream.address();
+    let config = format!("[plugins.fetch]\noutgoing_hosts = [\"{address}\"]\n");
+    let run = Larder::run("fetch").config(&config).arg(format!("http://{address}/a")).arg("http://localhost/");
+    let run = tokio::task::spawn_blocking(|| run.succeed()).await.unwrap();
+    assert_eq!(run.stdout, format!("200 GET /a {address} \n\nErrorCode::HttpRequestDenied\n"));
+}
+
+#[tokio::test]
+async fn another_port_or_name_of_a_granted_host_is_denied() {
+    let (granted, other) = (telling(&Arc::default()).await, telling(&Arc::default()).await);
+    let serving = Serving::start(&grant(&[local(&granted), "localhost".to_owned(), "*.localhost".to_owned()]));
+    for host in [
+        format!("127.0.0.1:{}", other.port()),
+        "127.0.0.1".to_owned(),
+        format!("localhost:{}", granted.port()),
+        format!("a.localhost:{}", granted.port()),
+        format!("127.1:{}", granted.port()),
+        format!("2130706433:{}", granted.port()),
+        format!("[::ffff:127.0.0.1]:{}", granted.port()),
+        // Whose host is the second one.
+        format!("{}@{}", granted.address(), other.address()),
+        format!("user@{}", granted.address()),
+    ] {
+        is_denied(&serving, &format!("http://{host}/")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_header_host_is_that_of_the_url() {
+    let asked = Arc::default();
+    let upstream = telling(&asked).await;
+    let serving = Serving::start(&grant(&[local(&upstream)]));
+    let error = error(&serving, &format!("/forge?http://{}/", upstream.address())).await;
+    assert!(error.contains("Forbidden"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_redirect_is_the_plugins_to_follow() {
+    let other = Arc::default();
+    let elsewhere = telling(&other).await;
+    let location = format!("http://{}/", elsewhere.address());
+    let upstream = Upstream::start(move |_| {
+        let mut reply = reply("moved");
+        *reply.status_mut() = hyper::StatusCode::FOUND;
+        reply.headers_mut().insert("location", location.parse().unwrap());
+        std::future::ready(reply)
+    })
+    .await;
+    let serving = Serving::start(&grant(&[local(&upstream), local(&elsewhere)]));
+    let answer = serving.get(&format!("/fetch?http://{}/", upstream.address())).await;
+    assert_eq!((answer.status, answer.body.as_str()), (302, "moved"));
+    assert_eq!(other.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn no_proxy_of_the_environment_is_asked() {
+    let asked = Arc::default();
+    let (proxy, upstream) = (telling(&asked).await, telling(&Arc::default()).await);
+    let proxy = format!("http://{}", proxy.address());
+    let larder = Larder::serve().config(&grant(&[local(&upstream)])).env("http_proxy", &proxy).env("ALL_PROXY", &proxy);
+    let serving = Serving::start_with(larder.arg(guest("http")));
+    assert_eq!(serving.get(&format!("/fetch?http://{}/", upstream.address())).await.status, 200);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_an_error_and_no_trap() {
+    let refusing = refusing();
+    let address = refusing.local_addr().unwrap();
+    let serving = Serving::start(&grant(&[address.to_string(), "nowhere.invalid".to_owned()]));
+    let url = format!("/fetch?http://{address}/");
+    assert_eq!(error(&serving, &url).await, "ErrorCode::ConnectionRefused");
+    let client = Client::connect(serving.address()).await;
+    let answer = client.send(&url, &"x".repeat(1 << 20)).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (502, "ErrorCode::ConnectionRefused"));
+    // A resolver may also be silent.
+    let unknown = error(&serving, "/fetch/connect?http://nowhere.invalid/").await;
+    assert!(unknown.contains("DnsError") || unknown.contains("ConnectionTimeout"), "{unknown}");
+    let finished = serving.terminate().await;
+    assert!(!finished.stderr.contains("trapped"), "{}", finished.stderr);
+}
+
+/// Answers the next connection with these bytes, and ends it.
+async fn say(listener: &TcpListener, said: &str) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let _request = stream.read(&mut [0; 1024]).await.unwrap();
+    // Who has seen enough reads no more of it.
+    let _broken = stream.write_all(said.as_bytes()).await;
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_an_error_and_no_trap() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = Serving::start(&grant(&[address.to_string()]));
+    let path = format!("/fetch?http://{address}/");
+    let long = format!("HTTP/1.1 200 OK\r\nlong: {}\r\n\r\n", "x".repeat(1 << 20));
+    for (said, expected) in [
+        ("", "ErrorCode::ConnectionTerminated"),
+        ("nonsense\r\n\r\n", "ErrorCode::HttpProtocolError"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 7\r\ncontent-length: 8\r\n\r\n", "ErrorCode::HttpProtocolError"),
+        (long.as_str(), "ErrorCode::HttpResponseHeaderSectionSize(None)"),
+    ] {
+        let ((), error) = tokio::join!(say(&listener, said), error(&serving, &path));
+        assert_eq!(error, expected, "{}", &said[..said.len().min(100)]);
+    }
+    // An answer that breaks off is not taken for a whole one, by the plugin nor by its client.
+    let client = Client::connect(serving.address()).await;
+    let half = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nhalf";
+    let ((), answer) = tokio::join!(say(&listener, half), client.get(&path));
+    assert!(answer.is_err(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_silent_upstream_times_out() {
+    // The connection stands as soon as the system has it, and nobody ever answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stalling = Upstream::start(|_| async {
+        let (pieces, body) = unbounded_channel();
+        pieces.send(Bytes::from_static(b"begun")).unwrap();
+        // Kept open for as long as anybody could wait.
+        std::mem::forget(pieces);
+        Reply::new(Pieces(body).boxed_unsync())
+    })
+    .await;
+    let serving = Serving::start(&grant(&[address.to_string(), local(&stalling)]));
+    let began = Instant::now();
+    assert_eq!(
+        error(&serving, &format!("/fetch/first-byte?http://{address}/")).await,
+        "ErrorCode::HttpResponseTimeout"
+    );
+    let client = Client::connect(serving.address()).await;
+    let answer = client.get(&format!("/fetch/between-bytes?http://{}/", stalling.address())).await;
+    assert!(answer.is_err(), "{answer:?}");
+    // Well before the run's own end.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    // With no word of the plugin's the run's `timeout` is what ends it.
+    let config = format!("[sandbox]\ntimeout = \"300ms\"\n{}", grant(&[address.to_string()]));
+    assert_eq!(Serving::start(&config).get(&format!("/fetch?http://{address}/")).await.status, 504);
+}
+
+/// Reads until the text has come.
+fn read_until(stream: &mut TcpStream, text: &str) {
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains(text) {
+        let mut piece = [0; 1024];
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "no `{text}` in {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&piece[..count]);
+    }
+}
+
+/// What the upstream of a streaming test has in hand: the pieces it received, and those that it sends.
+struct Streaming {
+    received: UnboundedReceiver<Bytes>,
+    sends: UnboundedSender<Bytes>,
+    upstream: Upstream,
+}
+
+/// An upstream that hands over each piece of a body as it comes, and answers what the test gives it.
+async fn streaming() -> Streaming {
+    let (received_sender, received) = unbounded_channel();
+    let (sends, pieces) = unbounded_channel();
+    let pieces = Arc::new(std::sync::Mutex::new(Some(pieces)));
+    let upstream = Upstream::start(move |request| {
+        let (received, pieces) = (received_sender.clone(), pieces.lock().unwrap().take());
+        async move {
+            let mut body = request.into_body();
+            while let Some(frame) = body.frame().await {
+                received.send(frame.unwrap().into_data().unwrap()).unwrap();
+            }
+            Reply::new(Pieces(pieces.expect("it is asked once")).boxed_unsync())
+        }
+    })
+    .await;
+    Streaming { received, sends, upstream }
+}
+
+/// The second piece is sent, on either way, when the first one has come to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_streamed_both_ways() {
+    let Streaming { mut received, sends, upstream } = streaming().await;
+    let serving = Serving::start(&grant(&[local(&upstream)]));
+    let mut client = TcpStream::connect(serving.address()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("POST /fetch?http://{}/ HTTP/1.1\r\nhost: h\r\n", upstream.address());
+    write!(client, "{head}transfer-encoding: chunked\r\n\r\n").unwrap();
+    for piece in ["first", "second"] {
+        write!(client, "{:x}\r\n{piece}\r\n", piece.len()).unwrap();
+        let came = tokio::time::timeout(PATIENCE, received.recv()).await.expect("it does not wait for the rest");
+        assert_eq!(came.unwrap(), piece);
+    }
+    write!(client, "0\r\n\r\n").unwrap();
+    for piece in ["third", "fourth"] {
+        sends.send(piece.into()).unwrap();
+        read_until(&mut client, piece);
+    }
+    drop(sends);
+    read_until(&mut client, "0\r\n\r\n");
+}
+
+#[tokio::test]
+async fn max_outgoing_requests_bounds_the_requests_of_an_instance() {
+    let upstream = telling(&Arc::default()).await;
+    let config = format!("[sandbox]\nmax_outgoing_requests = 2\n{}", grant(&[local(&upstream)]));
+    let serving = Serving::start(&config);
+    let crowd = |count: usize| format!("/crowd/{count}?http://{}/", upstream.address());
+    assert_eq!(serving.get(&crowd(2)).await, Answer::ok("200\n200\n200\n200\n"));
+    let round = "200\n200\nErrorCode::ConnectionLimitReached\n";
+    assert_eq!(serving.get(&crowd(3)).await, Answer::ok(&round.repeat(2)));
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_what_came_of_them() {
+    let upstream = telling(&Arc::default()).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refusing = refusing();
+    let (silent_address, refusing_address) = (silent.local_addr().unwrap(), refusing.local_addr().unwrap());
+    let hosts = [local(&upstream), silent_address.to_string(), refusing_address.to_string()];
+    let bounds = "[sandbox]\nmax_outgoing_requests = 2\ntimeout = \"1s\"\n";
+    let serving = Serving::start_watched(&format!("{bounds}{}", grant(&hosts)));
+    for path in [
+        format!("/crowd/3?http://{}/", upstream.address()),
+        format!("/fetch?http://{refusing_address}/"),
+        format!("/fetch/first-byte?http://{silent_address}/"),
+        "/fetch?http://127.0.0.1/".to_owned(),
+        // Ended by the run's own `timeout`.
+        format!("/fetch?http://{silent_address}/"),
+    ] {
+        serving.get(&path).await;
+    }
+    for (outcome, count) in
+        [("answered", 4), ("refused", 2), ("failed", 1), ("timed-out", 1), ("denied", 1), ("gone", 1)]
+    {
+        let line = format!("larder_outgoing_requests_total{{plugin=\"http\",outcome=\"{outcome}\"}} {count}\n");
+        let counted = async { while !serving.ask("/metrics").await.body.contains(&line) {} };
+        tokio::time::timeout(PATIENCE, counted).await.unwrap_or_else(|_| panic!("no {line}"));
+    }
+}
+
+mod tls {
+    use super::*;
+
+    /// Serves the guest `http` to a host that trusts this authority.
+    fn trusting(authority: &Authority, config: &str) -> Serving {
+        let larder = Larder::serve().config(config).env("SSL_CERT_FILE", authority.ca_file());
+        Serving::start_with(larder.arg(guest("http")))
+    }
+
+    #[tokio::test]
+    async fn a_host_with_a_certificate_is_reached_by_its_name() {
+        let authority = Authority::new();
+        for name in ["localhost", "127.0.0.1"] {
+            let upstream = Upstream::start_tls(&authority.issue(name), tell).await;
+            let host = format!("{name}:{}", upstream.port());
+            let serving = trusting(&authority, &grant(std::slice::from_ref(&host)));
+            for _ in 0..2 {
+                let answer = serving.get(&format!("/fetch?https://{host}/a")).await;
+                assert_eq!(answer, Answer::ok(&format!("GET /a {host} \n")));
+            }
+            // Who asks without TLS has no answer in clear text.
+            assert_eq!(serving.get(&format!("/fetch?http://{host}/a")).await.status, 502);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_not_to_be_trusted_is_refused() {
+        let (ours, other) = (Authority::new(), Authority::new());
+        for certificate in [other.issue("localhost"), ours.issue("127.0.0.1"), ours.issue_until("localhost", 2020)] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&asked);
+            let upstream = Upstream::start_tls(&certificate, move |request| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tell(request)
+            })
+            .await;
+            let host = format!("localhost:{}", upstream.port());
+            let serving = trusting(&ours, &grant(std::slice::from_ref(&host)));
+            let refused = error(&serving, &format!("/fetch?https://{host}/")).await;
+            assert_eq!(refused, "ErrorCode::TlsCertificateError", "{certificate:?}");
+            assert_eq!(asked.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_speaks_no_tls_is_an_error_and_no_trap() {
+        let upstream = telling(&Arc::default()).await;
+        let serving = trusting(&Authority::new(), &grant(&[local(&upstream)]));
+        let refused = error(&serving, &format!("/fetch?https://{}/", upstream.address())).await;
+        assert_eq!(refused, "ErrorCode::TlsProtocolError");
+    }
+}

@@ -1,0 +1,145 @@
+//! A host on loopback that plugins send requests to, as the test that starts it wants it to be.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::Certificate;
+
+/// What an upstream answers with.
+pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// An HTTP/1.1 server of the test's own, which ends with this value.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Answers each request in this way.
+    pub async fn start<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        Self::serve(None, answer).await
+    }
+
+    /// [`Upstream::start`] with TLS.
+    pub async fn start_tls<F>(
+        certificate: &Certificate,
+        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let chain = CertificateDer::pem_file_iter(&certificate.cert_file).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(&certificate.key_file).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config))), answer).await
+    }
+
+    async fn serve<F>(
+        tls: Option<TlsAcceptor>,
+        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (tls, answer) = (tls.clone(), answer.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => converse(stream, answer).await,
+                        // A client that does not trust us goes away.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                converse(stream, answer).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, serving }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+/// Serves one connection to its end, whatever that is.
+async fn converse<S, F>(stream: S, answer: impl Fn(Request<Incoming>) -> F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Future<Output = Reply>,
+{
+    let service = service_fn(move |request| {
+        let reply = answer(request);
+        async move { Ok::<_, Infallible>(reply.await) }
+    });
+    let _broken = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// A reply with status 200 and this body.
+pub fn reply(body: impl Into<Bytes>) -> Reply {
+    Response::new(Full::new(body.into()).boxed_unsync())
+}
+
+/// A body whose pieces the test hands out, and which ends with their sender.
+#[derive(Debug)]
+pub struct Pieces(pub UnboundedReceiver<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
