@@ -17,6 +17,8 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
@@ -25,6 +27,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpC
 use crate::config::{Config, Destination, Grant};
 use crate::error::one_line;
 use crate::figures;
+use crate::trace::{self, TraceContext};
 use answer::Answer;
 use connector::{Connector, Stream};
 
@@ -58,6 +61,8 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Hooks {
     outgoing: Arc<Outgoing>,
+    /// The trace that this instance works for.
+    trace: Option<TraceContext>,
     /// One for each request of this instance that may be under way.
     permits: Arc<Semaphore>,
 }
@@ -87,7 +92,12 @@ type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Se
 impl Http {
     pub(crate) fn new(outgoing: &Arc<Outgoing>) -> Self {
         let permits = Arc::new(Semaphore::new(outgoing.max_requests));
-        Self { ctx: WasiHttpCtx::default(), hooks: Hooks { outgoing: Arc::clone(outgoing), permits } }
+        Self { ctx: WasiHttpCtx::default(), hooks: Hooks { outgoing: Arc::clone(outgoing), trace: None, permits } }
+    }
+
+    /// The requests of this instance are part of the trace.
+    pub(crate) fn set_trace(&mut self, trace: Option<TraceContext>) {
+        self.hooks.trace = trace;
     }
 
     pub(crate) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
@@ -106,12 +116,22 @@ impl WasiHttpHooks for Hooks {
         let (mut head, body) = request.into_parts();
         // Here and not in the task, so that of several requests the first ones are let through.
         let admitted = outgoing.admit(&head, &self.permits);
-        Box::new(async move {
+        let span = info_span!(
+            target: "larder_host::request",
+            "outgoing request",
+            http.request.method = %head.method,
+            server.address = Empty,
+            outcome = Empty,
+            otel.kind = Empty,
+        );
+        let trace = trace::continued(&span, self.trace.as_ref());
+        let sending = async move {
             let mut counted = Counted { plugin: &outgoing.plugin, outcome: "gone" };
             let timeouts = Timeouts::new(options.unwrap_or_default());
             let connected = async {
                 let Admitted { destination, is_secure, permit } = admitted?;
-                rewrite(&mut head, &destination)?;
+                Span::current().record("server.address", destination.host());
+                rewrite(&mut head, &destination, trace.as_ref())?;
                 let connecting = outgoing.connector.connect(&destination, is_secure);
                 let stream = within(timeouts.connect, connecting, Error::ConnectionTimeout).await?;
                 Ok((stream, permit))
@@ -130,8 +150,10 @@ impl WasiHttpHooks for Hooks {
                 Err(Error::ConnectionTimeout | Error::HttpResponseTimeout) => "timed-out",
                 Err(_) => "failed",
             };
+            Span::current().record("outcome", counted.outcome);
             sent
-        })
+        };
+        Box::new(sending.instrument(span))
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -196,11 +218,14 @@ async fn exchange(
 }
 
 /// Makes the head what goes over the wire: the path alone in its first line, and the headers that are the host's to set.
-fn rewrite(head: &mut Parts, destination: &Destination) -> Result<(), Error> {
+fn rewrite(head: &mut Parts, destination: &Destination, trace: Option<&TraceContext>) -> Result<(), Error> {
     head.uri = head.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
     // What was granted, whatever the plugin made of it.
     let host = HeaderValue::try_from(destination.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
     head.headers.insert(HOST, host);
+    if let Some(trace) = trace {
+        trace.put_where_none_is(&mut head.headers);
+    }
     Ok(())
 }
 

@@ -21,6 +21,8 @@ use crate::linker::{LarderCtx, LarderView, add_to_linker};
 use crate::outgoing::{Http, Outgoing};
 use crate::runs::Runs;
 use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
+#[cfg(feature = "serve")]
+use crate::trace::TraceContext;
 
 /// Runs plugins: commands, or one exported function.
 pub struct Runtime {
@@ -88,6 +90,12 @@ const MAX_WASI_RESOURCES: usize = 10_000;
 
 impl State {
     fn larder(&mut self) -> LarderView<'_> {
+    /// The plugin's own requests are part of the trace.
+    #[cfg(feature = "serve")]
+    pub(crate) fn set_trace(&mut self, trace: Option<TraceContext>) {
+        self.http.set_trace(trace);
+    }
+
         LarderView { ctx: &mut self.larder, table: &mut self.table }
     }
 }

@@ -75,13 +75,20 @@ impl TraceContext {
         }
     }
 
+    /// [`TraceContext::put`], unless a plugin that keeps traces itself has put its own there.
+    pub(crate) fn put_where_none_is(&self, headers: &mut HeaderMap) {
+        if !headers.contains_key(TRACEPARENT) {
+            self.put(headers);
+        }
+    }
+
     /// Which trace it is, in 32 hexadecimal digits.
     pub(crate) fn trace_id(&self) -> &str {
         Parent::parse(&self.parent).map_or("", |parent| parent.trace_id)
     }
 }
 
-/// Makes the span a part of the trace, where traces are exported, and answers what is passed on.
+/// Makes a request's span a part of its trace, where traces are exported, and answers what is passed on.
 pub(crate) fn join(span: &Span, context: Option<TraceContext>) -> Option<TraceContext> {
     #[cfg(feature = "opentelemetry")]
     if let Some(ours) = exported::join(span, context.as_ref()) {
@@ -89,6 +96,16 @@ pub(crate) fn join(span: &Span, context: Option<TraceContext>) -> Option<TraceCo
     }
     let _as_it_is = span;
     context
+}
+
+/// What is passed on by a request that the span is about, which is sent on behalf of one that passed on `context`.
+pub(crate) fn continued(span: &Span, context: Option<&TraceContext>) -> Option<TraceContext> {
+    #[cfg(feature = "opentelemetry")]
+    if let Some(ours) = exported::place(span, "client") {
+        return Some(ours);
+    }
+    let _as_it_is = span;
+    context.cloned()
 }
 
 #[cfg(feature = "opentelemetry")]
@@ -107,7 +124,13 @@ mod exported {
         let parent = parent.map(|parent| opentelemetry::Context::new().with_remote_span_context(parent));
         // It fails where no layer exports, and then there is nothing to join.
         span.set_parent(parent.unwrap_or_default()).ok()?;
-        span.record("otel.kind", "server");
+        place(span, "server")
+    }
+
+    /// The span's place in its trace, where one exports it.
+    pub(super) fn place(span: &Span, kind: &'static str) -> Option<TraceContext> {
+        // Before the span begins, as which it does when its context is asked for.
+        span.record("otel.kind", kind);
         let context = span.context();
         let ours = context.span().span_context().clone();
         ours.is_valid().then(|| TraceContext {

@@ -52,15 +52,15 @@ impl Shared {
         let handler = self.route(request.uri().path());
         let mut line = AccessLine::new(&request, handler.clone());
         let span = line.span();
-        let context = trace::join(&span, TraceContext::take(request.headers_mut()));
-        if let Some(context) = &context {
-            context.put(request.headers_mut());
-            span.record("trace_id", context.trace_id());
-            line.trace_id = Some(context.trace_id().to_owned());
+        let trace = trace::join(&span, TraceContext::take(request.headers_mut()));
+        if let Some(trace) = &trace {
+            trace.put(request.headers_mut());
+            span.record("trace_id", trace.trace_id());
+            line.trace_id = Some(trace.trace_id().to_owned());
         }
         let is_head = request.method() == Method::HEAD;
         let response = match handler {
-            Some(handler) => self.ask(&handler, request).instrument(span.clone()).await,
+            Some(handler) => self.ask(&handler, request, trace).instrument(span.clone()).await,
             None => Err(Refusal::NoRoute),
         };
         let response = response.unwrap_or_else(|refusal| {
@@ -80,6 +80,7 @@ impl Shared {
         self: &Arc<Self>,
         handler: &Arc<Handler>,
         request: Request<Incoming>,
+        trace: Option<TraceContext>,
     ) -> Result<Response<WasiBody>, Refusal> {
         let has_host = request.uri().authority().is_some()
             || request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
@@ -106,7 +107,7 @@ impl Shared {
                     failure.set();
                 };
                 let ended = tokio::select! {
-                    ended = shared.run(&handler, request, respond, &failure) => ended,
+                    ended = shared.run(&handler, request, trace, respond, &failure) => ended,
                     () = cut_off => return Err(Refusal::Ending),
                 };
                 drop(permit);
@@ -145,11 +146,13 @@ impl Shared {
         &self,
         handler: &Handler,
         request: Request<WasiBody>,
+        trace: Option<TraceContext>,
         respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
         failure: &Failure,
     ) -> Result<(), Error> {
         let Handler { plugin, proxy } = handler;
         let mut store = self.runtime.store(plugin, &RunOptions::default(), Console::Shared)?;
+        store.data_mut().set_trace(trace);
         let handle = async |store: &mut Store<State>| {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let respond = store.data_mut().http().new_response_outparam(respond)?;

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use larder_tests::{Client, Larder, PATIENCE, Serving, guest};
+use larder_tests::{Client, Larder, PATIENCE, Serving, Upstream, guest, reply};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
@@ -33,6 +33,26 @@ async fn a_trace_is_passed_on_to_the_plugin() {
     assert_eq!(header(&serving, "traceparent", &sent).await, PARENT);
     assert_eq!(header(&serving, "tracestate", &sent).await, "a=1,b=2 | c=3");
     assert_eq!(header(&serving, "traceparent", &[]).await, "");
+}
+
+/// A host that answers with the headers of its requests that are about traces.
+async fn upstream() -> Upstream {
+    Upstream::start(async |request: Request<Incoming>| {
+        let header = |name| request.headers().get(name).map_or("", |value| value.to_str().unwrap());
+        reply(format!("{} {}", header("traceparent"), header("tracestate")))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_trace_is_passed_on_by_the_requests_of_the_plugin() {
+    let upstream = upstream().await;
+    let serving = Serving::start(&format!("[plugins.http]\noutgoing_hosts = [\"{}\"]\n", upstream.address()));
+    let client = Client::connect(serving.address()).await;
+    let fetch = format!("/fetch?http://{}/", upstream.address());
+    let sent = [("traceparent", PARENT), ("tracestate", "a=1")];
+    assert_eq!(client.get_with(&fetch, &sent).await.unwrap().body, format!("{PARENT} a=1"));
+    assert_eq!(client.get_with(&fetch, &[]).await.unwrap().body, " ");
 }
 
 #[tokio::test]
@@ -153,6 +173,25 @@ async fn a_request_is_a_span_of_its_trace_and_each_cache_call_one_below_it() {
     let call = |operation, outcome: &str, below| ("call", operation, outcome.to_owned(), below);
     let expected = [call("get-or-set", "miss", 0), call("fill", "stored", 0), call("get-or-set", "hit", 1)];
     assert_eq!(calls, expected);
+}
+
+#[tokio::test]
+async fn a_request_of_the_plugin_is_a_span_that_the_asked_host_is_told_of() {
+    let (collector, upstream) = (Collector::start().await, upstream().await);
+    let serving = collector.host(&format!("[plugins.http]\noutgoing_hosts = [\"{}\"]\n", upstream.address()));
+    let client = Client::connect(serving.address()).await;
+    let fetch = format!("/fetch?http://{}/the-path", upstream.address());
+    let told = client.get_with(&fetch, &[("traceparent", PARENT), ("tracestate", "a=1")]).await.unwrap().body;
+    serving.terminate().await;
+    let spans = collector.spans();
+    let span = |name| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {spans:#?}"));
+    let (request, sent) = (span("request"), span("outgoing request"));
+    assert_eq!((&sent.trace_id, &sent.parent_span_id), (&request.trace_id, &request.span_id));
+    assert_eq!(told, format!("00-{TRACE}-{} a=1", hex(&sent.span_id) + "-01"));
+    let about = attributes(sent);
+    assert_eq!((sent.kind, &*about["outcome"]), (SpanKind::Client as i32, "answered"));
+    assert_eq!((&*about["http.request.method"], &*about["server.address"]), ("GET", "127.0.0.1"));
+    assert!(!format!("{about:?}").contains("the-path"), "{about:?}");
 }
 
 #[tokio::test]
