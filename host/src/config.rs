@@ -11,6 +11,7 @@ mod plugins;
 mod sandbox;
 mod serve;
 mod units;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
 pub use serve::Serve;
 pub use units::parse_duration;
+pub use variables::{NoVariable, Variables};
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,7 +12,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxView, WasiView};
 use crate::caches::Caches;
 #[cfg(feature = "serve")]
 use crate::config::Serve;
-use crate::config::{Config, Sandbox};
+use crate::config::{Config, Sandbox, Variables};
 use crate::engine::{Pool, load_component, new_engine};
 use crate::error::Error;
 use crate::invoke::{Call, Export, functions};
@@ -40,6 +40,7 @@ pub struct Plugin {
     path: PathBuf,
     pre: InstancePre<State>,
     figures: Runs,
+    env: Variables,
     #[cfg(feature = "serve")]
     outgoing: Arc<Outgoing>,
 }
@@ -49,7 +50,7 @@ pub struct Plugin {
 pub struct RunOptions {
     /// Arguments, without the program's name.
     pub args: Vec<String>,
-    /// Environment variables.
+    /// Environment variables, beside those of the plugin's table in the configuration, which they go before.
     pub env: Vec<(String, String)>,
     /// Folders of the machine, each with the name by which the plugin sees it.
     pub dirs: Vec<(PathBuf, String)>,
@@ -89,13 +90,13 @@ pub(crate) enum Console {
 const MAX_WASI_RESOURCES: usize = 10_000;
 
 impl State {
-    fn larder(&mut self) -> LarderView<'_> {
     /// The plugin's own requests are part of the trace.
     #[cfg(feature = "serve")]
     pub(crate) fn set_trace(&mut self, trace: Option<TraceContext>) {
         self.http.set_trace(trace);
     }
 
+    fn larder(&mut self) -> LarderView<'_> {
         LarderView { ctx: &mut self.larder, table: &mut self.table }
     }
 }
@@ -185,6 +186,7 @@ impl Runtime {
             path: path.to_owned(),
             pre,
             figures: Runs::of(&name),
+            env: self.caches.config().grant(&name).env,
             #[cfg(feature = "serve")]
             outgoing: Arc::new(Outgoing::new(&name, self.caches.config())),
             name,
@@ -321,7 +323,10 @@ impl Runtime {
                 wasi.stdout(named(Stdio::Stdout)).stderr(named(Stdio::Stderr));
             }
         }
-        wasi.arg(&plugin.name).args(&options.args).envs(&options.env);
+        // What a run is given goes before what the configuration says.
+        let is_given = |name: &str| options.env.iter().any(|(given, _)| given == name);
+        let env: Vec<_> = plugin.env.iter().filter(|(name, _)| !is_given(name)).collect();
+        wasi.arg(&plugin.name).args(&options.args).envs(&env).envs(&options.env);
         for (host, guest) in &options.dirs {
             wasi.preopened_dir(host, guest, FsPerms::ReadWrite).map_err(|error| {
                 Error::Option(format!("cannot open folder `{}`: {}", host.display(), error.root_cause()))

@@ -72,6 +72,15 @@ fn arguments_arrive_as_given() {
 }
 
 #[test]
+fn what_a_run_is_given_goes_before_the_variables_of_the_plugins_table() {
+    let config = "[plugins.surroundings]\nenv = { A = \"table\", B = \"table\" }\n";
+    let run = Larder::run_with(&["--env", "A=run"], "surroundings").config(config).arg("env").succeed();
+    let mut lines: Vec<&str> = run.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["A=run", "B=table"]);
+}
+
+#[test]
 fn the_plugin_has_the_environment_it_was_given_and_nothing_of_the_hosts() {
     assert_eq!(look(&[], &["env"]), "");
     assert_eq!(look(&["--env", "A=1", "--env", "B=x=y"], &["env"]), "A=1\nB=x=y\n");

@@ -10,7 +10,7 @@ use crate::cache::{Access, Namespace};
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
 use crate::config::units::Size;
-use crate::config::{CacheConfig, Destination, OutgoingHost, list};
+use crate::config::{CacheConfig, Destination, OutgoingHost, Variables, list};
 
 /// What a plugin may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Grant {
     pub max_concurrent_calls: usize,
     /// The hosts that it may send HTTP requests to. Defaults to none.
     pub outgoing_hosts: Vec<OutgoingHost>,
+    /// The environment variables that it is given. Defaults to none.
+    pub env: Variables,
 }
 
 impl Default for Grant {
@@ -38,6 +40,7 @@ impl Default for Grant {
             max_bytes: None,
             max_concurrent_calls: 1024,
             outgoing_hosts: Vec::new(),
+            env: Variables::default(),
         }
     }
 }
@@ -117,6 +120,8 @@ struct RawGrant {
     max_concurrent_calls: Option<i64>,
     #[serde(default)]
     outgoing_hosts: Vec<OutgoingHost>,
+    #[serde(default)]
+    env: Variables,
     path: Option<PathBuf>,
     route: Option<String>,
 }
@@ -146,7 +151,8 @@ impl RawGrant {
     }
 
     fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, .. } = self;
+        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, env, .. } =
+            self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
             let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
             return Err(section.fault("caches", &rule));
@@ -161,6 +167,6 @@ impl RawGrant {
         }
         let default = Grant::default().max_concurrent_calls;
         let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
-        Ok(Grant { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts })
+        Ok(Grant { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, env })
     }
 }

@@ -51,6 +51,7 @@ mod hosts;
 mod place;
 mod secrets;
 mod serve;
+mod variables;
 
 mod defaults {
     use super::*;

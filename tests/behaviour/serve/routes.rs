@@ -27,6 +27,22 @@ async fn each_plugin_answers_under_its_route_with_its_own_grant() {
 }
 
 #[tokio::test]
+async fn each_plugin_is_given_the_variables_of_its_own_table() {
+    let path = guest("http").display().to_string();
+    let plugin =
+        |name: &str, env: &str| format!("[plugins.{name}]\npath = {path:?}\nroute = \"/{name}\"\nenv = {env}\n");
+    let config = plugin("shop", "{ KEY = \"${API_KEY}\", A = \"1\" }") + &plugin("news", "{ A = \"2\" }");
+    let serving = Serving::start_with(Larder::serve().config(&config).env("API_KEY", "s3cret"));
+    for (asked, given) in
+        [("shop/do/env/KEY", "s3cret"), ("shop/do/env/A", "1"), ("news/do/env/A", "2"), ("news/do/env/KEY", "")]
+    {
+        assert_eq!(serving.get(&format!("/{asked}")).await, Answer::ok(given), "{asked}");
+    }
+    // Of the host's own it has none.
+    assert_eq!(serving.get("/shop/do/env/PATH").await, Answer::ok(""));
+}
+
+#[tokio::test]
 async fn a_path_that_no_route_fits_is_404() {
     let config = format!("[plugins.shop]\npath = \"{}\"\nroute = \"/shop\"\n", guest("http").display());
     let serving = Serving::start_with(Larder::serve().config(&config));

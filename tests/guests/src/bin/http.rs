@@ -24,6 +24,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             let values = request.headers().get_all(argument).iter();
             values.map(|value| value.to_str().expect("text")).collect::<Vec<_>>().join(" | ")
         }
+        "env" => std::env::var(argument).unwrap_or_default(),
         "echo" => return Ok(Response::new(request.into_body())),
         // How long the body is, or that it broke off.
         "length" => match request.into_body().contents().await {

@@ -1,0 +1,42 @@
+//! The environment variables that a plugin is given.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+/// Environment variables of a plugin, by name. Their `Debug` shows no value, for some are secret.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>")]
+pub struct Variables(BTreeMap<String, String>);
+
+/// Why these are no environment variables: the name that breaks the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}`: the name of a variable must not be empty or hold a `=`, and neither it nor the value a NUL", .0.escape_default())]
+pub struct NoVariable(String);
+
+impl Variables {
+    /// Names and values, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for Variables {
+    type Error = NoVariable;
+
+    fn try_from(variables: BTreeMap<String, String>) -> Result<Self, NoVariable> {
+        let is_bad =
+            |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+        match variables.iter().find(is_bad) {
+            Some((name, _)) => Err(NoVariable(name.clone())),
+            None => Ok(Self(variables)),
+        }
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
