@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
-EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages
+EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
 # What builds for this machine, with the fuzz targets.
 NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-attack

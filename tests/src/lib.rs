@@ -19,7 +19,7 @@ pub use cluster::Cluster;
 pub use program::{Finished, Larder, Running, guest, program};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
-pub use server::{Kind, Server};
+pub use server::{Kind, Server, free_port};
 pub use serving::{Answer, Client, Serving};
 pub use upstream::{Pieces, Reply, Upstream, reply};
 

@@ -194,7 +194,7 @@ impl Drop for Server {
 /// It is below those that the system gives to clients. Else a client that calls a server which is down would sooner or
 /// later be given the very port it calls, and reach itself; and a server could not come back on a port that a client
 /// has.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u16 = 12_000;
     const COUNT: u32 = 20_000;
     static GIVEN: AtomicU32 = AtomicU32::new(0);
