@@ -6,3 +6,4 @@ mod outgoing;
 mod reload;
 mod requests;
 mod routes;
+mod shared;
