@@ -91,6 +91,8 @@ pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "serve")]
+mod stamp;
 mod tls;
 #[cfg(feature = "serve")]
 mod trace;

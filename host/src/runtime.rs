@@ -22,6 +22,8 @@ use crate::outgoing::{Http, Outgoing};
 use crate::runs::Runs;
 use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
 #[cfg(feature = "serve")]
+use crate::stamp::Stamp;
+#[cfg(feature = "serve")]
 use crate::trace::TraceContext;
 
 /// Runs plugins: commands, or one exported function.
@@ -43,6 +45,8 @@ pub struct Plugin {
     env: Variables,
     #[cfg(feature = "serve")]
     outgoing: Arc<Outgoing>,
+    #[cfg(feature = "serve")]
+    stamp: Stamp,
 }
 
 /// What a run of a plugin is given beside its caches. Nothing else of the machine is in its reach.
@@ -173,6 +177,9 @@ impl Runtime {
     ///
     /// [`Error::Load`], also for a component that imports what this host has not.
     pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Plugin, Error> {
+        // Before it is read, so that what is written meanwhile is a change.
+        #[cfg(feature = "serve")]
+        let stamp = Stamp::of(path);
         let component = load_component(&self.engine, path)?;
         let pre = self.linker.instantiate_pre(&component).map_err(|error| {
             let reason = format!("it needs what this host has not: {error:#}");
@@ -189,6 +196,8 @@ impl Runtime {
             env: self.caches.config().grant(&name).env,
             #[cfg(feature = "serve")]
             outgoing: Arc::new(Outgoing::new(&name, self.caches.config())),
+            #[cfg(feature = "serve")]
+            stamp,
             name,
         })
     }
@@ -363,6 +372,12 @@ impl Plugin {
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How its file was when it was read.
+    #[cfg(feature = "serve")]
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     #[cfg(feature = "serve")]

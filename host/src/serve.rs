@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod request;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -120,7 +121,8 @@ impl Server {
     pub async fn reload(&self) {
         let shared = Arc::clone(&self.shared);
         // To compile takes its time, in which others are served.
-        if let Err(error) = tokio::task::spawn_blocking(move || shared.reload()).await {
+        let reload = move || shared.routes.iter().for_each(|route| route.reload(&shared.runtime));
+        if let Err(error) = tokio::task::spawn_blocking(reload).await {
             tracing::error!("cannot reload the plugins: {error}");
         }
     }
@@ -157,25 +159,24 @@ impl Shared {
         };
         self.routes.iter().find(|route| is_below(&route.prefix)).map(Route::handler)
     }
-
-    fn reload(&self) {
-        for route in &self.routes {
-            let old = route.handler();
-            let (name, path) = (one_line(old.plugin().name()), old.plugin().path());
-            match self.runtime.load(path, Some(old.plugin().name())).and_then(Handler::new) {
-                Ok(new) => {
-                    *route.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                    tracing::info!("plugin `{name}` is loaded anew");
-                }
-                Err(error) => tracing::error!("plugin `{name}` stays as it was: {}", one_line(&error.to_string())),
-            }
-        }
-    }
 }
 
 impl Route {
     fn handler(&self) -> Arc<Handler> {
         Arc::clone(&self.handler.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the plugin's file again. What cannot be served leaves the old one in its place.
+    fn reload(&self, runtime: &Runtime) {
+        let old = self.handler();
+        let (name, path) = (one_line(old.plugin().name()), old.plugin().path());
+        match runtime.load(path, Some(old.plugin().name())).and_then(Handler::new) {
+            Ok(new) => {
+                *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                tracing::info!("plugin `{name}` is loaded anew");
+            }
+            Err(error) => tracing::error!("plugin `{name}` stays as it was: {}", one_line(&error.to_string())),
+        }
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) struct Serve {
     /// The plugin's name in the configuration; else its file's name without the ending.
     #[arg(long, requires = "plugin")]
     name: Option<String>,
+    /// Load a plugin anew when its file has changed, as SIGHUP does for all.
+    #[arg(long)]
+    watch: bool,
     /// A plugin for all requests: a component that exports `wasi:http/incoming-handler`. Else the plugins with a `route`
     /// in the configuration.
     plugin: Option<PathBuf>,
@@ -33,7 +36,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        let Self { addr, metrics_addr, name, plugin } = self;
+        let Self { addr, metrics_addr, name, watch, plugin } = self;
         let addr = addr.unwrap_or(config.serve.addr);
         let metrics_addr = metrics_addr.or(config.serve.metrics_addr);
         let routes = config.routes.clone();
@@ -70,11 +73,18 @@ impl Serve {
                 None => std::future::pending().await,
             }
         };
+        let watched = async {
+            match watch {
+                true => server.watch().await,
+                false => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = server.run(listener, async { ends.end().await; ending.cancel() }) => Ok(ExitCode::SUCCESS),
             // Who asks twice does not want to wait.
             () = async { ends_again.end().await; ends_again.end().await } => Ok(ExitCode::FAILURE),
             never = told => match never {},
+            never = watched => match never {},
             () = async { loop { reloads.reload().await; server.reload().await } } => Ok(ExitCode::FAILURE),
         }
     }

@@ -1,5 +1,7 @@
 //! Files of plugins that are replaced while requests run.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +15,14 @@ fn replace(file: &Path, bytes: &[u8]) {
     std::fs::rename(new, file).unwrap();
 }
 
-/// The guest `http` in two files, each under a route of the file's name.
 fn start() -> (Serving, [PathBuf; 2]) {
+    start_with(Larder::serve())
+}
+
+/// The guest `http` in two files, each under a route of the file's name.
+fn start_with(larder: Larder) -> (Serving, [PathBuf; 2]) {
     let table = |name: &str| format!("[plugins.{name}]\npath = \"{name}.wasm\"\nroute = \"/{name}\"\n");
-    let larder = Larder::serve().config(&(table("changed") + &table("constant")));
+    let larder = larder.config(&(table("changed") + &table("constant") + "[sandbox]\ntimeout = \"10m\"\n"));
     let files = ["changed", "constant"].map(|name| larder.folder().join(format!("{name}.wasm")));
     for file in &files {
         std::fs::copy(guest("http"), file).unwrap();
@@ -82,4 +88,54 @@ async fn a_broken_file_keeps_the_old_plugin_running_and_says_so() {
         log.contains("plugin `constant` stays as it was: cannot load plugin `constant.wasm`: this is not"),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugin() {
+    let (mut serving, [changed, _]) = start_with(Larder::serve().arg("--watch"));
+    let mut running = TcpStream::connect(serving.address()).unwrap();
+    running.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = "POST /changed/do/attend HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    running.write_all(head.as_bytes()).unwrap();
+    serving.says("changed: attending").await;
+    let [pages, http] = ["http-pages", "http"].map(|name| std::fs::read(guest(name)).unwrap());
+    let page = Answer::ok("<h1>/changed/do/hello</h1>\n");
+    // In the place of the old one, and then over it.
+    replace(&changed, &pages);
+    is_answered(&serving, "/changed/do/hello", &page).await;
+    running.write_all(b"0\r\n\r\n").unwrap();
+    let mut said = String::new();
+    running.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("attended"), "{said}");
+    std::fs::write(&changed, &http).unwrap();
+    is_answered(&serving, "/changed/do/hello", &Answer::ok("hello\n")).await;
+    // A link that leads elsewhere is another file as well.
+    let elsewhere = changed.with_extension("elsewhere");
+    std::fs::write(&elsewhere, &pages).unwrap();
+    std::fs::remove_file(&changed).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &changed).unwrap();
+    is_answered(&serving, "/changed/do/hello", &page).await;
+    let finished = serving.terminate().await;
+    assert_eq!(finished.status, Some(0), "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("plugin `changed` is loaded anew").count(), 3, "{}", finished.stderr);
+    assert!(!finished.stderr.contains("plugin `constant`"), "{}", finished.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_watched_file_is_said_once_and_the_old_plugin_stays() {
+    let (serving, [changed, constant]) = start_with(Larder::serve().arg("--watch"));
+    let [pages, http] = ["http-pages", "http"].map(|name| std::fs::read(guest(name)).unwrap());
+    // Half of a file, by a writer who does not go on.
+    std::fs::write(&constant, &http[..http.len() / 2]).unwrap();
+    // Each of these is seen later than the half, by some looks.
+    for (bytes, body) in [(&pages, "<h1>/changed/do/hello</h1>\n"), (&http, "hello\n")] {
+        replace(&changed, bytes);
+        is_answered(&serving, "/changed/do/hello", &Answer::ok(body)).await;
+    }
+    assert_eq!(serving.get("/constant/do/hello").await, Answer::ok("hello\n"));
+    std::fs::write(&constant, &pages).unwrap();
+    is_answered(&serving, "/constant/do/hello", &Answer::ok("<h1>/constant/do/hello</h1>\n")).await;
+    let finished = serving.terminate().await;
+    assert_eq!(finished.stderr.matches("plugin `constant` stays as it was: ").count(), 1, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("plugin `constant` is loaded anew").count(), 1, "{}", finished.stderr);
 }

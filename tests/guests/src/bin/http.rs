@@ -70,6 +70,12 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             wstd::task::sleep(Duration::from_millis(number())).await;
             "dozed".to_owned()
         }
+        // Says that it has begun, and ends with the request's body.
+        "attend" => {
+            println!("attending");
+            request.into_body().contents().await?;
+            "attended".to_owned()
+        }
         "print" => {
             println!("out {argument}");
             eprint!("no end of a line");

@@ -1,0 +1,59 @@
+//! What tells one state of a file from another without reading it.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+/// The state of a file, or that there is none. One that is replaced differs, even if the new one is as long and as old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(Option<State>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    modified: Option<SystemTime>,
+    length: u64,
+    /// The file's number on its disk; 0 where the system has none.
+    number: u64,
+}
+
+impl Stamp {
+    pub(crate) fn of(path: &Path) -> Self {
+        Self(path.metadata().ok().map(|metadata| State {
+            modified: metadata.modified().ok(),
+            length: metadata.len(),
+            #[cfg(unix)]
+            number: std::os::unix::fs::MetadataExt::ino(&metadata),
+            #[cfg(not(unix))]
+            number: 0,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_replaced_or_removed_is_another() {
+        let folder = std::env::temp_dir().join(format!("larder-stamp-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("file");
+        let mut stamps = vec![Stamp::of(&file)];
+        std::fs::write(&file, "a").unwrap();
+        stamps.push(Stamp::of(&file));
+        assert_eq!(Stamp::of(&file), Stamp::of(&file));
+        std::fs::write(&file, "ab").unwrap();
+        stamps.push(Stamp::of(&file));
+        let new = folder.join("new");
+        std::fs::write(&new, "cd").unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        std::fs::File::options().write(true).open(&new).unwrap().set_modified(modified).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+        if cfg!(unix) {
+            stamps.push(Stamp::of(&file));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        for (index, stamp) in stamps.iter().enumerate() {
+            assert!(!stamps[..index].contains(stamp), "{stamps:?}");
+        }
+    }
+}
