@@ -51,88 +51,104 @@ pub const BUCKETS: &[f64] = &[
     1e-6, 5e-6, 25e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
-pub(crate) const CALLS: Figure = figure(
+/// Calls to a cache.
+pub const CALLS: Figure = figure(
     "larder_calls_total",
     Kind::Counter,
     &["cache", "operation", "outcome"],
     "Calls by the operation's name in the interface. `hit` or `miss` of `get` and `get-or-set`, `stored` or `superseded` \
      of `fill`, `ok` of the others; else the error's name in the interface.",
 );
-pub(crate) const GET_MANY_KEYS: Figure = figure(
+/// Keys of batches.
+pub const GET_MANY_KEYS: Figure = figure(
     "larder_get_many_keys_total",
     Kind::Counter,
     &["cache", "outcome"],
     "Keys that `get-many` looked for: `hit` or `miss`.",
 );
-pub(crate) const DEGRADED: Figure = figure(
+/// Reads without their server.
+pub const DEGRADED: Figure = figure(
     "larder_degraded_reads_total",
     Kind::Counter,
     &["cache"],
     "Reads that were answered as misses because the server was out of reach.",
 );
-pub(crate) const BACKEND_SECONDS: Figure = figure(
+/// Times of the backend.
+pub const BACKEND_SECONDS: Figure = figure(
     "larder_backend_seconds",
     Kind::Histogram,
     &["cache", "backend", "operation"],
     "How long the backend, `ram`, `valkey` or `redis`, took for its part of a call; waits for another caller's \
      computation are not in it.",
 );
-pub(crate) const GET_OR_SET: Figure = figure(
+/// What became of get-or-set calls.
+pub const GET_OR_SET: Figure = figure(
     "larder_get_or_set_total",
     Kind::Counter,
     &["cache", "event"],
     "What get-or-set calls came to: values `computed`, calls that `waited`, waits for another process \
      (`joined-remotely`), waits that `expired`, values `superseded` before they were stored, vacancies `abandoned`.",
 );
-pub(crate) const VACANCIES: Figure =
+/// Values being computed.
+pub const VACANCIES: Figure =
     figure("larder_vacancies", Kind::Gauge, &["cache"], "Vacancies that plugins hold: values being computed here.");
-pub(crate) const RAM_BYTES: Figure =
+/// Memory in use.
+pub const RAM_BYTES: Figure =
     figure("larder_ram_bytes", Kind::Gauge, &["cache"], "What the entries of a RAM cache weigh, in bytes.");
-pub(crate) const RAM_MAX_BYTES: Figure =
+/// Memory that may be in use.
+pub const RAM_MAX_BYTES: Figure =
     figure("larder_ram_max_bytes", Kind::Gauge, &["cache"], "What they may weigh: `max_bytes`.");
-pub(crate) const RAM_ENTRIES: Figure = figure(
+/// Entries in memory.
+pub const RAM_ENTRIES: Figure = figure(
     "larder_ram_entries",
     Kind::Gauge,
     &["cache"],
     "Entries of a RAM cache, expired ones included until they are swept.",
 );
-pub(crate) const RAM_EVICTIONS: Figure = figure(
+/// Entries dropped for others.
+pub const RAM_EVICTIONS: Figure = figure(
     "larder_ram_evictions_total",
     Kind::Counter,
     &["cache"],
     "Entries that a RAM cache dropped to make room for others.",
 );
-pub(crate) const UP: Figure = figure(
+/// Whether a server is reached.
+pub const UP: Figure = figure(
     "larder_up",
     Kind::Gauge,
     &["cache"],
     "1 while the connections to the cache's server stand, 0 while one is lost and calls fail at once.",
 );
-pub(crate) const RECONNECTS: Figure = figure(
+/// Losses of a server that were made good.
+pub const RECONNECTS: Figure = figure(
     "larder_reconnects_total",
     Kind::Counter,
     &["cache"],
     "Connections to the cache's server that were made anew after a loss.",
 );
-pub(crate) const INSTANCES: Figure =
-    figure("larder_instances", Kind::Gauge, &["plugin"], "Instances of a plugin that run.");
-pub(crate) const RUNS: Figure = figure(
+/// Plugins that run.
+pub const INSTANCES: Figure = figure("larder_instances", Kind::Gauge, &["plugin"], "Instances of a plugin that run.");
+/// Ends of plugins.
+pub const RUNS: Figure = figure(
     "larder_runs_total",
     Kind::Counter,
     &["plugin", "outcome"],
     "Runs of a plugin by their end: `returned`, `exited`, `trapped`, `cut-off` at the host's end, or the bound of \
      `[sandbox]` that stopped it.",
 );
-pub(crate) const REQUESTS: Figure = figure(
+/// HTTP requests.
+pub const REQUESTS: Figure = figure(
     "larder_requests_total",
     Kind::Counter,
     &["plugin", "status"],
     "HTTP requests by the class of the answer's status, `2xx` for one, or `gone` where the client did not wait; \
      `plugin` is `-` where no route fits.",
 );
-pub(crate) const REQUEST_SECONDS: Figure =
+/// Times of HTTP requests.
+pub const REQUEST_SECONDS: Figure =
     figure("larder_request_seconds", Kind::Histogram, &["plugin"], "From an HTTP request to the head of its answer.");
-pub(crate) const REFUSALS: Figure = figure(
+/// HTTP requests without a plugin.
+pub const REFUSALS: Figure = figure(
     "larder_refused_requests_total",
     Kind::Counter,
     &["reason"],
@@ -146,6 +162,9 @@ pub(crate) const OUTGOING: Figure = figure(
     "HTTP requests that a plugin sent: `answered`, `denied` as `outgoing_hosts` does not name the host, `refused` over \
      `max_outgoing_requests`, `timed-out`, `failed` otherwise, or `gone` where the plugin did not wait.",
 );
+
+/// The values of the label `outcome` that say that a call did what it was to do; any other is an error's name.
+pub const GOOD_OUTCOMES: &[&str] = &["hit", "miss", "stored", "superseded", "ok"];
 
 /// All figures.
 pub const ALL: &[Figure] = &[

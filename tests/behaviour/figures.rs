@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
-use larder_host::figures::{ALL, BUCKETS, Figure, Kind as FigureKind};
+use larder_host::figures::{ALL, BUCKETS, Figure, GOOD_OUTCOMES, Kind as FigureKind};
 use larder_host::{Caches, Config, operator_view};
 use larder_tests::{Client, Kind, Server, Serving};
 use metrics::LocalRecorderGuard;
@@ -93,6 +93,10 @@ mod calls {
             ("set-many ok", 1.0),
         ];
         assert_eq!(calls(&handle), expected.map(|(call, count)| (call.to_owned(), count)).into());
+        let outcomes: BTreeSet<_> = expected.iter().filter_map(|(call, _)| Some(call.split_once(' ')?.1)).collect();
+        let good: BTreeSet<_> = GOOD_OUTCOMES.iter().copied().collect();
+        let errors: BTreeSet<_> = ["access-denied", "invalid-argument", "value-too-large"].into();
+        assert_eq!(outcomes, &good | &errors);
         caches.publish();
         let export = handle.render();
         let values = values(&export);
