@@ -36,3 +36,4 @@ mod sharing;
 mod specification;
 mod telemetry;
 mod tls;
+mod top;

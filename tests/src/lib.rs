@@ -12,6 +12,7 @@ mod relay;
 mod sentinel;
 mod server;
 mod serving;
+mod terminal;
 mod upstream;
 
 pub use certificates::{Authority, Certificate};
@@ -21,6 +22,7 @@ pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server, free_port};
 pub use serving::{Answer, Client, Serving};
+pub use terminal::Terminal;
 pub use upstream::{Pieces, Reply, Upstream, reply};
 
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@ mod metrics;
 mod run;
 mod serve;
 pub(crate) mod telemetry;
+mod top;
 #[cfg(feature = "otlp")]
 mod traces;
 
@@ -43,6 +44,8 @@ enum Command {
     Run(run::Run),
     /// Answer HTTP requests with plugins, each request in a sandbox of its own.
     Serve(serve::Serve),
+    /// Watch what a `larder serve` with a `--metrics-addr` does.
+    Top(top::Top),
     /// Check the configuration and reach every cache.
     Check,
     /// Look into a cache on a server, and purge it.
@@ -51,12 +54,14 @@ enum Command {
 
 /// Does what the command line asks for.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let config = Config::load(cli.config.path.as_deref()).map_err(larder_host::Error::from)?;
+    let path = cli.config.path.as_deref();
+    let config = || Config::load(path).map_err(larder_host::Error::from);
     match cli.command {
-        Command::Run(command) => command.run(config).await,
-        Command::Serve(command) => command.run(config).await,
-        Command::Check => check::run(&config).await,
-        Command::Cache(command) => command.run(&config).await,
+        Command::Run(command) => command.run(config()?).await,
+        Command::Serve(command) => command.run(config()?).await,
+        Command::Top(command) => command.run(path).await,
+        Command::Check => check::run(&config()?).await,
+        Command::Cache(command) => command.run(&config()?).await,
     }
 }
 

@@ -91,7 +91,7 @@ impl Serve {
 }
 
 /// What the operator's signals ask for.
-struct Signals {
+pub(super) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -102,7 +102,7 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -111,14 +111,14 @@ impl Signals {
         })
     }
 
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
 
-    async fn reload(&mut self) {
+    pub(super) async fn reload(&mut self) {
         if self.hang_up.recv().await.is_none() {
             std::future::pending().await
         }
@@ -127,18 +127,18 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {})
     }
 
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
     }
 
     /// There is no such signal.
-    async fn reload(&mut self) {
+    pub(super) async fn reload(&mut self) {
         std::future::pending().await
     }
 }

@@ -1,0 +1,125 @@
+//! What is told of a cache, in columns: by the table on standard output and by the screen.
+
+use larder_host::error::one_line;
+
+use super::latency::Latency;
+use super::reading::CacheReading;
+
+/// A name may be longer than a line.
+const LONGEST_NAME: usize = 32;
+
+/// What stands where nothing is known, or nothing was there to measure.
+const NONE: &str = "-";
+
+/// One column.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) heading: &'static str,
+    pub(super) is_number: bool,
+    pub(super) cell: fn(&CacheReading) -> String,
+}
+
+/// The columns, those first that an operator looks at first.
+pub(super) const COLUMNS: [Column; 18] = [
+    text("CACHE", |cache| name(&cache.name)),
+    text("TYPE", |cache| name(&cache.counts.backend)),
+    text("SERVER", |cache| cache.counts.up.map_or(NONE, |_| if cache.is_down() { "down" } else { "up" }).to_owned()),
+    number("CALLS/S", |cache| rate(cache.lately.map(|lately| lately.calls))),
+    number("HIT RATE", |cache| share(cache.lately.and_then(|lately| lately.hit_rate))),
+    number("P50", |cache| latency(cache.lately.and_then(|lately| lately.p50))),
+    number("P99", |cache| latency(cache.lately.and_then(|lately| lately.p99))),
+    number("ERRORS/S", |cache| rate(cache.lately.map(|lately| lately.errors))),
+    number("HITS", |cache| count(Some(cache.counts.hits))),
+    number("MISSES", |cache| count(Some(cache.counts.misses))),
+    number("HELD", |cache| count(Some(cache.counts.vacancies))),
+    number("COMPUTED", |cache| count(Some(cache.counts.computed))),
+    number("WAITED", |cache| count(Some(cache.counts.waited))),
+    number("BYTES", |cache| bytes(cache.counts.bytes)),
+    number("MAX BYTES", |cache| bytes(cache.counts.max_bytes)),
+    number("ENTRIES", |cache| count(cache.counts.entries)),
+    number("EVICTED", |cache| count(cache.counts.evictions)),
+    number("RECONNECTS", |cache| count(cache.counts.reconnects)),
+];
+
+const fn text(heading: &'static str, cell: fn(&CacheReading) -> String) -> Column {
+    Column { heading, is_number: false, cell }
+}
+
+const fn number(heading: &'static str, cell: fn(&CacheReading) -> String) -> Column {
+    Column { heading, is_number: true, cell }
+}
+
+/// What a host calls something: no longer than a column may be, and nothing that a terminal would obey.
+pub(super) fn name(text: &str) -> String {
+    let name = one_line(text);
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
+        None if name.is_empty() => NONE.to_owned(),
+        None => name,
+    }
+}
+
+/// So many a second.
+pub(super) fn rate(rate: Option<f64>) -> String {
+    match rate {
+        None => NONE.to_owned(),
+        Some(rate) if rate < 99.95 => format!("{rate:.1}"),
+        Some(rate) => format!("{rate:.0}"),
+    }
+}
+
+pub(super) fn share(share: Option<f64>) -> String {
+    share.map_or(NONE.to_owned(), |share| format!("{:.1}%", share * 100.0))
+}
+
+pub(super) fn count(count: Option<f64>) -> String {
+    count.map_or(NONE.to_owned(), |count| format!("{count:.0}"))
+}
+
+fn bytes(bytes: Option<f64>) -> String {
+    // A column has no spaces, so that scripts can take it apart.
+    bytes.map_or(NONE.to_owned(), |bytes| bytesize::ByteSize(bytes as u64).to_string().replace(' ', ""))
+}
+
+fn latency(latency: Option<Latency>) -> String {
+    match latency {
+        None => NONE.to_owned(),
+        Some(Latency::About(seconds)) => time(seconds),
+        Some(Latency::Over(seconds)) => format!(">{}", time(seconds)),
+    }
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 1e-3 => format!("{:.0}µs", seconds * 1e6),
+        seconds if seconds < 1.0 => format!("{:.1}ms", seconds * 1e3),
+        seconds => format!("{seconds:.1}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_as_short_as_they_can_be_read() {
+        assert_eq!(
+            [0.0, 0.04, 99.94, 99.96, 12345.6].map(|per_second| rate(Some(per_second))),
+            ["0.0", "0.0", "99.9", "100", "12346"]
+        );
+        assert_eq!([0.0, 0.9876, 1.0].map(|part| share(Some(part))), ["0.0%", "98.8%", "100.0%"]);
+        assert_eq!([0.0, 1234567.0].map(|number| count(Some(number))), ["0", "1234567"]);
+        assert_eq!([0.0, 2097152.0].map(|size| bytes(Some(size))), ["0B", "2.0MiB"]);
+        assert_eq!([4e-6, 250e-6, 1.5e-3, 0.25, 2.0].map(time), ["4µs", "250µs", "1.5ms", "250.0ms", "2.0s"]);
+        assert_eq!(latency(Some(Latency::Over(10.0))), ">10.0s");
+        assert_eq!([rate(None), share(None), count(None), bytes(None), latency(None)], ["-"; 5]);
+    }
+
+    #[test]
+    fn a_name_is_one_short_line_that_no_terminal_obeys() {
+        assert_eq!(name("pages"), "pages");
+        assert_eq!(name("\u{1b}[2J\n"), "\\u{1b}[2J\\n");
+        assert_eq!(name(&"é".repeat(40)), "é".repeat(32) + "…");
+        assert_eq!(name(""), "-");
+    }
+}
