@@ -2,4 +2,5 @@
 
 mod line;
 mod load;
+mod relay;
 mod states;

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::io::tcp::socket2::SockRef;
 
-/// What becomes of what passes.
+/// What becomes of what passes. What was held back arrives when the fault is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It arrives.
@@ -16,8 +17,7 @@ pub enum Fault {
     Delay(Duration),
     /// So many bytes of it arrive in a second, in each direction of each connection.
     Throttle(usize),
-    /// Nothing arrives and nothing is refused, new connections included, as when packets are dropped. It arrives when
-    /// the fault is over.
+    /// Nothing arrives and nothing is refused, new connections included, as when packets are dropped.
     Silence,
     /// So many bytes of the server's answers arrive on each connection; then it is reset.
     Cut(usize),
@@ -33,7 +33,7 @@ pub struct Relay {
 #[derive(Debug)]
 struct Shared {
     line: Mutex<Line>,
-    /// The fault is another one, or connections were reset.
+    /// The fault is another one, or a connection was reset.
     changed: Condvar,
 }
 
@@ -41,16 +41,23 @@ struct Shared {
 struct Line {
     target: u16,
     fault: Fault,
-    /// Both ends of each connection that is open.
-    connections: Vec<[TcpStream; 2]>,
-    /// How often all connections were reset.
-    resets: u64,
+    connections: Vec<Weak<Connection>>,
 }
 
-impl Shared {
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A connection belongs to the two threads that pass on what comes, one in each direction: it is closed when both have
+/// ended.
+#[derive(Debug)]
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    is_reset: AtomicBool,
+}
+
+/// The ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Client,
+    Server,
 }
 
 impl Relay {
@@ -58,14 +65,14 @@ impl Relay {
     pub fn to(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let line = Line { target, fault: Fault::None, connections: Vec::new(), resets: 0 };
+        let line = Line { target, fault: Fault::None, connections: Vec::new() };
         let shared = Arc::new(Shared { line: Mutex::new(line), changed: Condvar::new() });
         let relayed = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let target = relayed.line().target;
                 if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) {
-                    open(&relayed, &client, &server);
+                    open(&relayed, client, server);
                 }
             }
         });
@@ -90,76 +97,100 @@ impl Relay {
 
     /// Resets all open connections, as a machine does that has forgotten them.
     pub fn reset(&self) {
-        let connections = {
-            let mut line = self.shared.line();
-            line.resets += 1;
-            std::mem::take(&mut line.connections)
-        };
-        self.shared.changed.notify_all();
-        connections.into_iter().for_each(|ends| reset(&ends));
+        let connections = std::mem::take(&mut self.shared.line().connections);
+        connections.iter().filter_map(Weak::upgrade).for_each(|connection| self.shared.reset(&connection));
     }
 }
 
-/// A stream that ends without lingering is reset, not closed. Whoever reads from it lets go of it.
-fn reset(ends: &[TcpStream; 2]) {
-    for end in ends {
-        let _gone = SockRef::from(end).set_linger(Some(Duration::ZERO));
-        let _gone = end.shutdown(Shutdown::Read);
-    }
-}
-
-fn open(shared: &Arc<Shared>, client: &TcpStream, server: &TcpStream) {
-    let clone = |stream: &TcpStream| stream.try_clone().unwrap();
+fn open(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
     let _gone = (client.set_nodelay(true), server.set_nodelay(true));
-    let resets = {
+    let connection = Arc::new(Connection { client, server, is_reset: AtomicBool::new(false) });
+    {
         let mut line = shared.line();
-        line.connections.push([clone(client), clone(server)]);
-        line.resets
-    };
-    for (from, to, is_answer) in [(client, server, false), (server, client, true)] {
-        let (shared, from, to) = (Arc::clone(shared), clone(from), clone(to));
-        std::thread::spawn(move || pass(&shared, from, to, is_answer, resets));
+        line.connections.retain(|connection| connection.strong_count() > 0);
+        line.connections.push(Arc::downgrade(&connection));
+    }
+    for from in [End::Client, End::Server] {
+        let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
+        std::thread::spawn(move || {
+            // A side that is reset, or that nobody reads any more, is so to the other side too.
+            if pass(&shared, &connection, from).is_none() {
+                shared.reset(&connection);
+            }
+        });
     }
 }
 
-/// Passes on in one direction, until either end closes.
-fn pass(shared: &Shared, mut from: TcpStream, mut to: TcpStream, is_answer: bool, resets: u64) {
+/// Passes on in one direction until that end closes; nothing where the connection broke.
+fn pass(shared: &Shared, connection: &Connection, from: End) -> Option<()> {
+    let (mut source, mut sink) = match from {
+        End::Client => (&connection.client, &connection.server),
+        End::Server => (&connection.server, &connection.client),
+    };
     let mut chunk = [0; 16 << 10];
     let mut passed = 0;
-    while let Ok(len) = from.read(&mut chunk) {
-        let fault = {
-            let is_held = |line: &mut Line| line.fault == Fault::Silence && line.resets == resets;
-            let line = shared.changed.wait_while(shared.line(), is_held).unwrap_or_else(PoisonError::into_inner);
-            if line.resets != resets {
-                return;
+    loop {
+        let len = source.read(&mut chunk).ok()?;
+        let mut rest = &chunk[..len];
+        loop {
+            let arrives = shared.wait(connection, from, passed, rest.len())?;
+            sink.write_all(&rest[..arrives]).ok()?;
+            passed += arrives;
+            rest = &rest[arrives..];
+            if rest.is_empty() {
+                break;
             }
-            line.fault
-        };
-        if len == 0 {
-            let _closed = to.shutdown(Shutdown::Write);
-            return;
         }
-        let whole = &chunk[..len];
-        let arrives = match fault {
-            Fault::Cut(after) if is_answer && passed + len > after => &whole[..after.saturating_sub(passed)],
-            _ => whole,
-        };
-        let written = match fault {
-            Fault::Delay(delay) => {
-                std::thread::sleep(delay);
-                to.write_all(arrives)
+        if len == 0 {
+            return sink.shutdown(Shutdown::Write).ok();
+        }
+    }
+}
+
+impl Shared {
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits as the fault wants it, and says how much of what came then arrives; nothing where the connection is reset.
+    fn wait(&self, connection: &Connection, from: End, passed: usize, len: usize) -> Option<usize> {
+        let mut line = self.line();
+        loop {
+            if connection.is_reset.load(Ordering::Relaxed) {
+                return None;
             }
-            // A tenth of it ten times a second.
-            Fault::Throttle(a_second) => arrives.chunks((a_second / 10).max(1)).try_for_each(|piece| {
-                std::thread::sleep(Duration::from_millis(100));
-                to.write_all(piece)
-            }),
-            _ => to.write_all(arrives),
-        };
-        passed += len;
-        if written.is_err() || arrives.len() < len {
-            reset(&[from, to]);
-            return;
+            let fault = line.fault;
+            let (pause, arrives) = match fault {
+                Fault::Cut(after) if from == End::Server && len > 0 => {
+                    return Some(len.min(after.saturating_sub(passed))).filter(|arrives| *arrives > 0);
+                }
+                Fault::None | Fault::Cut(_) => return Some(len),
+                Fault::Delay(delay) => (delay, len),
+                // A tenth of it ten times a second.
+                Fault::Throttle(a_second) => (Duration::from_millis(100), len.min((a_second / 10).max(1))),
+                Fault::Silence => (Duration::MAX, 0),
+            };
+            let lasts = |line: &mut Line| line.fault == fault && !connection.is_reset.load(Ordering::Relaxed);
+            let waited = self.changed.wait_timeout_while(line, pause, lasts);
+            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                return Some(arrives);
+            }
+            line = guard;
+        }
+    }
+
+    /// Resets a connection: a stream that ends without lingering is reset, not closed. Its two threads, which read from it
+    /// or wait with what they have read, let go of it.
+    fn reset(&self, connection: &Connection) {
+        {
+            let _line = self.line();
+            connection.is_reset.store(true, Ordering::Relaxed);
+        }
+        self.changed.notify_all();
+        for end in [&connection.client, &connection.server] {
+            let _gone = SockRef::from(end).set_linger(Some(Duration::ZERO));
+            let _gone = end.shutdown(Shutdown::Read);
         }
     }
 }
