@@ -1,5 +1,6 @@
 //! What networks do: delay, throttle, drop, cut and reset.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -82,7 +83,7 @@ async fn each_ends_in_time(cache: &ScopedCache, fault: Fault) {
 }
 
 async fn every_call_ends_in_time_on_any_line(kind: Kind) {
-    let Some((_server, relay, cache)) = behind_a_relay(kind, "on_outage = \"error\"\n").await else { return };
+    let Some((server, relay, cache)) = behind_a_relay(kind, "on_outage = \"error\"\n").await else { return };
     for fault in [
         Fault::Delay(Duration::from_millis(100)),
         Fault::Delay(Duration::from_secs(1)),
@@ -96,6 +97,61 @@ async fn every_call_ends_in_time_on_any_line(kind: Kind) {
         relay.fault(Fault::None);
         recovers(&cache).await;
     }
+    // What was given up is closed: there is our connection, and the one that asks.
+    let mut client = server.client();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let list = ::redis::cmd("CLIENT").arg("LIST").query::<String>(&mut client).unwrap();
+        if list.lines().count() <= 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "connections are left behind:\n{list}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The addresses from which connections to a port on loopback are open.
+fn open_connections(port: u16) -> BTreeSet<String> {
+    let (table, remote) = (std::fs::read_to_string("/proc/net/tcp").unwrap(), format!(":{port:04X}"));
+    let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // The local and the remote address, and the state.
+    lines.filter(|line| line[2].ends_with(&remote) && line[3] == "01").map(|line| line[1].to_owned()).collect()
+}
+
+/// Nobody takes these values, so the connection is given up, and then closed. Linux tells which ones are open.
+async fn is_closed_while_the_line_is_silent(kind: Kind, len: usize) {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let Some((_server, relay, cache)) = behind_a_relay(kind, "on_outage = \"error\"\n").await else { return };
+    set(&cache, "k").await.unwrap();
+    let given_up = open_connections(relay.port());
+    assert_eq!(given_up.len(), 1);
+    relay.fault(Fault::Silence);
+    let mut calls = JoinSet::new();
+    for n in 0..8 {
+        let (cache, value) = (cache.clone(), vec![0; len].into());
+        calls.spawn(async move { cache.set(&format!("k{n}"), value, Expire::Default).await.unwrap_err() });
+    }
+    calls.join_all().await;
+    let closed = async {
+        while !open_connections(relay.port()).is_disjoint(&given_up) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("it is closed");
+    relay.fault(Fault::None);
+    recovers(&cache).await;
+}
+
+async fn a_connection_that_is_given_up_is_closed_though_its_answers_never_come(kind: Kind) {
+    is_closed_while_the_line_is_silent(kind, 1).await;
+}
+
+/// They are more than the system keeps, and the client would write them all before it closes. So it is the system that
+/// ends the connection, when too long nothing was acknowledged.
+async fn a_connection_that_is_given_up_is_closed_though_its_writes_are_never_taken(kind: Kind) {
+    is_closed_while_the_line_is_silent(kind, 1 << 20).await;
 }
 
 /// Answers that come late, or in part, belong to calls that have ended: the next ones must not get them.
@@ -200,4 +256,6 @@ over_every_kind! {
     an_answer_is_never_another_call_s,
     a_write_that_was_cut_off_says_that_it_may_have_happened,
     reads_are_misses_on_a_silent_line_and_writes_are_timeouts,
+    a_connection_that_is_given_up_is_closed_though_its_answers_never_come,
+    a_connection_that_is_given_up_is_closed_though_its_writes_are_never_taken,
 }
