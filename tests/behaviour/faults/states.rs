@@ -52,10 +52,11 @@ fn a_server_that_takes_no_writes_for_now_serves_reads_until_one_comes() {
 #[test]
 fn a_server_that_loads_its_data_is_unavailable_until_it_has() {
     for kind in Kind::ALL {
+        // What it has acknowledged it has on disk.
+        let durable = ["--appendonly", "yes", "--appendfsync", "always"];
         // A key takes it 20 ms, and it answers in between.
-        let slow =
-            ["--appendonly", "yes", "--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
-        let Some(mut server) = Server::start_with(kind, &slow) else { continue };
+        let slow = ["--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"];
+        let Some(mut server) = Server::start_with(kind, &[durable, slow].concat()) else { continue };
         let mut session = session(&server);
         for n in 0..100 {
             assert_eq!(ask(&mut session, &format!("set k{n} v{n}")), "ok");
