@@ -1,12 +1,14 @@
 //! A cluster: keys on several nodes, slots that move, and primaries that fail.
 
+mod secured;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use larder_host::cache::{Cache, Duration, Entry, ScopedCache};
 use larder_host::{Config, connect_cache};
-use larder_tests::{Authority, Cluster, Kind, Larder, Running, Server, wait_for};
+use larder_tests::{Cluster, Kind, Larder, Running, Server, wait_for};
 
 use crate::backends::{bytes, namespaced, put, view, within};
 
@@ -123,8 +125,8 @@ async fn one_caller_of_two_processes_computes(cluster: &Cluster) {
     assert_eq!(view(&two).clear_all().await, Ok(8));
 }
 
-async fn a_slot_on_its_way_is_served_from_both_sides(cluster: &Cluster) {
-    let cache = cache(cluster, "").await;
+async fn a_slot_on_its_way_is_served_from_both_sides(cluster: &Cluster, more: &str) {
+    let cache = cache(cluster, more).await;
     let view = view(&cache);
     let (slot, keys) = in_one_slot(cluster, 20);
     let from = cluster.first_owner(slot);
@@ -321,7 +323,7 @@ async fn every_fact(kind: Kind) {
     let Some(cluster) = Cluster::start(kind) else { return };
     keys_on_all_nodes_are_one_cache(&cluster).await;
     one_caller_of_two_processes_computes(&cluster).await;
-    a_slot_on_its_way_is_served_from_both_sides(&cluster).await;
+    a_slot_on_its_way_is_served_from_both_sides(&cluster, "").await;
     a_clear_misses_nothing_that_moves_meanwhile(&cluster).await;
     let others = tokio::task::spawn_blocking(move || {
         plugins_that_work_do_not_notice_that_a_slot_moves(&cluster);
@@ -348,47 +350,4 @@ async fn a_cluster_of_redis_is_one_cache() {
 #[tokio::test]
 async fn a_cluster_of_a_newer_valkey_is_one_cache() {
     every_fact(Kind::NewValkey).await;
-}
-
-/// The nodes ask for a password and speak TLS, also among themselves.
-async fn is_one_cache_over_tls_with_a_password(kind: Kind) {
-    let authority = Authority::new();
-    let tls = authority.server_options(&authority.issue("127.0.0.1"), false);
-    let options = ["--requirepass", "s3cret-word", "--masterauth", "s3cret-word"];
-    let among = ["--tls-cluster", "yes", "--tls-replication", "yes"];
-    let options: Vec<&str> = options.into_iter().chain(among).chain(tls.iter().map(String::as_str)).collect();
-    let Some(cluster) = Cluster::start_with(kind, &options) else { return };
-
-    let tls = format!("tls = true\nca_file = \"{}\"\n", authority.ca_file().display());
-    let known = format!("{tls}password = \"s3cret-word\"\n");
-    let config = Config::from_toml(&format!("{}timeout = \"20s\"\n{known}", cluster.cache("c"))).unwrap();
-    let plain = view(&connect_cache("c", &config.caches["c"]).await.unwrap());
-    let keys: Vec<String> = (0..100).map(|n| format!("key{n}")).collect();
-    set_all(&plain, &keys).await;
-    assert_present(&plain, &keys).await;
-    assert_eq!(plain.clear_all().await, Ok(100));
-    let others = tokio::task::spawn_blocking(move || {
-        let mut session = session(&cluster, &format!("{known}on_outage = \"error\"\n"));
-        assert_all_is_well(&mut session);
-        cluster.fail_over(2);
-        work_until_all_is_well(&mut session);
-        session.succeed();
-        for password in ["", "password = \"s3cret-guess\"\n"] {
-            let config = format!("{}{tls}{password}", cluster.cache("c"));
-            let run = Larder::run("script").config(&config).env("LARDER_LOG", "trace").fail(1);
-            assert!(run.stderr.contains("larder: cache `c`: "), "{}", run.stderr);
-            assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
-        }
-    });
-    others.await.unwrap();
-}
-
-#[tokio::test]
-async fn a_cluster_of_valkey_is_one_cache_over_tls_with_a_password() {
-    is_one_cache_over_tls_with_a_password(Kind::Valkey).await;
-}
-
-#[tokio::test]
-async fn a_cluster_of_redis_is_one_cache_over_tls_with_a_password() {
-    is_one_cache_over_tls_with_a_password(Kind::Redis).await;
 }

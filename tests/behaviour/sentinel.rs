@@ -2,6 +2,8 @@
 
 use larder_tests::{Authority, Kind, Larder, Running, Sentinels, Server, wait_for};
 
+use crate::documents::rights_after;
+
 fn ask(session: &mut Running, operation: &str) -> String {
     session.say(operation);
     session.line()
@@ -123,4 +125,49 @@ fn a_new_primary_is_found_over_tls_with_passwords_of_valkey() {
 #[test]
 fn a_new_primary_is_found_over_tls_with_passwords_of_redis() {
     is_found_over_tls_with_passwords(Kind::Redis);
+}
+
+/// Servers and sentinels ask for a user each, who has the rights that the guide names and no others.
+fn is_found_by_users_of_the_access_lists(kind: Kind) {
+    let rights = rights_after("A user with restricted rights (ACL) needs");
+    let mut options = vec!["--requirepass", "s3cret-server", "--masterauth", "s3cret-server"];
+    options.extend(["--user", "worker", "on", ">s3cret-worker", "~cache:*", "resetchannels", "-@all"]);
+    options.extend(rights.iter().map(String::as_str));
+    let scout = rights_after("A user of the sentinels with restricted rights needs").join(" ");
+    let lines = [
+        &format!("sentinel auth-pass {} s3cret-server", Sentinels::MASTER),
+        "requirepass s3cret-guard",
+        "sentinel sentinel-pass s3cret-guard",
+        &format!("user scout on >s3cret-scout resetchannels -@all {scout}"),
+    ];
+    let Some(watched) = Sentinels::start_with(kind, &options, &lines) else { return };
+
+    let with = |name: &str, password: &str| {
+        let user = format!("username = \"{name}\", password = \"{password}\"");
+        let table = watched.cache("c").replace(" }", &format!(", {user} }}"));
+        format!("{table}username = \"worker\"\npassword = \"s3cret-worker\"\n")
+    };
+    for unknown in [with("scout", "s3cret-guard"), with("scouts", "s3cret-scout")] {
+        let run = Larder::run("script").config(&unknown).env("LARDER_LOG", "trace").fail(1);
+        assert!(run.stderr.contains("larder: cache `c`: cannot find "), "{}", run.stderr);
+        assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+    }
+    let cache = with("scout", "s3cret-scout");
+    let (_watched, session) = kill_the_primary(watched, &cache);
+    session.succeed();
+}
+
+#[test]
+fn a_new_primary_is_found_by_users_of_the_access_lists_of_valkey() {
+    is_found_by_users_of_the_access_lists(Kind::Valkey);
+}
+
+#[test]
+fn a_new_primary_is_found_by_users_of_the_access_lists_of_redis() {
+    is_found_by_users_of_the_access_lists(Kind::Redis);
+}
+
+#[test]
+fn a_new_primary_is_found_by_users_of_the_access_lists_of_a_newer_valkey() {
+    is_found_by_users_of_the_access_lists(Kind::NewValkey);
 }

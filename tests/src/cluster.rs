@@ -51,7 +51,9 @@ impl Cluster {
         wait_for("the nodes to know each other", || {
             let knows_all = |node: &Server| {
                 let nodes: String = ask(&mut node.client(), &["CLUSTER", "NODES"]);
-                nodes.lines().count() == PRIMARIES * 2 && !nodes.contains("handshake")
+                let has_name =
+                    |line: &str| node.option("--cluster-announce-hostname").is_none_or(|name| line.contains(name));
+                nodes.lines().count() == PRIMARIES * 2 && !nodes.contains("handshake") && nodes.lines().all(has_name)
             };
             cluster.nodes.iter().all(knows_all).then_some(())
         });
@@ -80,7 +82,8 @@ impl Cluster {
     pub fn cache(&self, name: &str) -> String {
         let kind = self.nodes[0].kind().type_name();
         let (one, two) = (self.nodes[1].port(), self.nodes[2].port());
-        format!("[caches.{name}]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{one}\", \"127.0.0.1:{two}\"]\n")
+        let host = self.nodes[0].option("--cluster-announce-hostname").unwrap_or("127.0.0.1");
+        format!("[caches.{name}]\ntype = \"{kind}\"\ncluster = [\"{host}:{one}\", \"{host}:{two}\"]\n")
     }
 
     /// The slot of a key, as the servers say.
@@ -103,7 +106,11 @@ impl Cluster {
     /// Moves keys of a slot that is on its way.
     pub fn move_keys(&self, from: usize, to: usize, keys: &[String]) {
         let mut command = redis::cmd("MIGRATE");
-        command.arg("127.0.0.1").arg(self.nodes[to].port()).arg("").arg(0).arg(10_000).arg("KEYS").arg(keys);
+        command.arg("127.0.0.1").arg(self.nodes[to].port()).arg("").arg(0).arg(10_000);
+        if let Some(password) = self.nodes[to].option("--requirepass") {
+            command.arg("AUTH").arg(password);
+        }
+        command.arg("KEYS").arg(keys);
         command.exec(&mut self.nodes[from].client()).unwrap();
     }
 
@@ -125,7 +132,7 @@ impl Cluster {
             redis::cmd(command[0]).arg(&command[1..]).query::<()>(&mut self.nodes[node].client())
         };
         primaries.iter().for_each(|node| tell(*node).unwrap());
-        let agrees = |node: &Server| owner(&mut node.client(), slot) == self.nodes[to].port();
+        let agrees = |node: &Server| owner(&mut node.client(), slot).as_ref() == Some(id);
         wait_for("the nodes to agree where a slot is", || {
             for &node in primaries.iter().filter(|node| !agrees(&self.nodes[**node])) {
                 let _asked_again_next_time = tell(node);
@@ -160,16 +167,17 @@ impl Cluster {
     }
 }
 
-/// The port of the primary that has a slot, as a node says.
-fn owner(client: &mut Connection, slot: u16) -> u16 {
+/// The id of the primary that has a slot, as a node says. Its port is not asked: through a socket nodes say that for plain
+/// TCP.
+fn owner(client: &mut Connection, slot: u16) -> Option<String> {
     let ranges: Vec<Vec<Value>> = ask(client, &["CLUSTER", "SLOTS"]);
     let range = ranges.iter().find(|range| match (&range[0], &range[1]) {
         (Value::Int(first), Value::Int(last)) => (*first..=*last).contains(&i64::from(slot)),
         _ => false,
     });
     match range.map(|range| &range[2]) {
-        Some(Value::Array(node)) => redis::from_redis_value_ref(&node[1]).unwrap(),
-        _ => 0,
+        Some(Value::Array(node)) => Some(redis::from_redis_value_ref(&node[2]).unwrap()),
+        _ => None,
     }
 }
 

@@ -147,10 +147,14 @@ impl Server {
         self.open_client(0).ok()
     }
 
-    /// Through the socket, where no certificate is asked for; with the password that the server was started with.
+    /// What it was started with for an option, such as `--requirepass`.
+    pub(crate) fn option(&self, name: &str) -> Option<&str> {
+        self.arguments.iter().skip_while(|argument| *argument != name).nth(1).map(String::as_str)
+    }
+
+    /// Through the socket, where no certificate is asked for.
     fn open_client(&self, db: u16) -> redis::RedisResult<redis::Connection> {
-        let password = self.arguments.iter().skip_while(|argument| *argument != "--requirepass").nth(1);
-        let password = password.map(|password| format!("&pass={password}")).unwrap_or_default();
+        let password = self.option("--requirepass").map(|password| format!("&pass={password}")).unwrap_or_default();
         let socket = socket(&self.folder);
         redis::Client::open(format!("redis+unix://{}?db={db}{password}", socket.display()))?.get_connection()
     }
