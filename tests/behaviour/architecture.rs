@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// All source files below a folder or file of the project, with their text.
-fn sources(below: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn sources(below: &str) -> Vec<(PathBuf, String)> {
     let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(below)];
     let mut sources = Vec::new();
     while let Some(path) = open.pop() {

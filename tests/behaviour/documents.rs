@@ -8,6 +8,8 @@ use larder_host::Config;
 use larder_tests::{Kind, Larder, Server, guest, program};
 use redis::Commands;
 
+use crate::architecture::sources;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -102,6 +104,18 @@ fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
     assert_table_is_true(guide, "## Plugins and sandbox", "[plugins.p]");
     assert_table_is_true(guide, "`[sandbox]` bounds each plugin instance:", "[sandbox]");
     assert_table_is_true("docs/serving.md", "## Configuration", "[serve]");
+}
+
+#[test]
+fn every_bound_has_a_test_named_after_its_key() {
+    let tests: String = sources("tests/behaviour").into_iter().map(|(_, text)| text).collect();
+    let caches = ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\""];
+    let keys = caches.into_iter().chain(["[plugins.p]", "[sandbox]", "[serve]"]).flat_map(accepted_keys);
+    let bounds: BTreeSet<String> = keys.filter(|key| key.starts_with("max_")).collect();
+    assert!(bounds.len() > 15, "{bounds:?}");
+    for bound in bounds {
+        assert!(tests.contains(&format!("fn {bound}_")), "no test is named after `{bound}`");
+    }
 }
 
 #[test]

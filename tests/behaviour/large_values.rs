@@ -47,7 +47,7 @@ fn half_a_gigabyte_on_the_server_does_not_come_into_the_host() {
 }
 
 #[test]
-fn a_value_over_the_limit_is_an_error_to_every_read_and_can_be_replaced() {
+fn max_value_bytes_bounds_what_is_read_and_what_is_over_it_can_be_replaced() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         let mut run = session(&server, "max_value_bytes = 1000\n");

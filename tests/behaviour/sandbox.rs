@@ -22,7 +22,7 @@ fn is_stopped(misdeed: &str, config: &str, words: &[&str]) {
 const HALF_A_SECOND: &str = "[sandbox]\ntimeout = \"500ms\"\n";
 
 #[test]
-fn a_plugin_that_allocates_without_end_is_stopped_at_max_memory() {
+fn max_memory_stops_a_plugin_that_allocates_without_end() {
     is_stopped("allocate", "", &["128.0 MiB", "`max_memory` of `[sandbox]`"]);
     is_stopped("allocate", "[sandbox]\nmax_memory = \"16MiB\"\n", &["16.0 MiB", "`max_memory` of `[sandbox]`"]);
 }

@@ -12,7 +12,7 @@ over_every_backend! {
     a_value_is_any_bytes,
     a_value_of_one_mebibyte_is_kept,
     the_last_value_set_stays,
-    a_value_over_the_limit_is_refused_and_not_stored,
+    max_value_bytes_bounds_what_is_stored,
     a_value_that_begins_like_a_lease_is_refused_and_not_stored,
     a_key_is_any_text_of_1_to_1024_bytes,
     a_bad_key_is_refused_by_every_call,
@@ -60,7 +60,7 @@ async fn the_last_value_set_stays(backend: Backend) {
     assert_eq!(cache.clear_all().await.unwrap(), 1);
 }
 
-async fn a_value_over_the_limit_is_refused_and_not_stored(backend: Backend) {
+async fn max_value_bytes_bounds_what_is_stored(backend: Backend) {
     let cache = crate::backends::view(&backend.cache("max_value_bytes = 10").await);
     cache.set("k", bytes("0123456789"), Duration::Default).await.unwrap();
     let too_large = cache.set("k", bytes("0123456789a"), Duration::Default).await;

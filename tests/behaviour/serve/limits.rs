@@ -7,7 +7,7 @@ use larder_tests::{Answer, Client, Serving};
 use tokio::task::JoinSet;
 
 #[tokio::test]
-async fn a_request_over_the_limit_is_503_at_once_and_the_next_one_is_answered() {
+async fn max_concurrent_requests_makes_one_more_503_at_once_and_the_next_one_is_answered() {
     let mut serving = Serving::start("[serve]\nmax_concurrent_requests = 2\n");
     let client = Client::connect_http2(serving.address()).await;
     let mut running = JoinSet::new();

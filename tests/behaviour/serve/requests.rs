@@ -117,7 +117,7 @@ async fn a_request_that_takes_too_long_is_504() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_413_or_an_error_to_the_plugin() {
+async fn max_request_body_makes_a_longer_one_413_or_an_error_to_the_plugin() {
     let serving = Serving::start("[serve]\nmax_request_body = 1000\n");
     let client = Client::connect(serving.address()).await;
     assert_eq!(client.send("/length", &"x".repeat(1000)).await.unwrap(), Answer::ok("1000"));
