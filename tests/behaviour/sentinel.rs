@@ -81,6 +81,36 @@ fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
     session.succeed();
 }
 
+/// As when its machine hangs: the connections stay and nobody answers. When it goes on it is a replica.
+fn is_found_though_the_old_one_hangs(kind: Kind) {
+    let Some(watched) = Sentinels::start(kind) else { return };
+    let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
+    let mut session = Larder::run("session").config(&format!("{}{more}", watched.cache("c"))).start();
+    assert_eq!(ask(&mut session, "set k first"), "ok");
+    watched.servers[0].freeze();
+    watched.wait_for_primary(1);
+    recovers(&mut session, "second");
+    watched.servers[0].thaw();
+    wait_for("the old primary to follow the new one", || {
+        replication(&watched.servers[0]).contains("master_link_status:up").then_some(())
+    });
+    assert_eq!(ask(&mut session, "get k"), "hit second");
+    assert_eq!(ask(&mut session, "set k third"), "ok");
+    let stored = redis::TypedCommands::get(&mut watched.servers[1].client(), "cache:k").unwrap();
+    assert_eq!(stored.as_deref(), Some("third"));
+    session.succeed();
+}
+
+#[test]
+fn a_new_primary_of_valkey_is_found_though_the_old_one_hangs() {
+    is_found_though_the_old_one_hangs(Kind::Valkey);
+}
+
+#[test]
+fn a_new_primary_of_redis_is_found_though_the_old_one_hangs() {
+    is_found_though_the_old_one_hangs(Kind::Redis);
+}
+
 #[test]
 fn a_name_that_no_sentinel_knows_stops_the_start_with_one_clear_line() {
     let Some(watched) = Sentinels::start(Kind::Valkey) else { return };
