@@ -60,8 +60,12 @@ impl Lifecycle<Key, Stored> for Evictions {
     /// What is evicted, to be dropped when the shard's lock is free again: one or two where entries are about alike.
     type RequestState = [Option<(Key, Stored)>; 2];
 
-    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored) {
+    fn before_evict(&self, _evicted: &mut Self::RequestState, _key: &Key, _stored: &mut Stored) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Also for what is replaced under its own key, which made room for nobody.
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored) {
         if let Some(free) = evicted.iter_mut().find(|place| place.is_none()) {
             *free = Some((key, stored));
         }
