@@ -3,7 +3,7 @@
 //! A connection for each request, spoken in HTTP/1.1. No redirect is followed and no proxy asked, so where a request goes
 //! is what its URI says, and that is what is checked.
 
-mod answer;
+mod body;
 mod connector;
 
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use crate::config::{Config, Destination, Grant};
 use crate::error::one_line;
 use crate::figures;
 use crate::trace::{self, TraceContext};
-use answer::Answer;
+pub(crate) use body::read_away;
+use body::{Answer, Sending};
 use connector::{Connector, Stream};
 
 /// How much of an answer, or of the head of one that a plugin receives, is under way at a time, in bytes: there are many.
@@ -81,9 +82,10 @@ struct Timeouts {
     between_bytes: Duration,
 }
 
-/// Counts a request by what came of it, once nobody waits for that any longer.
-struct Counted<'a> {
-    plugin: &'a str,
+/// Counts a request by what came of it: one that is dropped before that is known is `gone`.
+struct Counted {
+    outgoing: Arc<Outgoing>,
+    span: Span,
     outcome: &'static str,
 }
 
@@ -113,7 +115,7 @@ impl WasiHttpHooks for Hooks {
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let outgoing = Arc::clone(&self.outgoing);
-        let (mut head, body) = request.into_parts();
+        let (mut head, body) = request.map(Sending::new).into_parts();
         // Here and not in the task, so that of several requests the first ones are let through.
         let admitted = outgoing.admit(&head, &self.permits);
         let span = info_span!(
@@ -125,8 +127,8 @@ impl WasiHttpHooks for Hooks {
             otel.kind = Empty,
         );
         let trace = trace::continued(&span, self.trace.as_ref());
+        let counted = Counted { outgoing: Arc::clone(&outgoing), span: span.clone(), outcome: "gone" };
         let sending = async move {
-            let mut counted = Counted { plugin: &outgoing.plugin, outcome: "gone" };
             let timeouts = Timeouts::new(options.unwrap_or_default());
             let connected = async {
                 let Admitted { destination, is_secure, permit } = admitted?;
@@ -138,19 +140,15 @@ impl WasiHttpHooks for Hooks {
             };
             let sent = match connected.await {
                 Ok((stream, permit)) => exchange(stream, Request::from_parts(head, body), &timeouts, permit).await,
-                Err(error) => {
-                    read_away(body);
-                    Err(error)
-                }
+                Err(error) => Err(error),
             };
-            counted.outcome = match &sent {
+            counted.end(match &sent {
                 Ok(_) => "answered",
                 Err(Error::HttpRequestDenied) => "denied",
                 Err(Error::ConnectionLimitReached) => "refused",
                 Err(Error::ConnectionTimeout | Error::HttpResponseTimeout) => "timed-out",
                 Err(_) => "failed",
-            };
-            Span::current().record("outcome", counted.outcome);
+            });
             sent
         };
         Box::new(sending.instrument(span))
@@ -194,7 +192,7 @@ impl Outgoing {
 /// Sends a request over a connection of its own, and answers when the head of the answer is there.
 async fn exchange(
     stream: Box<dyn Stream>,
-    request: Request<WasiBody>,
+    request: Request<Sending>,
     timeouts: &Timeouts,
     permit: OwnedSemaphorePermit,
 ) -> Result<Sent, Error> {
@@ -229,12 +227,6 @@ fn rewrite(head: &mut Parts, destination: &Destination, trace: Option<&TraceCont
     Ok(())
 }
 
-/// Takes what is left of a body that goes nowhere. A plugin that is still writing it would see a broken stream, and not
-/// why.
-pub(crate) fn read_away(mut body: WasiBody) {
-    tokio::spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
-}
-
 async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, Error>>, late: Error) -> Result<T, Error> {
     tokio::time::timeout(limit, step).await.unwrap_or(Err(late))
 }
@@ -263,9 +255,16 @@ impl Timeouts {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Counted {
+    fn end(mut self, outcome: &'static str) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        let plugin = self.plugin.to_owned();
+        self.span.record("outcome", self.outcome);
+        let plugin = self.outgoing.plugin.clone();
         counter!(figures::OUTGOING.name, "plugin" => plugin, "outcome" => self.outcome).increment(1);
     }
 }

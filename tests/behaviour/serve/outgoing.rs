@@ -239,6 +239,29 @@ async fn a_silent_upstream_times_out() {
     assert_eq!(Serving::start(&config).get(&format!("/fetch?http://{address}/")).await.status, 504);
 }
 
+#[tokio::test]
+async fn an_answer_that_comes_before_the_end_of_the_body_is_the_plugins() {
+    let upstream = Upstream::start(|request| async {
+        // Else the connection may be reset before the answer is read.
+        tokio::spawn(request.into_body().collect());
+        let mut reply = reply("too much");
+        *reply.status_mut() = hyper::StatusCode::PAYLOAD_TOO_LARGE;
+        reply
+    })
+    .await;
+    let serving = Serving::start(&grant(&[local(&upstream)]));
+    let client = Client::connect(serving.address()).await;
+    let path = format!("/fetch?http://{}/", upstream.address());
+    for length in [0, 1, 1 << 20] {
+        let answer = client.send(&path, &"x".repeat(length)).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (413, "too much"), "{length}");
+    }
+    // Who sends nothing is often answered before he has said that it was all.
+    for _ in 0..200 {
+        assert_eq!(client.get(&path).await.unwrap().status, 413);
+    }
+}
+
 /// Reads until the text has come.
 fn read_until(stream: &mut TcpStream, text: &str) {
     let mut said = Vec::new();
@@ -317,15 +340,13 @@ async fn requests_are_counted_by_what_came_of_them() {
     let refusing = refusing();
     let (silent_address, refusing_address) = (silent.local_addr().unwrap(), refusing.local_addr().unwrap());
     let hosts = [local(&upstream), silent_address.to_string(), refusing_address.to_string()];
-    let bounds = "[sandbox]\nmax_outgoing_requests = 2\ntimeout = \"1s\"\n";
-    let serving = Serving::start_watched(&format!("{bounds}{}", grant(&hosts)));
+    let serving = Serving::start_watched(&format!("[sandbox]\nmax_outgoing_requests = 2\n{}", grant(&hosts)));
     for path in [
         format!("/crowd/3?http://{}/", upstream.address()),
         format!("/fetch?http://{refusing_address}/"),
         format!("/fetch/first-byte?http://{silent_address}/"),
         "/fetch?http://127.0.0.1/".to_owned(),
-        // Ended by the run's own `timeout`.
-        format!("/fetch?http://{silent_address}/"),
+        format!("/forsake?http://{silent_address}/"),
     ] {
         serving.get(&path).await;
     }

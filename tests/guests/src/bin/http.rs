@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::{future, stream};
+use wstd::future::FutureExt;
 use wstd::http::body::{Body, Bytes};
 use wstd::http::{Client, Error, Request, Response, StatusCode};
 use wstd::time::Duration;
@@ -136,6 +137,15 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 }
             }
             said
+        }
+        // Asks the URL in the query, and does not wait for more than 100 ms.
+        "forsake" => {
+            let client = Client::new();
+            let asked = client.send(Request::get(query(&request)).body(Body::empty())?);
+            match asked.timeout(Duration::from_millis(100)).await {
+                Ok(_) => "answered".to_owned(),
+                Err(_elapsed) => "forsaken".to_owned(),
+            }
         }
         // Says that it goes to another host than the URL in its query.
         "forge" => {
