@@ -1,5 +1,7 @@
 //! A cluster of real servers on loopback, whose nodes fail and whose slots move when a test says so.
 
+use std::collections::BTreeSet;
+
 use redis::{Commands, Connection, Value};
 
 use crate::server::free_port;
@@ -86,6 +88,15 @@ impl Cluster {
         format!("[caches.{name}]\ntype = \"{kind}\"\ncluster = [\"{host}:{one}\", \"{host}:{two}\"]\n")
     }
 
+    /// What each node that runs says of all, for the message of a test that fails.
+    pub fn views(&self) -> String {
+        let views = self.nodes.iter().filter_map(|node| {
+            let view: String = ask(&mut node.try_client()?, &["CLUSTER", "NODES"]);
+            Some(format!("\nas {} says:\n{view}", node.port()))
+        });
+        views.collect()
+    }
+
     /// The slot of a key, as the servers say.
     pub fn slot(&self, key: &str) -> u16 {
         ask(&mut self.nodes[0].client(), &["CLUSTER", "KEYSLOT", key])
@@ -122,7 +133,8 @@ impl Cluster {
     /// Ends a move, and waits until all nodes know.
     ///
     /// What a node said before it was told may still be on its way to another, and undo what that one was told. So
-    /// those that disagree are told again.
+    /// those that disagree are told again. And all must have heard of the epoch with which the slot was taken: a node that
+    /// has not would take it back with a lower one, and what is on its way would undo that for good.
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
         let others = (0..PRIMARIES).filter(|node| *node != from && *node != to);
         let primaries: Vec<usize> = [to, from].into_iter().chain(others).collect();
@@ -137,7 +149,8 @@ impl Cluster {
             for &node in primaries.iter().filter(|node| !agrees(&self.nodes[**node])) {
                 let _asked_again_next_time = tell(node);
             }
-            self.nodes.iter().all(agrees).then_some(())
+            let epochs: BTreeSet<_> = self.nodes.iter().map(|node| epoch(&mut node.client(), id)).collect();
+            (epochs.len() == 1 && self.nodes.iter().all(agrees)).then_some(())
         });
     }
 
@@ -179,6 +192,13 @@ fn owner(client: &mut Connection, slot: u16) -> Option<String> {
         Some(Value::Array(node)) => Some(redis::from_redis_value_ref(&node[2]).unwrap()),
         _ => None,
     }
+}
+
+/// The epoch of a node's claims, as a node has heard of it.
+fn epoch(client: &mut Connection, id: &str) -> Option<u64> {
+    let nodes: String = ask(client, &["CLUSTER", "NODES"]);
+    let line = nodes.lines().find(|line| line.starts_with(id))?;
+    line.split(' ').nth(6)?.parse().ok()
 }
 
 fn ask<T: redis::FromRedisValue>(client: &mut Connection, command: &[&str]) -> T {

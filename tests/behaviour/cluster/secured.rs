@@ -13,7 +13,7 @@ use crate::documents::rights_after;
 async fn is_one_cache(cluster: Cluster, known: String, unknown: Vec<String>) {
     let plain = view(&cache(&cluster, &known).await);
     let keys: Vec<String> = (0..100).map(|n| format!("key{n}")).collect();
-    set_all(&plain, &keys).await;
+    set_all(&cluster, &plain, &keys).await;
     assert_present(&plain, &keys).await;
     assert_eq!(plain.clear_pattern("key?").await, Ok(10));
     assert_eq!(plain.clear_all().await, Ok(90));
