@@ -76,6 +76,8 @@
     clippy::unwrap_used
 )]
 
+#[cfg(feature = "serve")]
+mod body;
 pub mod cache;
 mod caches;
 pub mod config;

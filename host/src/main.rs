@@ -20,7 +20,7 @@ use cli::telemetry::Telemetry;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let (is_server, log) = (cli.is_server(), cli.log);
+    let (is_server, runs_plugins, log) = (cli.is_server(), cli.runs_plugins(), cli.log);
     let mut runtime = if is_server {
         tokio::runtime::Builder::new_multi_thread()
     } else {
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = Telemetry::start(log, is_server, &runtime).and_then(|telemetry| {
+    let outcome = Telemetry::start(log, is_server, runs_plugins, &runtime).and_then(|telemetry| {
         let outcome = runtime.block_on(cli::run(cli));
         telemetry.end(&runtime);
         outcome

@@ -24,11 +24,11 @@ use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
+use crate::body::Failure;
 use crate::config::{Config, Destination, Grant};
 use crate::error::one_line;
 use crate::figures;
 use crate::trace::{self, TraceContext};
-pub(crate) use body::read_away;
 use body::{Answer, Sending};
 use connector::{Connector, Stream};
 
@@ -64,6 +64,8 @@ struct Hooks {
     outgoing: Arc<Outgoing>,
     /// The trace that this instance works for.
     trace: Option<TraceContext>,
+    /// Set when this instance ends, before what it was writing does.
+    ended: Failure,
     /// One for each request of this instance that may be under way.
     permits: Arc<Semaphore>,
 }
@@ -94,12 +96,18 @@ type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Se
 impl Http {
     pub(crate) fn new(outgoing: &Arc<Outgoing>) -> Self {
         let permits = Arc::new(Semaphore::new(outgoing.max_requests));
-        Self { ctx: WasiHttpCtx::default(), hooks: Hooks { outgoing: Arc::clone(outgoing), trace: None, permits } }
+        let hooks = Hooks { outgoing: Arc::clone(outgoing), trace: None, ended: Failure::default(), permits };
+        Self { ctx: WasiHttpCtx::default(), hooks }
     }
 
     /// The requests of this instance are part of the trace.
     pub(crate) fn set_trace(&mut self, trace: Option<TraceContext>) {
         self.hooks.trace = trace;
+    }
+
+    /// What the instance has not finished is broken off from now on.
+    pub(crate) fn end(&self) {
+        self.hooks.ended.set();
     }
 
     pub(crate) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
@@ -115,7 +123,7 @@ impl WasiHttpHooks for Hooks {
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let outgoing = Arc::clone(&self.outgoing);
-        let (mut head, body) = request.map(Sending::new).into_parts();
+        let (mut head, body) = request.map(|body| Sending::new(body, self.ended.clone())).into_parts();
         // Here and not in the task, so that of several requests the first ones are let through.
         let admitted = outgoing.admit(&head, &self.permits);
         let span = info_span!(
@@ -134,7 +142,7 @@ impl WasiHttpHooks for Hooks {
                 let Admitted { destination, is_secure, permit } = admitted?;
                 Span::current().record("server.address", destination.host());
                 rewrite(&mut head, &destination, trace.as_ref())?;
-                let connecting = outgoing.connector.connect(&destination, is_secure);
+                let connecting = outgoing.connector.connect(&destination, is_secure, timeouts.connect);
                 let stream = within(timeouts.connect, connecting, Error::ConnectionTimeout).await?;
                 Ok((stream, permit))
             };
@@ -221,9 +229,7 @@ fn rewrite(head: &mut Parts, destination: &Destination, trace: Option<&TraceCont
     // What was granted, whatever the plugin made of it.
     let host = HeaderValue::try_from(destination.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
     head.headers.insert(HOST, host);
-    if let Some(trace) = trace {
-        trace.put_where_none_is(&mut head.headers);
-    }
+    trace::pass_on(trace, &mut head.headers);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::{Instrument, info_span};
 use wasmtime::component::{InstancePre, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -102,6 +103,14 @@ impl State {
 
     fn larder(&mut self) -> LarderView<'_> {
         LarderView { ctx: &mut self.larder, table: &mut self.table }
+    }
+}
+
+/// Before the fields go, and with them what the plugin was writing.
+#[cfg(feature = "serve")]
+impl Drop for State {
+    fn drop(&mut self) {
+        self.http.end();
     }
 }
 
@@ -262,7 +271,8 @@ impl Runtime {
         job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<Ending<T>, Error> {
         let mut store = self.store(plugin, options, Console::Own)?;
-        self.within_bounds(plugin, &mut store, job).await
+        let span = info_span!(target: "larder_host::run", "run", plugin = plugin.name);
+        self.within_bounds(plugin, &mut store, job).instrument(span).await
     }
 
     /// The job, until it ends or a bound does, counted by its end.

@@ -11,7 +11,7 @@ mod watch;
 use std::fmt;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -56,6 +56,8 @@ struct Route {
     prefix: String,
     /// Replaced as a whole: a request that runs keeps the plugin it began with.
     handler: RwLock<Arc<Handler>>,
+    /// Held while the file is read again, so that who read it last is the last to be served.
+    reloading: Mutex<()>,
 }
 
 impl Server {
@@ -69,7 +71,10 @@ impl Server {
     pub fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
         let mut routes = plugins
             .into_iter()
-            .map(|(prefix, plugin)| Ok(Route { prefix, handler: RwLock::new(Arc::new(Handler::new(plugin)?)) }))
+            .map(|(prefix, plugin)| {
+                let handler = RwLock::new(Arc::new(Handler::new(plugin)?));
+                Ok(Route { prefix, handler, reloading: Mutex::default() })
+            })
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
@@ -168,6 +173,7 @@ impl Route {
 
     /// Reads the plugin's file again. What cannot be served leaves the old one in its place.
     fn reload(&self, runtime: &Runtime) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.handler();
         let (name, path) = (one_line(old.plugin().name()), old.plugin().path());
         match runtime.load(path, Some(old.plugin().name())).and_then(Handler::new) {

@@ -1,5 +1,7 @@
 //! What tells one state of a file from another without reading it.
 
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -10,6 +12,9 @@ pub(crate) struct Stamp(Option<State>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     modified: Option<SystemTime>,
+    /// When anything about it changed, its rights included: whoever sets the other time cannot set this one. 0 where the
+    /// system has none.
+    changed: (i64, i64),
     length: u64,
     /// The file's number on its disk; 0 where the system has none.
     number: u64,
@@ -21,7 +26,11 @@ impl Stamp {
             modified: metadata.modified().ok(),
             length: metadata.len(),
             #[cfg(unix)]
-            number: std::os::unix::fs::MetadataExt::ino(&metadata),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            #[cfg(not(unix))]
+            changed: (0, 0),
+            #[cfg(unix)]
+            number: metadata.ino(),
             #[cfg(not(unix))]
             number: 0,
         }))

@@ -75,27 +75,37 @@ impl TraceContext {
         }
     }
 
-    /// [`TraceContext::put`], unless a plugin that keeps traces itself has put its own there.
-    pub(crate) fn put_where_none_is(&self, headers: &mut HeaderMap) {
-        if !headers.contains_key(TRACEPARENT) {
-            self.put(headers);
-        }
-    }
-
     /// Which trace it is, in 32 hexadecimal digits.
     pub(crate) fn trace_id(&self) -> &str {
         Parent::parse(&self.parent).map_or("", |parent| parent.trace_id)
     }
 }
 
-/// Makes a request's span a part of its trace, where traces are exported, and answers what is passed on.
-pub(crate) fn join(span: &Span, context: Option<TraceContext>) -> Option<TraceContext> {
+/// A request's part in a trace.
+pub(crate) struct Joined {
+    /// What is passed on to whom the request leads.
+    pub(crate) passed_on: Option<TraceContext>,
+    /// Whether anybody wants to know what else is known of the request's span.
+    pub(crate) is_exported: bool,
+}
+
+/// Makes a request's span a part of its trace, where traces are exported.
+pub(crate) fn join(span: &Span, context: Option<TraceContext>) -> Joined {
     #[cfg(feature = "opentelemetry")]
     if let Some(ours) = exported::join(span, context.as_ref()) {
-        return Some(ours);
+        return Joined { passed_on: Some(ours), is_exported: true };
     }
     let _as_it_is = span;
-    context
+    Joined { passed_on: context, is_exported: false }
+}
+
+/// Puts into a request of a plugin's the trace that it works for, unless the plugin keeps traces itself and has put its
+/// own there.
+pub(crate) fn pass_on(context: Option<&TraceContext>, headers: &mut HeaderMap) {
+    let own = TraceContext::take(headers);
+    if let Some(context) = own.as_ref().or(context) {
+        context.put(headers);
+    }
 }
 
 /// What is passed on by a request that the span is about, which is sent on behalf of one that passed on `context`.
@@ -145,7 +155,7 @@ mod exported {
         // One that cannot be understood is left out, as the specification has it.
         let state = TraceState::from_str(&state.join(",")).unwrap_or_default();
         let (trace_id, span_id) = (TraceId::from_hex(trace_id).ok()?, SpanId::from_hex(span_id).ok()?);
-        Some(SpanContext::new(trace_id, span_id, TraceFlags::new(flags), true, state))
+        Some(SpanContext::new(trace_id, span_id, TraceFlags::new(flags) & TraceFlags::SAMPLED, true, state))
     }
 }
 
@@ -175,6 +185,22 @@ mod tests {
         let mut put = headers(&["what the plugin said"], &["d=4"]);
         context.put(&mut put);
         assert_eq!(put, sent);
+    }
+
+    #[test]
+    fn a_plugin_s_own_trace_goes_before_ours_if_it_is_one() {
+        let ours = TraceContext::take(&mut headers(&[PARENT], &["a=1"]));
+        let own = PARENT.replace("4bf9", "0000");
+        for (sent, passed_on) in
+            [(headers(&[&own], &["d=4"]), headers(&[&own], &["d=4"])), (headers(&["garbage"], &["d=4"]), headers(&[PARENT], &["a=1"]))]
+        {
+            let mut head = sent;
+            pass_on(ours.as_ref(), &mut head);
+            assert_eq!(head, passed_on);
+        }
+        let mut head = headers(&["garbage"], &["d=4"]);
+        pass_on(None, &mut head);
+        assert!(head.is_empty());
     }
 
     #[test]

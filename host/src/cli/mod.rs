@@ -70,4 +70,9 @@ impl Cli {
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Command::Serve(_))
     }
+
+    /// Whether there may be something to trace.
+    pub(crate) fn runs_plugins(&self) -> bool {
+        matches!(self.command, Command::Run(_) | Command::Serve(_))
+    }
 }

@@ -81,8 +81,8 @@ impl Serve {
         };
         tokio::select! {
             () = server.run(listener, async { ends.end().await; ending.cancel() }) => Ok(ExitCode::SUCCESS),
-            // Who asks twice does not want to wait.
-            () = async { ends_again.end().await; ends_again.end().await } => Ok(ExitCode::FAILURE),
+            // Who asks twice does not want to wait, not even for traces to be sent.
+            () = async { ends_again.end().await; ends_again.end().await } => std::process::exit(1),
             never = told => match never {},
             never = watched => match never {},
             () = async { loop { reloads.reload().await; server.reload().await } } => Ok(ExitCode::FAILURE),

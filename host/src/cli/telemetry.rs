@@ -32,18 +32,26 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     /// Starts the log: warnings and worse, and of a server what it does, with the time; unless `LARDER_LOG` says otherwise, as in
-    /// `larder_host=debug`. Starts to export traces where the environment names a collector.
-    pub(crate) fn start(options: LogOptions, is_server: bool, runtime: &Runtime) -> anyhow::Result<Self> {
+    /// `larder_host=debug`. Starts to export traces of what runs plugins, where the environment names a collector.
+    pub(crate) fn start(
+        options: LogOptions,
+        is_server: bool,
+        runs_plugins: bool,
+        runtime: &Runtime,
+    ) -> anyhow::Result<Self> {
         let registry = tracing_subscriber::registry().with(log(options.log_format, is_server));
         #[cfg(feature = "otlp")]
         {
-            let traces = super::traces::Traces::start(runtime.handle())?;
+            let traces = match runs_plugins {
+                true => super::traces::Traces::start(runtime.handle())?,
+                false => None,
+            };
             registry.with(traces.as_ref().map(super::traces::Traces::layer)).init();
             Ok(Self { traces })
         }
         #[cfg(not(feature = "otlp"))]
         {
-            let _not_needed = runtime;
+            let _not_needed = (runs_plugins, runtime);
             registry.init();
             Ok(Self {})
         }
@@ -71,7 +79,8 @@ fn log(format: LogFormat, is_server: bool) -> impl Layer<Registry> {
             Err(error) => eprintln!("larder: `LARDER_LOG`: {error}"),
         }
     }
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // A line that cannot be written is lost; to say so on the same stream would be a panic.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => {

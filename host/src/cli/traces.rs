@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use larder_host::Error;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_http::hyper::HyperClient;
@@ -11,7 +10,7 @@ use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::{Handle, Runtime};
-use tracing::{Level, Subscriber};
+use tracing::Subscriber;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
@@ -30,6 +29,10 @@ impl Traces {
     /// `None` where the environment names no collector.
     pub(crate) fn start(runtime: &Handle) -> anyhow::Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let is = |name, value: &str| variable(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+        if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+            return Ok(None);
+        }
         let Some((name, endpoint)) = ENDPOINTS.iter().find_map(|name| Some((name, variable(name)?))) else {
             return Ok(None);
         };
@@ -40,7 +43,7 @@ impl Traces {
         }
         let client = HyperClient::with_default_connector(SEND_TIMEOUT, None);
         let exporter = SpanExporter::builder().with_http().with_http_client(OnRuntime(client, runtime.clone())).build();
-        let exporter = exporter.with_context(|| format!("cannot export traces to `{name}`"))?;
+        let exporter = exporter.map_err(|error| Error::Option(format!("cannot export traces to `{name}`: {error}")))?;
         let mut resource = Resource::builder();
         if variable("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name("larder");
@@ -49,16 +52,14 @@ impl Traces {
         Ok(Some(Self(provider.build())))
     }
 
-    /// Takes all spans of ours, and the warnings in them.
+    /// Takes all spans of ours, and not what the log says in them, which may be a server's words or a plugin's.
     pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("larder"))
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(|about| {
-                about.target().starts_with("larder_host") && (about.is_span() || *about.level() <= Level::WARN)
-            }))
+            .with_filter(filter_fn(|about| about.is_span() && about.target().starts_with("larder_host")))
     }
 
     /// Sends what is left.

@@ -130,7 +130,7 @@ impl<'i> Section<'i> {
                 key => format!("{}.{key}", self.path),
             };
             let inner = error.into_inner();
-            let message = inner.message().replace("unknown field", "unknown key");
+            let message = without_value(inner.message()).replace("unknown field", "unknown key");
             Fault::at(inner.span().unwrap_or(self.span.clone()), format!("`{place}`: {message}"))
         })
     }
@@ -143,6 +143,16 @@ impl<'i> Section<'i> {
         };
         Fault::at(written.unwrap_or(self.span.clone()), format!("`{}.{key}`: {rule}", self.path))
     }
+}
+
+/// The message without what was found in the wrong type: it may be a secret, as when it came from the environment.
+fn without_value(message: &str) -> String {
+    let found = message.split_once("invalid type: ").and_then(|(before, found)| {
+        let (found, expected) = found.rsplit_once(", expected ")?;
+        let kind = found.split(['"', '`']).next()?.trim_end();
+        Some(format!("{before}invalid type: {kind}, expected {expected}"))
+    });
+    found.unwrap_or_else(|| message.to_owned())
 }
 
 /// Replaces `${NAME}` in the strings of a value. `$${` stands for `${`.

@@ -7,18 +7,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use crate::body::{Failure, read_away};
+
 /// A plugin's body. Where it goes nowhere, or nobody wants the rest of it, that is read away: a plugin that is still
-/// writing would see a broken stream, and not the answer or what went wrong.
-pub(super) struct Sending(WasiBody);
+/// writing would see a broken stream, and not the answer or what went wrong. One that its plugin did not finish before it
+/// ended is broken off, so that nobody takes the beginning for the whole.
+pub(super) struct Sending {
+    body: WasiBody,
+    /// The plugin's end.
+    ended: Failure,
+}
 
 impl Sending {
-    pub(super) fn new(body: WasiBody) -> Self {
-        Self(body)
+    pub(super) fn new(body: WasiBody, ended: Failure) -> Self {
+        Self { body, ended }
     }
 }
 
@@ -27,30 +33,27 @@ impl Body for Sending {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.0).poll_frame(context)
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(None) if self.ended.is_set() => Poll::Ready(Some(Err(Error::HttpProtocolError))),
+            polled => polled,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        let body = std::mem::replace(&mut self.0, Empty::new().map_err(|never| match never {}).boxed_unsync());
-        read_away(body);
-    }
-}
-
-/// Takes what is left of a body, until whoever writes it ends or goes.
-pub(crate) fn read_away(mut body: WasiBody) {
-    // Outside of a runtime nobody writes any longer.
-    if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+        if !self.body.is_end_stream() {
+            let nothing = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            read_away(std::mem::replace(&mut self.body, nothing));
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -27,22 +29,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// Opens the connections of one plugin.
 pub(super) struct Connector {
     lookups: Arc<Semaphore>,
-    /// Made when it is needed first, as it reads the system's authorities.
-    tls: OnceCell<TlsConnector>,
+    /// Made when it is needed first, as it reads the system's authorities. None where that cannot be done: then it is
+    /// not tried again, so that no plugin fills the log with it.
+    tls: OnceCell<Option<TlsConnector>>,
 }
 
 impl Connector {
-    /// A connection to this host and no other.
-    pub(super) async fn connect(&self, destination: &Destination, is_secure: bool) -> Result<Box<dyn Stream>, Error> {
+    /// A connection to this host and no other. Nobody waits for it longer than the limit.
+    pub(super) async fn connect(
+        &self,
+        destination: &Destination,
+        is_secure: bool,
+        limit: Duration,
+    ) -> Result<Box<dyn Stream>, Error> {
         let addresses = self.look_up(destination).await?;
         let failed = |error| unconnected(destination, &error);
-        let stream = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
+        let stream = reach(&addresses, limit).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         if !is_secure {
             return Ok(Box::new(stream));
         }
         let name = ServerName::try_from(destination.host()).map_err(|_| Error::HttpRequestUriInvalid)?;
-        let tls = self.tls.get_or_try_init(new_tls).await?;
+        let tls = self.tls.get_or_init(new_tls).await.as_ref().ok_or(Error::ConfigurationError)?;
         let stream = tls.connect(name, stream).await.map_err(|error| untrusted(destination, &error))?;
         Ok(Box::new(stream))
     }
@@ -75,8 +83,24 @@ impl Default for Connector {
     }
 }
 
+/// The first of the addresses that answers. None of them takes the time of those behind it, as one does that drops packets.
+async fn reach(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let began = Instant::now();
+    let mut failure = io::ErrorKind::TimedOut.into();
+    for (place, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len().saturating_sub(place)).unwrap_or(u32::MAX);
+        let share = limit.saturating_sub(began.elapsed()).checked_div(left).unwrap_or_default();
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_elapsed) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failure)
+}
+
 /// TLS that trusts whom the system trusts.
-async fn new_tls() -> Result<TlsConnector, Error> {
+async fn new_tls() -> Option<TlsConnector> {
     let authorities = tokio::task::spawn_blocking(tls::system_authorities).await;
     let config = authorities.map_err(|error| error.to_string()).and_then(|authorities| {
         if authorities.is_empty() {
@@ -84,12 +108,11 @@ async fn new_tls() -> Result<TlsConnector, Error> {
         }
         tls::client(authorities).map_err(|error| error.to_string())
     });
-    let mut config = config.map(|config| config.with_no_client_auth()).map_err(|reason| {
-        tracing::warn!("plugins cannot send requests with TLS: {reason}");
-        Error::ConfigurationError
-    })?;
+    let config = config.map(|config| config.with_no_client_auth());
+    let mut config =
+        config.inspect_err(|reason| tracing::warn!("plugins cannot send requests with TLS: {reason}")).ok()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    Some(TlsConnector::from(Arc::new(config)))
 }
 
 /// The plugin learns the kind of an error, and the log the words.

@@ -1,8 +1,6 @@
 //! Bodies on their way: a request's, up to its limit, and a plugin's answer, whole or broken off.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,7 +8,7 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::outgoing::read_away;
+use crate::body::{Failure, read_away};
 
 /// A request's body, which is an error to the plugin beyond `max` bytes.
 pub(super) fn limited(body: Incoming, max: u64) -> WasiBody {
@@ -30,20 +28,6 @@ pub(super) fn limited(body: Incoming, max: u64) -> WasiBody {
 pub(super) fn left_unsent(body: WasiBody) -> WasiBody {
     read_away(body);
     Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// Whether a plugin failed, for those who send its answer.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Failure(Arc<AtomicBool>);
-
-impl Failure {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// A plugin's answer. Where the plugin fails before the end, the connection breaks: the body alone would end there as if

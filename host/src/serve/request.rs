@@ -18,11 +18,12 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::Shared;
 use super::answer::Refusal;
-use super::body::{Answer, Failure, left_unsent, limited};
+use super::body::{Answer, left_unsent, limited};
+use crate::body::Failure;
 use crate::error::{Error, one_line};
 use crate::figures;
 use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
-use crate::trace::{self, TraceContext};
+use crate::trace::{self, Joined, TraceContext};
 
 /// How much of a plugin's own error the log has, in characters.
 const MAX_ERROR: usize = 500;
@@ -51,12 +52,16 @@ impl Shared {
     pub(super) async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
         let handler = self.route(request.uri().path());
         let mut line = AccessLine::new(&request, handler.clone());
-        let span = line.span();
-        let trace = trace::join(&span, TraceContext::take(request.headers_mut()));
+        let context = TraceContext::take(request.headers_mut());
+        let begins_here = context.is_none();
+        let span = line.span(context.as_ref());
+        let Joined { passed_on: trace, is_exported } = trace::join(&span, context);
         if let Some(trace) = &trace {
             trace.put(request.headers_mut());
-            span.record("trace_id", trace.trace_id());
             line.trace_id = Some(trace.trace_id().to_owned());
+            if begins_here {
+                span.record("trace_id", trace.trace_id());
+            }
         }
         let is_head = request.method() == Method::HEAD;
         let response = match handler {
@@ -68,9 +73,12 @@ impl Shared {
             refusal.response()
         });
         line.status = Some(response.status());
-        span.record("http.response.status_code", response.status().as_u16());
-        if response.status().is_server_error() {
-            span.record("otel.status_code", "ERROR");
+        // The log has it in the request's own line.
+        if is_exported {
+            span.record("http.response.status_code", response.status().as_u16());
+            if response.status().is_server_error() {
+                span.record("otel.status_code", "ERROR");
+            }
         }
         if is_head { response.map(left_unsent) } else { response }
     }
@@ -110,7 +118,6 @@ impl Shared {
                     ended = shared.run(&handler, request, trace, respond, &failure) => ended,
                     () = cut_off => return Err(Refusal::Ending),
                 };
-                drop(permit);
                 ended.map_err(|error| {
                     tracing::error!("{}", one_line(&error.to_string()));
                     match error {
@@ -120,7 +127,13 @@ impl Shared {
                 })
             }
         };
-        let running = tokio::spawn(running.in_current_span());
+        let running = running.in_current_span();
+        let running = tokio::spawn(async move {
+            let ended = running.await;
+            // After its span and all that is said of it: who has all permits may end the process.
+            drop(permit);
+            ended
+        });
         match response.await {
             Ok(Ok(response)) => Ok(response.map(|body| Answer::new(body, failure).boxed_unsync())),
             Ok(Err(code)) => {
@@ -197,14 +210,14 @@ impl AccessLine {
 
     /// The span of all that is done for the request. Its fields have the names of OpenTelemetry's conventions. It is there
     /// wherever errors are told, so that they say which request they happened in.
-    fn span(&self) -> Span {
+    fn span(&self, context: Option<&TraceContext>) -> Span {
         error_span!(
             target: "larder_host::request",
             "request",
             http.request.method = %self.method,
             url.path = self.path,
             plugin = self.plugin(),
-            trace_id = Empty,
+            trace_id = context.map(TraceContext::trace_id),
             http.response.status_code = Empty,
             otel.kind = Empty,
             otel.status_code = Empty,

@@ -350,13 +350,41 @@ async fn requests_are_counted_by_what_came_of_them() {
     ] {
         serving.get(&path).await;
     }
+    let metrics = Client::connect(serving.metrics()).await;
     for (outcome, count) in
         [("answered", 4), ("refused", 2), ("failed", 1), ("timed-out", 1), ("denied", 1), ("gone", 1)]
     {
         let line = format!("larder_outgoing_requests_total{{plugin=\"http\",outcome=\"{outcome}\"}} {count}\n");
-        let counted = async { while !serving.ask("/metrics").await.body.contains(&line) {} };
+        let counted = async {
+            while !metrics.get("/metrics").await.unwrap().body.contains(&line) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
         tokio::time::timeout(PATIENCE, counted).await.unwrap_or_else(|_| panic!("no {line}"));
     }
+}
+
+/// The beginning of a body must not be taken for the whole.
+#[tokio::test]
+async fn a_body_that_its_plugin_does_not_finish_is_broken_off() {
+    let (sender, mut received) = unbounded_channel();
+    let upstream = Upstream::start(move |request: Request<Incoming>| {
+        let sender = sender.clone();
+        async move {
+            let body = request.into_body().collect().await;
+            sender.send(body.map(|body| body.to_bytes().len()).map_err(drop)).unwrap();
+            reply("")
+        }
+    })
+    .await;
+    let serving = Serving::start(&(grant(&[local(&upstream)]) + "[sandbox]\ntimeout = \"1s\"\n"));
+    for operation in ["/abandon/panic", "/abandon/wait", "/abandon/exit"] {
+        serving.get(&format!("{operation}?http://{}/", upstream.address())).await;
+        let broken = tokio::time::timeout(PATIENCE, received.recv()).await.expect("the upstream sees the end").unwrap();
+        assert_eq!(broken, Err(()), "{operation}");
+    }
+    let whole = serving.get(&format!("/abandon/finish?http://{}/", upstream.address())).await;
+    assert_eq!((whole.status, received.recv().await), (200, Some(Ok(8 << 10))));
 }
 
 mod tls {

@@ -103,10 +103,14 @@ impl Collector {
         Serving::start_with(larder.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)))
     }
 
-    /// All spans of a host that has ended.
+    /// All spans of a host that has ended, in the order in which they began.
     fn spans(self) -> Vec<Span> {
         let exports = self.exports.try_iter().flat_map(|export| export.resource_spans);
-        exports.flat_map(|of_host| of_host.scope_spans).flat_map(|of_scope| of_scope.spans).collect()
+        let spans = exports.flat_map(|of_host| of_host.scope_spans).flat_map(|of_scope| of_scope.spans);
+        let mut spans: Vec<Span> = spans.collect();
+        // They come in the order of their ends, and a plugin may go on after its answer.
+        spans.sort_by_key(|span| span.start_time_unix_nano);
+        spans
     }
 }
 
@@ -194,6 +198,29 @@ async fn a_request_of_the_plugin_is_a_span_that_the_asked_host_is_told_of() {
     assert!(!format!("{about:?}").contains("the-path"), "{about:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_a_span_with_its_calls_below_it() {
+    let collector = Collector::start().await;
+    let endpoint = format!("http://{}", collector.address);
+    let run = Larder::run("hello-cache").env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    tokio::task::spawn_blocking(|| run.succeed()).await.unwrap();
+    let spans = collector.spans();
+    let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["run", "get-or-set", "fill"]);
+    assert!(spans[1..].iter().all(|call| call.parent_span_id == spans[0].span_id), "{spans:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_exported_where_that_is_turned_off() {
+    let collector = Collector::start().await;
+    let endpoint = format!("http://{}", collector.address);
+    for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+        let run = Larder::run("hello-cache").env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env(name, value);
+        tokio::task::spawn_blocking(|| run.succeed()).await.unwrap();
+    }
+    assert_eq!(collector.spans(), []);
+}
+
 #[tokio::test]
 async fn a_trace_begins_here_where_the_request_brings_none() {
     let collector = Collector::start().await;
@@ -210,7 +237,7 @@ async fn a_trace_begins_here_where_the_request_brings_none() {
 async fn what_a_trace_says_is_not_to_be_recorded_is_not() {
     let collector = Collector::start().await;
     let serving = collector.host("");
-    let parent = PARENT.replace("-01", "-00");
+    let parent = PARENT.replace("-01", "-fe");
     let passed_on = header(&serving, "traceparent", &[("traceparent", &parent)]).await;
     assert!(passed_on.starts_with(&format!("00-{TRACE}-")) && passed_on.ends_with("-00"), "{passed_on}");
     serving.terminate().await;

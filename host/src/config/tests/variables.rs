@@ -21,6 +21,24 @@ fn what_is_no_variable_is_refused() {
         assert!(refused.starts_with("larder.toml:2:") && refused.contains(rule), "{env}: {refused}");
         assert!(refused.contains("plugins.shop.env") && !refused.contains("s3cret"), "{refused}");
     }
-    let refused = refusal("[plugins.shop]\nenv = { A = 1 }\n");
-    assert!(refused.contains("plugins.shop.env.A"), "{refused}");
+}
+
+#[test]
+fn what_is_of_the_wrong_type_is_not_shown() {
+    for (keys, place, rule) in [
+        ("env = \"KEY=s3cret\"", "plugins.shop.env", "invalid type: string, expected a map"),
+        ("env = [\"s3cret\"]", "plugins.shop.env", "invalid type: sequence, expected a map"),
+        ("env = { PIN = 12345678 }", "plugins.shop.env", "invalid type: integer, expected a string"),
+        ("env = { B = 12345678.5 }", "plugins.shop.env", "invalid type: floating point, expected a string"),
+        ("outgoing_hosts = \"s3cret\"", "plugins.shop.outgoing_hosts", "invalid type: string, expected a sequence"),
+        (
+            "outgoing_hosts = \"s3cret\\\", expected \"",
+            "plugins.shop.outgoing_hosts",
+            "invalid type: string, expected a sequence",
+        ),
+    ] {
+        let refused = refusal(&format!("[plugins.shop]\n{keys}\n"));
+        assert!(refused.contains(place) && refused.contains(rule), "{keys}: {refused}");
+        assert!(!refused.contains("s3cret") && !refused.contains("12345678"), "{refused}");
+    }
 }

@@ -147,6 +147,26 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 Err(_elapsed) => "forsaken".to_owned(),
             }
         }
+        // Sends eight pieces to the URL in the query, and then what the argument says in place of the end.
+        "abandon" => {
+            let how = argument.to_owned();
+            let body = stream::unfold(0, move |sent: u32| {
+                let how = how.clone();
+                async move {
+                    if sent == 8 {
+                        match how.as_str() {
+                            "finish" => return None,
+                            "panic" => panic!("in mid-request"),
+                            "exit" => std::process::exit(0),
+                            _ => drop(wstd::task::sleep(Duration::from_secs(3600)).await),
+                        }
+                    }
+                    Some((Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1024])), sent.saturating_add(1)))
+                }
+            });
+            let to = Request::post(query(&request)).body(Body::from_try_stream(body))?;
+            return Ok(Client::new().send(to).await?);
+        }
         // Says that it goes to another host than the URL in its query.
         "forge" => {
             let forged = Request::get(query(&request)).header("host", "evil.example").body(Body::empty())?;
