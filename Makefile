@@ -8,7 +8,7 @@ EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-
 NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-attack
 
-.PHONY: advisories demo test bench bench-serve fuzz guests servers target lint doc release
+.PHONY: advisories demo test bench bench-serve fuzz guests languages servers target lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -17,7 +17,7 @@ demo: target
 	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 
 # The programs come first: the tests run them, and cargo would not build them for another package's tests.
-test: servers guests
+test: servers guests languages
 	$(CARGO) build --locked
 	$(CARGO) test --locked
 
@@ -45,6 +45,15 @@ fuzz: guests
 # Plugins are built here and not by the tests, so that no cargo runs inside another.
 guests: target
 	$(CARGO) build --locked --release --target $(WASM_TARGET) $(GUESTS)
+
+# The plugins in Python and JavaScript, whose tools come from PyPI and npm; where those cannot be had it says so.
+languages: target/languages/python.wasm target/languages/javascript.wasm
+
+LANGUAGE_INPUTS = examples/build-languages.sh examples/wit/plugin.wit wit/cache.wit
+target/languages/python.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/python/*.py examples/python/*.txt)
+	@examples/build-languages.sh python
+target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascript/*.js examples/javascript/*.json)
+	@examples/build-languages.sh javascript
 
 # Without rustup the toolchain must have the target already.
 target:

@@ -22,6 +22,7 @@ mod hostile;
 mod instances;
 mod invoke;
 mod isolation;
+mod languages;
 mod large_values;
 mod leases;
 mod memory;

@@ -17,7 +17,7 @@ mod upstream;
 
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
-pub use program::{Finished, Larder, Running, guest, program};
+pub use program::{Finished, Larder, Running, guest, language, program};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server, free_port};

@@ -30,6 +30,20 @@ pub fn guest(name: &str) -> PathBuf {
     guest
 }
 
+/// The plugin of `examples/python` or `examples/javascript`, as `make languages` builds it, or `None` with a word on
+/// standard error where its tools cannot be had; in CI that is a failure.
+pub fn language(name: &str) -> Option<PathBuf> {
+    let folder = build_folder().parent().expect("a profile stands in `target`").join("languages");
+    let plugin = folder.join(format!("{name}.wasm"));
+    if !plugin.exists() {
+        let missing = format!("`{}` is missing", plugin.display());
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+        eprintln!("skipped: {missing}; `make languages` builds it, or says why not");
+        return None;
+    }
+    Some(plugin)
+}
+
 /// A `larder` command in an empty folder, with nothing of the surrounding environment that it reads.
 #[derive(Debug)]
 pub struct Larder {

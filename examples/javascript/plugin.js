@@ -1,0 +1,45 @@
+/** Counts primes once for all plugins that ask, and keeps notes that any of them can read: `larder run --invoke`. */
+
+import { openDefault } from "./larder-cache.js";
+
+/** @param {number} below @returns {string[]} */
+export function primes(below) {
+    return [1, 2, 3].map((round) => `round ${round}: ${askForPrimes(below)}`);
+}
+
+/** What is thrown here and below is the call's error. @param {string} key @param {string} json @param {number | null} seconds */
+export function note(key, json, seconds) {
+    openDefault().set(key, JSON.parse(json), seconds ?? undefined);
+}
+
+/** @param {string} key @returns {string} */
+export function recall(key) {
+    return JSON.stringify(openDefault().get(key) ?? null);
+}
+
+/** @param {string} pattern @returns {number} */
+export function forget(pattern) {
+    return openDefault().clearPattern(pattern);
+}
+
+function askForPrimes(below) {
+    let how = "received";
+    try {
+        const count = openDefault().getOrSet(`primes-${below}`, 30, () => {
+            how = "computed";
+            return countPrimes(below);
+        });
+        return `${count} primes below ${below}, ${how}`;
+    } catch (error) {
+        return error.message; // Not kept: the next round computes.
+    }
+}
+
+function countPrimes(below) {
+    if (below > 1_000_000) throw new RangeError("too many to count");
+    const sieve = new Uint8Array(below).fill(1, 2);
+    for (let n = 2; n * n < below; n += 1) {
+        if (sieve[n]) for (let multiple = n * n; multiple < below; multiple += n) sieve[multiple] = 0;
+    }
+    return sieve.reduce((sum, isPrime) => sum + isPrime, 0);
+}

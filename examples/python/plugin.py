@@ -1,0 +1,59 @@
+"""Counts primes once for all plugins that ask, and keeps notes that any of them can read: `larder run --invoke`."""
+
+import json
+from collections.abc import Callable
+from typing import TypeVar
+
+import larder_cache
+from componentize_py_types import Err
+
+T = TypeVar("T")
+
+
+class WitWorld:
+    """What the plugin exports."""
+
+    def primes(self, below: int) -> list[str]:
+        return [f"round {n}: {_ask_for_primes(below)}" for n in (1, 2, 3)]
+
+    def note(self, key: str, json_text: str, seconds: float | None) -> None:
+        _or_err(lambda: larder_cache.open_default().set(key, json.loads(json_text), seconds))
+
+    def recall(self, key: str) -> str:
+        return _or_err(lambda: json.dumps(larder_cache.open_default().get(key), ensure_ascii=False))
+
+    def forget(self, pattern: str) -> int:
+        return _or_err(lambda: larder_cache.open_default().clear_pattern(pattern))
+
+
+def _or_err(call: Callable[[], T]) -> T:
+    """What is raised is the call's error; an exception that is no `Err` would end the plugin as a trap."""
+    try:
+        return call()
+    except (larder_cache.CacheError, TypeError, ValueError) as error:
+        raise Err(str(error)) from None
+
+
+def _ask_for_primes(below: int) -> str:
+    how = "received"
+
+    def compute() -> int:
+        nonlocal how
+        how = "computed"
+        return _count_primes(below)
+
+    try:
+        count = larder_cache.open_default().get_or_set(f"primes-{below}", 30, compute)
+    except (larder_cache.CacheError, ValueError) as error:
+        return str(error)  # Not kept: the next round computes.
+    return f"{count} primes below {below}, {how}"
+
+
+def _count_primes(below: int) -> int:
+    if below > 1_000_000:
+        raise ValueError("too many to count")
+    sieve = bytearray([1]) * below
+    for n in range(2, int(below**0.5) + 1):
+        if sieve[n]:
+            sieve[n * n :: n] = bytes(len(range(n * n, below, n)))
+    return sum(sieve[2:])
