@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 mod metrics;
+mod ready;
 mod run;
 mod serve;
 pub(crate) mod telemetry;
@@ -46,6 +47,8 @@ enum Command {
     Serve(serve::Serve),
     /// Watch what a `larder serve` with a `--metrics-addr` does.
     Top(top::Top),
+    /// Ask a `larder serve` with a `--metrics-addr` whether it is ready.
+    Ready(ready::Ready),
     /// Check the configuration and reach every cache.
     Check,
     /// Look into a cache on a server, and purge it.
@@ -60,6 +63,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(command) => command.run(config()?).await,
         Command::Serve(command) => command.run(config()?).await,
         Command::Top(command) => command.run(path).await,
+        Command::Ready(command) => command.run(path).await,
         Command::Check => check::run(&config()?).await,
         Command::Cache(command) => command.run(&config()?).await,
     }

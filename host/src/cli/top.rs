@@ -4,7 +4,7 @@ mod columns;
 mod exposition;
 mod latency;
 mod reading;
-mod scrape;
+pub(super) mod scrape;
 mod screen;
 mod snapshot;
 mod table;
@@ -61,17 +61,17 @@ impl Top {
 }
 
 /// Where the host of this configuration tells its figures.
-fn configured(config: &Config) -> Result<Endpoint, Error> {
+pub(super) fn configured(config: &Config) -> Result<Endpoint, Error> {
     match config.serve.metrics_addr {
         Some(listening) if listening.port() != 0 => Ok(listening.into()),
         Some(_) => Err(Error::Option(
             "`metrics_addr` of `[serve]` takes a free port: name the one that `larder serve` has printed, as in \
-             `larder top 127.0.0.1:9092`"
+             `127.0.0.1:9092`"
                 .to_owned(),
         )),
         None => Err(Error::Option(
             "there is no host to look at: name what `larder serve --metrics-addr` listens on, as in \
-             `larder top 127.0.0.1:9092`, or set `metrics_addr` of `[serve]` in the configuration"
+             `127.0.0.1:9092`, or set `metrics_addr` of `[serve]` in the configuration"
                 .to_owned(),
         )),
     }

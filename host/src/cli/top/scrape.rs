@@ -1,4 +1,5 @@
-//! Asks a host for its figures. What answers may be anything: it gets little time, and little memory.
+//! Asks a host for its figures, or whether it is ready. What answers may be anything: it gets little time, and little
+//! memory.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,7 +26,7 @@ const MAX_ANSWER: usize = 32 << 20;
 
 /// Where figures are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(in crate::cli) struct Endpoint {
     /// `HOST:PORT`.
     authority: String,
     path: String,
@@ -72,25 +73,44 @@ impl fmt::Display for Endpoint {
 impl Endpoint {
     /// Asks once.
     pub(super) async fn scrape(&self) -> anyhow::Result<Snapshot> {
-        let Ok(answer) = tokio::time::timeout(DEADLINE, self.fetch()).await else {
-            bail!("{self} has not answered within {DEADLINE:?}");
-        };
-        Snapshot::parse(&answer?).with_context(|| format!("{self} cannot be read"))
+        let (status, answer) = self.ask().await?;
+        if status != StatusCode::OK {
+            bail!("{self} answers with {status}");
+        }
+        Snapshot::parse(&answer).with_context(|| format!("{self} cannot be read"))
     }
 
-    async fn fetch(&self) -> anyhow::Result<String> {
+    /// Whether the host that tells its figures here is ready, and a line for each cache that says why.
+    pub(in crate::cli) async fn readiness(&self) -> anyhow::Result<(bool, String)> {
+        // Beside the figures, also behind a proxy that knows both by another folder.
+        let path = format!("{}/readyz", self.path.strip_suffix("/metrics").unwrap_or_default());
+        let asked = Self { authority: self.authority.clone(), path };
+        let (status, answer) = asked.ask().await?;
+        match status {
+            StatusCode::OK => Ok((true, answer)),
+            StatusCode::SERVICE_UNAVAILABLE => Ok((false, answer)),
+            _ => bail!("{asked} answers with {status}"),
+        }
+    }
+
+    async fn ask(&self) -> anyhow::Result<(StatusCode, String)> {
+        match tokio::time::timeout(DEADLINE, self.fetch()).await {
+            Ok(answer) => answer,
+            Err(_) => bail!("{self} has not answered within {DEADLINE:?}"),
+        }
+    }
+
+    async fn fetch(&self) -> anyhow::Result<(StatusCode, String)> {
         let stream = TcpStream::connect(&self.authority).await.with_context(|| format!("cannot reach {self}"))?;
         let unfit = || format!("{self} does not answer as a metrics endpoint does");
         let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unfit)?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
         let request = Request::get(&self.path).header(HOST, &self.authority).body(Empty::<Bytes>::new())?;
         let response = send.send_request(request).await.with_context(unfit)?;
-        if response.status() != StatusCode::OK {
-            bail!("{self} answers with {}", response.status());
-        }
+        let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(anyhow::Error::from_boxed).with_context(unfit)?.to_bytes();
-        String::from_utf8(body.into()).with_context(unfit)
+        Ok((status, String::from_utf8(body.into()).with_context(unfit)?))
     }
 }
 
