@@ -10,16 +10,23 @@ use redis::Commands;
 
 use crate::architecture::sources;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-const DOCUMENTS: [&str; 6] =
-    ["README.md", "docs/caching.md", "docs/metrics.md", "docs/migrating.md", "docs/serving.md", "examples/README.md"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "docs/caching.md",
+    "docs/metrics.md",
+    "docs/migrating.md",
+    "docs/production.md",
+    "docs/serving.md",
+    "examples/README.md",
+];
 
 /// The contents of all fenced blocks of one language, without the indentation of a list they may stand in.
 fn blocks(text: &str, language: &str) -> Vec<String> {
@@ -247,18 +254,6 @@ fn the_copy_loop_of_the_migration_guide_copies_values_and_durations() {
     assert!((1..=100_000).contains(&left), "{left} ms are left");
     assert_eq!(to.get::<_, String>("cache:kept").unwrap(), "new");
     assert!(!to.exists::<_, bool>("other:1").unwrap());
-}
-
-#[test]
-fn the_compose_file_gives_a_valkey_that_keeps_its_data() {
-    let text = read("deploy/compose.yaml");
-    let valkey = text.split_once("  valkey:\n").unwrap().1.split_once("  redis:\n").unwrap().0;
-    let words =
-        ["image: valkey/valkey:8", "\"6379:6379\"", "--appendonly", "valkey-data:/data", "healthcheck:", "- cache"];
-    for word in words {
-        assert!(valkey.contains(word), "the service `valkey` lacks `{word}`");
-    }
-    assert!(text.contains("\nvolumes:\n  valkey-data:\n"));
 }
 
 /// The commands that the guide names from these words to the end of the paragraph, as rights of an access list.

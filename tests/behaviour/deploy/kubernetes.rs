@@ -1,0 +1,158 @@
+//! kubernetes.yaml.
+
+use larder_host::config::Store;
+use larder_tests::{Client, Kind, Server};
+
+use super::*;
+
+fn of_kind(kind: &str) -> Value {
+    let mut found = yaml("deploy/kubernetes.yaml").into_iter().filter(|document| document["kind"] == kind);
+    let document = found.next().unwrap_or_else(|| panic!("there is no {kind}"));
+    assert!(found.next().is_none(), "there are several of {kind}");
+    document
+}
+
+fn pod() -> Value {
+    of_kind("Deployment")["spec"]["template"]["spec"].clone()
+}
+
+fn container() -> Value {
+    let [container] = list(&pod()["containers"]).to_owned().try_into().unwrap();
+    container
+}
+
+/// The number of a named port of the container.
+fn port(name: &Value) -> u16 {
+    let ports = list(&container()["ports"]).to_owned();
+    let port = ports.iter().find(|port| port["name"] == *name).unwrap_or_else(|| panic!("no port is named {name}"));
+    port["containerPort"].as_u64().unwrap().try_into().unwrap()
+}
+
+/// Where a volume of one kind stands in the container, and the volume.
+fn mount(kind: &str) -> (String, Value) {
+    let pod = pod();
+    let volume = list(&pod["volumes"]).iter().find(|volume| !volume[kind].is_null()).unwrap();
+    let container = container();
+    let mount = list(&container["volumeMounts"]).iter().find(|mount| mount["name"] == volume["name"]).unwrap();
+    assert!(kind == "emptyDir" || mount["readOnly"] == true);
+    (text(&mount["mountPath"]).to_owned(), volume[kind].clone())
+}
+
+/// The configuration, its file of the password being another one.
+fn host(password_file: &Path) -> Host {
+    let config = of_kind("ConfigMap");
+    let (folder, volume) = mount("configMap");
+    assert_eq!(volume["name"], config["metadata"]["name"]);
+    let [file] = names(&config["data"])[..] else { panic!("there are several files") };
+    let (secrets, secret) = mount("secret");
+    let written = format!("{secrets}/{}", text(&secret["items"][0]["path"]));
+    let toml = text(&config["data"][file]);
+    assert!(toml.contains(&format!("password_file = \"{written}\"")), "`{written}` is not read");
+    let container = container();
+    let variables = list(&container["env"]).iter();
+    let grace = pod()["terminationGracePeriodSeconds"].as_u64().unwrap();
+    let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+    Host {
+        toml: toml.replace(&written, &password_file.display().to_string()),
+        config_path: format!("{folder}/{file}"),
+        command: texts(&container["args"]).into_iter().map(str::to_owned).collect(),
+        environment: variables
+            .map(|variable| (text(&variable["name"]).to_owned(), text(&variable["value"]).to_owned()))
+            .collect(),
+        writable: vec![mount("emptyDir").0],
+        plugins: "/plugins".to_owned(),
+        memory: bytes(text(&container["resources"]["limits"]["memory"])),
+        grace: Duration::from_secs(grace - before),
+    }
+}
+
+fn password_file() -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "s3cret\n").unwrap();
+    file
+}
+
+#[test]
+fn the_hosts_agree_with_their_configuration_and_bounds() {
+    let password = password_file();
+    let host = host(password.path());
+    host.assert_sound();
+    assert_understood(&host.command);
+    assert_eq!((port(&"http".into()), port(&"metrics".into())), (host.port(), host.metrics_port()));
+    assert_version(text(&container()["image"]));
+    // Else the cluster gives each container a VALKEY_PORT that is a URL.
+    assert_eq!(pod()["enableServiceLinks"], false);
+}
+
+#[test]
+fn every_part_finds_the_pods_and_their_ports() {
+    let deployment = of_kind("Deployment");
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(names(labels), ["app"]);
+    for selector in [
+        &deployment["spec"]["selector"]["matchLabels"],
+        &of_kind("Service")["spec"]["selector"],
+        &of_kind("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        &of_kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        &pod()["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ] {
+        assert_eq!(selector, labels);
+    }
+    let password = password_file();
+    let host = host(password.path());
+    assert_eq!(port(&of_kind("Service")["spec"]["ports"][0]["targetPort"]), host.port());
+    let policy = of_kind("NetworkPolicy");
+    let [requests, figures] = list(&policy["spec"]["ingress"]) else { panic!("{policy}") };
+    assert_eq!((port(&requests["ports"][0]["port"]), &requests["from"]), (host.port(), &Value::Null));
+    assert_eq!(port(&figures["ports"][0]["port"]), host.metrics_port());
+    assert_eq!(list(&figures["from"]).len(), 1, "not everybody sees figures");
+    let told = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(told["prometheus.io/port"], host.metrics_port().to_string());
+    assert_eq!((&told["prometheus.io/scrape"], &told["prometheus.io/path"]), (&"true".into(), &"/metrics".into()));
+}
+
+#[test]
+fn one_host_may_go_while_the_others_serve() {
+    let replicas = of_kind("Deployment")["spec"]["replicas"].as_u64().unwrap();
+    let least = of_kind("PodDisruptionBudget")["spec"]["minAvailable"].as_u64().unwrap();
+    assert_eq!((replicas, least), (3, 2));
+}
+
+#[test]
+fn the_hosts_have_no_rights_that_they_do_not_need() {
+    let (pod, container) = (pod(), container());
+    let (all, own) = (&pod["securityContext"], &container["securityContext"]);
+    assert_eq!((&all["runAsNonRoot"], &all["seccompProfile"]["type"]), (&true.into(), &"RuntimeDefault".into()));
+    // The user of the image, whose group may read the password.
+    let user = format!("USER {}:{}\n", all["runAsUser"], all["runAsGroup"]);
+    assert!(read("deploy/Dockerfile").contains(&user), "{user}");
+    assert_eq!(all["fsGroup"], all["runAsGroup"]);
+    assert_eq!((&own["allowPrivilegeEscalation"], &own["readOnlyRootFilesystem"]), (&false.into(), &true.into()));
+    assert_eq!(texts(&own["capabilities"]["drop"]), ["ALL"]);
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert!(read("deploy/kubernetes.yaml").contains("defaultMode: 0440"));
+}
+
+#[tokio::test]
+async fn a_host_runs_with_its_password_and_answers_the_probes() {
+    let Some(server) = Server::start_with(Kind::Valkey, &["--requirepass", "s3cret"]) else { return };
+    let password = password_file();
+    let host = host(password.path());
+    let place = format!("host = \"127.0.0.1\"\nport = {}", server.port());
+    let running = host.start(&[("host = \"valkey\"", &place)], &[]);
+    assert_eq!(running.serving.get("/hello").await.body, "<h1>/hello</h1>\n");
+    let config = host.config();
+    let Store::Server(options) = &config.caches["shared"].store else { panic!("it is shared") };
+    let metrics = running.metrics.parse().unwrap();
+    let container = container();
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let ask = &container[probe]["httpGet"];
+        assert_eq!(port(&ask["port"]), host.metrics_port());
+        let answer = Client::connect(metrics).await.get(text(&ask["path"])).await.unwrap();
+        let expected = if probe == "readinessProbe" { "shared: ready\n" } else { "alive\n" };
+        assert_eq!((answer.status, answer.body.as_str()), (200, expected), "{probe}");
+    }
+    let patience = Duration::from_secs(container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap());
+    assert!(patience > options.timeout, "a server that hangs is not yet a host that does");
+    running.serving.terminate().await;
+}
