@@ -191,9 +191,10 @@ mod tests {
     fn a_plugin_s_own_trace_goes_before_ours_if_it_is_one() {
         let ours = TraceContext::take(&mut headers(&[PARENT], &["a=1"]));
         let own = PARENT.replace("4bf9", "0000");
-        for (sent, passed_on) in
-            [(headers(&[&own], &["d=4"]), headers(&[&own], &["d=4"])), (headers(&["garbage"], &["d=4"]), headers(&[PARENT], &["a=1"]))]
-        {
+        for (sent, passed_on) in [
+            (headers(&[&own], &["d=4"]), headers(&[&own], &["d=4"])),
+            (headers(&["garbage"], &["d=4"]), headers(&[PARENT], &["a=1"])),
+        ] {
             let mut head = sent;
             pass_on(ours.as_ref(), &mut head);
             assert_eq!(head, passed_on);
