@@ -23,12 +23,12 @@ test: servers guests languages
 
 # Built as a release is, which takes minutes the first time; the measuring takes one more. See tests/benches.
 bench: servers guests
-	$(CARGO) bench --locked -p larder-tests --bench get_or_set
+	$(CARGO) bench --locked --bench get_or_set
 
 # `larder serve` under load; `make bench-serve WASMTIME=wasmtime REQUESTS=1000000` also compares it with that program.
 bench-serve: servers guests
 	$(CARGO) build --locked --release
-	$(CARGO) bench --locked -p larder-tests --bench serve
+	$(CARGO) bench --locked --bench serve
 
 # Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in
 # fuzz/found, which is not in the repository, and an input that fails in fuzz/artifacts; the corpus in the repository is

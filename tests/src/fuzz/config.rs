@@ -42,15 +42,24 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// Whether all uses of `${SECRET}` are a cache's whole password, or the password of its URL.
+/// Whether all uses of `${SECRET}` are a cache's whole password, the password of its URL, or a variable of a plugin, or
+/// stand where its variables belong.
 fn is_secret_used_as_one(text: &str) -> bool {
     let Ok(document) = text.parse::<toml::Table>() else { return false };
-    let tables = document.get("caches").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
-    let used = tables.filter_map(toml::Value::as_table).map(|cache| {
+    let tables = |name: &str| {
+        let tables = document.get(name).and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
+        tables.filter_map(toml::Value::as_table).collect::<Vec<_>>()
+    };
+    let in_caches = tables("caches").into_iter().map(|cache| {
         let string = |key: &str| cache.get(key).and_then(toml::Value::as_str).unwrap_or_default();
         let is_password = string("password") == "${SECRET}";
         let is_in_url = string("url").strip_prefix("redis://:${SECRET}@").is_some_and(|rest| !rest.contains('$'));
         usize::from(is_password) + usize::from(is_in_url)
     });
-    used.sum::<usize>() == text.matches("SECRET").count()
+    let is_secret = |value: &toml::Value| value.as_str() == Some("${SECRET}");
+    let in_plugins = tables("plugins").into_iter().filter_map(|plugin| plugin.get("env")).map(|env| match env {
+        toml::Value::Table(variables) => variables.values().filter(|value| is_secret(value)).count(),
+        other => usize::from(is_secret(other)),
+    });
+    in_caches.chain(in_plugins).sum::<usize>() == text.matches("SECRET").count()
 }
