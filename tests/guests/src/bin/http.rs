@@ -165,7 +165,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 }
             });
             let to = Request::post(query(&request)).body(Body::from_try_stream(body))?;
-            return Ok(Client::new().send(to).await?);
+            return Client::new().send(to).await;
         }
         // Says that it goes to another host than the URL in its query.
         "forge" => {
