@@ -12,7 +12,7 @@ for host in "$@"; do
 done
 
 # A line for each answer: its status, and the seconds it took; the slowest last.
-curl --silent --parallel --parallel-max 64 --write-out '%{http_code} %{time_total}\n' "${requests[@]}" | sort -k 2 -g | awk '
+curl --no-progress-meter --parallel --parallel-max 64 --write-out '%{http_code} %{time_total}\n' "${requests[@]}" | sort -k 2 -g | awk '
     { statuses[$1]++; took[NR] = $2 * 1000 }
     END {
         for (status in statuses) printf "%d answers with status %s\n", statuses[status], status
