@@ -384,7 +384,7 @@ async fn a_body_that_its_plugin_does_not_finish_is_broken_off() {
         assert_eq!(broken, Err(()), "{operation}");
     }
     let whole = serving.get(&format!("/abandon/finish?http://{}/", upstream.address())).await;
-    assert_eq!((whole.status, received.recv().await), (200, Some(Ok(8 << 10))));
+    assert_eq!((whole.status, received.recv().await), (200, Some(Ok(2 << 20))));
 }
 
 mod tls {

@@ -147,7 +147,8 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 Err(_elapsed) => "forsaken".to_owned(),
             }
         }
-        // Sends eight pieces to the URL in the query, and then what the argument says in place of the end.
+        // Sends eight pieces to the URL in the query, and then what the argument says in place of the end. They are so long
+        // that the last one waits until the first ones have been sent.
         "abandon" => {
             let how = argument.to_owned();
             let body = stream::unfold(0, move |sent: u32| {
@@ -161,7 +162,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                             _ => drop(wstd::task::sleep(Duration::from_secs(3600)).await),
                         }
                     }
-                    Some((Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1024])), sent.saturating_add(1)))
+                    Some((Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 256 << 10])), sent.saturating_add(1)))
                 }
             });
             let to = Request::post(query(&request)).body(Body::from_try_stream(body))?;
