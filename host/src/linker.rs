@@ -3,38 +3,17 @@
 
 mod cache;
 mod calls;
+mod interface;
+mod wit;
 
 use std::fmt;
 use std::sync::Arc;
 
-use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::component::{Linker, ResourceTable};
 
 use crate::cache::PluginCaches;
 
 pub use calls::Calls;
-
-/// What wasmtime makes of `wit/cache.wit`.
-mod bindings {
-    #![allow(missing_docs, missing_debug_implementations, unreachable_pub, unsafe_code, clippy::all)]
-    #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used)]
-
-    wasmtime::component::bindgen!({
-        path: "../wit",
-        world: "imports",
-        imports: {
-            "larder:cache/cache.open": trappable,
-            "larder:cache/cache.open-default": trappable,
-            default: async | trappable,
-        },
-        with: {
-            "larder:cache/cache.cache": super::cache::OpenCache,
-            "larder:cache/cache.vacancy": super::cache::HeldVacancy,
-        },
-        trappable_error_type: {
-            "larder:cache/cache.error" => super::cache::CallError,
-        },
-    });
-}
 
 /// What one plugin instance holds of the caches. One per store.
 #[derive(Debug)]
@@ -110,12 +89,5 @@ pub fn add_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
-    bindings::larder::cache::cache::add_to_linker::<T, HasLarder>(linker, view)
-}
-
-/// Says that a view is what the generated code may borrow from a store.
-struct HasLarder;
-
-impl HasData for HasLarder {
-    type Data<'a> = LarderView<'a>;
+    interface::add_to_linker(linker, view)
 }

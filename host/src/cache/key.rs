@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
+
 use crate::cache::glob::{self, Pattern};
 use crate::cache::{CacheError, check_text};
 
@@ -13,6 +15,34 @@ const SEPARATOR: char = '\u{1f}';
 /// A validated key, with the namespace of the plugin it belongs to in front. The cache's prefix is not part of it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<str>);
+
+/// A [`Key`] that is only looked at: valid as one, and borrowed from whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyRef<'a>(&'a str);
+
+impl<'a> KeyRef<'a> {
+    /// The key as text, namespace included.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The namespace that it is in.
+    pub(super) fn namespace(self) -> Option<&'a str> {
+        self.0.split_once(SEPARATOR).map(|(namespace, _)| namespace)
+    }
+
+    /// The key to keep.
+    pub fn to_key(self) -> Key {
+        Key(self.0.into())
+    }
+}
+
+/// A map of keys can be asked with a [`KeyRef`]'s text, as both hash alike.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Key {
     /// The longest key a plugin may use, in bytes.
@@ -34,16 +64,33 @@ impl Key {
     ///
     /// As [`Key::new`].
     pub(super) fn within(max: usize, namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
-        check_text("key", key, max.min(Self::MAX_LENGTH))?;
-        Ok(match namespace {
-            None => Self(key.into()),
-            Some(namespace) => Self(format!("{}{SEPARATOR}{key}", namespace.0).into()),
-        })
+        Self::look_up(max, namespace, key, |key| key.to_key())
     }
 
-    /// The namespace that it is in.
-    pub(super) fn namespace(&self) -> Option<&str> {
-        self.0.split_once(SEPARATOR).map(|(namespace, _)| namespace)
+    /// As [`Key::within`], for a look-up, which allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Key::new`].
+    pub(super) fn look_up<T>(
+        max: usize,
+        namespace: Option<&Namespace>,
+        key: &str,
+        look: impl FnOnce(KeyRef<'_>) -> T,
+    ) -> Result<T, CacheError> {
+        check_text("key", key, max.min(Self::MAX_LENGTH))?;
+        let Some(Namespace(namespace)) = namespace else { return Ok(look(KeyRef(key))) };
+        let mut whole = ArrayString::<{ Namespace::MAX_LENGTH + SEPARATOR.len_utf8() + Self::MAX_LENGTH }>::new();
+        let fits = whole.try_push_str(namespace).is_ok()
+            && whole.try_push(SEPARATOR).is_ok()
+            && whole.try_push_str(key).is_ok();
+        // Each part is checked, so it does; half a key would be another one.
+        if fits { Ok(look(KeyRef(&whole))) } else { Err(CacheError::InvalidArgument("key: is too long".to_owned())) }
+    }
+
+    /// The key, only to look at.
+    pub fn as_ref(&self) -> KeyRef<'_> {
+        KeyRef(&self.0)
     }
 
     /// The key as text, namespace included.

@@ -6,6 +6,7 @@
 //! choice for outages, and lets one caller compute a missing value while others wait. A [`CacheBackend`] stores bytes.
 
 mod asking;
+mod at_once;
 mod figures;
 mod flight;
 pub mod glob;
@@ -27,8 +28,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use asking::Entry;
+pub use at_once::AtOnce;
 pub use flight::Owner;
-pub use key::{Key, Namespace, Selection};
+pub use key::{Key, KeyRef, Namespace, Selection};
 pub use lease::{Claim, Issuer, Lease};
 pub use named::Cache;
 pub use policy::{OnOutage, Policy};
@@ -101,6 +103,20 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     fn standing(&self) -> Standing {
         Standing::Other
     }
+
+    /// The backend as one that answers at once, where it does. Not by default.
+    fn in_process(&self) -> Option<&dyn InProcess> {
+        None
+    }
+}
+
+/// A backend that keeps its entries in this process: what is asked most needs no future.
+pub trait InProcess {
+    /// What [`CacheBackend::get`] answers.
+    fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
+
+    /// Does what [`CacheBackend::set`] does.
+    fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>);
 }
 
 /// How a backend stands, for the [figures](crate::figures).

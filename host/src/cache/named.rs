@@ -8,7 +8,9 @@ use crate::cache::asking::{Asking, Entry, Step};
 use crate::cache::figures::Figures;
 use crate::cache::flight::{Leads, Owner, Seat};
 use crate::cache::vacancy::{Shared, Vacancy};
-use crate::cache::{CacheBackend, CacheError, Duration, Health, Key, OnOutage, Policy, Selection, Statistics};
+use crate::cache::{
+    CacheBackend, CacheError, Duration, Health, InProcess, Key, OnOutage, Policy, Selection, Statistics,
+};
 
 /// One configured cache.
 #[derive(Debug)]
@@ -39,9 +41,15 @@ impl Cache {
         }
         let found = self.figures().get_many.timed(self.shared.backend.get_many(keys)).await;
         let values = self.or_miss(found, || vec![None; keys.len()])?;
-        self.shared.policy.check_batch(&values)?;
-        self.figures().count_keys(&values);
+        self.check_batch(&values)?;
         Ok(values)
+    }
+
+    /// Refuses the values of a batch that are too many bytes together; counts the keys of one that is not refused.
+    pub(super) fn check_batch(&self, values: &[Option<Bytes>]) -> Result<(), CacheError> {
+        self.shared.policy.check_batch(values)?;
+        self.figures().count_keys(values);
+        Ok(())
     }
 
     /// Stores a value.
@@ -51,6 +59,21 @@ impl Cache {
         let overtaken = self.shared.flights.leads_of([&key]);
         let outcome = self.figures().set.timed(self.shared.backend.set(key, value, duration)).await;
         self.overtake(overtaken, outcome)
+    }
+
+    /// [`Cache::set`] on its own backend, which answers at once.
+    pub(super) fn set_at_once(
+        &self,
+        backend: &dyn InProcess,
+        key: Key,
+        value: Bytes,
+        duration: Duration,
+    ) -> Result<(), CacheError> {
+        let duration = self.shared.policy.resolve(duration)?;
+        self.shared.policy.check_value(&value)?;
+        let overtaken = self.shared.flights.leads_of([&key]);
+        self.figures().set.timed_at_once(|| backend.store(key, value, duration));
+        self.overtake(overtaken, Ok(()))
     }
 
     /// Stores many values for one duration, in one round trip.
@@ -140,6 +163,11 @@ impl Cache {
     /// Whether reads are answered as misses while the server is out of reach.
     pub fn degrades(&self) -> bool {
         self.shared.policy.on_outage == OnOutage::Miss
+    }
+
+    /// The backend, where it answers at once.
+    pub(super) fn in_process(&self) -> Option<&dyn InProcess> {
+        self.shared.backend.in_process()
     }
 
     pub(super) fn figures(&self) -> &Figures {

@@ -1,8 +1,8 @@
 //! RAM backend: bounded by bytes, with a share of its own for a namespace that has one.
 //!
-//! Expiry is checked on every read, so the sweeper only gives memory back. The clock is Tokio's, which a test can
-//! pause.
+//! Expiry is checked on every read, so the sweeper only gives memory back.
 
+mod clock;
 mod leases;
 mod partition;
 
@@ -12,11 +12,13 @@ use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::time::Instant;
 
+use crate::cache::ram::clock::{Clock, NEVER};
 use crate::cache::ram::leases::Leases;
-use crate::cache::ram::partition::{NEVER, Partition, Stored};
-use crate::cache::{CacheBackend, CacheError, Claim, Health, Key, Lease, Namespace, Release, Selection, Standing};
+use crate::cache::ram::partition::{Partition, Stored};
+use crate::cache::{
+    CacheBackend, CacheError, Claim, Health, InProcess, Key, KeyRef, Lease, Namespace, Release, Selection, Standing,
+};
 
 /// What an entry costs beside its key and value, in bytes: the slot, two reference counts, the map's share and the
 /// allocator's rounding.
@@ -46,8 +48,7 @@ pub struct RamBackend {
     common: Partition,
     /// What namespaces with a share of their own keep there.
     shares: HashMap<Namespace, Partition>,
-    /// Where the clock's milliseconds begin.
-    started: Instant,
+    clock: Clock,
     leases: Leases,
     max_bytes: u64,
 }
@@ -66,7 +67,7 @@ impl RamBackend {
         let backend = Arc::new(Self {
             common: Partition::new(rest, max_value_bytes),
             shares: shares.iter().map(partition).collect(),
-            started: Instant::now(),
+            clock: Clock::new(),
             leases: Leases::default(),
             max_bytes,
         });
@@ -81,31 +82,21 @@ impl RamBackend {
         namespace.and_then(|namespace| self.shares.get(namespace)).unwrap_or(&self.common)
     }
 
-    fn partition_of(&self, key: &Key) -> &Partition {
+    fn partition_of(&self, key: KeyRef<'_>) -> &Partition {
         // Most caches have no shares, and need not look at the key.
         if self.shares.is_empty() { &self.common } else { self.partition(key.namespace()) }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NEVER)
-    }
-
     fn stored(&self, value: Bytes, duration: Option<StdDuration>) -> Stored {
-        let expires_at = duration
-            .map_or(NEVER, |duration| self.now().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(NEVER)));
-        Stored { value, expires_at }
-    }
-
-    fn live(&self, key: &Key) -> Option<Bytes> {
-        self.partition_of(key).live(key, || self.now())
+        Stored { value, expires_at: duration.map_or(NEVER, |duration| self.clock.after(duration)) }
     }
 
     fn insert(&self, key: Key, stored: Stored) {
-        self.partition_of(&key).insert(key, stored);
+        self.partition_of(key.as_ref()).insert(key, stored);
     }
 
     fn remove_expired(&self) {
-        let now = self.now();
+        let now = self.clock.now();
         self.common.remove_expired(now);
         self.shares.values().for_each(|share| share.remove_expired(now));
     }
@@ -124,19 +115,29 @@ async fn sweep(backend: Weak<RamBackend>) {
     }
 }
 
+impl InProcess for RamBackend {
+    fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
+        self.partition_of(key).live(key, &self.clock)
+    }
+
+    fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>) {
+        self.leases.end([&key]);
+        self.insert(key, self.stored(value, duration));
+    }
+}
+
 #[async_trait]
 impl CacheBackend for RamBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
-        Ok(self.live(key))
+        Ok(self.look_up(key.as_ref()))
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        Ok(keys.iter().map(|key| self.live(key)).collect())
+        Ok(keys.iter().map(|key| self.look_up(key.as_ref())).collect())
     }
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
-        self.leases.end([&key]);
-        self.insert(key, self.stored(value, duration));
+        self.store(key, value, duration);
         Ok(())
     }
 
@@ -150,16 +151,16 @@ impl CacheBackend for RamBackend {
 
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         self.leases.end([key]);
-        Ok(self.partition_of(key).take(key, || self.now()))
+        Ok(self.partition_of(key.as_ref()).take(key, &self.clock))
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
         self.leases.end_selected(selection).await;
-        Ok(self.partition(selection.namespace()).take_selected(selection, || self.now()).await)
+        Ok(self.partition(selection.namespace()).take_selected(selection, &self.clock).await)
     }
 
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
-        Ok(self.leases.claim(key, lease, || self.live(key)))
+        Ok(self.leases.claim(key, lease, || self.look_up(key.as_ref())))
     }
 
     async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
@@ -175,7 +176,8 @@ impl CacheBackend for RamBackend {
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {
         let fresh = self.stored(value, duration);
-        Ok(self.leases.fill(&key, lease, || self.partition_of(&key).insert_if_absent(&key, fresh, self.now())))
+        let store = || self.partition_of(key.as_ref()).insert_if_absent(&key, fresh, &self.clock);
+        Ok(self.leases.fill(&key, lease, store))
     }
 
     fn lease_time(&self) -> Option<StdDuration> {
@@ -206,6 +208,10 @@ impl CacheBackend for RamBackend {
             evictions: of_all(|part| part.evictions.count()),
         }
     }
+
+    fn in_process(&self) -> Option<&dyn InProcess> {
+        Some(self)
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +219,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+    use crate::cache::{Access, Cache, Duration, OnOutage, Owner, Policy, ScopedCache};
 
     fn key(name: &str) -> Key {
         Key::new(None, name).unwrap()
@@ -377,5 +384,32 @@ mod tests {
         assert_eq!(["a", "b"].map(|name| ram.partition(Some(name)).entries.len()), [1, 1]);
         assert_eq!(ram.clear_matching(&Selection::all(Some(a.clone()))).await.unwrap(), 1);
         assert_eq!(ram.get(&key(&b, "k2")).await.unwrap(), Some("v".into()));
+    }
+
+    #[test]
+    fn a_look_up_allocates_nothing() {
+        let policy = Policy {
+            default_expire: Some(StdDuration::from_secs(300)),
+            max_expire: None,
+            max_value_bytes: 1 << 20,
+            max_batch_bytes: 64 << 20,
+            wait: StdDuration::from_secs(5),
+            max_lease: StdDuration::from_secs(300),
+            on_outage: OnOutage::Miss,
+        };
+        let cache = Arc::new(Cache::new("cache", RamBackend::new(16 << 20, policy.max_value_bytes, &[]), policy));
+        for namespace in [None, Some(Namespace::new("shop").unwrap())] {
+            let view = ScopedCache::new(Arc::clone(&cache), namespace, Access::ReadWrite, Owner::new());
+            let view = view.at_once().unwrap();
+            view.set("k", vec![b'v'; 10_000].into(), Duration::Default).unwrap();
+            // The first one makes the value one that is shared.
+            assert!(view.get("k").unwrap().is_some());
+            let counted = allocation_counter::measure(|| {
+                assert_eq!(view.get("k").unwrap().map(|value| value.len()), Some(10_000));
+                assert_eq!(view.occupied("k").map(|value| value.len()), Some(10_000));
+                assert!(view.get("other").unwrap().is_none());
+            });
+            assert_eq!(counted.count_total, 0);
+        }
     }
 }

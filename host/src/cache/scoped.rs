@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::cache::figures::Figures;
 use crate::cache::glob::Pattern;
-use crate::cache::{Cache, CacheError, Duration, Entry, Key, Namespace, Owner, Selection, Vacancy, check_text};
+use crate::cache::{
+    AtOnce, Cache, CacheError, Duration, Entry, Key, KeyRef, Namespace, Owner, Selection, Vacancy, check_text,
+};
 
 /// What a plugin may do with the caches it was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +47,11 @@ impl Default for Limits {
 
 impl Limits {
     /// Refuses a batch of this many keys or entries, with so many bytes each.
-    fn check_batch(&self, argument: &str, bytes: impl ExactSizeIterator<Item = usize>) -> Result<(), CacheError> {
+    pub(super) fn check_batch(
+        &self,
+        argument: &str,
+        bytes: impl ExactSizeIterator<Item = usize>,
+    ) -> Result<(), CacheError> {
         let (len, max) = (bytes.len(), self.max_batch);
         if len > max {
             return Err(CacheError::InvalidArgument(format!("{argument}: must not be more than {max}, but are {len}")));
@@ -106,11 +112,11 @@ impl PluginCaches {
 /// A cache within one grant.
 #[derive(Debug, Clone)]
 pub struct ScopedCache {
-    cache: Arc<Cache>,
+    pub(super) cache: Arc<Cache>,
     namespace: Option<Namespace>,
     access: Access,
     owner: Owner,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 impl ScopedCache {
@@ -130,12 +136,20 @@ impl ScopedCache {
         self.cache.name()
     }
 
+    /// The cache as one that answers at once, where it is in this process.
+    pub fn at_once(&self) -> Option<AtOnce<'_>> {
+        Some(AtOnce::new(self, self.cache.in_process()?))
+    }
+
     /// The key's value, or `None` on a miss.
     ///
     /// # Errors
     ///
     /// [`CacheError::InvalidArgument`] for a bad key; an outage's error where the operator chose that over a miss.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
+        if let Some(cache) = self.at_once() {
+            return cache.get(key);
+        }
         let found = async { self.cache.get(&self.key(key)?).await };
         self.figures().get.call(found, Option::is_some).await
     }
@@ -145,10 +159,13 @@ impl ScopedCache {
     /// # Errors
     ///
     /// As [`ScopedCache::get`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
-    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
+    pub async fn get_many(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Bytes>>, CacheError> {
+        if let Some(cache) = self.at_once() {
+            return cache.get_many(keys);
+        }
         let found = async {
-            self.limits.check_batch("keys", keys.iter().map(String::len))?;
-            let keys = keys.iter().map(|key| self.key(key)).collect::<Result<Vec<_>, _>>()?;
+            self.limits.check_batch("keys", keys.iter().map(|key| key.as_ref().len()))?;
+            let keys = keys.iter().map(|key| self.key(key.as_ref())).collect::<Result<Vec<_>, _>>()?;
             self.cache.get_many(&keys).await
         };
         self.figures().get_many.call(found, |_| true).await
@@ -161,6 +178,9 @@ impl ScopedCache {
     /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key or a duration of zero,
     /// [`CacheError::ValueTooLarge`], and what an outage brings.
     pub async fn set(&self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
+        if let Some(cache) = self.at_once() {
+            return cache.set(key, value, duration);
+        }
         let set = async {
             self.check_write()?;
             self.cache.set(self.key(key)?, value, duration).await
@@ -173,12 +193,17 @@ impl ScopedCache {
     /// # Errors
     ///
     /// As [`ScopedCache::set`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
-    pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>, duration: Duration) -> Result<(), CacheError> {
+    pub async fn set_many<V: Into<Bytes>>(
+        &self,
+        entries: Vec<(String, V)>,
+        duration: Duration,
+    ) -> Result<(), CacheError> {
+        let entries: Vec<(String, Bytes)> = entries.into_iter().map(|(key, value)| (key, value.into())).collect();
         let set = async {
             self.check_write()?;
-            let bytes = |(key, value): &(String, Vec<u8>)| key.len().saturating_add(value.len());
+            let bytes = |(key, value): &(String, Bytes)| key.len().saturating_add(value.len());
             self.limits.check_batch("entries", entries.iter().map(bytes))?;
-            let keyed = |(key, value): (String, Vec<u8>)| Ok((self.key(&key)?, value.into()));
+            let keyed = |(key, value): (String, Bytes)| Ok((self.key(&key)?, value));
             let entries = entries.into_iter().map(keyed).collect::<Result<Vec<_>, CacheError>>()?;
             self.cache.set_many(entries, duration).await
         };
@@ -191,6 +216,9 @@ impl ScopedCache {
     ///
     /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for a bad key, or one whose vacancy this owner holds.
     pub async fn get_or_set(&self, key: &str) -> Result<Entry, CacheError> {
+        if let Some(value) = self.at_once().and_then(|cache| cache.occupied(key)) {
+            return Ok(Entry::Occupied(value));
+        }
         let found = async {
             self.check_write()?;
             self.cache.get_or_set(&self.key(key)?, self.owner).await
@@ -248,15 +276,20 @@ impl ScopedCache {
         self.figures().clear_all.call(cleared, |_| true).await
     }
 
-    fn figures(&self) -> &Figures {
+    pub(super) fn figures(&self) -> &Figures {
         self.cache.figures()
     }
 
-    fn key(&self, key: &str) -> Result<Key, CacheError> {
+    pub(super) fn key(&self, key: &str) -> Result<Key, CacheError> {
         Key::within(self.limits.max_key_bytes, self.namespace.as_ref(), key)
     }
 
-    fn check_write(&self) -> Result<(), CacheError> {
+    /// Looks up a key, which is put together without allocating.
+    pub(super) fn look_up<T>(&self, key: &str, look: impl FnOnce(KeyRef<'_>) -> T) -> Result<T, CacheError> {
+        Key::look_up(self.limits.max_key_bytes, self.namespace.as_ref(), key, look)
+    }
+
+    pub(super) fn check_write(&self) -> Result<(), CacheError> {
         match self.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(CacheError::ReadOnly),

@@ -1,37 +1,36 @@
 //! `larder:cache/cache`, call by call, and the one place where cache errors become the plugin's.
 
-#![expect(unreachable_pub, reason = "the generated code re-exports these types")]
+use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::component::Resource;
 
-use super::bindings::larder::cache::cache as wit;
 use super::calls::Call;
-use super::{Count, LarderCtx, LarderView};
+use super::{Count, LarderCtx, LarderView, wit};
 use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache, Vacancy};
 use crate::error::one_line;
 
 /// A cache handle of a plugin.
 #[derive(Debug)]
-pub struct OpenCache(ScopedCache);
+pub(super) struct OpenCache(Arc<ScopedCache>);
 
 /// A vacancy of a plugin, with the cache it belongs to.
 #[derive(Debug)]
-pub struct HeldVacancy {
-    cache: ScopedCache,
+pub(super) struct HeldVacancy {
+    cache: Arc<ScopedCache>,
     vacancy: Vacancy,
 }
 
 /// What ends a call: an error for the plugin, or a trap.
 #[derive(Debug)]
-pub enum CallError {
+pub(super) enum CallError {
     /// The plugin gets this.
     Plugin(wit::Error),
     /// The plugin ends: it used a handle it does not hold, which only broken bindings do.
     Trap(wasmtime::Error),
 }
 
-type CallResult<T> = Result<T, CallError>;
+pub(super) type CallResult<T> = Result<T, CallError>;
 
 impl From<wasmtime::component::ResourceTableError> for CallError {
     fn from(error: wasmtime::component::ResourceTableError) -> Self {
@@ -64,8 +63,14 @@ impl Held for HeldVacancy {
 }
 
 impl LarderView<'_> {
-    fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<ScopedCache> {
-        Ok(self.table.get(handle)?.0.clone())
+    /// The cache of a handle, if it answers at once and the plugin may call it now.
+    pub(super) fn here(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
+        let OpenCache(cache) = self.table.get(handle).ok()?;
+        (cache.at_once().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
+    }
+
+    fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<Arc<ScopedCache>> {
+        Ok(Arc::clone(&self.table.get(handle)?.0))
     }
 
     /// Begins a call, unless the plugin has as many under way as it may. A fill is no such call, and neither is a drop:
@@ -98,7 +103,7 @@ impl LarderView<'_> {
     }
 
     /// The plugin's error for the cache's: short and stable. The operator gets the whole story in the log.
-    fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
+    pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
         outcome.map_err(|error| {
             self.log(cache, &error);
             let error = match error {
@@ -138,14 +143,14 @@ impl LarderView<'_> {
         }
     }
 
-    fn open(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
+    fn open_as(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
         let cache = opened.map_err(|error| {
             CallError::Plugin(match error {
                 OpenError::NoSuchCache => wit::Error::NoSuchCache,
                 OpenError::NotGranted => wit::Error::AccessDenied,
             })
         })?;
-        self.push(OpenCache(cache))
+        self.push(OpenCache(Arc::new(cache)))
     }
 }
 
@@ -159,63 +164,57 @@ impl From<wit::Duration> for Duration {
     }
 }
 
-impl wit::Host for LarderView<'_> {
-    fn open(&mut self, name: String) -> CallResult<Resource<OpenCache>> {
-        let opened = self.ctx.caches.open(&name).cloned();
-        LarderView::open(self, opened)
+impl LarderView<'_> {
+    pub(super) fn open(&mut self, name: &str) -> CallResult<Resource<OpenCache>> {
+        let opened = self.ctx.caches.open(name).cloned();
+        self.open_as(opened)
     }
 
-    fn open_default(&mut self) -> CallResult<Resource<OpenCache>> {
+    pub(super) fn open_default(&mut self) -> CallResult<Resource<OpenCache>> {
         let opened = self.ctx.caches.open_default().cloned();
-        LarderView::open(self, opened)
+        self.open_as(opened)
     }
 
-    fn convert_error(&mut self, error: CallError) -> wasmtime::Result<wit::Error> {
-        match error {
-            CallError::Plugin(error) => Ok(error),
-            CallError::Trap(trap) => Err(trap),
-        }
+    pub(super) fn close(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {
+        self.delete(handle)?;
+        Ok(())
     }
-}
 
-impl wit::HostCache for LarderView<'_> {
-    async fn get(&mut self, handle: Resource<OpenCache>, key: String) -> CallResult<Option<Vec<u8>>> {
+    pub(super) async fn get(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<Option<Bytes>> {
         let _call = self.begin()?;
         let cache = self.cache(&handle)?;
-        let found = cache.get(&key).await;
-        let value = self.report(&cache, found)?;
-        Ok(value.map(Vec::from))
+        let found = cache.get(key).await;
+        self.report(&cache, found)
     }
 
-    async fn get_many(&mut self, handle: Resource<OpenCache>, keys: Vec<String>) -> CallResult<Vec<Option<Vec<u8>>>> {
-        let _call = self.begin()?;
-        let cache = self.cache(&handle)?;
-        let found = cache.get_many(&keys).await;
-        let values = self.report(&cache, found)?;
-        Ok(values.into_iter().map(|value| value.map(Vec::from)).collect())
-    }
-
-    async fn set(&mut self, handle: Resource<OpenCache>, key: String, value: Vec<u8>) -> CallResult<()> {
-        self.set_with_duration(handle, key, value, wit::Duration::Default).await
-    }
-
-    async fn set_with_duration(
+    pub(super) async fn get_many(
         &mut self,
         handle: Resource<OpenCache>,
-        key: String,
-        value: Vec<u8>,
+        keys: &[String],
+    ) -> CallResult<Vec<Option<Bytes>>> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let found = cache.get_many(keys).await;
+        self.report(&cache, found)
+    }
+
+    pub(super) async fn set(
+        &mut self,
+        handle: Resource<OpenCache>,
+        key: &str,
+        value: Bytes,
         duration: wit::Duration,
     ) -> CallResult<()> {
         let _call = self.begin()?;
         let cache = self.cache(&handle)?;
-        let outcome = cache.set(&key, value.into(), duration.into()).await;
+        let outcome = cache.set(key, value, duration.into()).await;
         self.report(&cache, outcome)
     }
 
-    async fn set_many(
+    pub(super) async fn set_many(
         &mut self,
         handle: Resource<OpenCache>,
-        entries: Vec<(String, Vec<u8>)>,
+        entries: Vec<(String, Bytes)>,
         duration: wit::Duration,
     ) -> CallResult<()> {
         let _call = self.begin()?;
@@ -224,56 +223,49 @@ impl wit::HostCache for LarderView<'_> {
         self.report(&cache, outcome)
     }
 
-    async fn get_or_set(&mut self, handle: Resource<OpenCache>, key: String) -> CallResult<wit::Entry> {
+    pub(super) async fn get_or_set(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<wit::Entry> {
         let _call = self.begin()?;
         let cache = self.cache(&handle)?;
-        let found = cache.get_or_set(&key).await;
+        let found = cache.get_or_set(key).await;
         match self.report(&cache, found)? {
-            Entry::Occupied(value) => Ok(wit::Entry::Occupied(value.into())),
+            Entry::Occupied(value) => Ok(wit::Entry::Occupied(value)),
             Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy { cache, vacancy })?)),
         }
     }
 
-    async fn clear(&mut self, handle: Resource<OpenCache>, key: String) -> CallResult<bool> {
+    pub(super) async fn clear(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<bool> {
         let _call = self.begin()?;
         let cache = self.cache(&handle)?;
-        let outcome = cache.clear(&key).await;
+        let outcome = cache.clear(key).await;
         self.report(&cache, outcome)
     }
 
-    async fn clear_pattern(&mut self, handle: Resource<OpenCache>, pattern: String) -> CallResult<u64> {
+    pub(super) async fn clear_pattern(&mut self, handle: Resource<OpenCache>, pattern: &str) -> CallResult<u64> {
         let _call = self.begin()?;
         let cache = self.cache(&handle)?;
-        let outcome = cache.clear_pattern(&pattern).await;
+        let outcome = cache.clear_pattern(pattern).await;
         self.report(&cache, outcome)
     }
 
-    async fn clear_all(&mut self, handle: Resource<OpenCache>) -> CallResult<u64> {
+    pub(super) async fn clear_all(&mut self, handle: Resource<OpenCache>) -> CallResult<u64> {
         let _call = self.begin()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear_all().await;
         self.report(&cache, outcome)
     }
 
-    async fn drop(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {
-        self.delete(handle)?;
-        Ok(())
-    }
-}
-
-impl wit::HostVacancy for LarderView<'_> {
-    async fn fill(
+    pub(super) async fn fill(
         &mut self,
         handle: Resource<HeldVacancy>,
-        value: Vec<u8>,
+        value: Bytes,
         duration: wit::Duration,
     ) -> CallResult<bool> {
         let HeldVacancy { cache, vacancy } = self.delete(handle)?;
-        let outcome = cache.fill(vacancy, Bytes::from(value), duration.into()).await;
+        let outcome = cache.fill(vacancy, value, duration.into()).await;
         self.report(&cache, outcome)
     }
 
-    async fn drop(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {
+    pub(super) fn give_up(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {
         self.delete(handle)?;
         Ok(())
     }

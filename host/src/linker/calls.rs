@@ -20,6 +20,11 @@ impl Calls {
         Arc::new(Self { under_way: AtomicUsize::new(0), max })
     }
 
+    /// Whether a call may begin that is over as soon as it begins, and so need not be counted.
+    pub(super) fn has_room(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) < self.max
+    }
+
     /// Begins a call, or answers the limit where as many are under way.
     pub(super) fn begin(self: &Arc<Self>) -> Result<Call, usize> {
         let call = Call(Arc::clone(self));

@@ -86,7 +86,7 @@ async fn a_batch_replaces_what_was_there(backend: Backend) {
 async fn no_entries_change_nothing(backend: Backend) {
     let cache = backend.view().await;
     put(&cache, &["a"]).await;
-    cache.set_many(Vec::new(), Duration::Default).await.unwrap();
+    cache.set_many::<Bytes>(Vec::new(), Duration::Default).await.unwrap();
     assert_eq!(get_many(&cache, ["a"]).await, [Some(bytes("a"))]);
 }
 

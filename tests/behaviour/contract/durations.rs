@@ -128,7 +128,7 @@ async fn a_duration_of_zero_is_refused_and_nothing_stored(backend: Backend) {
         assert_invalid(cache.set(key, bytes("v"), ms(0)).await, "duration");
         assert_invalid(cache.set_many(vec![(key.to_owned(), b"v".to_vec())], ms(0)).await, "duration");
     }
-    assert_invalid(cache.set_many(Vec::new(), ms(0)).await, "duration");
+    assert_invalid(cache.set_many::<bytes::Bytes>(Vec::new(), ms(0)).await, "duration");
     assert_eq!(cache.get("old").await.unwrap(), Some(bytes("old")));
     assert_eq!(cache.get("new").await.unwrap(), None);
 }

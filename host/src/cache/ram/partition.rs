@@ -8,13 +8,10 @@ use bytes::Bytes;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
+use crate::cache::ram::clock::{Clock, NEVER};
 use crate::cache::ram::{ENTRY_OVERHEAD, least_capacity};
-use crate::cache::{Key, Selection};
+use crate::cache::{Key, KeyRef, Selection};
 
-/// A time that never comes, in milliseconds.
-pub(super) const NEVER: u64 = u64::MAX;
-
-/// Times are milliseconds since the backend's start.
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder, Evictions>,
@@ -26,14 +23,8 @@ pub(super) struct Partition {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) value: Bytes,
-    /// [`NEVER`] without expiry.
+    /// By the backend's [`Clock`]; [`NEVER`] without expiry.
     pub(super) expires_at: u64,
-}
-
-impl Stored {
-    fn is_live(&self, now: u64) -> bool {
-        now < self.expires_at
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -95,20 +86,19 @@ impl Partition {
         }
     }
 
-    pub(super) fn live(&self, key: &Key, now: impl Fn() -> u64) -> Option<Bytes> {
-        let stored = self.entries.get(key)?;
-        let now = now();
-        if stored.is_live(now) {
+    pub(super) fn live(&self, key: KeyRef<'_>, clock: &Clock) -> Option<Bytes> {
+        let stored = self.entries.get(key.as_str())?;
+        if clock.is_before(stored.expires_at) {
             return Some(stored.value);
         }
         // Looks again under the lock, so that a fresh value set in between survives.
-        self.entries.remove_if(key, |stored| !stored.is_live(now));
+        self.entries.remove_if(key.as_str(), |stored| !clock.is_before(stored.expires_at));
         None
     }
 
     /// Removes an entry and says whether it was live.
-    pub(super) fn take(&self, key: &Key, now: impl Fn() -> u64) -> bool {
-        self.entries.remove(key).is_some_and(|(_, stored)| stored.is_live(now()))
+    pub(super) fn take(&self, key: &Key, clock: &Clock) -> bool {
+        self.entries.remove(key).is_some_and(|(_, stored)| clock.is_before(stored.expires_at))
     }
 
     pub(super) fn insert(&self, key: Key, stored: Stored) {
@@ -118,10 +108,10 @@ impl Partition {
     }
 
     /// Stores where there is no live entry, and says whether it did.
-    pub(super) fn insert_if_absent(&self, key: &Key, fresh: Stored, now: u64) -> bool {
+    pub(super) fn insert_if_absent(&self, key: &Key, fresh: Stored, clock: &Clock) -> bool {
         let expires_at = fresh.expires_at;
         let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
-            if stored.is_live(now) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
+            if clock.is_before(stored.expires_at) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
         });
         let is_stored = match found {
             // Whoever removes or sets the key before the insertion makes it fail, as it should.
@@ -136,14 +126,14 @@ impl Partition {
     }
 
     /// Removes the selected keys and says how many were live.
-    pub(super) async fn take_selected(&self, selection: &Selection, now: impl Fn() -> u64) -> u64 {
+    pub(super) async fn take_selected(&self, selection: &Selection, clock: &Clock) -> u64 {
         let mut removed = 0_u64;
         // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
         for (looked_at, (key, _)) in self.entries.iter().enumerate() {
             if looked_at % Selection::MATCHED_AT_ONCE == Selection::MATCHED_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            if selection.matches(&key) && self.take(&key, &now) {
+            if selection.matches(&key) && self.take(&key, clock) {
                 removed = removed.saturating_add(1);
             }
         }
@@ -163,7 +153,7 @@ impl Partition {
         }
         self.earliest_expiry.store(NEVER, Ordering::Release);
         self.entries.retain(|_, stored| {
-            let live = stored.is_live(now);
+            let live = now < stored.expires_at;
             if live {
                 self.note_expiry(stored.expires_at);
             }
