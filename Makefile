@@ -6,9 +6,9 @@ WASM_TARGET = wasm32-wasip2
 EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
 # What builds for this machine, with the fuzz targets.
 NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
-GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-attack
+GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
 
-.PHONY: advisories demo test bench bench-serve fuzz guests languages servers target lint doc release
+.PHONY: advisories demo test bench bench-serve plots fuzz guests languages servers target lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -21,9 +21,17 @@ test: servers guests languages
 	$(CARGO) build --locked
 	$(CARGO) test --locked
 
-# Built as a release is, which takes minutes the first time; the measuring takes one more. See tests/benches.
+# Built as a release is, which takes minutes the first time; the measuring takes some more. docs/performance.md explains
+# what it prints; `make bench PART=ram` does a part, and `make bench RESULTS=docs/performance/results.json plots` brings that
+# page up to date.
+PART ?=
 bench: servers guests
-	$(CARGO) bench --locked --bench get_or_set
+	$(CARGO) build --locked --release
+	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench speed -- $(PART)
+
+# Draws the tables and plots of docs/performance.md from the results beside it.
+plots:
+	docs/performance/draw.py
 
 # `larder serve` under load; `make bench-serve WASMTIME=wasmtime REQUESTS=1000000` also compares it with that program.
 bench-serve: servers guests

@@ -1,15 +1,18 @@
 #!/bin/sh
-# Installs valkey-server and redis-server where the system's package manager can, and only what is missing. Where its
-# valkey-server is older than 8.1, a newer one comes into target/servers, for the tests alone.
+# Installs valkey-server and redis-server where the system's package manager can, on Linux also Valgrind, which counts
+# instructions, and only what is missing. Where its valkey-server is older than 8.1, a newer one comes into
+# target/servers, for the tests alone.
 # The tests start processes of their own; the services that the packages bring are kept from starting.
 set -eu
 
 say() { printf 'larder: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+needed="valkey-server redis-server"
+[ "$(uname)" != Linux ] || needed="$needed valgrind"
 missing=""
-for server in valkey-server redis-server; do
-  have "$server" || missing="$missing $server"
+for program in $needed; do
+  have "$program" || missing="$missing $program"
 done
 
 # CI must not pass without its servers; at a desk the tests say what they skipped.
@@ -126,7 +129,7 @@ if ! is_new valkey-server && ! is_new "$newer"; then
 fi
 
 still=""
-for server in valkey-server redis-server; do
-  have "$server" || still="$still $server"
+for program in $needed; do
+  have "$program" || still="$still $program"
 done
 [ -z "$still" ] || give_up "could not install:$still; install by hand (Valkey 7.2 or later, Redis 7.0 or later)"

@@ -5,6 +5,7 @@ use std::time::Instant;
 use larder_host::cache::{Duration, Limits, ScopedCache};
 use redis::aio::MultiplexedConnection;
 
+use crate::others::QuickCache;
 use crate::place::{Place, view};
 use crate::table;
 
@@ -70,4 +71,31 @@ async fn scan(client: &mut MultiplexedConnection, glob: Option<&str>) -> u64 {
         }
         cursor = next;
     }
+}
+
+/// Removes 10,000 values of a million in RAM, beside a look at every key.
+pub(crate) async fn in_ram() {
+    table::heading("Removing 10,000 of 1,000,000 values in RAM by a pattern, beside a look at every key");
+    const ALL: u64 = 1_000_000;
+    const FOUND: u64 = 10_000;
+    let cache = view(&Place::ram().cache("max_bytes = \"1GiB\"\n").await);
+    let other = QuickCache::new(1 << 30);
+    put(&cache, "other:", ALL - FOUND).await;
+    put(&cache, "found:", FOUND).await;
+    (0..ALL - FOUND).for_each(|nth| other.set(&format!("other:{nth}"), vec![b'v'; 100].into()));
+    (0..FOUND).for_each(|nth| other.set(&format!("found:{nth}"), vec![b'v'; 100].into()));
+    let passes = table::in_turns(2, 9, async |way| {
+        let begun = Instant::now();
+        let found = match way {
+            0 => other.keys().filter(|key| key.starts_with("found:")).count() as u64,
+            _ => cache.clear_pattern("found:*").await.unwrap(),
+        };
+        let took = begun.elapsed().as_secs_f64();
+        assert_eq!(found, FOUND);
+        if way == 1 {
+            put(&cache, "found:", FOUND).await;
+        }
+        took
+    });
+    table::ways("RAM", &["every key of quick_cache", "clear-pattern"], &passes.await);
 }

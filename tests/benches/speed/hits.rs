@@ -1,43 +1,78 @@
-//! Look-ups of a value that is there.
+//! Calls on a server: through a cache in native code and from plugins, beside the bare client.
 
 use std::pin::Pin;
 use std::time::Instant;
 
 use bytes::Bytes;
-use larder_host::Runtime;
+use larder_host::Caches;
 use larder_host::cache::{Duration, Entry, ScopedCache};
-use larder_host::runtime::RunOptions;
-use larder_tests::{PATIENCE, guest};
+use larder_tests::PATIENCE;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
 use crate::place::{Place, view};
+use crate::plugin::{Plugin, Running};
 use crate::table;
 
+/// As the plugin has them.
+const KEY: &str = "value-100";
 const VALUE: Bytes = Bytes::from_static(&[b'v'; 100]);
 
 /// One caller, who makes so many calls one after the other.
 type Caller = Box<dyn Fn(u32) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
-/// get-or-set against get and, on a server, against the bare client's `GET`.
-pub(crate) async fn natively(place: &Place, callers: u32) {
-    let view = filled(&view(&place.cache("").await)).await;
-    let mut ways: Vec<(&str, Caller)> = Vec::new();
-    if place.has_server() {
-        ways.push(("GET, bare client", bare(place.client(None).await)));
-        ways.push(("GET, bare, with a deadline", bare(place.client(Some(PATIENCE)).await)));
+/// How a call is made.
+enum Way {
+    Native(Caller),
+    Plugin(&'static str),
+}
+
+/// get, get-or-set and set by so many callers at once, against the bare client's `GET` and `SET`.
+pub(crate) async fn against_a_bare_client(place: &Place, callers: u32) {
+    let caches = Caches::connect(place.config("")).await.unwrap();
+    let cache = view(caches.get("cache").unwrap());
+    cache.set(KEY, VALUE, Duration::Unlimited).await.unwrap();
+    let plugin = Plugin::new(caches, false);
+    let mut instances = Vec::new();
+    for _ in 0..callers {
+        instances.push(plugin.start().await);
     }
-    ways.extend([("get", get(view.clone())), ("get-or-set", get_or_set(view))]);
-    let calls = match (place.has_server(), callers) {
-        (false, _) => 20_000,
-        (true, 1) => 500,
-        (true, _) => 50,
-    };
+    let client = place.client(Some(PATIENCE)).await;
+    let reads = [
+        ("GET, bare client", Way::Native(bare_get(place.client(None).await))),
+        ("GET, bare, with a deadline", Way::Native(bare_get(client.clone()))),
+        ("get, native", Way::Native(get(cache.clone()))),
+        ("get, plugin", Way::Plugin("get")),
+        ("get-or-set, native", Way::Native(get_or_set(cache.clone()))),
+        ("get-or-set, plugin", Way::Plugin("get-or-set")),
+    ];
+    compare(place, &reads, callers, &mut instances).await;
+    let writes = [
+        ("SET, bare, with a deadline", Way::Native(bare_set(client))),
+        ("set, native", Way::Native(set(cache))),
+        ("set, plugin", Way::Plugin("set")),
+    ];
+    compare(place, &writes, callers, &mut instances).await;
+}
+
+async fn compare(place: &Place, ways: &[(&str, Way)], callers: u32, instances: &mut Vec<Running>) {
+    let calls = if callers == 1 { 500 } else { 50 };
     let passes = table::in_turns(ways.len(), 31, async |way| {
         let begun = Instant::now();
-        let mut tasks: JoinSet<()> = (0..callers).map(|_| ways[way].1(calls)).collect();
-        while let Some(ended) = tasks.join_next().await {
-            ended.unwrap();
+        match &ways[way].1 {
+            Way::Native(caller) => {
+                let tasks: JoinSet<()> = (0..callers).map(|_| caller(calls)).collect();
+                tasks.join_all().await;
+            }
+            Way::Plugin(call) => {
+                let call: &'static str = call;
+                let calling = |mut instance: Running| async move {
+                    instance.time(call, 100, calls).await;
+                    instance
+                };
+                let tasks: JoinSet<Running> = instances.drain(..).map(calling).collect();
+                *instances = tasks.join_all().await;
+            }
         }
         begun.elapsed().as_secs_f64() / f64::from(callers * calls)
     });
@@ -45,44 +80,12 @@ pub(crate) async fn natively(place: &Place, callers: u32) {
     table::ways(&place.name, &names, &passes.await);
 }
 
-/// The same calls by a plugin, beside native ones. The plugin times itself: its start and its end are not counted.
-pub(crate) async fn in_a_plugin(place: &Place) {
-    let calls = if place.has_server() { 1000 } else { 20_000 };
-    let runtime = Runtime::new(place.config("")).await.unwrap();
-    let plugin = runtime.load(&guest("bench"), None).unwrap();
-    let view = filled(&view(runtime.caches().get("cache").unwrap())).await;
-    let native = get(view.clone());
-    let names = ["get, native", "get", "get-or-set"];
-    let passes = table::in_turns(names.len(), 21, async |way| {
-        let call = match way {
-            0 => {
-                let begun = Instant::now();
-                tokio::spawn(native(calls)).await.unwrap();
-                return begun.elapsed().as_secs_f64() / f64::from(calls);
-            }
-            1 => "get",
-            _ => "get-or-set",
-        };
-        let options = RunOptions { args: vec![call.to_owned(), calls.to_string()], ..RunOptions::default() };
-        assert_eq!(runtime.run(&plugin, &options).await.unwrap(), 0);
-        let took = view.get("took").await.unwrap().expect("the plugin says how long it took");
-        let nanoseconds: f64 = std::str::from_utf8(&took).unwrap().parse().unwrap();
-        nanoseconds / 1e9 / f64::from(calls)
-    });
-    table::ways(&place.name, &names, &passes.await);
-}
-
-async fn filled(cache: &ScopedCache) -> ScopedCache {
-    cache.set("key", VALUE, Duration::Unlimited).await.unwrap();
-    cache.clone()
-}
-
 fn get(cache: ScopedCache) -> Caller {
     Box::new(move |calls| {
         let cache = cache.clone();
         Box::pin(async move {
             for _ in 0..calls {
-                assert_eq!(cache.get("key").await.unwrap(), Some(VALUE));
+                assert_eq!(cache.get(KEY).await.unwrap(), Some(VALUE));
             }
         })
     })
@@ -93,7 +96,7 @@ fn get_or_set(cache: ScopedCache) -> Caller {
         let cache = cache.clone();
         Box::pin(async move {
             for _ in 0..calls {
-                match cache.get_or_set("key").await.unwrap() {
+                match cache.get_or_set(KEY).await.unwrap() {
                     Entry::Occupied(value) => assert_eq!(value, VALUE),
                     Entry::Vacant(_) => panic!("the value is gone"),
                 }
@@ -102,13 +105,38 @@ fn get_or_set(cache: ScopedCache) -> Caller {
     })
 }
 
-fn bare(client: MultiplexedConnection) -> Caller {
+fn set(cache: ScopedCache) -> Caller {
+    Box::new(move |calls| {
+        let cache = cache.clone();
+        Box::pin(async move {
+            for _ in 0..calls {
+                cache.set(KEY, VALUE, Duration::Unlimited).await.unwrap();
+            }
+        })
+    })
+}
+
+fn bare_get(client: MultiplexedConnection) -> Caller {
     Box::new(move |calls| {
         let mut client = client.clone();
         Box::pin(async move {
             for _ in 0..calls {
-                let found: Option<Bytes> = redis::cmd("GET").arg("cache:key").query_async(&mut client).await.unwrap();
+                let mut command = redis::cmd("GET");
+                let get = command.arg(format!("cache:{KEY}")).query_async(&mut client);
+                let found: Option<Bytes> = get.await.unwrap();
                 assert_eq!(found, Some(VALUE));
+            }
+        })
+    })
+}
+
+fn bare_set(client: MultiplexedConnection) -> Caller {
+    Box::new(move |calls| {
+        let mut client = client.clone();
+        Box::pin(async move {
+            for _ in 0..calls {
+                let mut command = redis::cmd("SET");
+                let () = command.arg(format!("cache:{KEY}")).arg(&VALUE[..]).query_async(&mut client).await.unwrap();
             }
         })
     })

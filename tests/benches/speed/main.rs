@@ -1,15 +1,22 @@
-//! What get-or-set costs: a hit, the wait for another's computation, and clears that must tell values from leases.
+//! How fast Larder is, in ratios.
 //!
-//! Most of it is round trips and waits, not instructions, so the statistics of a micro-benchmark framework would add
-//! nothing: what is compared is done in turns, a round of one and a round of the next, and the medians are printed with
-//! their ratios. Times depend on the machine and its load, so nothing is asserted about any, and only the ratios say
-//! much; what is asserted is that each call did what it is timed for.
+//! What is compared is done in turns, a round of one and a round of the next, and the medians are printed with their
+//! ratios: on a machine whose speed drifts, what is measured one after the other compares the drift. So this is no
+//! framework for micro-benchmarks. Nothing is asserted about any time; what is asserted is that each call did what it is
+//! timed for.
 //!
-//! `make bench` runs it. All servers are its own, on loopback.
+//! `make bench` runs it, `make bench PART=ram` a part of it; docs/performance.md explains the rows. `LARDER_RESULTS`
+//! names a file for the results. All servers are its own, on loopback.
 
 mod clearing;
 mod hits;
+mod keys;
+mod machine;
+mod others;
 mod place;
+mod plugin;
+mod ram;
+mod starting;
 mod table;
 mod waiting;
 
@@ -20,47 +27,63 @@ use tokio::runtime::Builder;
 use crate::place::Place;
 
 /// Far more than it takes; what takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo bench` says so; `cargo test --all-targets` runs this as well, and has no use for it.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !arguments.iter().any(|argument| argument == "--bench") {
         println!("skipped: this is for `cargo bench`");
         return;
     }
+    if let Some((of, _)) = arguments.split_last().filter(|(_, before)| before.iter().any(|word| word == "--memory")) {
+        return keys::tell_memory(of);
+    }
+    let part = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let is_wanted = |name: &str| part.is_none_or(|part| part == name);
     // One thread, as the `larder` program has; an embedder may have more.
     let one_thread = Builder::new_current_thread().enable_all().build().unwrap();
     let two_threads = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let servers = one_thread.block_on(within(Place::servers()));
-    one_thread.block_on(within(hits(&servers)));
-    table::heading("A hit of 100 bytes, 64 calls at once on two threads, in native code");
-    two_threads.block_on(within(hits_at_once(&servers)));
-    one_thread.block_on(within(clears(&servers)));
-    one_thread.block_on(within(waits(servers)));
+    if is_wanted("ram") {
+        one_thread.block_on(within(ram()));
+    }
+    if is_wanted("keys") {
+        one_thread.block_on(within(keys::threads()));
+        keys::hit_ratio();
+        keys::memory();
+    }
+    if is_wanted("start") {
+        one_thread.block_on(within(start()));
+    }
+    if is_wanted("server") {
+        let servers = one_thread.block_on(within(Place::servers()));
+        one_thread.block_on(within(hits(&servers, "one call at a time", 1)));
+        one_thread.block_on(within(hits(&servers, "64 calls at once on one thread", 64)));
+        two_threads.block_on(within(hits(&servers, "64 calls at once on two threads", 64)));
+        one_thread.block_on(within(clears(&servers)));
+        one_thread.block_on(within(waits(servers)));
+    }
+    machine::write_results(table::results());
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it hangs")
 }
 
-async fn hits(servers: &[Place]) {
-    let ram = Place::ram();
-    let everywhere = || std::iter::once(&ram).chain(servers);
-    table::heading("A hit of 100 bytes, one call at a time, in native code");
-    for place in everywhere() {
-        hits::natively(place, 1).await;
-    }
-    table::heading("A hit of 100 bytes, one call at a time, in a plugin");
-    for place in everywhere() {
-        hits::in_a_plugin(place).await;
-    }
-    table::heading("A hit of 100 bytes, 64 calls at once on one thread, in native code");
-    hits_at_once(servers).await;
+async fn ram() {
+    ram::Bench::new().await.all().await;
+    clearing::in_ram().await;
 }
 
-async fn hits_at_once(servers: &[Place]) {
+async fn start() {
+    starting::programs().await;
+    starting::instances().await;
+}
+
+async fn hits(servers: &[Place], how: &str, callers: u32) {
+    table::heading(&format!("100 bytes on a server, {how}"));
     for place in servers {
-        hits::natively(place, 64).await;
+        hits::against_a_bare_client(place, callers).await;
     }
 }
 

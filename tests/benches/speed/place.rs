@@ -52,10 +52,6 @@ impl Place {
         connect_cache("cache", &self.config(more).caches["cache"]).await.unwrap()
     }
 
-    pub(crate) fn has_server(&self) -> bool {
-        self.server.is_some()
-    }
-
     /// A bare client, which speaks the protocol that we speak. A deadline costs it a timer at every call, as it costs us.
     pub(crate) async fn client(&self, deadline: Option<Duration>) -> MultiplexedConnection {
         let port = self.server.as_ref().expect("only a server has clients").port();

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Draws docs/performance/*.svg and the tables of docs/performance.md from docs/performance/results.json.
+
+`make bench` writes the results, `docs/performance/draw.py` draws them, and `--check` says whether what is there is
+drawn from them. Needs nothing but Python.
+"""
+
+import json
+import re
+import sys
+from html import escape
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+PAGE = FOLDER.parent / "performance.md"
+RESULTS = FOLDER / "results.json"
+
+# A plot for each of these titles, by the name of its file.
+PLOTS = {
+    "hit": "A hit in RAM",
+    "threads": "A hit of 100 bytes among 100,000 keys",
+    "server": "100 bytes on a server, 64 calls at once on one thread",
+    "clear": "Removing 10,000 of 1,000,000",
+}
+
+WIDTH, LABEL, BAR, GAP = 860, 330, 16, 6
+COLOURS = ["#4c6ef5", "#12b886", "#f59f00", "#e64980", "#7950f2", "#868e96"]
+STYLE = """<style>
+text { font: 12px system-ui, sans-serif; fill: #212529 } .title { font-weight: 600; font-size: 14px }
+.quiet { fill: #868e96 } @media (prefers-color-scheme: dark) { text { fill: #dee2e6 } .quiet { fill: #868e96 } }
+</style>"""
+
+
+def time(seconds):
+    for unit, factor, digits in (("ns", 1e9, 0), ("µs", 1e6, 1), ("ms", 1e3, 2)):
+        if seconds * factor < 1000 or unit == "ms":
+            return f"{seconds * factor:,.{digits}f} {unit}"
+
+
+def groups(section):
+    """The rows of a section, by the place that they have in common."""
+    found = []
+    for row in section["rows"]:
+        if not found or row["place"] and row["place"] != found[-1][0]:
+            found.append((row["place"], []))
+        found[-1][1].append(row)
+    return found
+
+
+def bars(section):
+    """Bars as long as the ratio to the first of their place."""
+    lines, y = [], 30
+    longest = max(row["ratio"] for row in section["rows"])
+    scale = (WIDTH - LABEL - 130) / longest
+    for place, rows in groups(section):
+        lines.append(f'<text class="quiet" x="10" y="{y + 12}">{escape(place)}</text>')
+        for nth, row in enumerate(rows):
+            if place or nth:
+                y += BAR + GAP if nth or place else 0
+            width = max(row["ratio"] * scale, 1)
+            colour = COLOURS[nth % len(COLOURS)]
+            lines.append(f'<text x="{LABEL - 10}" y="{y + 12}" text-anchor="end">{escape(row["what"])}</text>')
+            lines.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}"/>')
+            told = f'{row["ratio"]:.2f} ×, {time(row["seconds"])}'
+            lines.append(f'<text x="{LABEL + width + 6:.1f}" y="{y + 12}">{told}</text>')
+        y += BAR + GAP * 3
+    title = f'<text class="title" x="10" y="18">{escape(section["title"])}</text>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" role="img">'
+    return "\n".join([head, STYLE, title, *lines, "</svg>", ""])
+
+
+def table(section):
+    """The rows of a section, in Markdown."""
+    lines = []
+    if all("seconds" in row for row in section["rows"]):
+        lines += ["| | | median | ratio |", "|---|---|---:|---:|"]
+        for place, rows in groups(section):
+            for nth, row in enumerate(rows):
+                ratio = "1" if nth == 0 else f'{row["ratio"]:.2f}'
+                lines.append(f'| {place if nth == 0 else ""} | {row["what"]} | {time(row["seconds"])} | {ratio} |')
+    else:
+        columns = max(len(row["numbers"]) for row in section["rows"])
+        lines += ["| | |" + " |" * columns, "|---|---|" + "---:|" * columns]
+        for row in section["rows"]:
+            lines.append(f'| {row["place"]} | {row["what"]} | ' + " | ".join(row["numbers"]) + " |")
+    return "\n".join(lines)
+
+
+def drawn(results, page):
+    """All files that are drawn, with their text."""
+    files = {}
+    sections = {section["title"]: section for section in results["results"]}
+    for name, begin in PLOTS.items():
+        section = next(section for title, section in sections.items() if title.startswith(begin))
+        files[FOLDER / f"{name}.svg"] = bars(section)
+
+    def whole(match):
+        name = match[1]
+        if name == "machine":
+            machine = results["machine"]
+            text = (
+                f'Measured on {results["date"]}: {machine["cores"]} cores of {machine["processor"]}, '
+                f'{int(machine["memory"].split()[0]) / 2**20:.0f} GiB, {machine["system"]}; '
+                f'{", ".join(results["versions"])}.'
+            )
+        else:
+            titles = [title for title in sections if title.startswith(name)]
+            if len(titles) != 1:
+                sys.exit(f"{PAGE.name}: {len(titles)} results begin with `{name}`")
+            text = table(sections.pop(titles[0]))
+        return f"<!-- drawn: {name} -->\n\n{text}\n\n<!-- end -->"
+
+    files[PAGE] = re.sub(r"<!-- drawn: (.*?) -->.*?<!-- end -->", whole, page, flags=re.DOTALL)
+    if sections:
+        sys.exit(f"{PAGE.name} has no place for {', '.join(map(repr, sections))}")
+    return files
+
+
+def main():
+    files = drawn(json.loads(RESULTS.read_text()), PAGE.read_text())
+    stale = [file for file, text in files.items() if not file.exists() or file.read_text() != text]
+    if sys.argv[1:] == ["--check"]:
+        if stale:
+            sys.exit(f"not drawn from {RESULTS.name}: {', '.join(file.name for file in stale)}")
+        return
+    for file in stale:
+        file.write_text(files[file])
+        print(f"drawn: {file.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+//! A plugin that makes the same call again and again, for the benchmarks. The host takes the time.
+
+#![allow(missing_docs, unsafe_code, reason = "the generated exports are not documented, and call by raw pointer")]
+
+use larder::{Cache, Duration, Entry, Error};
+
+wit_bindgen::generate!({
+    inline: "
+        package larder-bench:plugin;
+
+        interface host {
+            /// Does nothing.
+            nothing: func();
+            /// Does nothing, in a future.
+            nothing-later: func();
+            /// Answers with so many bytes as are asked for, which the host has at hand.
+            bytes: func(key: string, size: u32) -> option<list<u8>>;
+        }
+
+        world bench {
+            import host;
+            /// Makes so many calls of one kind on the default cache, with a key and a value of so many bytes, or a batch
+            /// of so many keys.
+            export run: func(call: string, size: u32, calls: u32);
+        }
+    ",
+});
+
+use self::larder_bench::plugin::host;
+
+struct Plugin;
+
+impl Guest for Plugin {
+    fn run(call: String, size: u32, calls: u32) {
+        if let Err(error) = make(&call, size, calls) {
+            panic!("{call} of {size}: {error}");
+        }
+    }
+}
+
+export!(Plugin);
+
+fn make(call: &str, size: u32, calls: u32) -> Result<(), Error> {
+    let cache = Cache::default()?;
+    let key = format!("value-{size}");
+    let value = vec![b'v'; size as usize];
+    let is_whole = |found: &[u8]| found.len() == value.len();
+    match call {
+        "nothing" => again(calls, || {
+            host::nothing();
+            Ok(true)
+        }),
+        "nothing-later" => again(calls, || {
+            host::nothing_later();
+            Ok(true)
+        }),
+        "bytes" => again(calls, || Ok(host::bytes(&key, size).is_some_and(|found| is_whole(&found)))),
+        "get" => again(calls, || Ok(cache.get_bytes(&key)?.is_some_and(|found| is_whole(&found)))),
+        "get-or-set" => again(calls, || Ok(matches!(cache.entry(&key)?, Entry::Occupied(found) if is_whole(&found)))),
+        "get-many" => {
+            let batch: Vec<String> = (0..size).map(|nth| format!("batch-{nth}")).collect();
+            again(calls, || Ok(cache.get_many_bytes(&batch)?.iter().all(Option::is_some)))
+        }
+        "set" => again(calls, || {
+            cache.set_bytes_with_duration(&key, &value, Duration::Unlimited)?;
+            Ok(true)
+        }),
+        other => panic!("no such call: {other}"),
+    }
+}
+
+fn again(calls: u32, call: impl Fn() -> Result<bool, Error>) -> Result<(), Error> {
+    for _ in 0..calls {
+        assert!(call()?, "a value is missing");
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Does one thing of the hot paths so many times: `instructions PATH TIMES`. What it takes is for a tool that counts
+//! instructions to say; the test `instructions::` runs it under one.
+
+use std::hint::black_box;
+
+use larder_host::cache::glob::Pattern;
+use larder_host::cache::ram::RamBackend;
+use larder_host::cache::{Access, Cache, Duration, Key, Namespace, OnOutage, Owner, Policy, ScopedCache};
+use larder_host::{Config, operator_view};
+
+const CONFIG: &str = "
+default = \"pages\"
+
+[caches.pages]
+type = \"ram\"
+max_bytes = \"256MiB\"
+default_expire = 300
+
+[caches.shared]
+type = \"valkey\"
+host = \"127.0.0.1\"
+port = 6379
+timeout = \"500ms\"
+
+[plugins.shop]
+caches = [\"pages\", \"shared\"]
+namespace = \"shop\"
+";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [path, times] = arguments.as_slice() else { panic!("not a path and a number: {arguments:?}") };
+    let times: u32 = times.parse().expect("a number of times");
+    let namespace = Namespace::new("shop").unwrap();
+    let cache = cache();
+    let alone = operator_view(cache.clone(), None);
+    let shared = ScopedCache::new(cache, Some(namespace.clone()), Access::ReadWrite, Owner::new());
+    for view in [&alone, &shared] {
+        view.at_once().unwrap().set("user:42", vec![b'v'; 100].into(), Duration::Default).unwrap();
+    }
+    let pattern = Pattern::new("user:*:pro[a-f]ile").unwrap();
+    for _ in 0..times {
+        match path.as_str() {
+            "nothing" => {}
+            "get" => assert!(get(&alone, "user:42")),
+            "get-in-a-namespace" => assert!(get(&shared, "user:42")),
+            "miss" => assert!(!get(&alone, "user:43")),
+            "get-or-set" => assert!(alone.at_once().unwrap().occupied(black_box("user:42")).is_some()),
+            "set" => {
+                let value = vec![b'v'; 100].into();
+                alone.at_once().unwrap().set(black_box("user:42"), value, Duration::Default).unwrap();
+            }
+            "key" => drop(black_box(Key::new(Some(&namespace), black_box("user:42")).unwrap())),
+            "glob" => assert!(pattern.matches(black_box(b"user:1234567:profile"))),
+            "configuration" => drop(black_box(Config::from_toml(black_box(CONFIG)).unwrap())),
+            other => panic!("no such path: {other}"),
+        }
+    }
+}
+
+fn get(view: &ScopedCache, key: &str) -> bool {
+    view.at_once().unwrap().get(black_box(key)).unwrap().is_some()
+}
+
+/// Made outside of a runtime, so that nothing else runs.
+fn cache() -> std::sync::Arc<Cache> {
+    let seconds = std::time::Duration::from_secs;
+    let policy = Policy {
+        default_expire: Some(seconds(300)),
+        max_expire: None,
+        max_value_bytes: 1 << 20,
+        max_batch_bytes: 64 << 20,
+        wait: seconds(5),
+        max_lease: seconds(300),
+        on_outage: OnOutage::Miss,
+    };
+    Cache::new("cache", RamBackend::new(64 << 20, policy.max_value_bytes, &[]), policy).into()
+}
