@@ -152,11 +152,8 @@ impl Operation {
         is_best: impl FnOnce(&T) -> bool,
     ) -> Result<T, CacheError> {
         let span = self.span();
-        let outcome = span.in_scope(call);
-        let name = self.count(&outcome, is_best);
-        if !span.is_disabled() {
-            span.record("outcome", name);
-        }
+        let outcome = if span.is_disabled() { call() } else { span.in_scope(call) };
+        span.record("outcome", self.count(&outcome, is_best));
         outcome
     }
 

@@ -154,7 +154,11 @@ fn draws(order: Order, seed: u64) -> Vec<usize> {
         .collect();
     // Neighbours in frequency are not to be neighbours in memory.
     let place = |nth: usize| nth * 7919 % KEYS;
-    (0..LOOK_UPS).map(|_| place(sums.partition_point(|sum| *sum < random.share() * total).min(KEYS - 1))).collect()
+    let draw = |_| {
+        let drawn = random.share() * total;
+        place(sums.partition_point(|sum| *sum < drawn).min(KEYS - 1))
+    };
+    (0..LOOK_UPS).map(draw).collect()
 }
 
 fn name(nth: usize) -> String {
