@@ -1,5 +1,7 @@
 //! clear, clear-pattern and clear-all.
 
+use std::cell::Cell;
+
 use larder_host::cache::{Duration, ScopedCache};
 
 use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, present, put};
@@ -17,6 +19,7 @@ over_every_backend! {
     a_range_that_servers_disagree_on_is_refused,
     clear_all_removes_everything_and_says_how_many,
     clearing_more_than_a_page_of_keys_leaves_none,
+    a_clear_removes_all_that_was_there_and_counts_what_is_gone_while_others_set,
 }
 
 /// Stores all keys, clears by the pattern, and asserts that it took exactly those.
@@ -164,4 +167,38 @@ mod servers {
         left.sort();
         assert_eq!(left, ["Cache:a", "cache", "session:1", "xcache:a"]);
     }
+}
+
+async fn a_clear_removes_all_that_was_there_and_counts_what_is_gone_while_others_set(backend: Backend) {
+    let (cache, other) = (backend.view().await, backend.view().await);
+    let old: Vec<String> = (0..5000).map(|nth| format!("old:{nth}")).collect();
+    for keys in old.chunks(1000) {
+        let entries = keys.iter().map(|key| (key.clone(), b"v".to_vec())).collect();
+        cache.set_many(entries, Duration::Default).await.unwrap();
+    }
+    // In RAM each cache is one of its own.
+    let other = if present(&other, &["old:0"]).await.is_empty() { cache.clone() } else { other };
+    let is_over = Cell::new(false);
+    let clearing = async {
+        let removed = cache.clear_all().await.unwrap();
+        is_over.set(true);
+        removed
+    };
+    let setting = async {
+        let mut new = Vec::new();
+        while !is_over.get() {
+            new.push(format!("new:{}", new.len()));
+            other.set(&new[new.len() - 1], bytes("v"), Duration::Default).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        new
+    };
+    let (removed, new) = tokio::join!(clearing, setting);
+    let mut left = 0;
+    for keys in [&old[..], &new].concat().chunks(1000) {
+        let values = cache.get_many(keys).await.unwrap();
+        let found = keys.iter().zip(values).filter_map(|(key, value)| value.map(|_| key));
+        left += found.inspect(|key| assert!(key.starts_with("new:"), "`{key}` was there and stayed")).count();
+    }
+    assert_eq!(removed, (old.len() + new.len() - left) as u64);
 }

@@ -1,5 +1,7 @@
 //! Removing keys: one, or all of a selection, wherever they are.
 
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use crate::cache::valkey::cluster::Cluster;
@@ -9,6 +11,9 @@ use crate::cache::{CacheError, Lease, Selection};
 
 /// How many keys a `SCAN` looks at, and so about the most that one `UNLINK` removes: some 40 µs of the server's time.
 const SCAN_COUNT: u64 = 1000;
+
+/// So many pages may be under removal while the next one is looked for.
+const REMOVALS: usize = 2;
 
 /// So often a cluster is gone through while its slots keep moving.
 const MAX_PASSES: u32 = 5;
@@ -31,9 +36,9 @@ pub(super) async fn unlink_selected(servers: &Servers, prefix: &str, selection: 
     let mut removed = 0_u64;
     let mut before = cluster.layout().await?;
     for pass in 1..=MAX_PASSES {
-        for link in cluster.primaries() {
-            removed = removed.saturating_add(scan(servers, &link, prefix, selection).await?);
-        }
+        let primaries = cluster.primaries();
+        let scans = primaries.iter().map(|link| scan(servers, link, prefix, selection));
+        removed = try_join_all(scans).await?.into_iter().fold(removed, u64::saturating_add);
         let after = cluster.layout().await?;
         // A key that moved from a node not yet looked at to one that was looked at has escaped. So while slots are on
         // their way all nodes are gone through once more: what moved in the first pass stays in the second.
@@ -45,32 +50,38 @@ pub(super) async fn unlink_selected(servers: &Servers, prefix: &str, selection: 
     Err(CacheError::Unavailable("the slots of the cluster kept moving, so some keys may have stayed".to_owned()))
 }
 
-/// Goes through the keys that one of the servers has under the prefix, and removes those that are selected.
+/// Goes through the keys that one of the servers has under the prefix, and removes those that are selected. The server
+/// looks for the next ones while those it found are looked at and removed.
 async fn scan(servers: &Servers, link: &Link, prefix: &str, selection: &Selection) -> Result<u64, CacheError> {
     let glob = selection.server_glob(prefix);
-    let is_owned = |key: &Vec<u8>| key.get(prefix.len()..).is_some_and(|own| selection.owns(own));
-    let mut removed = 0_u64;
-    let mut cursor = 0_u64;
-    loop {
-        let mut scan = Pipeline::with_capacity(1);
-        scan.cmd("SCAN").arg(cursor).arg("MATCH").arg(&glob).arg("COUNT").arg(SCAN_COUNT).ignore_errors();
-        let mut answers: Vec<RedisResult<Value>> = link.call_all(&scan).await?;
-        let (next, found): (u64, Vec<Value>) = link.read(answers.pop())?;
-        let keys = found.into_iter().filter_map(|key| match key {
-            Value::BulkString(key) => Some(key).filter(is_owned),
-            // An error in its place: too long to be taken, and so no key of a plugin's.
-            _ => None,
-        });
-        let keys: Vec<Vec<u8>> = keys.collect();
-        if !keys.is_empty() {
-            removed = removed.saturating_add(unlink(servers, &keys).await?);
-        }
+    let glob = glob.as_str();
+    let pages = stream::try_unfold(Some(0), |cursor| async move {
+        let Some(cursor) = cursor else { return Ok(None) };
+        let (next, found) = page(link, glob, cursor).await?;
         // A page may be empty; only cursor 0 is the end.
-        if next == 0 {
-            return Ok(removed);
-        }
-        cursor = next;
-    }
+        Ok::<_, CacheError>(Some((found, Some(next).filter(|next| *next != 0))))
+    });
+    let removals = pages.map_ok(|mut keys| async move {
+        keys.retain(|key| key.get(prefix.len()..).is_some_and(|own| selection.owns(own)));
+        if keys.is_empty() { Ok(0) } else { unlink(servers, &keys).await }
+    });
+    // In a box, as the compiler does not see otherwise that it may be sent to another thread.
+    let removed = removals.try_buffer_unordered(REMOVALS).boxed();
+    removed.try_fold(0_u64, async |all, removed| Ok(all.saturating_add(removed))).await
+}
+
+/// The keys that a server finds at this place of its table, and the place to go on at: 0 behind the last.
+async fn page(link: &Link, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
+    let mut scan = Pipeline::with_capacity(1);
+    scan.cmd("SCAN").arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(SCAN_COUNT).ignore_errors();
+    let mut answers: Vec<RedisResult<Value>> = link.call_all(&scan).await?;
+    let (next, found): (u64, Vec<Value>) = link.read(answers.pop())?;
+    let keys = found.into_iter().filter_map(|key| match key {
+        Value::BulkString(key) => Some(key),
+        // An error in its place: too long to be taken, and so no key of a plugin's.
+        _ => None,
+    });
+    Ok((next, keys.collect()))
 }
 
 /// The command that shows whether the key holds a lease, without the value.
