@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use redis::RedisError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much is read from the server at once, at least and, inside of a long string, at most.
+/// How much is read from the server at once where something was held back, and at most of a string that is left out.
 const CHUNK: usize = 8 << 10;
 const LARGE_CHUNK: usize = 128 << 10;
 
@@ -55,7 +55,7 @@ impl LeftOut {
 pub(super) struct Bounded<S> {
     stream: S,
     bounds: Bounds,
-    /// Read and not yet looked at.
+    /// Read and held back: a line that is not all there, or what is behind a string that is left out.
     incoming: BytesMut,
     /// What to hand on before anything else.
     inserted: Bytes,
@@ -79,10 +79,107 @@ enum Place {
     LeftOut(u64),
 }
 
+/// What the first line of an element says of it.
+enum Header {
+    /// The line is not all there.
+    Unfinished,
+    /// The element ends with its line.
+    Line,
+    /// So many bytes announce a string of this length.
+    String(usize, u64),
+    /// So many bytes announce that so many elements more are to come.
+    Elements(usize, u64),
+}
+
+impl Header {
+    fn read(bytes: &[u8]) -> io::Result<Self> {
+        let kind = match bytes.first() {
+            Some(kind @ (b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|')) => *kind,
+            _ => return Ok(Self::Line),
+        };
+        let Some(end) = bytes.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n') else {
+            return if bytes.len() < LONGEST_HEADER { Ok(Self::Unfinished) } else { Err(malformed()) };
+        };
+        let line = end.saturating_add(1);
+        let number = bytes.get(1..end).unwrap_or_default().trim_ascii_end();
+        // A negative length stands for nothing at all.
+        if let Some((b'-', number)) = number.split_first() {
+            return decimal(number).map(|_| Self::Elements(line, 0));
+        }
+        let len = decimal(number)?;
+        Ok(match kind {
+            b'$' | b'!' | b'=' => Self::String(line, len),
+            b'%' => Self::Elements(line, len.saturating_mul(2)),
+            // Attributes come before the element that they describe, and do not count as one.
+            b'|' => Self::Elements(line, len.saturating_mul(2).saturating_add(1)),
+            _ => Self::Elements(line, len),
+        })
+    }
+}
+
 impl<S> Bounded<S> {
     pub(super) fn new(stream: S, bounds: Bounds) -> Self {
         let (incoming, inserted) = (BytesMut::new(), Bytes::new());
         Self { stream, bounds, incoming, inserted, place: Place::Element, missing: 1, left: bounds.answer }
+    }
+
+    /// Whether what comes next from the server may be handed on at once.
+    fn is_caught_up(&self) -> bool {
+        self.incoming.is_empty() && self.inserted.is_empty() && !matches!(self.place, Place::LeftOut(_))
+    }
+
+    /// Follows what was read as far as it is handed on as it is, and says how far: up to a line that is not all there,
+    /// or a string that is to be left out.
+    fn follow(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut at = 0_usize;
+        while let Some(rest @ [_, ..]) = bytes.get(at..) {
+            let len = match self.place {
+                Place::Element => match Header::read(rest)? {
+                    Header::Unfinished => break,
+                    Header::String(_, len) if self.exceeded_by(len).is_some() => break,
+                    Header::Line => {
+                        self.place = Place::Line;
+                        0
+                    }
+                    Header::String(line, len) => {
+                        self.begin_string(len);
+                        line
+                    }
+                    Header::Elements(line, count) => {
+                        self.begin_elements(count);
+                        line
+                    }
+                },
+                Place::Line => match rest.iter().position(|&byte| byte == b'\n') {
+                    Some(end) => {
+                        self.end_of_element();
+                        end.saturating_add(1)
+                    }
+                    None => rest.len(),
+                },
+                Place::String(left) => {
+                    let len = at_most(left, rest.len());
+                    self.place = Place::String(left.saturating_sub(len as u64));
+                    if left == len as u64 {
+                        self.end_of_element();
+                    }
+                    len
+                }
+                Place::LeftOut(_) => break,
+            };
+            at = at.saturating_add(len);
+        }
+        Ok(at)
+    }
+
+    fn begin_string(&mut self, len: u64) {
+        self.left = self.left.saturating_sub(len);
+        self.place = Place::String(len.saturating_add(2));
+    }
+
+    fn begin_elements(&mut self, count: u64) {
+        self.missing = self.missing.saturating_add(count);
+        self.end_of_element();
     }
 
     /// An element is whole; it may be the last one of the answer.
@@ -95,7 +192,7 @@ impl<S> Bounded<S> {
         }
     }
 
-    /// Passes on what it can of what was read. Says whether more must be read to go on.
+    /// Hands on what it can of what was held back. Says whether more must be read to go on.
     fn pass(&mut self, out: &mut ReadBuf<'_>) -> io::Result<bool> {
         while out.remaining() > 0 {
             if !self.inserted.is_empty() {
@@ -103,49 +200,62 @@ impl<S> Bounded<S> {
                 out.put_slice(&self.inserted.split_to(len));
                 continue;
             }
-            match self.place {
-                _ if self.incoming.is_empty() => return Ok(true),
-                Place::Element => {
-                    if !self.begin_element()? {
-                        return Ok(true);
-                    }
+            if self.incoming.is_empty() {
+                return Ok(true);
+            }
+            if let Place::LeftOut(left) = self.place {
+                let len = at_most(left, self.incoming.len());
+                self.incoming.advance(len);
+                let left = left.saturating_sub(len as u64);
+                if left == 0 {
+                    self.end_of_element()
+                } else {
+                    self.place = Place::LeftOut(left)
                 }
-                Place::Line => {
-                    let end = self.incoming.iter().position(|&byte| byte == b'\n').map(|at| at.saturating_add(1));
-                    let len = end.unwrap_or(self.incoming.len()).min(out.remaining());
-                    out.put_slice(&self.incoming.split_to(len));
-                    if end == Some(len) {
-                        self.end_of_element();
-                    }
-                }
-                Place::String(left) => {
-                    let len = at_most(left, self.incoming.len().min(out.remaining()));
-                    out.put_slice(&self.incoming.split_to(len));
-                    self.passed(left, len);
-                }
-                Place::LeftOut(left) => {
-                    let len = at_most(left, self.incoming.len());
-                    self.incoming.advance(len);
-                    let left = left.saturating_sub(len as u64);
-                    if left == 0 { self.end_of_element() } else { self.place = Place::LeftOut(left) }
-                }
+                continue;
+            }
+            let incoming = std::mem::take(&mut self.incoming);
+            let fits = incoming.get(..out.remaining()).unwrap_or(&incoming);
+            let len = self.follow(fits)?;
+            out.put_slice(fits.get(..len).unwrap_or_default());
+            self.incoming = incoming;
+            self.incoming.advance(len);
+            if len == 0 && !self.pass_header()? {
+                return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn chunk(&self) -> usize {
-        match self.place {
-            Place::String(left) | Place::LeftOut(left) => at_most(left, LARGE_CHUNK).max(CHUNK),
-            Place::Element | Place::Line => CHUNK,
-        }
+    /// Hands on the first line of an element, or an error in place of a string that is too long. Says whether the line
+    /// was there as a whole.
+    fn pass_header(&mut self) -> io::Result<bool> {
+        let line = match Header::read(&self.incoming)? {
+            Header::Unfinished => return Ok(false),
+            Header::Line => 0,
+            Header::String(line, len) => {
+                if let Some(left_out) = self.exceeded_by(len) {
+                    self.inserted = left_out.line();
+                    self.incoming.advance(line);
+                    self.place = Place::LeftOut(len.saturating_add(2));
+                    return Ok(true);
+                }
+                self.begin_string(len);
+                line
+            }
+            Header::Elements(line, count) => {
+                self.begin_elements(count);
+                line
+            }
+        };
+        self.inserted = self.incoming.split_to(line).freeze();
+        Ok(true)
     }
 
-    /// So many bytes of a string were passed on.
-    fn passed(&mut self, left: u64, len: usize) {
-        match left.saturating_sub(len as u64) {
-            0 => self.end_of_element(),
-            left => self.place = Place::String(left),
+    fn chunk(&self) -> usize {
+        match self.place {
+            Place::LeftOut(left) => at_most(left, LARGE_CHUNK).max(CHUNK),
+            Place::Element | Place::Line | Place::String(_) => CHUNK,
         }
     }
 
@@ -160,60 +270,19 @@ impl<S> Bounded<S> {
             None
         }
     }
-
-    /// Looks at the first line of an element. Says whether it was there as a whole.
-    fn begin_element(&mut self) -> io::Result<bool> {
-        let kind = match self.incoming.first() {
-            Some(kind @ (b'$' | b'!' | b'=' | b'*' | b'~' | b'>' | b'%' | b'|')) => *kind,
-            // All others end with their line.
-            _ => {
-                self.place = Place::Line;
-                return Ok(true);
-            }
-        };
-        let Some(end) = self.incoming.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n') else {
-            let is_unfinished = self.incoming.len() < LONGEST_HEADER;
-            return if is_unfinished { Ok(false) } else { Err(malformed()) };
-        };
-        let header = self.incoming.split_to(end.saturating_add(1)).freeze();
-        let number = header.get(1..end).and_then(|text| std::str::from_utf8(text).ok());
-        let number: i64 = number.and_then(|text| text.trim_end().parse().ok()).ok_or_else(malformed)?;
-        // A negative length stands for nothing at all.
-        let Ok(len) = u64::try_from(number) else {
-            self.inserted = header;
-            self.end_of_element();
-            return Ok(true);
-        };
-        match kind {
-            b'$' | b'!' | b'=' => {
-                let with_end = len.saturating_add(2);
-                if let Some(left_out) = self.exceeded_by(len) {
-                    self.inserted = left_out.line();
-                    self.place = Place::LeftOut(with_end);
-                } else {
-                    self.left = self.left.saturating_sub(len);
-                    self.inserted = header;
-                    self.place = Place::String(with_end);
-                }
-            }
-            _ => {
-                let is_of_pairs = matches!(kind, b'%' | b'|');
-                let elements = if is_of_pairs { len.saturating_mul(2) } else { len };
-                self.missing = self.missing.saturating_add(elements);
-                // Attributes come before the element that they describe, and do not count as one.
-                if kind == b'|' {
-                    self.missing = self.missing.saturating_add(1);
-                }
-                self.inserted = header;
-                self.end_of_element();
-            }
-        }
-        Ok(true)
-    }
 }
 
 fn at_most(left: u64, len: usize) -> usize {
     usize::try_from(left).map_or(len, |left| left.min(len))
+}
+
+/// Not `parse`, which would first look whether it is text: this is done for every answer.
+fn decimal(digits: &[u8]) -> io::Result<u64> {
+    let number = digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit.saturating_sub(b'0')))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    number.filter(|_| !digits.is_empty()).ok_or_else(malformed)
 }
 
 fn malformed() -> io::Error {
@@ -224,6 +293,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
+        if this.is_caught_up() {
+            // As a rule everything read is handed on, and then nothing is copied here.
+            ready!(Pin::new(&mut this.stream).poll_read(cx, out))?;
+            let read = out.filled().get(before..).unwrap_or_default();
+            let len = this.follow(read)?;
+            if len == read.len() {
+                return Poll::Ready(Ok(()));
+            }
+            this.incoming.extend_from_slice(read.get(len..).unwrap_or_default());
+            out.set_filled(before.saturating_add(len));
+        }
         loop {
             let wants_more = this.pass(out)?;
             if out.filled().len() > before || !wants_more {
