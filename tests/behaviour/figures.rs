@@ -11,13 +11,13 @@ use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// The values of an export, by name and labels as they are written.
-fn values(export: &str) -> BTreeMap<&str, f64> {
+pub(crate) fn values(export: &str) -> BTreeMap<&str, f64> {
     let lines = export.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.rsplit_once(' ').map(|(what, value)| (what, value.parse().unwrap())).unwrap()).collect()
 }
 
 /// The caches of a configuration, and what an embedder's own recorder has of them. The recorder is this thread's.
-async fn watched(config: &str) -> (Caches, PrometheusHandle, LocalRecorderGuard<'static>) {
+pub(crate) async fn watched(config: &str) -> (Caches, PrometheusHandle, LocalRecorderGuard<'static>) {
     let recorder: &'static _ =
         Box::leak(Box::new(PrometheusBuilder::new().set_buckets(BUCKETS).unwrap().build_recorder()));
     let guard = metrics::set_default_local_recorder(recorder);

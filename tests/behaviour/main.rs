@@ -10,6 +10,7 @@ mod cluster;
 mod compiled;
 mod components;
 mod connection;
+mod connections;
 mod contract;
 mod corpus;
 mod dependencies;

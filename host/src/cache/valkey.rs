@@ -5,7 +5,9 @@ mod clearing;
 mod cluster;
 mod connection;
 mod identity;
+mod large;
 mod lease;
+mod links;
 mod opening;
 mod options;
 mod sentinel;
@@ -29,6 +31,10 @@ pub use options::{Address, ClientCertificate, Place, Secret, Sentinels, ServerOp
 
 use lease::End;
 use servers::{Layout, Servers};
+
+/// The most arguments of a command, and room for those that are options and numbers: so that it is made in one piece.
+const MOST_ARGUMENTS: usize = 8;
+const ROOM: usize = 32;
 
 /// A cache on a server.
 #[derive(Debug)]
@@ -54,7 +60,22 @@ impl ValkeyBackend {
 
     /// The key as it stands on the server.
     fn physical(&self, key: &Key) -> String {
-        format!("{}{}", self.prefix, key.as_str())
+        let mut physical = String::with_capacity(self.prefix.len().saturating_add(key.as_str().len()));
+        physical.push_str(&self.prefix);
+        physical.push_str(key.as_str());
+        physical
+    }
+
+    /// What a key holds, by a command that answers with it.
+    async fn ask(&self, key: &str, command: &Cmd) -> Result<Option<Bytes>, CacheError> {
+        let answer: Result<Option<Bytes>, CacheError> = self.servers.call(key, 0, command).await;
+        match &answer {
+            Ok(stored) => self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len)),
+            // It has travelled all the same.
+            Err(CacheError::ValueTooLarge { len, .. }) => self.servers.large.found(key, *len),
+            Err(_) => {}
+        }
+        answer
     }
 
     /// What is stored, as anyone but a claim sees it.
@@ -69,9 +90,17 @@ impl ValkeyBackend {
     }
 }
 
+/// A command about a key, with room for so many bytes of further arguments.
+fn command(name: &str, key: &str, room: usize) -> Cmd {
+    let len = name.len().saturating_add(key.len()).saturating_add(room);
+    let mut command = Cmd::with_capacity(MOST_ARGUMENTS, len);
+    command.arg(name).arg(key);
+    command
+}
+
 fn set_command(key: &str, value: &Bytes, duration: Option<StdDuration>) -> Cmd {
-    let mut command = redis::cmd("SET");
-    command.arg(key).arg(&value[..]);
+    let mut command = command("SET", key, value.len().saturating_add(ROOM));
+    command.arg(&value[..]);
     if let Some(duration) = duration {
         command.arg("PX").arg(milliseconds(duration));
     }
@@ -87,46 +116,50 @@ fn milliseconds(duration: StdDuration) -> u64 {
 impl CacheBackend for ValkeyBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
         let key = self.physical(key);
-        let mut command = redis::cmd("GET");
-        command.arg(&key);
-        self.value(self.servers.call(&key, &command).await?)
+        self.value(self.ask(&key, &command("GET", &key, 0)).await?)
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
         let keys: Vec<String> = keys.iter().map(|key| self.physical(key)).collect();
+        let way = self.servers.large.way_of_batch(keys.iter().map(|key| (key.as_str(), 0)));
         let stored: Vec<Option<Bytes>> = match &self.servers.layout {
-            Layout::One(link) => {
+            Layout::One(links) => {
                 let mut command = redis::cmd("MGET");
                 command.arg(&keys);
-                link.call(&command).await?
+                links.call(way, &command).await?
             }
-            Layout::Cluster(cluster) => cluster.get_many(&keys).await?,
+            Layout::Cluster(cluster) => cluster.get_many(&keys, way).await?,
         };
+        for (key, stored) in keys.iter().zip(&stored) {
+            self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len));
+        }
         stored.into_iter().map(|stored| self.value(stored)).collect()
     }
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let key = self.physical(&key);
-        self.servers.call(&key, &set_command(&key, &value, duration)).await
+        self.servers.call(&key, value.len(), &set_command(&key, &value, duration)).await
     }
 
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let (keys, values): (Vec<String>, Vec<Bytes>) =
             entries.into_iter().map(|(key, value)| (self.physical(&key), value)).unzip();
+        let way =
+            self.servers.large.way_of_batch(keys.iter().zip(&values).map(|(key, value)| (key.as_str(), value.len())));
         match &self.servers.layout {
-            Layout::One(link) => {
+            Layout::One(links) => {
                 // `MSET` knows no duration; a pipeline is one round trip too.
                 let mut pipeline = Pipeline::with_capacity(keys.len());
                 for (key, value) in keys.iter().zip(&values) {
                     pipeline.add_command(set_command(key, value, duration)).ignore();
                 }
-                link.call_all(&pipeline).await
+                links.call_all(way, &pipeline).await
             }
             Layout::Cluster(cluster) => {
                 let entry = |place: usize| keys.get(place).zip(values.get(place));
                 let commands =
                     |place| entry(place).map(|(key, value)| set_command(key, value, duration)).into_iter().collect();
-                for answer in cluster.each(&keys, commands).await?.into_iter().flatten() {
+                for answer in cluster.each(&keys, way, commands).await?.into_iter().flatten() {
                     answer?;
                 }
                 Ok(())
@@ -135,7 +168,9 @@ impl CacheBackend for ValkeyBackend {
     }
 
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        Ok(clearing::unlink(&self.servers, &[self.physical(key).into_bytes()]).await? > 0)
+        let key = self.physical(key);
+        let way = self.servers.large.way(&key, 0);
+        Ok(clearing::unlink(&self.servers, &[key.into_bytes()], way).await? > 0)
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
@@ -144,16 +179,13 @@ impl CacheBackend for ValkeyBackend {
 
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
         let key = self.physical(key);
-        let mut command = redis::cmd("SET");
-        command.arg(&key).arg(lease.as_bytes()).arg("NX").arg("GET");
-        command.arg("PX").arg(milliseconds(self.lease));
-        let stored: Option<Bytes> = match self.servers.call(&key, &command).await {
+        let mut claim = command("SET", &key, lease.as_bytes().len().saturating_add(ROOM));
+        claim.arg(lease.as_bytes()).arg("NX").arg("GET").arg("PX").arg(milliseconds(self.lease));
+        let stored: Option<Bytes> = match self.ask(&key, &claim).await {
             // A server that cannot store, as it is full or a replica, may still have the value. And where the connection
             // was lost the lease may have arrived.
             Err(error @ (CacheError::Unavailable(_) | CacheError::Lost(_))) => {
-                let mut look = redis::cmd("GET");
-                look.arg(&key);
-                match self.servers.call::<Option<Bytes>>(&key, &look).await {
+                match self.ask(&key, &command("GET", &key, 0)).await {
                     Ok(Some(stored)) if stored == lease.as_bytes() => None,
                     Ok(Some(stored)) => Some(stored),
                     Ok(None) | Err(_) => return Err(error),

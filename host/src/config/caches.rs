@@ -60,6 +60,7 @@ struct ServerDefaults {
     default_expire: Duration,
     connect_timeout: Duration,
     timeout: Duration,
+    connections: u16,
     max_value_bytes: usize,
     lease: Duration,
     wait: Duration,
@@ -71,6 +72,7 @@ const SERVER_DEFAULTS: ServerDefaults = ServerDefaults {
     default_expire: Duration::from_secs(300),
     connect_timeout: Duration::from_secs(2),
     timeout: Duration::from_millis(500),
+    connections: 1,
     max_value_bytes: 1 << 20,
     lease: Duration::from_secs(10),
     wait: Duration::from_secs(5),
@@ -84,6 +86,9 @@ const LONGEST_LEASE: Duration = Duration::from_secs(60 * 60);
 
 /// The default `max_lease` of all types.
 const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
+
+/// The most `connections`, each of which costs every server memory.
+const MOST_CONNECTIONS: u16 = 64;
 
 /// The longest `prefix`, in bytes.
 const MAX_PREFIX: usize = 256;
@@ -232,6 +237,7 @@ struct RawServer {
     key_file: Option<PathBuf>,
     connect_timeout: Option<Positive>,
     timeout: Option<Positive>,
+    connections: Option<i64>,
     max_value_bytes: Option<Size>,
     lease: Option<Positive>,
     max_lease: Option<Positive>,
@@ -275,6 +281,7 @@ impl RawServer {
             key_file,
             connect_timeout,
             timeout,
+            connections,
             max_value_bytes,
             lease,
             max_lease,
@@ -300,6 +307,10 @@ impl RawServer {
             Some(size) => value_limit(size, section)?,
             None => SERVER_DEFAULTS.max_value_bytes,
         };
+        let connections = connections.map_or(Some(SERVER_DEFAULTS.connections), |count| u16::try_from(count).ok());
+        let Some(connections) = connections.filter(|count| (1..=MOST_CONNECTIONS).contains(count)) else {
+            return Err(invalid("connections", &format!("must be from 1 to {MOST_CONNECTIONS}")));
+        };
         let lease = lease.map_or(SERVER_DEFAULTS.lease, |duration| duration.0);
         if !(LEAST_LEASE..=LONGEST_LEASE).contains(&lease) {
             return Err(invalid("lease", "must be from 100ms to 1h"));
@@ -323,6 +334,7 @@ impl RawServer {
             tls,
             connect_timeout: connect_timeout.map_or(SERVER_DEFAULTS.connect_timeout, |duration| duration.0),
             timeout: timeout.map_or(SERVER_DEFAULTS.timeout, |duration| duration.0),
+            connections,
             lease,
         };
         Ok(CacheConfig { policy, store: Store::Server(Box::new(options)) })

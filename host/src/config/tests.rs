@@ -104,6 +104,7 @@ mod defaults {
                 tls: None,
                 connect_timeout: Duration::from_secs(2),
                 timeout: Duration::from_millis(500),
+                connections: 1,
                 lease: Duration::from_secs(10),
             }
         );
@@ -153,6 +154,7 @@ fn every_key_is_honoured() {
         key_file = "/run/larder.key"
         connect_timeout = "1s"
         timeout = "250ms"
+        connections = 4
         max_value_bytes = "2MiB"
         lease = "3s"
         wait = 1.5
@@ -210,6 +212,7 @@ fn every_key_is_honoured() {
     assert_eq!(policy.max_expire, Some(Duration::from_secs(3600)));
     assert_eq!((policy.max_value_bytes, policy.wait), (2 << 20, Duration::from_millis(1500)));
     assert_eq!(server(&config, "pages").lease, Duration::from_secs(3));
+    assert_eq!(server(&config, "pages").connections, 4);
     assert_eq!(policy.on_outage, OnOutage::Error);
     assert_eq!(policy.max_lease, Duration::from_secs(30));
     assert_eq!(config.caches["near"].policy.max_lease, Duration::from_secs(60));
@@ -365,6 +368,14 @@ mod refusals {
         for lease in ["\"99ms\"", "3601", "\"2h\""] {
             let refusal = server_refusal(&format!("lease = {lease}"));
             assert!(refusal.contains("`caches.c.lease`: must be from 100ms to 1h"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn connections_are_1_to_64() {
+        for bad in [-1, 0, 65, 65_537] {
+            let refusal = server_refusal(&format!("connections = {bad}"));
+            assert!(refusal.contains("larder.toml:3:15: `caches.c.connections`: must be from 1 to 64"), "{refusal}");
         }
     }
 

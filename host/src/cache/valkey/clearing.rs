@@ -5,7 +5,8 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use crate::cache::valkey::cluster::Cluster;
-use crate::cache::valkey::connection::Link;
+use crate::cache::valkey::large::Way;
+use crate::cache::valkey::links::Links;
 use crate::cache::valkey::servers::{Layout, Servers};
 use crate::cache::{CacheError, Lease, Selection};
 
@@ -20,24 +21,24 @@ const MAX_PASSES: u32 = 5;
 
 /// Removes keys, as they stand on the servers, and says how many of them held a value and no lease. What is filled
 /// between the look and the removal is removed, and not counted.
-pub(super) async fn unlink(servers: &Servers, keys: &[Vec<u8>]) -> Result<u64, CacheError> {
+pub(super) async fn unlink(servers: &Servers, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
     match &servers.layout {
-        Layout::One(link) => unlink_on(link, keys).await,
-        Layout::Cluster(cluster) => unlink_on_nodes(cluster, keys).await,
+        Layout::One(links) => unlink_on(links, keys, way).await,
+        Layout::Cluster(cluster) => unlink_on_nodes(cluster, keys, way).await,
     }
 }
 
 /// Removes the selected keys under the prefix, and says how many of them held a value.
 pub(super) async fn unlink_selected(servers: &Servers, prefix: &str, selection: &Selection) -> Result<u64, CacheError> {
     let cluster = match &servers.layout {
-        Layout::One(link) => return scan(servers, link, prefix, selection).await,
+        Layout::One(links) => return scan(servers, links, prefix, selection).await,
         Layout::Cluster(cluster) => cluster,
     };
     let mut removed = 0_u64;
     let mut before = cluster.layout().await?;
     for pass in 1..=MAX_PASSES {
         let primaries = cluster.primaries();
-        let scans = primaries.iter().map(|link| scan(servers, link, prefix, selection));
+        let scans = primaries.iter().map(|links| scan(servers, links, prefix, selection));
         removed = try_join_all(scans).await?.into_iter().fold(removed, u64::saturating_add);
         let after = cluster.layout().await?;
         // A key that moved from a node not yet looked at to one that was looked at has escaped. So while slots are on
@@ -52,18 +53,20 @@ pub(super) async fn unlink_selected(servers: &Servers, prefix: &str, selection: 
 
 /// Goes through the keys that one of the servers has under the prefix, and removes those that are selected. The server
 /// looks for the next ones while those it found are looked at and removed.
-async fn scan(servers: &Servers, link: &Link, prefix: &str, selection: &Selection) -> Result<u64, CacheError> {
+async fn scan(servers: &Servers, links: &Links, prefix: &str, selection: &Selection) -> Result<u64, CacheError> {
+    // What was set before is found, also by a call that nobody waited for: this goes another way.
+    links.settle().await?;
     let glob = selection.server_glob(prefix);
     let glob = glob.as_str();
     let pages = stream::try_unfold(Some(0), |cursor| async move {
         let Some(cursor) = cursor else { return Ok(None) };
-        let (next, found) = page(link, glob, cursor).await?;
+        let (next, found) = page(links, glob, cursor).await?;
         // A page may be empty; only cursor 0 is the end.
         Ok::<_, CacheError>(Some((found, Some(next).filter(|next| *next != 0))))
     });
     let removals = pages.map_ok(|mut keys| async move {
         keys.retain(|key| key.get(prefix.len()..).is_some_and(|own| selection.owns(own)));
-        if keys.is_empty() { Ok(0) } else { unlink(servers, &keys).await }
+        if keys.is_empty() { Ok(0) } else { unlink(servers, &keys, Way::Aside).await }
     });
     // In a box, as the compiler does not see otherwise that it may be sent to another thread.
     let removed = removals.try_buffer_unordered(REMOVALS).boxed();
@@ -71,11 +74,11 @@ async fn scan(servers: &Servers, link: &Link, prefix: &str, selection: &Selectio
 }
 
 /// The keys that a server finds at this place of its table, and the place to go on at: 0 behind the last.
-async fn page(link: &Link, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
+async fn page(links: &Links, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
     let mut scan = Pipeline::with_capacity(1);
     scan.cmd("SCAN").arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(SCAN_COUNT).ignore_errors();
-    let mut answers: Vec<RedisResult<Value>> = link.call_all(&scan).await?;
-    let (next, found): (u64, Vec<Value>) = link.read(answers.pop())?;
+    let mut answers: Vec<RedisResult<Value>> = links.call_all(Way::Aside, &scan).await?;
+    let (next, found): (u64, Vec<Value>) = links.read(answers.pop())?;
     let keys = found.into_iter().filter_map(|key| match key {
         Value::BulkString(key) => Some(key),
         // An error in its place: too long to be taken, and so no key of a plugin's.
@@ -91,21 +94,21 @@ fn look(key: &[u8]) -> Cmd {
     command
 }
 
-async fn unlink_on(link: &Link, keys: &[Vec<u8>]) -> Result<u64, CacheError> {
+async fn unlink_on(links: &Links, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
     let mut pipeline = Pipeline::with_capacity(keys.len().saturating_add(1));
     for key in keys {
         pipeline.add_command(look(key));
     }
     pipeline.cmd("UNLINK").arg(keys).ignore_errors();
-    let mut answers: Vec<RedisResult<Value>> = link.call_all(&pipeline).await?;
-    let removed: u64 = link.read(answers.pop())?;
+    let mut answers: Vec<RedisResult<Value>> = links.call_all(way, &pipeline).await?;
+    let removed: u64 = links.read(answers.pop())?;
     // One of another type has no range, and counts.
     let leases = answers.iter().filter(|answer| matches!(answer, Ok(Value::BulkString(mark)) if mark == Lease::MARK));
     Ok(removed.saturating_sub(u64::try_from(leases.count()).unwrap_or(u64::MAX)))
 }
 
 /// One command for each key, as one for many would have to find them all in one slot.
-async fn unlink_on_nodes(cluster: &Cluster, keys: &[Vec<u8>]) -> Result<u64, CacheError> {
+async fn unlink_on_nodes(cluster: &Cluster, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
     let commands = |place: usize| match keys.get(place) {
         Some(key) => {
             let mut unlink = redis::cmd("UNLINK");
@@ -115,7 +118,7 @@ async fn unlink_on_nodes(cluster: &Cluster, keys: &[Vec<u8>]) -> Result<u64, Cac
         None => Vec::new(),
     };
     let mut values = 0_u64;
-    for mut answers in cluster.each(keys, commands).await? {
+    for mut answers in cluster.each(keys, way, commands).await? {
         let removed = answers.pop().unwrap_or(Ok(Value::Nil))?;
         let was_lease = matches!(answers.pop(), Some(Ok(Value::BulkString(mark))) if mark == Lease::MARK);
         if removed == Value::Int(1) && !was_lease {

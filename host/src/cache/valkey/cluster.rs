@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 use crate::cache::CacheError;
 use crate::cache::valkey::connection::{Failure, Link, Redirect, Wire};
+use crate::cache::valkey::large::Way;
+use crate::cache::valkey::links::Links;
 use crate::cache::valkey::opening::{Opener, Target};
 use crate::cache::valkey::options::Address;
 use crate::cache::valkey::slots::{self, Range, SLOTS};
@@ -54,7 +56,7 @@ struct Map {
     ranges: Vec<Range>,
     /// For each slot the place of its primary in `primaries`; [`NOBODY`] where it has none.
     owners: Vec<u16>,
-    primaries: Vec<Arc<Link>>,
+    primaries: Vec<Arc<Links>>,
 }
 
 const NOBODY: u16 = u16::MAX;
@@ -63,7 +65,7 @@ impl Map {
     /// The map for these ranges, with the links of `old` where it has them.
     fn new(ranges: Vec<Range>, old: &Self, opener: &Opener) -> Self {
         let mut owners = vec![NOBODY; usize::from(SLOTS)];
-        let mut primaries: Vec<Arc<Link>> = Vec::new();
+        let mut primaries: Vec<Arc<Links>> = Vec::new();
         for range in &ranges {
             let place = primaries.iter().position(|link| leads_to(link, &range.primary)).unwrap_or_else(|| {
                 primaries.push(old.link_to(&range.primary).unwrap_or_else(|| start(opener, &range.primary)));
@@ -80,12 +82,12 @@ impl Map {
         self.owners.get(usize::from(slot)).filter(|owner| **owner != NOBODY).map(|owner| usize::from(*owner))
     }
 
-    fn link(&self, slot: u16) -> Result<Arc<Link>, CacheError> {
+    fn link(&self, slot: u16) -> Result<Arc<Links>, CacheError> {
         let link = self.owner(slot).and_then(|owner| self.primaries.get(owner));
         link.cloned().ok_or_else(|| nobody(slot))
     }
 
-    fn link_to(&self, address: &Address) -> Option<Arc<Link>> {
+    fn link_to(&self, address: &Address) -> Option<Arc<Links>> {
         self.primaries.iter().find(|link| leads_to(link, address)).cloned()
     }
 
@@ -98,19 +100,19 @@ fn nobody(slot: u16) -> CacheError {
     CacheError::Unavailable(format!("the cluster has no node for slot {slot}"))
 }
 
-fn address_of(link: &Link) -> Option<&Address> {
+fn address_of(link: &Links) -> Option<&Address> {
     match link.target() {
         Target::Node(address) => Some(address),
         Target::Server(_) | Target::Primary(_) => None,
     }
 }
 
-fn leads_to(link: &Link, address: &Address) -> bool {
+fn leads_to(link: &Links, address: &Address) -> bool {
     address_of(link) == Some(address)
 }
 
-fn start(opener: &Opener, address: &Address) -> Arc<Link> {
-    Arc::new(Link::start(opener.to(Target::Node(address.clone()))))
+fn start(opener: &Opener, address: &Address) -> Arc<Links> {
+    Arc::new(Links::start(opener.to(Target::Node(address.clone()))))
 }
 
 /// Who has which slot, and which slots are on their way.
@@ -163,25 +165,27 @@ impl Cluster {
     pub(super) async fn exchange<T: FromRedisValue>(
         &self,
         key: &[u8],
+        way: Way,
         commands: impl Fn(&Wire) -> Pipeline,
     ) -> Result<T, CacheError> {
-        self.follow(key, commands, |_| None).await.map(|(answer, _)| answer)
+        self.follow(key, way, commands, |_| None).await.map(|(answer, _)| answer)
     }
 
     /// [`Cluster::exchange`], and the node that answered. `redirect` finds what redirects within an answer.
     async fn follow<T: FromRedisValue>(
         &self,
         key: &[u8],
+        way: Way,
         commands: impl Fn(&Wire) -> Pipeline,
         redirect: impl Fn(&T) -> Option<Redirect>,
-    ) -> Result<(T, Arc<Link>), CacheError> {
+    ) -> Result<(T, Arc<Links>), CacheError> {
         let slot = slots::slot_of(key);
         let mut link = self.link(slot)?;
         let deadline = link.deadline();
         let mut is_asking = false;
         let mut redirects = 0_u32;
         while Instant::now() < deadline {
-            let redirect = match link.send(deadline, is_asking, &commands).await {
+            let redirect = match link.send(way, deadline, is_asking, &commands).await {
                 Ok(answer) => match redirect(&answer) {
                     None => return Ok((answer, link)),
                     Some(redirect) => redirect,
@@ -204,7 +208,7 @@ impl Cluster {
         Err(CacheError::Unavailable("the nodes of the cluster do not agree which of them has a key".to_owned()))
     }
 
-    fn link(&self, slot: u16) -> Result<Arc<Link>, CacheError> {
+    fn link(&self, slot: u16) -> Result<Arc<Links>, CacheError> {
         self.shared.map().link(slot).inspect_err(|_| self.shared.stale.notify_one())
     }
 
@@ -213,6 +217,7 @@ impl Cluster {
     pub(super) async fn each(
         &self,
         keys: &[impl AsRef<[u8]> + Sync],
+        way: Way,
         commands: impl Fn(usize) -> Vec<Cmd> + Sync,
     ) -> Result<Vec<Answers>, CacheError> {
         let map = self.shared.map();
@@ -228,7 +233,7 @@ impl Cluster {
             }
         }
         let of_nodes = map.primaries.iter().zip(&places).filter(|(_, places)| !places.is_empty());
-        let sent = of_nodes.map(|(link, places)| self.each_on(link, places, keys, &commands));
+        let sent = of_nodes.map(|(link, places)| self.each_on(link, places, keys, way, &commands));
         let mut answers: Vec<Answers> = keys.iter().map(|_| Vec::new()).collect();
         for (place, of_key) in try_join_all(sent).await?.into_iter().flatten() {
             if let Some(slot) = answers.get_mut(place) {
@@ -242,14 +247,14 @@ impl Cluster {
     ///
     /// Each value is an answer of its own here, and answers are bounded one by one. So no more keys are asked for at once
     /// than may bring what one batch may bring, and no more when that has come.
-    pub(super) async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
+    pub(super) async fn get_many(&self, keys: &[String], way: Way) -> Result<Vec<Option<Bytes>>, CacheError> {
         let bounds = self.shared.opener.bounds;
         let at_once = bounds.answer.checked_div(bounds.string).and_then(|keys| usize::try_from(keys).ok());
         let mut values = Vec::with_capacity(keys.len());
         let mut len = 0_usize;
         for keys in keys.chunks(at_once.unwrap_or(1).max(1)) {
             let command = |place| keys.get(place).map(|key| redis::cmd("GET").arg(key).take()).into_iter().collect();
-            for mut answers in self.each(keys, command).await? {
+            for mut answers in self.each(keys, way, command).await? {
                 let value = match answers.pop() {
                     Some(Ok(Value::BulkString(value))) => Some(Bytes::from(value)),
                     Some(Err(CacheError::WrongType) | Ok(_)) | None => None,
@@ -269,9 +274,10 @@ impl Cluster {
     /// What [`Cluster::each`] has to do with one node, and with the keys that turn out to be elsewhere.
     async fn each_on(
         &self,
-        link: &Link,
+        link: &Links,
         places: &[usize],
         keys: &[impl AsRef<[u8]> + Sync],
+        way: Way,
         commands: &(impl Fn(usize) -> Vec<Cmd> + Sync),
     ) -> Result<Vec<(usize, Answers)>, CacheError> {
         let mut pipeline = Pipeline::new();
@@ -284,7 +290,7 @@ impl Cluster {
             });
         }
         pipeline.ignore_errors();
-        let sent: Result<Vec<RedisResult<Value>>, CacheError> = link.call_all(&pipeline).await;
+        let sent: Result<Vec<RedisResult<Value>>, CacheError> = link.call_all(way, &pipeline).await;
         let answers = sent.inspect_err(|_| self.shared.stale.notify_one())?;
         let mut answers = answers.into_iter();
         let mut done = Vec::with_capacity(places.len());
@@ -306,7 +312,7 @@ impl Cluster {
                 pipeline
             };
             let redirect = |answers: &Vec<RedisResult<Value>>| answers.iter().find_map(redirect_in);
-            let (answers, link) = self.follow(key.as_ref(), at_once, redirect).await?;
+            let (answers, link) = self.follow(key.as_ref(), way, at_once, redirect).await?;
             Ok::<_, CacheError>((place, answers.into_iter().map(|answer| link.read(Some(answer))).collect()))
         });
         done.extend(try_join_all(followed).await?);
@@ -314,7 +320,7 @@ impl Cluster {
     }
 
     /// The primaries, as far as is known.
-    pub(super) fn primaries(&self) -> Vec<Arc<Link>> {
+    pub(super) fn primaries(&self) -> Vec<Arc<Links>> {
         self.shared.map().primaries.clone()
     }
 
@@ -323,7 +329,7 @@ impl Cluster {
         let map = self.shared.refresh().await?;
         let mut nodes = redis::cmd("CLUSTER");
         nodes.arg("NODES");
-        let asked = map.primaries.iter().map(|link| link.call::<String>(&nodes));
+        let asked = map.primaries.iter().map(|link| link.call::<String>(Way::Shared(0), &nodes));
         let moving = try_join_all(asked).await?.iter().flat_map(|nodes| slots::read_moving(nodes)).collect();
         // Without the replicas, of which the nodes know different ones at times.
         let owners = map.ranges.iter().map(|Range { first, last, primary, .. }| (*first, *last, primary.clone()));
@@ -357,7 +363,7 @@ impl Shared {
     }
 
     /// The node that another one named.
-    fn redirected(&self, from: &Link, redirect: &Redirect) -> Result<Arc<Link>, CacheError> {
+    fn redirected(&self, from: &Links, redirect: &Redirect) -> Result<Arc<Links>, CacheError> {
         self.stale.notify_one();
         let asked = address_of(from).map_or("", |address| &address.host);
         let Some(address) = slots::read_redirect(&redirect.to, asked) else {
@@ -370,14 +376,13 @@ impl Shared {
     /// Asks a node of the cluster by a connection of its own.
     async fn ask(&self, node: &Address) -> Result<Vec<Range>, CacheError> {
         let link = Link::connect(self.opener.to(Target::Node(node.clone()))).await?;
-        ask(&link).await
+        read(link.call(link.deadline(), &question()).await?, &node.host)
     }
 
     /// Asks for the map anew: the primaries that can be reached, else the replicas and the configured nodes.
     async fn refresh(&self) -> Result<Arc<Map>, CacheError> {
         let map = self.map();
-        let up: Vec<_> =
-            map.primaries.iter().filter(|link| link.server().is_ok()).map(|link| Box::pin(ask(link))).collect();
+        let up: Vec<_> = map.primaries.iter().filter(|link| link.is_up()).map(|link| Box::pin(ask(link))).collect();
         if !up.is_empty()
             && let Ok((ranges, _slower)) = select_ok(up).await
         {
@@ -391,11 +396,20 @@ impl Shared {
 }
 
 /// Asks a node which slots are where.
-async fn ask(link: &Link) -> Result<Vec<Range>, CacheError> {
-    let host = address_of(link).map_or("", |address| &address.host);
+async fn ask(links: &Links) -> Result<Vec<Range>, CacheError> {
+    let host = address_of(links).map_or("", |address| &address.host);
+    read(links.call(Way::Shared(0), &question()).await?, host)
+}
+
+fn question() -> Cmd {
     let mut question = redis::cmd("CLUSTER");
     question.arg("SLOTS");
-    let ranges = slots::read_ranges(link.call(&question).await?, host);
+    question
+}
+
+/// What the node at this host answered.
+fn read(slots: Value, host: &str) -> Result<Vec<Range>, CacheError> {
+    let ranges = slots::read_ranges(slots, host);
     if ranges.is_empty() {
         return Err(CacheError::Unavailable("a node of the cluster knows of no slots".to_owned()));
     }
@@ -410,7 +424,7 @@ async fn keep_map(shared: Weak<Shared>, stale: Arc<Notify>) {
         loop {
             let Some(shared) = shared.upgrade() else { return };
             let is_right = match shared.refresh().await {
-                Ok(map) => map.is_whole() && map.primaries.iter().all(|link| link.server().is_ok()),
+                Ok(map) => map.is_whole() && map.primaries.iter().all(|link| link.is_up()),
                 Err(error) => {
                     tracing::debug!("{error}");
                     false

@@ -150,11 +150,6 @@ impl Link {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// Where it leads.
-    pub(super) fn target(&self) -> &Target {
-        &self.target
-    }
-
     /// When an exchange that begins now must be over.
     pub(super) fn deadline(&self) -> Instant {
         let now = Instant::now();
@@ -174,7 +169,7 @@ impl Link {
     pub(super) async fn check(&self) -> Result<Health, CacheError> {
         let (identity, support) = self.server()?;
         let asked = Instant::now();
-        let _pong: Value = self.call(&redis::cmd("PING")).await?;
+        let _pong: Value = self.call(self.deadline(), &redis::cmd("PING")).await?;
         Ok(Health {
             kind: identity.kind.name(),
             version: identity.version.to_string(),
@@ -183,18 +178,24 @@ impl Link {
         })
     }
 
-    /// Sends a command and waits for its answer, within the deadline.
-    pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
-        let sent =
-            self.exchange(self.deadline(), false, async |mut wire| command.query_async(&mut wire.connection).await);
-        sent.await.map_err(|failure| failure.error)
+    /// Sends a command and waits for its answer, until the deadline.
+    pub(super) async fn call<T: FromRedisValue>(&self, deadline: Instant, command: &Cmd) -> Result<T, CacheError> {
+        let send = async |mut wire: Wire| {
+            // What `query_async` does, without its box for each call.
+            let answer = wire.connection.send_packed_command(command).await?;
+            Ok(T::from_redis_value(answer.extract_error()?)?)
+        };
+        self.exchange(deadline, false, send).await.map_err(|failure| failure.error)
     }
 
-    /// Sends many commands at once and waits for all answers, within the deadline.
-    pub(super) async fn call_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, CacheError> {
-        let sent =
-            self.exchange(self.deadline(), false, async |mut wire| pipeline.query_async(&mut wire.connection).await);
-        sent.await.map_err(|failure| failure.error)
+    /// Sends many commands at once and waits for all answers, until the deadline.
+    pub(super) async fn call_all<T: FromRedisValue>(
+        &self,
+        deadline: Instant,
+        pipeline: &Pipeline,
+    ) -> Result<T, CacheError> {
+        let send = async |mut wire: Wire| pipeline.query_async(&mut wire.connection).await;
+        self.exchange(deadline, false, send).await.map_err(|failure| failure.error)
     }
 
     /// Reads one answer of those to many commands, each of which may fail by itself.
@@ -210,11 +211,8 @@ impl Link {
         is_asking: bool,
         commands: &impl Fn(&Wire) -> Pipeline,
     ) -> Result<T, Failure> {
-        let sent = self.exchange(deadline, is_asking, async |mut wire| {
-            let pipeline = commands(&wire);
-            pipeline.query_async(&mut wire.connection).await
-        });
-        sent.await
+        let send = async |mut wire: Wire| commands(&wire).query_async(&mut wire.connection).await;
+        self.exchange(deadline, is_asking, send).await
     }
 
     async fn exchange<T>(

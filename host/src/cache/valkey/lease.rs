@@ -71,7 +71,8 @@ pub(super) async fn replace_on(
     value: &[u8],
     end: Option<End>,
 ) -> Result<bool, CacheError> {
-    let sent = servers.exchange(key, |wire| wire.one(replace(wire.support.compare, key, lease, value, end)));
+    let sent =
+        servers.exchange(key, value.len(), |wire| wire.one(replace(wire.support.compare, key, lease, value, end)));
     match sent.await {
         Ok((answer,)) => Ok(Value::Nil != answer),
         // Another program put something there that is no string, and so no lease.
@@ -87,7 +88,7 @@ pub(super) async fn remove_on(servers: &Servers, key: &str, lease: &Lease) -> Re
         Err(error @ CacheError::Unavailable(_)) => {
             let mut script = redis::cmd("EVAL");
             script.arg(REMOVE).arg(1).arg(key).arg(lease.as_bytes());
-            servers.call::<Value>(key, &script).await.map(|_removed| ()).map_err(|_refused| error)
+            servers.call::<Value>(key, 0, &script).await.map(|_removed| ()).map_err(|_refused| error)
         }
         outcome => outcome.map(|_was_there| ()),
     }
@@ -107,7 +108,7 @@ pub(super) async fn changed(servers: &Servers, key: &str, lease: &Lease) -> Resu
         change.as_mut().enable();
         // As the server that was asked last has it.
         let is_told = AtomicBool::default();
-        let looked = servers.exchange(key, |wire| {
+        let looked = servers.exchange(key, 0, |wire| {
             let mut look = Pipeline::with_capacity(5);
             // Of a key that a node of a cluster has only for now it would not tell.
             let tells = wire.support.tracking && !wire.is_asking;

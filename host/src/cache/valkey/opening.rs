@@ -39,6 +39,9 @@ const LEAST_BOUND: u64 = 64 << 10;
 /// No answer is too long below this: a page of the keys that a server finds.
 const LEAST_ANSWER: u64 = 4 << 20;
 
+/// So many calls are handed to the connection before it takes them; the others wait for one another.
+const QUEUE: usize = 1024;
+
 /// Which server a connection leads to.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
@@ -138,6 +141,7 @@ impl Opener {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE)
             .set_push_sender(on_push);
         let (mut connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
         // Ends when the last clone of the connection is gone, or the stream.

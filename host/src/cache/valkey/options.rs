@@ -48,6 +48,9 @@ pub struct ServerOptions {
     pub connect_timeout: StdDuration,
     /// The deadline of every exchange with the server, a reconnect included. Defaults to 500 ms.
     pub timeout: StdDuration,
+    /// Over how many connections to each server calls are spread, by their keys; at least 1. What is large goes over one
+    /// more. Defaults to 1.
+    pub connections: u16,
     /// How long a lease lasts that is not renewed, as when its holder was killed. Defaults to 10 s.
     pub lease: StdDuration,
 }

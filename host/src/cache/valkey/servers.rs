@@ -7,8 +7,10 @@ use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline};
 
 use crate::cache::valkey::cluster::Cluster;
-use crate::cache::valkey::connection::{Link, Wire};
+use crate::cache::valkey::connection::Wire;
 use crate::cache::valkey::identity::ServerKind;
+use crate::cache::valkey::large::LargeKeys;
+use crate::cache::valkey::links::Links;
 use crate::cache::valkey::opening::{Opener, Target};
 use crate::cache::valkey::options::{Place, ServerOptions};
 use crate::cache::valkey::watch::Watchers;
@@ -18,6 +20,8 @@ use crate::cache::{CacheError, Health, Policy, Standing};
 #[derive(Debug)]
 pub(super) struct Servers {
     pub(super) layout: Layout,
+    /// Which way calls go.
+    pub(super) large: LargeKeys,
     watchers: Arc<Watchers>,
     kind: ServerKind,
     /// The most that was told of reconnects.
@@ -27,7 +31,7 @@ pub(super) struct Servers {
 /// How many there are.
 #[derive(Debug)]
 pub(super) enum Layout {
-    One(Arc<Link>),
+    One(Arc<Links>),
     Cluster(Cluster),
 }
 
@@ -35,17 +39,18 @@ impl Servers {
     /// Connects to all that have keys.
     pub(super) async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
         let (place, kind) = (options.place.clone(), options.kind);
+        let large = LargeKeys::new(options.connections);
         let open = |target| Opener::new(options, target, policy);
         let (layout, watchers) = match place {
             Place::Server(address) => {
                 let opener = open(Target::Server(address));
                 let watchers = Arc::clone(&opener.watchers);
-                (Layout::One(Arc::new(Link::connect(opener).await?)), watchers)
+                (Layout::One(Arc::new(Links::connect(opener).await?)), watchers)
             }
             Place::Sentinel(sentinels) => {
                 let opener = open(Target::Primary(sentinels));
                 let watchers = Arc::clone(&opener.watchers);
-                (Layout::One(Arc::new(Link::connect(opener).await?)), watchers)
+                (Layout::One(Arc::new(Links::connect(opener).await?)), watchers)
             }
             Place::Cluster(seeds) => {
                 let Some(first) = seeds.first().cloned() else {
@@ -56,30 +61,41 @@ impl Servers {
                 (Layout::Cluster(Cluster::connect(opener, seeds).await?), watchers)
             }
         };
-        Ok(Self { layout, watchers, kind, most_reconnects: AtomicU64::new(0) })
+        Ok(Self { layout, large, watchers, kind, most_reconnects: AtomicU64::new(0) })
     }
 
-    /// Sends a command about a key and waits for its answer, within the deadline.
-    pub(super) async fn call<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, CacheError> {
+    /// Sends a command about a key, which brings so many bytes of a value, and waits for its answer, within the deadline.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        key: &str,
+        bytes: usize,
+        command: &Cmd,
+    ) -> Result<T, CacheError> {
+        let way = self.large.way(key, bytes);
         match &self.layout {
-            Layout::One(link) => link.call(command).await,
+            Layout::One(links) => links.call(way, command).await,
+            // In a box, so that the future of a call to one server is small.
             Layout::Cluster(cluster) => {
-                let (answer,) = cluster.exchange(key.as_bytes(), |wire| wire.one(command.clone())).await?;
-                Ok(answer)
+                let sent = Box::pin(cluster.exchange(key.as_bytes(), way, |wire| wire.one(command.clone())));
+                sent.await.map(|(answer,)| answer)
             }
         }
     }
 
-    /// Sends commands about a key that depend on what the server can do, and waits for their answers, within the
-    /// deadline. They are sent again where another node of a cluster turns out to have the key.
+    /// Sends commands about a key that depend on what the server can do, with so many bytes of a value, and waits for
+    /// their answers, within the deadline. They are sent again where another node of a cluster turns out to have the key.
     pub(super) async fn exchange<T: FromRedisValue>(
         &self,
         key: &str,
+        bytes: usize,
         commands: impl Fn(&Wire) -> Pipeline,
     ) -> Result<T, CacheError> {
+        let way = self.large.way(key, bytes);
         match &self.layout {
-            Layout::One(link) => link.send(link.deadline(), false, &commands).await.map_err(|failure| failure.error),
-            Layout::Cluster(cluster) => cluster.exchange(key.as_bytes(), commands).await,
+            Layout::One(links) => {
+                links.send(way, links.deadline(), false, &commands).await.map_err(|failure| failure.error)
+            }
+            Layout::Cluster(cluster) => cluster.exchange(key.as_bytes(), way, commands).await,
         }
     }
 
@@ -110,9 +126,9 @@ impl Servers {
     }
 
     /// The connections to all that have keys.
-    fn links(&self) -> Vec<Arc<Link>> {
+    fn links(&self) -> Vec<Arc<Links>> {
         match &self.layout {
-            Layout::One(link) => vec![Arc::clone(link)],
+            Layout::One(links) => vec![Arc::clone(links)],
             Layout::Cluster(cluster) => cluster.primaries(),
         }
     }
