@@ -1,5 +1,7 @@
 //! Clears by pattern, which look at every key as a `SCAN` does, and at what the found ones hold.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use larder_host::cache::{Duration, Limits, ScopedCache};
@@ -11,23 +13,29 @@ use crate::table;
 
 /// Removes all of 10,000 values.
 pub(crate) async fn everything(place: &Place) {
-    against_scan(place, "clear-all", "", 10_000, 0, "*").await;
+    against_scan(place, 15, "", 10_000, 0, "*").await;
 }
 
 /// Removes 1,000 of 100,000 values.
 pub(crate) async fn a_hundredth(place: &Place) {
-    against_scan(place, "clear-pattern", "found:", 1_000, 99_000, "found:*").await;
+    against_scan(place, 15, "found:", 1_000, 99_000, "found:*").await;
+}
+
+/// Removes 10,000 of 1,000,000 values, and leaves the others for [`slowest`].
+pub(crate) async fn of_a_million(place: &Place) {
+    against_scan(place, 7, "found:", 10_000, 990_000, "found:*").await;
 }
 
 /// Removes the values under a prefix again and again, and puts them back untimed.
-async fn against_scan(place: &Place, name: &str, prefix: &str, removed: u64, left: u64, pattern: &str) {
+async fn against_scan(place: &Place, rounds: usize, prefix: &str, removed: u64, left: u64, pattern: &str) {
+    let name = if pattern == "*" { "clear-all" } else { "clear-pattern" };
     let mut client = place.client(None).await;
     let () = redis::cmd("FLUSHALL").query_async(&mut client).await.unwrap();
     let cache = view(&place.cache("").await);
     put(&cache, "other:", left).await;
     put(&cache, prefix, removed).await;
     let glob = format!("cache:{pattern}");
-    let passes = table::in_turns(3, 15, async |way| {
+    let passes = table::in_turns(3, rounds, async |way| {
         let begun = Instant::now();
         let (found, expected) = match way {
             0 => (scan(&mut client, None).await, removed + left),
@@ -44,6 +52,48 @@ async fn against_scan(place: &Place, name: &str, prefix: &str, removed: u64, lef
         took
     });
     table::ways(&place.name, &["SCAN", "SCAN MATCH", name], &passes.await);
+}
+
+/// The slowest command of each kind, as the server has it, and how long another client's `PING` takes meanwhile, while a
+/// bare client goes through the database and while a clear does.
+pub(crate) async fn slowest(place: &Place) {
+    let mut client = place.client(None).await;
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("latency-tracking-info-percentiles").arg("100");
+    let () = set.query_async(&mut client).await.unwrap();
+    let cache = view(&place.cache("").await);
+    for name in ["SCAN MATCH", "clear-pattern"] {
+        let () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut client).await.unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let pings = tokio::spawn(ping(place.client(None).await, Arc::clone(&is_over)));
+        match name {
+            "SCAN MATCH" => drop(scan(&mut client, Some("cache:found:*")).await),
+            _ => drop(cache.clear_pattern("found:*").await.unwrap()),
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let pings = pings.await.unwrap();
+        let statistics: String = redis::cmd("INFO").arg("latencystats").query_async(&mut client).await.unwrap();
+        let longest = ["scan", "getrange", "unlink"].map(|command| {
+            let start = format!("latency_percentiles_usec_{command}:p100=");
+            let took = statistics.lines().find_map(|line| line.strip_prefix(&start));
+            took.map_or_else(|| "-".to_owned(), |microseconds| format!("{microseconds} µs"))
+        });
+        let pings = [0.5, 0.99, 1.0].map(|share| table::time(table::quantile(&pings, share)));
+        table::line(if name == "SCAN MATCH" { &place.name } else { "" }, name, &[longest, pings].concat());
+    }
+    // So many keys would be in the way of what is measured next.
+    let () = redis::cmd("FLUSHALL").query_async(&mut client).await.unwrap();
+}
+
+/// Asks again and again; gives the time of each.
+async fn ping(mut client: MultiplexedConnection, is_over: Arc<AtomicBool>) -> Vec<f64> {
+    let mut times = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let _pong: String = redis::cmd("PING").query_async(&mut client).await.unwrap();
+        times.push(begun.elapsed().as_secs_f64());
+    }
+    times
 }
 
 /// Values of 100 bytes.

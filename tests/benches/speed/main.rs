@@ -8,6 +8,7 @@
 //! `make bench` runs it, `make bench PART=ram` a part of it; docs/performance.md explains the rows. `LARDER_RESULTS`
 //! names a file for the results. All servers are its own, on loopback.
 
+mod beside;
 mod clearing;
 mod hits;
 mod keys;
@@ -60,6 +61,11 @@ fn main() {
         one_thread.block_on(within(hits(&servers, "one call at a time", 1)));
         one_thread.block_on(within(hits(&servers, "64 calls at once on one thread", 64)));
         two_threads.block_on(within(hits(&servers, "64 calls at once on two threads", 64)));
+        let columns = "median, 99th percentile, longest, large values moved";
+        table::heading(&format!("100 bytes beside large values of the same cache, on one thread: {columns}"));
+        one_thread.block_on(within(beside_large_values(&servers)));
+        table::heading("The same on two threads, where the copying of the large values is not in the way");
+        two_threads.block_on(within(beside_large_values(&servers)));
         one_thread.block_on(within(clears(&servers)));
         one_thread.block_on(within(waits(servers)));
     }
@@ -87,6 +93,12 @@ async fn hits(servers: &[Place], how: &str, callers: u32) {
     }
 }
 
+async fn beside_large_values(servers: &[Place]) {
+    for place in servers {
+        beside::large_values(place).await;
+    }
+}
+
 async fn clears(servers: &[Place]) {
     table::heading("Removing all of 10,000 values, against the SCAN of the same database by a bare client");
     for place in servers {
@@ -95,6 +107,18 @@ async fn clears(servers: &[Place]) {
     table::heading("Removing 1,000 of 100,000 values by a pattern, against the SCAN of the same database");
     for place in servers {
         clearing::a_hundredth(place).await;
+    }
+    table::heading(
+        "Removing 10,000 of 1,000,000 values on a server by a pattern, against the SCAN of the same database",
+    );
+    for place in servers {
+        clearing::of_a_million(place).await;
+    }
+    table::heading(
+        "The server meanwhile: slowest SCAN, GETRANGE and UNLINK; another client's PING: median, 99th percentile, longest",
+    );
+    for place in servers {
+        clearing::slowest(place).await;
     }
 }
 
