@@ -19,7 +19,7 @@ mod bindings {
     #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used)]
 
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         world: "imports",
         imports: {
             "larder:cache/cache.open": trappable,
