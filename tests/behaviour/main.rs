@@ -32,6 +32,7 @@ mod outage;
 mod program;
 mod properties;
 mod ready;
+mod release;
 mod sandbox;
 mod sentinel;
 mod serve;
