@@ -98,6 +98,16 @@ fn every_configuration_in_the_documents_is_valid() {
     parse(&read("examples/two-caches/larder.toml"), "two-caches");
 }
 
+/// The tables of keys: the document, the heading in front, and the configuration's table without any of them.
+pub(crate) const TABLES: [(&str, &str, &str); 6] = [
+    ("docs/caching.md", "## RAM cache", "[caches.c]\ntype = \"ram\""),
+    ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"valkey\""),
+    ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"redis\""),
+    ("docs/configuration.md", "## Plugins", "[plugins.p]"),
+    ("docs/configuration.md", "## Sandbox", "[sandbox]"),
+    ("docs/serving.md", "## Configuration", "[serve]"),
+];
+
 /// The rows of the first table of keys behind a heading: key and default.
 fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
     let text = read(document);
@@ -134,13 +144,9 @@ fn assert_table_is_true(document: &str, heading: &str, table: &str) {
 
 #[test]
 fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
-    let guide = "docs/caching.md";
-    assert_table_is_true(guide, "## RAM cache", "[caches.c]\ntype = \"ram\"");
-    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"valkey\"");
-    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"redis\"");
-    assert_table_is_true("docs/configuration.md", "## Plugins", "[plugins.p]");
-    assert_table_is_true("docs/configuration.md", "## Sandbox", "[sandbox]");
-    assert_table_is_true("docs/serving.md", "## Configuration", "[serve]");
+    for (document, heading, table) in TABLES {
+        assert_table_is_true(document, heading, table);
+    }
 }
 
 #[test]

@@ -93,6 +93,7 @@ fn the_book_asks_no_other_machine_for_anything() {
     for key in ["additional-css", "additional-js", "mathjax-support", "theme"] {
         assert!(!html.contains_key(key), "`{key}` may ask another machine");
     }
+    assert_eq!(html["playground"]["runnable"].as_bool(), Some(false));
     assert!(!book.contains_key("preprocessor"));
     for page in listed() {
         let (_, text) = code_and_text(&read(&format!("docs/{page}")));
