@@ -42,7 +42,7 @@ fn durations(cache: &Cache) -> Result<(), Error> {
 }
 
 fn report(cache: &Cache) -> Result<String, Error> {
-    cache.get_or_set("report", Duration::from_secs(60), || expensive_report())
+    cache.get_or_set("report", Duration::from_secs(60), expensive_report)
 }
 
 fn expensive_report() -> String {
