@@ -85,16 +85,22 @@ fn parse(text: &str, origin: &str) -> Config {
     Config::parse(text, origin, Path::new(""), &environment).unwrap()
 }
 
+/// All configurations in the documents, each with the document.
+pub(crate) fn configurations() -> Vec<(String, String)> {
+    let mut configurations = Vec::new();
+    for document in documents() {
+        let blocks = blocks(&read(&document), "toml").into_iter().filter(|block| !snippets::is_manifest(block));
+        configurations.extend(blocks.map(|block| (document.clone(), block)));
+    }
+    assert!(configurations.len() >= 20, "only {} were found", configurations.len());
+    configurations
+}
+
 #[test]
 fn every_configuration_in_the_documents_is_valid() {
-    let mut count = 0;
-    for document in documents() {
-        for block in blocks(&read(&document), "toml").iter().filter(|block| !snippets::is_manifest(block)) {
-            parse(block, &document);
-            count += 1;
-        }
+    for (document, block) in configurations() {
+        parse(&block, &document);
     }
-    assert!(count >= 20, "only {count} blocks were found");
     parse(&read("examples/two-caches/larder.toml"), "two-caches");
 }
 
@@ -109,7 +115,7 @@ pub(crate) const TABLES: [(&str, &str, &str); 6] = [
 ];
 
 /// The rows of the first table of keys behind a heading: key and default.
-fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
+pub(crate) fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
     let text = read(document);
     let section = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")).1;
     let table = section.lines().skip_while(|line| !line.starts_with("| key | default |")).skip(2);
@@ -123,7 +129,7 @@ fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
 }
 
 /// The keys that a table accepts, as its refusal of another one lists them.
-fn accepted_keys(table: &str) -> BTreeSet<String> {
+pub(crate) fn accepted_keys(table: &str) -> BTreeSet<String> {
     let error = Config::from_toml(&format!("{table}\nno_such_key = 1")).unwrap_err().to_string();
     let (_, expected) = error.split_once("expected ").unwrap();
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
