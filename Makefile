@@ -3,12 +3,12 @@
 
 CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
-EXAMPLES = -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
+EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
 # What builds for this machine, with the fuzz targets.
 NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
 
-.PHONY: advisories demo test bench bench-serve plots fuzz guests languages servers target lint doc release
+.PHONY: advisories book demo dist test bench bench-serve plots fuzz guests interface languages package servers target lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -85,7 +85,31 @@ advisories:
 	$(CARGO) deny --locked check advisories
 
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-host
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-host --features larder-host/opentelemetry
+
+# Writes the page of the interface, and each crate's copy of it, anew from wit/cache.wit.
+interface:
+	LARDER_UPDATE=1 $(CARGO) test --locked -p larder-tests --test behaviour -- --exact \
+		documents::interface::the_page_of_the_interface_is_that_of_the_wit release::each_crate_has_the_wit_and_the_licence_in_it
+
+# The pages of docs/ as a book in target/book/docs, with the files that they link to beside it. Needs mdbook, which is
+# built the first time; the book itself needs nothing of the network.
+MDBOOK = target/tools/bin/mdbook
+book: $(MDBOOK)
+	$(MDBOOK) build
+	@cp -R deploy examples target/book/
+	@echo "target/book/docs/index.html"
+
+$(MDBOOK):
+	$(CARGO) install --locked --root target/tools --no-default-features --features search mdbook@0.5.4
 
 release:
 	$(CARGO) build --locked --release -p larder-host
+
+# The program as a release hands it out, in target/dist.
+dist: release
+	@.ci/dist target/release/larder target/dist
+
+# Both crates as they would be published, built from that: minutes, as they are built anew.
+package:
+	$(CARGO) package --locked -p larder -p larder-host

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 wit_bindgen::generate!({
-    path: "../wit",
+    path: "wit",
     world: "imports",
 });
 

@@ -60,13 +60,3 @@ mod error;
 pub use cache::{Cache, Entry, Vacancy};
 pub use duration::Duration;
 pub use error::Error;
-
-/// The snippets of the documents compile against this crate.
-#[cfg(doctest)]
-mod documents {
-    #[doc = include_str!("../../README.md")]
-    struct Readme;
-
-    #[doc = include_str!("../../docs/caching.md")]
-    struct CachingGuide;
-}

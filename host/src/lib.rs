@@ -67,6 +67,8 @@
 //! - [`figures`]: what an operator watches, through the facade of the `metrics` crate.
 //! - [`error`]: what can go wrong outside a cache call.
 
+// On docs.rs, whose compiler can, an item says which feature it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // A plugin, a file or a server may control any value here.
 #![warn(
     clippy::arithmetic_side_effects,

@@ -4,18 +4,26 @@ use std::path::{Path, PathBuf};
 
 /// All source files below a folder or file of the project, with their text.
 pub(crate) fn sources(below: &str) -> Vec<(PathBuf, String)> {
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(below)];
-    let mut sources = Vec::new();
+    let mut sources = files(&[below], "rs");
+    sources.extend(files(&[below], "toml"));
+    assert!(!sources.is_empty(), "nothing is left of `{below}`");
+    sources
+}
+
+/// All files with one ending below folders or files of the project, with their text.
+pub(crate) fn files(below: &[&str], extension: &str) -> Vec<(PathBuf, String)> {
+    let mut open: Vec<PathBuf> =
+        below.iter().map(|below| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(below)).collect();
+    let mut files = Vec::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "toml") {
+        } else if path.extension().is_some_and(|found| found == extension) {
             let text = std::fs::read_to_string(&path).unwrap();
-            sources.push((path, text));
+            files.push((path, text));
         }
     }
-    assert!(!sources.is_empty(), "nothing is left of `{below}`");
-    sources
+    files
 }
 
 /// No line of code below the folder, comments aside, holds one of the words.

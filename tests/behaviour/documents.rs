@@ -1,12 +1,16 @@
-//! The documents are true: their configurations are valid, their defaults are the code's, their commands run.
+//! The documents are true: their configurations are valid, their defaults are the code's.
+
+mod book;
+mod commands;
+mod interface;
+mod operations;
+mod snippets;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use larder_host::Config;
-use larder_tests::{Kind, Larder, Server, guest, program};
-use redis::Commands;
+use larder_tests::{Kind, Larder, Server};
 
 use crate::architecture::sources;
 
@@ -18,35 +22,61 @@ pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-const DOCUMENTS: [&str; 7] = [
-    "README.md",
-    "docs/caching.md",
-    "docs/metrics.md",
-    "docs/migrating.md",
-    "docs/production.md",
-    "docs/serving.md",
-    "examples/README.md",
-];
-
-/// The contents of all fenced blocks of one language, without the indentation of a list they may stand in.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut open: Option<(usize, String)> = None;
-    for line in text.lines() {
-        let trimmed = line.trim_start();
-        match &mut open {
-            None if trimmed.strip_prefix("```") == Some(language) => {
-                open = Some((line.len() - trimmed.len(), String::new()));
-            }
-            None => {}
-            Some(_) if trimmed == "```" => blocks.extend(open.take().map(|(_, block)| block)),
-            Some((indent, block)) => {
-                block.push_str(line.get(*indent..).unwrap_or_default());
-                block.push('\n');
+/// All documents of the project, by their path from its root.
+pub(crate) fn documents() -> Vec<String> {
+    let folders = ["", "docs", "host", "guest-sdk"].into_iter().map(str::to_owned);
+    let examples = std::fs::read_dir(root().join("examples")).unwrap();
+    let examples = examples.map(|entry| format!("examples/{}", entry.unwrap().file_name().to_str().unwrap()));
+    let mut documents = Vec::new();
+    for folder in folders.chain(["examples".to_owned()]).chain(examples) {
+        for entry in std::fs::read_dir(root().join(&folder)).into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                documents.push(format!("{folder}/{name}").trim_start_matches('/').to_owned());
             }
         }
     }
-    blocks
+    documents.sort();
+    assert!(documents.len() > 20, "{documents:?}");
+    documents
+}
+
+/// A fenced block.
+struct Block {
+    language: String,
+    /// Without the indentation of a list that it may stand in.
+    text: String,
+}
+
+/// The fenced blocks of a document, and what stands around them.
+fn code_and_text(document: &str) -> (Vec<Block>, String) {
+    let (mut blocks, mut text) = (Vec::new(), String::new());
+    let mut open: Option<(usize, Block)> = None;
+    for line in document.lines() {
+        let trimmed = line.trim_start();
+        match &mut open {
+            None => match trimmed.strip_prefix("```") {
+                Some(language) => {
+                    let block = Block { language: language.to_owned(), text: String::new() };
+                    open = Some((line.len() - trimmed.len(), block));
+                }
+                None => text = text + line + "\n",
+            },
+            Some(_) if trimmed == "```" => blocks.extend(open.take().map(|(_, block)| block)),
+            Some((indent, block)) => {
+                block.text.push_str(line.get(*indent..).unwrap_or_default());
+                block.text.push('\n');
+            }
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    (blocks, text)
+}
+
+/// The contents of all fenced blocks of one language.
+pub(crate) fn blocks(document: &str, language: &str) -> Vec<String> {
+    let (blocks, _) = code_and_text(document);
+    blocks.into_iter().filter(|block| block.language == language).map(|block| block.text).collect()
 }
 
 /// Parses a configuration with the one variable that the documents use.
@@ -55,21 +85,37 @@ fn parse(text: &str, origin: &str) -> Config {
     Config::parse(text, origin, Path::new(""), &environment).unwrap()
 }
 
+/// All configurations in the documents, each with the document.
+pub(crate) fn configurations() -> Vec<(String, String)> {
+    let mut configurations = Vec::new();
+    for document in documents() {
+        let blocks = blocks(&read(&document), "toml").into_iter().filter(|block| !snippets::is_manifest(block));
+        configurations.extend(blocks.map(|block| (document.clone(), block)));
+    }
+    assert!(configurations.len() >= 20, "only {} were found", configurations.len());
+    configurations
+}
+
 #[test]
 fn every_configuration_in_the_documents_is_valid() {
-    let mut count = 0;
-    for document in DOCUMENTS {
-        for block in blocks(&read(document), "toml") {
-            parse(&block, document);
-            count += 1;
-        }
+    for (document, block) in configurations() {
+        parse(&block, &document);
     }
-    assert!(count >= 10, "only {count} blocks were found");
     parse(&read("examples/two-caches/larder.toml"), "two-caches");
 }
 
+/// The tables of keys: the document, the heading in front, and the configuration's table without any of them.
+pub(crate) const TABLES: [(&str, &str, &str); 6] = [
+    ("docs/caching.md", "## RAM cache", "[caches.c]\ntype = \"ram\""),
+    ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"valkey\""),
+    ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"redis\""),
+    ("docs/configuration.md", "## Plugins", "[plugins.p]"),
+    ("docs/configuration.md", "## Sandbox", "[sandbox]"),
+    ("docs/serving.md", "## Configuration", "[serve]"),
+];
+
 /// The rows of the first table of keys behind a heading: key and default.
-fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
+pub(crate) fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
     let text = read(document);
     let section = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")).1;
     let table = section.lines().skip_while(|line| !line.starts_with("| key | default |")).skip(2);
@@ -83,7 +129,7 @@ fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
 }
 
 /// The keys that a table accepts, as its refusal of another one lists them.
-fn accepted_keys(table: &str) -> BTreeSet<String> {
+pub(crate) fn accepted_keys(table: &str) -> BTreeSet<String> {
     let error = Config::from_toml(&format!("{table}\nno_such_key = 1")).unwrap_err().to_string();
     let (_, expected) = error.split_once("expected ").unwrap();
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -104,13 +150,9 @@ fn assert_table_is_true(document: &str, heading: &str, table: &str) {
 
 #[test]
 fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
-    let guide = "docs/caching.md";
-    assert_table_is_true(guide, "## RAM cache", "[caches.c]\ntype = \"ram\"");
-    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"valkey\"");
-    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"redis\"");
-    assert_table_is_true(guide, "## Plugins and sandbox", "[plugins.p]");
-    assert_table_is_true(guide, "`[sandbox]` bounds each plugin instance:", "[sandbox]");
-    assert_table_is_true("docs/serving.md", "## Configuration", "[serve]");
+    for (document, heading, table) in TABLES {
+        assert_table_is_true(document, heading, table);
+    }
 }
 
 #[test]
@@ -152,52 +194,6 @@ fn the_deployed_configuration_states_every_key_with_its_default() {
     }
 }
 
-#[test]
-fn every_larder_command_in_the_documents_is_understood() {
-    let Some(server) = Server::start(Kind::Valkey) else { return };
-    let mut count = 0;
-    for document in DOCUMENTS {
-        for line in blocks(&read(document), "sh").iter().flat_map(|block| block.lines()) {
-            if !line.contains("larder ") || line.starts_with("cargo") || line.starts_with("docker") {
-                continue;
-            }
-            // Whatever the document calls its caches, they are on our server, and its plugin is one of ours.
-            let config = format!("default = \"valkey\"\n{}{}", server.cache("valkey"), server.cache("shared"));
-            let config = config + "prefix = \"app:\"\n";
-            let line = line.replace("target/debug/larder", "larder").replace("examples/two-caches/", "");
-            let line = replace_plugins(&line);
-            let folder = tempfile::TempDir::new().unwrap();
-            for file in ["larder.toml", "redis.toml"] {
-                std::fs::write(folder.path().join(file), &config).unwrap();
-            }
-            std::fs::write(folder.path().join("home.html"), "<p>home</p>").unwrap();
-            let path = format!("{}:{}", program().parent().unwrap().display(), std::env::var("PATH").unwrap());
-            let output = Command::new("sh").arg("-c").arg(&line).current_dir(folder.path()).env("PATH", path).output();
-            let output = output.unwrap();
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            // A miss or a server that is not there is 1; a command that is not understood is 2.
-            assert!(matches!(output.status.code(), Some(0 | 1)), "{document}: {line}: {stderr}");
-            count += 1;
-        }
-    }
-    assert!(count >= 10, "only {count} commands were found");
-}
-
-/// Puts a real plugin in the place of every `*.wasm` of a command.
-fn replace_plugins(line: &str) -> String {
-    let is_plugin = |word: &str| word.ends_with(".wasm");
-    let real = |word: &str| match Path::new(word).file_stem().and_then(|stem| stem.to_str()) {
-        Some("plugin" | "hello") => guest("memoise"),
-        Some(name) => guest(name),
-        None => panic!("`{word}` has no name"),
-    };
-    let words = line.split(' ').map(|word| match word {
-        word if is_plugin(word) => real(word).display().to_string(),
-        word => word.to_owned(),
-    });
-    words.collect::<Vec<_>>().join(" ")
-}
-
 /// A run's output with its timings taken out.
 fn without_timings(text: &str) -> String {
     let strip = |line: &str| line.split(", in ").next().unwrap().to_owned() + "\n";
@@ -217,7 +213,7 @@ fn the_readme_shows_what_the_demo_prints() {
 fn the_plugin_in_the_readme_is_an_example_that_runs() {
     let plugin = read("examples/hello-cache/src/main.rs");
     let body = plugin.split_once("\n\n").unwrap().1;
-    let readme = blocks(&read("README.md"), "rust,no_run");
+    let readme = blocks(&read("README.md"), "rust");
     assert!(readme.iter().any(|block| block == body), "README.md does not show examples/hello-cache:\n{body}");
 }
 
@@ -228,37 +224,9 @@ fn the_plugin_in_the_serving_guide_is_an_example_that_runs() {
     assert_eq!(blocks(&read("docs/serving.md"), "rust"), [body]);
 }
 
-#[test]
-fn the_copy_loop_of_the_migration_guide_copies_values_and_durations() {
-    let Some(old) = Server::start(Kind::Redis) else { return };
-    let Some(new) = Server::start(Kind::Valkey) else { return };
-    let (mut from, mut to) = (old.client(), new.client());
-    let binary: &[u8] = b"\x00\xff\r\n";
-    let () = from.set("cache:binary", binary).unwrap();
-    let () = from.pset_ex("cache:short lived", "v", 100_000).unwrap();
-    let () = from.set("cache:kept", "old").unwrap();
-    let () = to.set("cache:kept", "new").unwrap();
-    let () = from.set("other:1", "v").unwrap();
-
-    let guide = read("docs/migrating.md");
-    let script = blocks(&guide, "sh").into_iter().find(|block| block.starts_with("old=")).unwrap();
-    let script = script
-        .replace("-h redis.example.com", &format!("-p {}", old.port()))
-        .replace("-h valkey.example.com", &format!("-p {}", new.port()));
-    let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
-    assert_eq!(to.get::<_, Vec<u8>>("cache:binary").unwrap(), binary);
-    assert_eq!(to.pttl::<_, i64>("cache:binary").unwrap(), -1);
-    let left: i64 = to.pttl("cache:short lived").unwrap();
-    assert!((1..=100_000).contains(&left), "{left} ms are left");
-    assert_eq!(to.get::<_, String>("cache:kept").unwrap(), "new");
-    assert!(!to.exists::<_, bool>("other:1").unwrap());
-}
-
 /// The commands that the guide names from these words to the end of the paragraph, as rights of an access list.
 pub(crate) fn rights_after(words: &str) -> Vec<String> {
-    let guide = read("docs/caching.md");
+    let guide = read("docs/servers.md");
     let mut paragraphs = guide.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
     let behind = paragraphs.find_map(|paragraph| Some(paragraph.split_once(words)?.1.to_owned())).unwrap();
     let named = behind.split('`').skip(1).step_by(2).filter(|word| *word != "db");

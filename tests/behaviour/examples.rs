@@ -2,11 +2,29 @@
 
 use std::process::Command;
 
-use larder_tests::{Answer, Kind, Larder, Server, Serving, free_port, guest, program};
+use larder_tests::{Answer, Kind, Larder, Server, Serving, free_port, guest, on_every_cache, program};
 
 #[test]
 fn hello_cache_greets() {
     assert_eq!(Larder::run("hello-cache").succeed().stdout, "hello\n");
+}
+
+/// It does all that the caching guide shows, in RAM and on each server alike.
+#[test]
+fn guide_does_what_the_guides_show() {
+    on_every_cache(|config| {
+        let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/guide/data::/data");
+        let run = Larder::run_with(&["--dir", data], "guide").config(config).succeed();
+        let expected = "hello\nexpensive\n{\"EUR\": 1.0}\n\na page\n[\"a post of page 1\"] [\"a post of page 2\"]\n\
+                        [Some(12), Some(0), None]\nstored: true\ntrue 2 6\n";
+        assert_eq!(run.stdout, expected);
+        let config = config.replace("[caches.cache]", "[caches.valkey]");
+        assert_eq!(Larder::run("users").config(&config).succeed().stdout, "Some(User { name: \"John\" })\n");
+        Larder::run("script").config(&config).arg("clear-all").succeed();
+        let emmett = Larder::run("from_emmett").config(&config).succeed().stdout;
+        let posts = "Some(\"John\")\n[\"a post of page 1\"]\n[\"a post of page 1\"]\ntrue\n1\n0\n";
+        assert_eq!(emmett, posts);
+    });
 }
 
 #[test]
@@ -73,9 +91,22 @@ async fn http_json_asks_its_slow_service_once_for_two_processes() {
     let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
     assert!(stdout.starts_with("400 answers with status 200\nhalf of them within "), "{stdout}");
+    let readme = std::fs::read_to_string(format!("{example}/README.md")).unwrap();
+    let shown = "$ curl http://127.0.0.1:8081/primes/2000000\n";
+    let (answer, _) = readme.split_once(shown).unwrap().1.split_once('\n').unwrap();
+    assert_eq!(two.get("/primes/2000000").await.body.trim_end(), answer);
     let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
-    assert_eq!(printed.matches("service: counting primes below 200").count(), 20, "{printed}");
-    assert_eq!(printed.lines().count(), 20, "{printed}");
+    assert_eq!(printed.matches("service: counting primes below 200").count(), 21, "{printed}");
+    assert_eq!(printed.lines().count(), 21, "{printed}");
+}
+
+#[test]
+fn embed_runtime_shares_its_cache_and_clears_it() {
+    let output = Command::new(program().with_file_name("embed-runtime")).arg(guest("memoise")).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout.matches("computing").count(), 1, "{stdout}");
+    assert!(stdout.ends_with("computed: 1\ncleared: 1\n"), "{stdout}");
 }
 
 #[test]

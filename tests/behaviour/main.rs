@@ -35,6 +35,7 @@ mod performance;
 mod program;
 mod properties;
 mod ready;
+mod release;
 mod sandbox;
 mod sentinel;
 mod serve;

@@ -1,9 +1,13 @@
-//! Between Valkey and Redis nothing changes but the word in `type`.
+//! Between Valkey and Redis nothing changes but the word in `type`; and the guide's ways from one to the other.
+
+mod guide;
 
 use std::collections::BTreeMap;
 
 use larder_tests::{Kind, Larder, Server};
 use redis::TypedCommands;
+
+pub(crate) use guide::GUIDED;
 
 /// What a cache holds on its server: each key's bytes, and whether it expires.
 fn dump(server: &Server) -> BTreeMap<Vec<u8>, (Vec<u8>, bool)> {

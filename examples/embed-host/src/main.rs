@@ -50,9 +50,13 @@ async fn main() -> Result<()> {
             larder: caches.plugin("plugin"),
         };
         let mut store = Store::new(&engine, state);
+        store.set_hostcall_fuel(caches.largest_call());
         let command = plugin.instantiate_async(&mut store).await?;
         let outcome = command.wasi_cli_run().call_run(&mut store).await?;
         anyhow::ensure!(outcome.is_ok(), "the plugin failed");
     }
+
+    // Before the program ends: what a plugin was computing, others may compute now.
+    caches.settled().await;
     Ok(())
 }

@@ -191,7 +191,7 @@ mod tests {
     /// A component that imports the whole interface, and does nothing with it.
     fn importer() -> Vec<u8> {
         let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_path("../wit").unwrap();
+        let (package, _) = resolve.push_path("wit").unwrap();
         let world = resolve.select_world(&[package], Some("imports")).unwrap();
         let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
