@@ -8,10 +8,13 @@ use crate::migration::GUIDED;
 
 /// What each command of the documents' shell snippets is held by, where [`super::commands`] does not run it: a file, and
 /// what stands in it.
-const RUN_ELSEWHERE: [(&str, &str, &str); 12] = [
+const RUN_ELSEWHERE: [(&str, &str, &str); 14] = [
     ("rustup target add wasm32-wasip2", "Makefile", "rustup target add $(WASM_TARGET)"),
     ("cargo build --release --target wasm32-wasip2", "Makefile", "build --locked --release --target $(WASM_TARGET)"),
     ("cargo build", "Makefile", "$(CARGO) build --locked"),
+    // What `larder new` prints, and `tests/build-templates.sh` runs.
+    ("cd hello", "host/src/cli/new.rs", "cd {name}"),
+    ("cargo test", "host/src/cli/new.rs", "\"cargo test\""),
     ("target/debug/larder serve --config examples/http-json/larder.toml", "tests/behaviour/examples.rs", "http-json"),
     ("examples/http-json/load.sh", "tests/behaviour/examples.rs", "load.sh"),
     ("python3 -m venv target/languages/venv", "examples/build-languages.sh", "python3 -m venv"),
