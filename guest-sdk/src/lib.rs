@@ -25,7 +25,7 @@
 //! ```
 //!
 //! Build it with `cargo build --target wasm32-wasip2` and run it with `larder run`; `cargo test` tests its parts on the
-//! machine at hand, with the host in memory that `testing` has there.
+//! machine at hand, with the host in memory of [`testing`].
 //!
 //! - [`Cache`] is an open cache; [`Cache::open`] takes a name, [`Cache::default`] the operator's default.
 //! - [`Cache::get_or_set`] and its relatives compute what is missing, once for all who ask at the same time.
