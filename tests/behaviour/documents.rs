@@ -18,7 +18,7 @@ pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-const DOCUMENTS: [&str; 7] = [
+pub(crate) const DOCUMENTS: [&str; 7] = [
     "README.md",
     "docs/caching.md",
     "docs/metrics.md",
@@ -29,7 +29,7 @@ const DOCUMENTS: [&str; 7] = [
 ];
 
 /// The contents of all fenced blocks of one language, without the indentation of a list they may stand in.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, String)> = None;
     for line in text.lines() {
@@ -68,8 +68,18 @@ fn every_configuration_in_the_documents_is_valid() {
     parse(&read("examples/two-caches/larder.toml"), "two-caches");
 }
 
+/// The tables of keys: the document, the heading in front, and the configuration's table without any of them.
+pub(crate) const TABLES: [(&str, &str, &str); 6] = [
+    ("docs/caching.md", "## RAM cache", "[caches.c]\ntype = \"ram\""),
+    ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"valkey\""),
+    ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"redis\""),
+    ("docs/caching.md", "## Plugins and sandbox", "[plugins.p]"),
+    ("docs/caching.md", "`[sandbox]` bounds each plugin instance:", "[sandbox]"),
+    ("docs/serving.md", "## Configuration", "[serve]"),
+];
+
 /// The rows of the first table of keys behind a heading: key and default.
-fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
+pub(crate) fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
     let text = read(document);
     let section = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")).1;
     let table = section.lines().skip_while(|line| !line.starts_with("| key | default |")).skip(2);
@@ -83,7 +93,7 @@ fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
 }
 
 /// The keys that a table accepts, as its refusal of another one lists them.
-fn accepted_keys(table: &str) -> BTreeSet<String> {
+pub(crate) fn accepted_keys(table: &str) -> BTreeSet<String> {
     let error = Config::from_toml(&format!("{table}\nno_such_key = 1")).unwrap_err().to_string();
     let (_, expected) = error.split_once("expected ").unwrap();
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -104,13 +114,9 @@ fn assert_table_is_true(document: &str, heading: &str, table: &str) {
 
 #[test]
 fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
-    let guide = "docs/caching.md";
-    assert_table_is_true(guide, "## RAM cache", "[caches.c]\ntype = \"ram\"");
-    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"valkey\"");
-    assert_table_is_true(guide, "### Connection parameters", "[caches.c]\ntype = \"redis\"");
-    assert_table_is_true(guide, "## Plugins and sandbox", "[plugins.p]");
-    assert_table_is_true(guide, "`[sandbox]` bounds each plugin instance:", "[sandbox]");
-    assert_table_is_true("docs/serving.md", "## Configuration", "[serve]");
+    for (document, heading, table) in TABLES {
+        assert_table_is_true(document, heading, table);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cache;
 mod check;
+mod man;
 mod metrics;
 mod ready;
 mod run;
@@ -11,11 +12,13 @@ mod top;
 #[cfg(feature = "otlp")]
 mod traces;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
+use larder_host::config::json_schema;
 
 /// Exit status for usage and configuration errors; run-time failures are 1.
 pub(crate) const USAGE: u8 = 2;
@@ -53,6 +56,12 @@ enum Command {
     Check,
     /// Look into a cache on a server, and purge it.
     Cache(cache::CacheCommand),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print what completes `larder` commands in a shell.
+    Completions(man::Completions),
+    /// Write the man pages into a folder.
+    Man(man::Man),
 }
 
 /// Does what the command line asks for.
@@ -66,6 +75,12 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ready(command) => command.run(path).await,
         Command::Check => check::run(&config()?).await,
         Command::Cache(command) => command.run(&config()?).await,
+        Command::Schema => {
+            std::io::stdout().write_all(json_schema().as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     }
 }
 
