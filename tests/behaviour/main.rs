@@ -29,6 +29,7 @@ mod leases;
 mod man;
 mod memory;
 mod migration;
+mod new;
 mod outage;
 mod program;
 mod properties;

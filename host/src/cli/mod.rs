@@ -4,6 +4,7 @@ mod cache;
 mod check;
 mod man;
 mod metrics;
+mod new;
 mod ready;
 mod run;
 mod serve;
@@ -44,6 +45,8 @@ struct ConfigOption {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a new plugin into a folder of its own.
+    New(new::New),
     /// Run a plugin: a command component, or one of its exported functions.
     Run(run::Run),
     /// Answer HTTP requests with plugins, each request in a sandbox of its own.
@@ -69,6 +72,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let path = cli.config.path.as_deref();
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match cli.command {
+        Command::New(command) => command.run(),
         Command::Run(command) => command.run(config()?).await,
         Command::Serve(command) => command.run(config()?).await,
         Command::Top(command) => command.run(path).await,
