@@ -8,7 +8,7 @@ EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p 
 NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
 
-.PHONY: advisories book demo dist test bench bench-serve plots fuzz guests interface languages package servers target lint doc release
+.PHONY: advisories book demo dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
@@ -17,7 +17,7 @@ demo: target
 	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 
 # The programs come first: the tests run them, and cargo would not build them for another package's tests.
-test: servers guests languages
+test: servers guests languages templates
 	$(CARGO) build --locked
 	$(CARGO) test --locked
 
@@ -62,6 +62,14 @@ target/languages/python.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/python/*.py
 	@examples/build-languages.sh python
 target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascript/*.js examples/javascript/*.json)
 	@examples/build-languages.sh javascript
+
+# A plugin of each language as `larder new` writes it, built by the commands that it prints.
+templates: target/templates/rust.wasm target/templates/python.wasm target/templates/javascript.wasm
+
+TEMPLATE_INPUTS = tests/build-templates.sh host/src/cli/new.rs $(shell find host/templates guest-sdk wit -type f)
+target/templates/%.wasm: $(TEMPLATE_INPUTS) | target languages
+	$(CARGO) build --locked
+	@tests/build-templates.sh $*
 
 # Without rustup the toolchain must have the target already.
 target:

@@ -35,8 +35,7 @@ export class Cache {
      * @returns {any}
      */
     get(key) {
-        const found = ask(() => this.#handle.get(key));
-        return found === null || found === undefined ? undefined : decode(found);
+        return found(ask(() => this.#handle.get(key)));
     }
 
     /**
@@ -48,6 +47,26 @@ export class Cache {
     set(key, value, seconds) {
         const encoded = encode(value);
         ask(() => this.#handle.setWithDuration(key, encoded, duration(seconds)));
+    }
+
+    /**
+     * The values of many keys, in their order, in one round trip; `undefined` for a miss.
+     * @param {Iterable<string>} keys
+     * @returns {any[]}
+     */
+    getMany(keys) {
+        return ask(() => this.#handle.getMany([...keys])).map(found);
+    }
+
+    /**
+     * Stores the values of many keys for one duration, in one round trip.
+     * @param {Record<string, any> | Map<string, any>} values
+     * @param {number} [seconds]
+     */
+    setMany(values, seconds) {
+        const entries = values instanceof Map ? [...values] : Object.entries(values);
+        const encoded = entries.map(([key, value]) => [key, encode(value)]);
+        ask(() => this.#handle.setMany(encoded, duration(seconds)));
     }
 
     /**
@@ -110,6 +129,10 @@ export const open = (name) => new Cache(ask(() => host.open(name)));
 
 /** Opens the cache that the operator made the default. @returns {Cache} */
 export const openDefault = () => new Cache(ask(() => host.openDefault()));
+
+function found(value) {
+    return value === null || value === undefined ? undefined : decode(value);
+}
 
 function ask(call) {
     try {

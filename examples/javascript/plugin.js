@@ -17,6 +17,16 @@ export function recall(key) {
     return JSON.stringify(openDefault().get(key) ?? null);
 }
 
+/** @param {string} json @param {number | null} seconds */
+export function noteMany(json, seconds) {
+    openDefault().setMany(JSON.parse(json), seconds ?? undefined);
+}
+
+/** @param {string[]} keys @returns {string} */
+export function recallMany(keys) {
+    return JSON.stringify(openDefault().getMany(keys));
+}
+
 /** @param {string} pattern @returns {number} */
 export function forget(pattern) {
     return openDefault().clearPattern(pattern);

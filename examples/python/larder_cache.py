@@ -9,7 +9,7 @@ the host refuses is a `CacheError`; what JSON has no form for is a `TypeError` o
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -43,6 +43,16 @@ class Cache:
     def set(self, key: str, value: Any, duration: Duration = None) -> None:
         """Stores a value."""
         _ask(self._handle.set_with_duration, key, _encode(value), _duration(duration))
+
+    def get_many(self, keys: Iterable[str]) -> list[Any]:
+        """The values of many keys, in their order, in one round trip; `None` as in `get`."""
+        found = _ask(self._handle.get_many, list(keys))
+        return [None if value is None else _decode(value) for value in found]
+
+    def set_many(self, values: Mapping[str, Any], duration: Duration = None) -> None:
+        """Stores the values of many keys for one duration, in one round trip."""
+        encoded = [(key, _encode(value)) for key, value in values.items()]
+        _ask(self._handle.set_many, encoded, _duration(duration))
 
     def get_or_set(self, key: str, duration: Duration, compute: Callable[[], T]) -> T:
         """The key's value; on a miss `compute` makes it, once for all who wait, and it is stored.

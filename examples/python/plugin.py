@@ -22,6 +22,12 @@ class WitWorld:
     def recall(self, key: str) -> str:
         return _or_err(lambda: json.dumps(larder_cache.open_default().get(key), ensure_ascii=False))
 
+    def note_many(self, json_text: str, seconds: float | None) -> None:
+        _or_err(lambda: larder_cache.open_default().set_many(json.loads(json_text), seconds))
+
+    def recall_many(self, keys: list[str]) -> str:
+        return _or_err(lambda: json.dumps(larder_cache.open_default().get_many(keys), ensure_ascii=False))
+
     def forget(self, pattern: str) -> int:
         return _or_err(lambda: larder_cache.open_default().clear_pattern(pattern))
 

@@ -312,6 +312,22 @@ impl Cache {
         Ok(self.0.set_with_duration(key.as_ref(), value, duration.into().into())?)
     }
 
+    /// Stores the bytes of many keys for one duration, in one round trip.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set_bytes_with_duration`]; [`Error::InvalidArgument`] also for a batch over the limit. On
+    /// [`Error::Timeout`] some values may be stored and others not.
+    pub fn set_many_bytes(
+        &self,
+        entries: &[(impl AsRef<str>, impl AsRef<[u8]>)],
+        duration: impl Into<Duration>,
+    ) -> Result<(), Error> {
+        let own = |(key, value): &(_, _)| (AsRef::<str>::as_ref(key).to_owned(), AsRef::<[u8]>::as_ref(value).to_vec());
+        let entries: Vec<_> = entries.iter().map(own).collect();
+        Ok(self.0.set_many(&entries, duration.into().into())?)
+    }
+
     /// The first half of every `get_or_set`.
     fn lookup<T: DeserializeOwned>(&self, key: &str) -> Result<Lookup<T>, Error> {
         Ok(match self.entry(key)? {

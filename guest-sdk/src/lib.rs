@@ -24,7 +24,8 @@
 //! # fn expensive_report() -> String { String::new() }
 //! ```
 //!
-//! Build it with `cargo build --target wasm32-wasip2` and run it with `larder run`.
+//! Build it with `cargo build --target wasm32-wasip2` and run it with `larder run`; `cargo test` tests its parts on the
+//! machine at hand, with the host in memory of [`testing`].
 //!
 //! - [`Cache`] is an open cache; [`Cache::open`] takes a name, [`Cache::default`] the operator's default.
 //! - [`Cache::get_or_set`] and its relatives compute what is missing, once for all who ask at the same time.
@@ -56,6 +57,8 @@ mod cache;
 mod codec;
 mod duration;
 mod error;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
 pub use cache::{Cache, Entry, Vacancy};
 pub use duration::Duration;

@@ -9,6 +9,8 @@ mod hosts;
 mod place;
 mod plugins;
 mod sandbox;
+#[cfg(feature = "cli")]
+mod schema;
 mod serve;
 mod units;
 mod variables;
@@ -23,6 +25,8 @@ pub use caches::{CacheConfig, Store};
 pub use hosts::{Destination, NoHost, OutgoingHost};
 pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
+#[cfg(feature = "cli")]
+pub use schema::json_schema;
 pub use serve::Serve;
 pub use units::parse_duration;
 pub use variables::{NoVariable, Variables};

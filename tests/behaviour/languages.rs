@@ -130,6 +130,40 @@ fn rust_python_and_javascript_read_what_the_others_set() {
     }
 }
 
+/// One call stores all, for one duration, and another reads them in the order that it asks in.
+#[test]
+fn rust_python_and_javascript_read_the_batches_that_the_others_set() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    let [all, ..] = values();
+    let object = json!({ "a": all, "b": null, "é": 0 });
+    let script = |operation: &str| Larder::run("script").config(&config).arg(operation).succeed().stdout;
+    let unpack = |said: &str| -> Value {
+        let text = said.strip_prefix("ok(").and_then(|text| text.strip_suffix(')')).unwrap();
+        let text: Value = serde_json::from_str(text).unwrap();
+        serde_json::from_str(text.as_str().unwrap()).unwrap()
+    };
+    in_each_language(|writer, plugin| {
+        script("clear-all");
+        let quoted = Value::String(object.to_string());
+        assert_eq!(answer(plugin, &config, &format!("note-many({quoted}, some(3600.0))")), "ok", "{writer}");
+        let read = script("get-many é b nobody b");
+        assert_eq!(read, "hit 0 hit null miss hit null\n", "Rust after {writer}");
+        for key in ["a", "b", "é"] {
+            let left: i64 = server.client().pttl(format!("cache:{key}")).unwrap();
+            assert!((1..=3_600_000).contains(&left), "{writer}: `{key}` lasts {left}");
+        }
+        in_each_language(|reader, plugin| {
+            let said = answer(plugin, &config, "recall-many([\"é\", \"a\", \"nobody\", \"b\"])");
+            assert_eq!(unpack(&said), json!([0, all, null, null]), "{reader} after {writer}");
+        });
+        assert_eq!(unpack(&answer(plugin, &config, "recall-many([])")), json!([]), "{writer}");
+        assert_eq!(answer(plugin, &config, "note-many(\"{}\", none)"), "ok", "{writer}");
+        let refused = call(plugin, &config, "recall-many([\"a\", \"\"])");
+        assert!(refused.stdout.contains("key: must not be empty"), "{writer}: {refused:#?}");
+    });
+}
+
 #[test]
 fn durations_of_python_and_javascript_are_kept() {
     let Some(server) = Server::start(Kind::Valkey) else { return };

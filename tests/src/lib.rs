@@ -17,7 +17,7 @@ mod upstream;
 
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
-pub use program::{Finished, Larder, Running, guest, language, program};
+pub use program::{Finished, Larder, Running, guest, language, program, template};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server, free_port};

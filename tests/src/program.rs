@@ -33,12 +33,22 @@ pub fn guest(name: &str) -> PathBuf {
 /// The plugin of `examples/python` or `examples/javascript`, as `make languages` builds it, or `None` with a word on
 /// standard error where its tools cannot be had; in CI that is a failure.
 pub fn language(name: &str) -> Option<PathBuf> {
-    let folder = build_folder().parent().expect("a profile stands in `target`").join("languages");
+    built("languages", name)
+}
+
+/// The plugin of a language as `larder new` writes it and `make templates` builds it, or `None` as in [`language`].
+pub fn template(name: &str) -> Option<PathBuf> {
+    built("templates", name)
+}
+
+/// A plugin that a target of the Makefile builds into the folder of its own name.
+fn built(target: &str, name: &str) -> Option<PathBuf> {
+    let folder = build_folder().parent().expect("a profile stands in `target`").join(target);
     let plugin = folder.join(format!("{name}.wasm"));
     if !plugin.exists() {
         let missing = format!("`{}` is missing", plugin.display());
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
-        eprintln!("skipped: {missing}; `make languages` builds it, or says why not");
+        eprintln!("skipped: {missing}; `make {target}` builds it, or says why not");
         return None;
     }
     Some(plugin)

@@ -2,7 +2,9 @@
 
 mod cache;
 mod check;
+mod man;
 mod metrics;
+mod new;
 mod ready;
 mod run;
 mod serve;
@@ -11,11 +13,13 @@ mod top;
 #[cfg(feature = "otlp")]
 mod traces;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
+use larder_host::config::json_schema;
 
 /// Exit status for usage and configuration errors; run-time failures are 1.
 pub(crate) const USAGE: u8 = 2;
@@ -41,6 +45,8 @@ struct ConfigOption {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a new plugin into a folder of its own.
+    New(new::New),
     /// Run a plugin: a command component, or one of its exported functions.
     Run(run::Run),
     /// Answer HTTP requests with plugins, each request in a sandbox of its own.
@@ -53,6 +59,12 @@ enum Command {
     Check,
     /// Look into a cache on a server, and purge it.
     Cache(cache::CacheCommand),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print what completes `larder` commands in a shell.
+    Completions(man::Completions),
+    /// Write the man pages into a folder.
+    Man(man::Man),
 }
 
 /// Does what the command line asks for.
@@ -60,12 +72,19 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let path = cli.config.path.as_deref();
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match cli.command {
+        Command::New(command) => command.run(),
         Command::Run(command) => command.run(config()?).await,
         Command::Serve(command) => command.run(config()?).await,
         Command::Top(command) => command.run(path).await,
         Command::Ready(command) => command.run(path).await,
         Command::Check => check::run(&config()?).await,
         Command::Cache(command) => command.run(&config()?).await,
+        Command::Schema => {
+            std::io::stdout().write_all(json_schema().as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     }
 }
 

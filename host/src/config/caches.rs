@@ -175,15 +175,23 @@ impl CacheConfig {
     }
 }
 
-/// A `type = "ram"` table as written.
+/// A cache in the memory of one host process.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawRam {
+pub(super) struct RawRam {
+    /// The most memory for entries: keys, values and overhead. Defaults to `"64MiB"`.
     max_bytes: Option<Size>,
+    /// The longest value, to store and to read; in RAM half of `max_bytes` if that is less, on a server at most 512 MiB.
+    /// Defaults to `"1MiB"`.
     max_value_bytes: Option<Size>,
+    /// The duration of a value that is stored without one, or `"unlimited"`. Defaults to `300`.
     default_expire: Option<Expire>,
+    /// The longest duration of any value; longer ones, and unlimited ones, are shortened to it.
     max_expire: Option<Positive>,
+    /// How long a get-or-set waits for another caller's computation. Defaults to `"5s"`.
     wait: Option<Span>,
+    /// How long a vacancy keeps others from computing; then another caller gets one. Defaults to `"5m"`.
     max_lease: Option<Positive>,
 }
 
@@ -215,39 +223,71 @@ impl RawRam {
     }
 }
 
-/// A `type = "valkey"` or `type = "redis"` table as written.
+/// A cache on a Valkey or Redis server that host processes share.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawServer {
+pub(super) struct RawServer {
+    /// `valkey://user:password@host:port/db`, for TLS `valkeys:`; `redis:` and `rediss:` mean the same. Instead of
+    /// `host`, `port`, `db`, `username`, `password` and `tls`.
     url: Option<Url>,
+    /// Some nodes of a cluster, each as `host:port`. Instead of `url`, `host` and `port`.
     cluster: Option<Vec<NodeAddress>>,
+    /// The primary that sentinels watch. Instead of `url`, `host` and `port`.
     sentinel: Option<RawSentinel>,
+    /// Name or address of the server; absent: `VALKEY_HOST`, for type `redis` `REDIS_HOST`. Defaults to `"localhost"`.
     host: Option<String>,
+    /// Its TCP port; absent: `VALKEY_PORT`, for type `redis` `REDIS_PORT`. Defaults to `6379`.
     port: Option<Port>,
+    /// The number of the database. Defaults to `0`.
     db: Option<Db>,
+    /// What stands in front of every key on the server. Defaults to `"cache:"`.
+    #[cfg_attr(feature = "cli", schemars(length(min = 1, max = MAX_PREFIX)))]
     prefix: Option<String>,
+    /// The duration of a value that is stored without one, or `"unlimited"`. Defaults to `300`.
     default_expire: Option<Expire>,
+    /// The longest duration of any value; longer ones, and unlimited ones, are shortened to it.
     max_expire: Option<Positive>,
+    /// The user to log in as. Needs a password.
     username: Option<String>,
+    /// The password to log in with.
     password: Option<Password>,
+    /// A file that holds the password; a relative path starts at this file's folder.
     password_file: Option<PathBuf>,
+    /// Whether to speak TLS. Defaults to `false`.
     tls: Option<bool>,
+    /// The certificate authorities to trust, in PEM; absent: the system's. Needs TLS.
     ca_file: Option<PathBuf>,
+    /// Our own certificate in PEM, for a server that asks for one. Needs TLS and `key_file`.
     cert_file: Option<PathBuf>,
+    /// The private key of `cert_file`, in PEM and not encrypted.
     key_file: Option<PathBuf>,
+    /// How long connecting to the server may take. Defaults to `"2s"`.
     connect_timeout: Option<Positive>,
+    /// The deadline of a call, or of each of its steps. Defaults to `"500ms"`.
     timeout: Option<Positive>,
+    /// Over how many connections to each server calls are spread, 1 to 64. Defaults to `1`.
+    #[cfg_attr(feature = "cli", schemars(range(min = 1, max = MOST_CONNECTIONS)))]
     connections: Option<i64>,
+    /// The longest value, to store and to read; in RAM half of `max_bytes` if that is less, on a server at most 512 MiB.
+    /// Defaults to `"1MiB"`.
     max_value_bytes: Option<Size>,
+    /// How long the right to compute a value outlives a host process that was killed, 100 ms to 1 h. Defaults to
+    /// `"10s"`.
     lease: Option<Positive>,
+    /// How long a vacancy keeps others from computing; then another caller gets one. Defaults to `"5m"`.
     max_lease: Option<Positive>,
+    /// How long a get-or-set waits for another caller's computation. Defaults to `"5s"`.
     wait: Option<Span>,
+    /// What reads answer while the server is out of reach. Defaults to `"miss"`.
     #[serde(default, with = "RawOnOutage")]
+    #[cfg_attr(feature = "cli", schemars(!default, with = "Option<RawOnOutage>"))]
     on_outage: OnOutage,
 }
 
 /// [`OnOutage`] as written.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(remote = "OnOutage", rename_all = "kebab-case")]
 enum RawOnOutage {
     Miss,

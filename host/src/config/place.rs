@@ -183,13 +183,18 @@ impl TryFrom<String> for NodeAddress {
     }
 }
 
-/// The `sentinel` of a server's table as written.
+/// Sentinels, and the primary that they watch.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSentinel {
+    /// The name by which the sentinels know the primary.
     master: String,
+    /// The sentinels, each as `host:port`.
     nodes: Vec<NodeAddress>,
+    /// The user to log in to the sentinels as.
     username: Option<String>,
+    /// The password to log in to the sentinels with.
     password: Option<Password>,
 }
 

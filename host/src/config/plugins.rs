@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::cache::{Access, Namespace};
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
-use crate::config::units::Size;
+use crate::config::units::{Count, Size};
 use crate::config::{CacheConfig, Destination, OutgoingHost, Variables, list};
 
 /// What a plugin may do.
@@ -108,26 +108,41 @@ impl Grant {
     }
 }
 
-/// A `[plugins.NAME]` table as written.
+/// What one plugin may do; the table's name is that of its file, or `--name`.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawGrant {
+pub(super) struct RawGrant {
+    /// The names of the caches it may open; absent: every cache.
     caches: Option<Vec<String>>,
+    /// What it may do with them. Defaults to `"read-write"`.
     #[serde(default, with = "RawAccess")]
+    #[cfg_attr(feature = "cli", schemars(!default, with = "Option<RawAccess>"))]
     access: Access,
+    /// A key space of its own; absent: keys are shared.
+    #[cfg_attr(feature = "cli", schemars(length(min = 1, max = Namespace::MAX_LENGTH)))]
     namespace: Option<String>,
+    /// A share of its own in every RAM cache that it may open. Needs a `namespace`.
     max_bytes: Option<Size>,
-    max_concurrent_calls: Option<i64>,
+    /// How many calls all its instances in one host process may have under way at once. Defaults to `1024`.
+    max_concurrent_calls: Option<Count>,
+    /// The hosts that it may send HTTP requests to: a name, an address, `*.domain` or `*`, with a `:port` where it is
+    /// not the scheme's own. Defaults to `[]`.
     #[serde(default)]
     outgoing_hosts: Vec<OutgoingHost>,
+    /// Environment variables that it is given. Defaults to `{}`.
     #[serde(default)]
     env: Variables,
+    /// Its file, for `larder serve`; a relative path starts at this file's folder. Needs a `route`.
     path: Option<PathBuf>,
+    /// The path below which it answers requests, such as `/shop`; `/` is every path. Needs a `path`.
+    #[cfg_attr(feature = "cli", schemars(regex(pattern = r"^/|\$\{")))]
     route: Option<String>,
 }
 
 /// [`Access`] as written.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(remote = "Access", rename_all = "kebab-case")]
 enum RawAccess {
     ReadWrite,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::cache::{Key, Limits, glob::Pattern};
 use crate::config::document::{Fault, Section};
-use crate::config::units::{Positive, Size};
+use crate::config::units::{Count, Positive, Size};
 
 /// The bounds of one plugin instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Default for Sandbox {
 }
 
 /// The most that any count may be raised to.
-const LARGEST_COUNT: usize = 65_536;
+pub(super) const LARGEST_COUNT: usize = 65_536;
 
 impl Sandbox {
     pub(super) fn from_section(section: &Section<'_>) -> Result<Self, Fault> {
@@ -56,21 +56,34 @@ impl Sandbox {
     }
 }
 
-/// The table as written.
+/// The bounds of each plugin instance.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawSandbox {
+pub(super) struct RawSandbox {
+    /// The most memory the plugin may have. Defaults to `"128MiB"`.
     max_memory: Option<Size>,
+    /// How long a run of the plugin may take. Defaults to `"30s"`.
     timeout: Option<Positive>,
+    /// How long it may keep a processor busy in one run; waiting does not count. Defaults to `"10s"`.
     max_cpu_time: Option<Positive>,
+    /// How much a run may write to stdout and stderr together. Defaults to `"16MiB"`.
     max_output: Option<Size>,
-    max_handles: Option<i64>,
-    max_vacancies: Option<i64>,
-    max_log_lines: Option<i64>,
-    max_outgoing_requests: Option<i64>,
+    /// How many cache handles it may hold at a time. Defaults to `1024`.
+    max_handles: Option<Count>,
+    /// How many vacancies it may hold at a time. Defaults to `256`.
+    max_vacancies: Option<Count>,
+    /// How many lines of the host's log its failing calls may cause. Defaults to `100`.
+    max_log_lines: Option<Count>,
+    /// How many HTTP requests it may have under way at a time. Defaults to `16`.
+    max_outgoing_requests: Option<Count>,
+    /// The longest key it may use; may be lowered only. Defaults to `1024`.
     max_key_bytes: Option<Size>,
+    /// The longest pattern it may use; may be lowered only. Defaults to `1024`.
     max_pattern_bytes: Option<Size>,
-    max_batch: Option<i64>,
+    /// The most keys of one batch. Defaults to `1024`.
+    max_batch: Option<Count>,
+    /// The most bytes of keys and values in one batch. Defaults to `"64MiB"`.
     max_batch_bytes: Option<Size>,
 }
 
@@ -121,8 +134,8 @@ impl RawSandbox {
 }
 
 /// A count from 1 to [`LARGEST_COUNT`].
-pub(super) fn count(section: &Section<'_>, key: &str, written: Option<i64>, default: usize) -> Result<usize, Fault> {
-    let Some(written) = written else { return Ok(default) };
+pub(super) fn count(section: &Section<'_>, key: &str, written: Option<Count>, default: usize) -> Result<usize, Fault> {
+    let Some(Count(written)) = written else { return Ok(default) };
     match usize::try_from(written) {
         Ok(count) if (1..=LARGEST_COUNT).contains(&count) => Ok(count),
         _ => Err(section.fault(key, &format!("must be from 1 to {LARGEST_COUNT}, but is {written}"))),

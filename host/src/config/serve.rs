@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
-use crate::config::units::{Size, Span};
+use crate::config::units::{Count, Size, Span};
 
 /// Where and how requests are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,19 @@ impl Serve {
     }
 }
 
-/// The table as written.
+/// Where and how `larder serve` answers requests.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct RawServe {
+pub(super) struct RawServe {
+    /// Where to listen. Defaults to `"127.0.0.1:8080"`.
     addr: Option<String>,
+    /// Where Prometheus finds `/metrics`, and others `/healthz` and `/readyz`.
     metrics_addr: Option<String>,
-    max_concurrent_requests: Option<i64>,
+    /// How many requests may be under way at once, over all plugins. Defaults to `256`.
+    max_concurrent_requests: Option<Count>,
+    /// The longest body of a request. Defaults to `"8MiB"`.
     max_request_body: Option<Size>,
+    /// How long requests may take to end when the host is to end. Defaults to `"30s"`.
     shutdown_timeout: Option<Span>,
 }

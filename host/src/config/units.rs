@@ -24,6 +24,11 @@ pub(super) struct Positive(pub(super) StdDuration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expire(pub(super) Option<StdDuration>);
 
+/// How many of something; the bounds are those of what is counted.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Count(pub(super) i64);
+
 /// A TCP port, 1 to 65535.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
@@ -97,7 +102,8 @@ fn bounded<E: Error>(bytes: u64) -> Result<Size, E> {
     }
 }
 
-const LARGEST: u64 = 1 << 40;
+/// The largest size.
+pub(super) const LARGEST: u64 = 1 << 40;
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -12,7 +12,7 @@ use proptest::test_runner::TestRunner;
 use super::cases;
 use crate::backends::{Backend, namespaced, view};
 
-const KEYS: [&str; 10] = ["a", "b", "ab", "a:b", "a*", "[ab]", "?", "é", "a\\b", "^-"];
+pub(super) const KEYS: [&str; 10] = ["a", "b", "ab", "a:b", "a*", "[ab]", "?", "é", "a\\b", "^-"];
 const PATTERNS: [&str; 12] = ["*", "a*", "?", "??", "[ab]", "[^a]*", "\\[ab\\]", "*b", "a\\*", "é", "[a-", "a\\\\*"];
 /// A plugin for each, and a second one without a namespace. One looks like a pattern that means the other.
 const NAMESPACES: [&str; 2] = ["n", "?"];
@@ -85,7 +85,7 @@ pub(super) fn call() -> impl Strategy<Value = Call> {
 }
 
 /// The bytes for a number; every ninth value is empty, every tenth too large.
-fn value(number: u8) -> Vec<u8> {
+pub(super) fn value(number: u8) -> Vec<u8> {
     match number {
         n if n % 9 == 0 => Vec::new(),
         n if n % 10 == 0 => vec![n; 33],
@@ -95,7 +95,7 @@ fn value(number: u8) -> Vec<u8> {
 
 /// A plugin, and the vacancies it holds.
 pub(super) struct Plugin {
-    cache: ScopedCache,
+    pub(super) cache: ScopedCache,
     behind: Arc<Cache>,
     held: HashMap<&'static str, Vacancy>,
 }

@@ -16,7 +16,7 @@ use super::cases;
 const ALPHABET: [&str; 12] = ["*", "?", "[", "]", "^", "-", "\\", "!", "a", "b", "é", "/"];
 
 /// Each text of up to three characters; with so many keys nearly every pattern finds some and misses some.
-fn all_short_texts() -> Vec<String> {
+pub(super) fn all_short_texts() -> Vec<String> {
     let longer = |texts: &[String]| -> Vec<String> {
         texts.iter().flat_map(|text| ALPHABET.iter().map(move |character| format!("{text}{character}"))).collect()
     };
@@ -31,7 +31,7 @@ fn text(length: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String
 }
 
 /// Patterns of any characters; half of them with a well-made class, which chance alone seldom makes.
-fn pattern() -> impl Strategy<Value = String> {
+pub(super) fn pattern() -> impl Strategy<Value = String> {
     let class =
         (text(0..=1), any::<bool>(), text(1..=4), text(0..=2)).prop_map(|(before, is_negated, members, after)| {
             format!("{before}[{}{members}]{after}", if is_negated { "^" } else { "" })
@@ -51,7 +51,7 @@ fn found(client: &mut Connection, glob: &str) -> BTreeSet<String> {
     cmd("KEYS").arg(glob).query(client).unwrap()
 }
 
-fn run<S: Strategy>(count: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+pub(super) fn run<S: Strategy>(count: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     if let Err(failure) = TestRunner::new(cases(count)).run(strategy, test) {
         panic!("{failure}");
     }

@@ -1,0 +1,43 @@
+//! Greets, and keeps each greeting for a minute.
+
+use std::time::Duration;
+
+use larder::{Cache, Error};
+
+fn main() -> Result<(), Error> {
+    let name = std::env::args().nth(1).unwrap_or("world".into());
+    println!("{}", greeting(&Cache::default()?, &name)?);
+    Ok(())
+}
+
+/// Made once a minute for all who ask, in whatever process.
+fn greeting(cache: &Cache, name: &str) -> Result<String, Error> {
+    cache.get_or_set(format!("greeting:{name}"), Duration::from_secs(60), || {
+        println!("making a greeting ...");
+        format!("Hello, {name}!")
+    })
+}
+
+/// `cargo test` runs these on this machine, where `larder::testing` stands in for the host.
+#[cfg(test)]
+mod tests {
+    use larder::testing;
+
+    use super::*;
+
+    #[test]
+    fn a_greeting_is_kept_for_a_minute() {
+        let cache = Cache::default().unwrap();
+        assert_eq!(greeting(&cache, "Ada").unwrap(), "Hello, Ada!");
+        assert_eq!(testing::cache("default").keys(), ["greeting:Ada"]);
+        testing::advance(Duration::from_secs(60));
+        assert!(testing::cache("default").keys().is_empty());
+    }
+
+    #[test]
+    fn there_is_a_greeting_during_an_outage() {
+        testing::outage(testing::Outage::Unavailable);
+        let cache = Cache::default().unwrap();
+        assert_eq!(greeting(&cache, "Ada").unwrap(), "Hello, Ada!");
+    }
+}

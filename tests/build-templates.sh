@@ -1,0 +1,48 @@
+#!/bin/sh
+# Makes a plugin by `larder new`, in one language, and builds it by the commands that this prints:
+# `build-templates.sh python`. Its tools are those of `make languages`, and the SDK is the one here.
+set -eu
+cd "$(dirname "$0")/.."
+
+root=$PWD
+built=$root/target/templates
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+mkdir -p "$built"
+cd "$folder"
+
+# What installs tools is left out, and what runs the plugin is for the tests.
+build() {
+  sed -n 's/^    //p' commands | grep -Ev '^(rustup|python3 -m venv|venv/bin/pip|npm ci|larder) ?' >build
+  sh -eu build >/dev/null
+}
+
+case $1 in
+rust)
+  "$root/target/debug/larder" new greeter --sdk "$root/guest-sdk" >commands
+  # The versions that are here already.
+  cp "$root/Cargo.lock" greeter/
+  export CARGO_TARGET_DIR="$built/cargo" CARGO_NET_OFFLINE=true
+  build
+  if command -v cargo-fmt >/dev/null; then (cd greeter && cargo fmt --check); fi
+  plugin=$CARGO_TARGET_DIR/wasm32-wasip2/release/greeter.wasm
+  ;;
+python | javascript)
+  case $1 in
+  python) tools=$root/target/languages/venv link=venv ;;
+  javascript) tools=$root/target/languages/npm/node_modules link=node_modules ;;
+  esac
+  if [ ! -e "$tools" ]; then
+    printf 'larder: no plugin in %s: its tools are not here\n' "$1" >&2
+    [ "${CI:-}" = true ] && exit 1
+    exit 0
+  fi
+  "$root/target/debug/larder" new greeter --lang "$1" >commands
+  ln -s "$tools" "greeter/$link"
+  build
+  plugin=greeter/greeter.wasm
+  ;;
+esac
+# Only whole, so that a build that was stopped is not taken for one.
+cp "$plugin" "$built/$1.wasm.new"
+mv "$built/$1.wasm.new" "$built/$1.wasm"
