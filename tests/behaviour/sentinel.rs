@@ -68,6 +68,7 @@ fn a_new_primary_is_found_through_the_sentinels_of_a_newer_valkey() {
 fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
     let Some((mut watched, mut session)) = after_a_failover(Kind::Valkey) else { return };
     watched.servers[0].restart();
+    watched.be_patient();
     wait_for("the old primary to follow the new one", || {
         replication(&watched.servers[0]).contains("master_link_status:up").then_some(())
     });
@@ -91,6 +92,7 @@ fn is_found_though_the_old_one_hangs(kind: Kind) {
     watched.wait_for_primary(1);
     recovers(&mut session, "second");
     watched.servers[0].thaw();
+    watched.be_patient();
     wait_for("the old primary to follow the new one", || {
         replication(&watched.servers[0]).contains("master_link_status:up").then_some(())
     });

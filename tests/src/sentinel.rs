@@ -77,6 +77,15 @@ impl Sentinels {
         let _refused: Option<()> = self.sentinels[1].ask(&["SENTINEL", "FAILOVER", Self::MASTER]);
     }
 
+    /// Has the sentinels call a server down only after so long a silence that a busy machine does not cause it. They take
+    /// an old primary back when it was up for 8 s without a break, and by what they start with half a second is one.
+    pub fn be_patient(&self) {
+        for sentinel in &self.sentinels {
+            let patience = ["SENTINEL", "SET", Self::MASTER, "down-after-milliseconds", "10000"];
+            let _dead: Option<()> = sentinel.ask(&patience);
+        }
+    }
+
     /// Waits until the sentinels that live name this server as the primary.
     pub fn wait_for_primary(&self, server: usize) {
         let port = self.servers[server].port().to_string();
