@@ -26,7 +26,7 @@ test: servers guests languages templates
 # page up to date.
 PART ?=
 bench: servers guests
-	$(CARGO) build --locked --release
+	$(CARGO) build --locked --release --bin larder
 	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench speed -- $(PART)
 
 # Draws the tables and plots of docs/performance.md from the results beside it.
@@ -35,7 +35,7 @@ plots:
 
 # `larder serve` under load; `make bench-serve WASMTIME=wasmtime REQUESTS=1000000` also compares it with that program.
 bench-serve: servers guests
-	$(CARGO) build --locked --release
+	$(CARGO) build --locked --release --bin larder
 	$(CARGO) bench --locked --bench serve
 
 # Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in

@@ -20,7 +20,7 @@ PLOTS = {
     "hit": "A hit in RAM",
     "threads": "A hit of 100 bytes among 100,000 keys",
     "server": "100 bytes on a server, 64 calls at once on one thread",
-    "clear": "Removing 10,000 of 1,000,000",
+    "clear": "Removing 10,000 of 1,000,000 values on a server",
 }
 
 WIDTH, LABEL, BAR, GAP = 860, 330, 16, 6
