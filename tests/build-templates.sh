@@ -20,19 +20,20 @@ build() {
 case $1 in
 rust)
   "$root/target/debug/larder" new greeter --sdk "$root/guest-sdk" >commands
-  # The versions that are here already.
-  cp "$root/Cargo.lock" greeter/
-  export CARGO_TARGET_DIR="$built/cargo" CARGO_NET_OFFLINE=true
+  # The toolchain and the versions that are here already.
+  cp "$root/rust-toolchain.toml" "$root/Cargo.lock" greeter/
+  export CARGO_TARGET_DIR="$built/cargo"
   build
-  if command -v cargo-fmt >/dev/null; then (cd greeter && cargo fmt --check); fi
+  if cargo fmt --version >/dev/null 2>&1; then (cd greeter && cargo fmt --check); fi
   plugin=$CARGO_TARGET_DIR/wasm32-wasip2/release/greeter.wasm
   ;;
 python | javascript)
   case $1 in
-  python) tools=$root/target/languages/venv link=venv ;;
-  javascript) tools=$root/target/languages/npm/node_modules link=node_modules ;;
+  python) tools=$root/target/languages/venv link=venv installed=$tools/installed ;;
+  javascript) tools=$root/target/languages/npm/node_modules link=node_modules installed=$root/target/languages/npm/installed ;;
   esac
-  if [ ! -e "$tools" ]; then
+  # Not only begun to be installed.
+  if [ ! -e "$installed" ]; then
     printf 'larder: no plugin in %s: its tools are not here\n' "$1" >&2
     [ "${CI:-}" = true ] && exit 1
     exit 0

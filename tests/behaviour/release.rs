@@ -72,9 +72,11 @@ fn a_package_has_all_that_it_is_built_from() {
 
 /// What a source file takes in when it is compiled, relative to it.
 fn included(source: &str) -> Vec<PathBuf> {
-    let names = ["include_str!(\"", "include_bytes!(\"", "include!(\""];
-    let behind = names.iter().flat_map(|name| source.split(name).skip(1));
-    behind.map(|rest| rest.split('"').next().unwrap().into()).collect()
+    let named = |name| source.split(name).skip(1).map(|rest: &str| rest.split('"').next().unwrap());
+    let files = ["include_str!(\"", "include_bytes!(\"", "include!(\""].into_iter().flat_map(named).map(PathBuf::from);
+    // Those of `larder new` are named from their own folder.
+    let templates = named("template!(\"").map(|file| Path::new("../../templates").join(file));
+    files.chain(templates).collect()
 }
 
 /// What the registry asks for, and what it takes.
@@ -191,7 +193,7 @@ fn the_workflow_runs_what_is_here() {
             let Some(command) = step["run"].as_str() else { continue };
             match command.split(' ').collect::<Vec<_>>()[..] {
                 ["make", target] => assert!(makefile.contains(&format!("\n{target}:")), "no target `{target}`"),
-                ["rustup" | "gh", ..] => {}
+                ["apt-get" | "rustup" | "gh", ..] => {}
                 [script, ..] => assert!(root().join(script).is_file(), "there is no `{script}`"),
                 [] => panic!("{name} has an empty step"),
             }

@@ -19,6 +19,8 @@ wit_bindgen::generate!({
 
 struct Prices;
 
+export!(Prices);
+
 impl Guest for Prices {
     fn price(article: String) -> Result<u64, String> {
         let cached = || Cache::default()?.try_get_or_set(format!("price:{article}"), MINUTE, || look_up(&article));
@@ -57,5 +59,3 @@ fn look_up(article: &str) -> Result<u64, LookupError> {
         _ => Err(LookupError::NoSuchArticle),
     }
 }
-
-export!(Prices);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use larder_tests::{Kind, Server, guest, program};
 
-use super::{blocks, documents, read};
+use super::{blocks, documents, read, root};
 
 /// Whether a command is one that [`every_command_of_ours_in_the_documents_is_understood`] runs: one of our programs, with
 /// variables in front of it or not.
@@ -28,6 +28,7 @@ fn every_command_of_ours_in_the_documents_is_understood() {
             let config = format!("default = \"valkey\"\n{}{}", server.cache("valkey"), server.cache("shared"));
             let config = config + "prefix = \"app:\"\n";
             let line = line.replace("target/debug/", "").replace("examples/two-caches/", "");
+            let line = line.replace("../larder/", &format!("{}/", root().display()));
             let line = replace_plugins(&line);
             let folder = tempfile::TempDir::new().unwrap();
             for file in ["larder.toml", "redis.toml"] {
