@@ -1,5 +1,7 @@
 //! Other caches, used as one would without us: bounded by the bytes of keys and values.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quick_cache::Weighter;
 
@@ -7,7 +9,7 @@ use quick_cache::Weighter;
 pub(crate) struct QuickCache(quick_cache::sync::Cache<Box<str>, Bytes, ByBytes>);
 
 /// moka.
-pub(crate) struct Moka(moka::sync::Cache<Box<str>, Bytes>);
+pub(crate) struct Moka(moka::sync::Cache<Arc<str>, Bytes>);
 
 #[derive(Clone)]
 struct ByBytes;
@@ -39,7 +41,7 @@ impl QuickCache {
 
 impl Moka {
     pub(crate) fn new(max_bytes: u64) -> Self {
-        let weight = |key: &Box<str>, value: &Bytes| u32::try_from(key.len() + value.len()).unwrap();
+        let weight = |key: &Arc<str>, value: &Bytes| u32::try_from(key.len() + value.len()).unwrap();
         Self(moka::sync::Cache::builder().max_capacity(max_bytes).weigher(weight).build())
     }
 

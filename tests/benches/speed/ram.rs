@@ -151,7 +151,7 @@ fn key(size: u32) -> String {
 fn bytes(size: u32) -> String {
     match size {
         0 => String::new(),
-        ..1024 => format!("{size} B"),
+        1..1024 => format!("{size} B"),
         _ => format!("{} KiB", size >> 10),
     }
 }
