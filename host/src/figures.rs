@@ -80,7 +80,7 @@ pub const BACKEND_SECONDS: Figure = figure(
     &["cache", "backend", "operation"],
     "How long the backend, `ram`, `valkey` or `redis`, took for its part of a call; waits for another caller's \
      computation are not in it. Of the calls that RAM answers at once, `get`, `get-many`, `set` and hits of \
-     `get-or-set`, one in 64 is timed.",
+     `get-or-set`, one in 64 is timed, and counts for all of them.",
 );
 /// What became of get-or-set calls.
 pub const GET_OR_SET: Figure = figure(

@@ -213,6 +213,23 @@ mod large {
         relay.fault(Fault::None);
         assert_eq!(cache.get("k").await, Ok(None));
     }
+
+    /// The set goes over one connection, and the batch, which is large, over the other.
+    #[tokio::test]
+    async fn a_batch_comes_behind_a_set_of_its_keys_that_nobody_waited_for() {
+        let Some(server) = Server::start(Kind::Valkey) else { return };
+        let relay = Relay::to(server.port());
+        let cache = view(&connect_by(&server, relay.port(), "timeout = \"60s\"\n").await);
+        until_aside(&server, "scan", async || assert_eq!(cache.clear_pattern("none:*").await, Ok(0))).await;
+        relay.fault(Fault::Throttle(60 << 10));
+        let value = Bytes::from(vec![b'v'; LARGE - 1]);
+        let set = cache.set("0", value.clone(), Duration::Default);
+        assert!(tokio::time::timeout(StdDuration::from_millis(50), set).await.is_err());
+        let keys: Vec<String> = (0..17).map(|key| key.to_string()).collect();
+        let found = within(cache.get_many(&keys)).await.unwrap();
+        assert_eq!(found.first(), Some(&Some(value)));
+        relay.fault(Fault::None);
+    }
 }
 
 /// Each node has as many connections as one server has.

@@ -60,7 +60,11 @@ impl<'a> AtOnce<'a> {
     pub fn occupied(self, key: &str) -> Option<Bytes> {
         self.scoped.check_write().ok()?;
         let operation = &self.scoped.figures().get_or_set;
-        let found = self.scoped.look_up(key, |key| operation.timed_at_once(|| self.backend.look_up(key))).ok()??;
+        let found = self.scoped.look_up(key, |key| {
+            // A miss is timed by the claim that follows it.
+            operation.timed_at_once_if(|| self.backend.look_up(key), Option::is_some)
+        });
+        let found = found.ok()??;
         operation.call_at_once(|| Ok(found), |_| true).ok()
     }
 

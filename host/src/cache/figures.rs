@@ -1,6 +1,6 @@
 //! What one cache publishes: its calls as they happen, and how it stands when asked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -10,9 +10,9 @@ use tracing::{Instrument, Span, debug_span};
 use crate::cache::{CacheError, Standing, Statistics};
 use crate::figures;
 
-/// Of the parts that are done at once the first is timed, and then one in so many: two looks at the clock take longer
-/// than most of them.
-const TIMED_ONE_IN: u64 = 64;
+/// Of the parts that are done at once the first is timed, and then one in so many, which stands for all of them: two looks
+/// at the clock take longer than most parts.
+const TIMED_ONE_IN: usize = 64;
 
 /// The handles of one cache's figures, made once so that a call need not look them up.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Operation {
     outcome_names: [&'static str; 2],
     seconds: Histogram,
     /// How many parts were done at once.
-    at_once: AtomicU64,
+    at_once: AtomicUsize,
 }
 
 /// A vacancy in somebody's hand, for as long as this lives.
@@ -66,7 +66,7 @@ impl Figures {
             seconds: histogram!(
                 figures::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
             ),
-            at_once: AtomicU64::new(0),
+            at_once: AtomicUsize::new(0),
         };
         let (found, only) = ([Some("hit"), Some("miss")], [Some("ok"), None]);
         let keys = |outcome| counter!(figures::GET_MANY_KEYS.name, "cache" => cache.to_owned(), "outcome" => outcome);
@@ -188,12 +188,20 @@ impl Operation {
 
     /// Takes the time of one in [`TIMED_ONE_IN`] such parts.
     pub(super) fn timed_at_once<T>(&self, part: impl FnOnce() -> T) -> T {
-        if !self.at_once.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIMED_ONE_IN) {
+        self.timed_at_once_if(part, |_| true)
+    }
+
+    /// The same for a part that is timed by another one where it comes to nothing.
+    pub(super) fn timed_at_once_if<T>(&self, part: impl FnOnce() -> T, counts: impl FnOnce(&T) -> bool) -> T {
+        let nth = self.at_once.fetch_add(1, Ordering::Relaxed);
+        if !nth.is_multiple_of(TIMED_ONE_IN) {
             return part();
         }
         let began = Instant::now();
         let outcome = part();
-        self.seconds.record(began.elapsed());
+        if counts(&outcome) {
+            self.seconds.record_many(began.elapsed(), if nth == 0 { 1 } else { TIMED_ONE_IN });
+        }
         outcome
     }
 }

@@ -68,11 +68,12 @@ impl ValkeyBackend {
 
     /// What a key holds, by a command that answers with it.
     async fn ask(&self, key: &str, command: &Cmd) -> Result<Option<Bytes>, CacheError> {
+        let way = self.servers.large.way(key, 0);
         let answer: Result<Option<Bytes>, CacheError> = self.servers.call(key, 0, command).await;
         match &answer {
-            Ok(stored) => self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len)),
+            Ok(stored) => self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len), way),
             // It has travelled all the same.
-            Err(CacheError::ValueTooLarge { len, .. }) => self.servers.large.found(key, *len),
+            Err(CacheError::ValueTooLarge { len, .. }) => self.servers.large.found(key, *len, way),
             Err(_) => {}
         }
         answer
@@ -131,7 +132,7 @@ impl CacheBackend for ValkeyBackend {
             Layout::Cluster(cluster) => cluster.get_many(&keys, way).await?,
         };
         for (key, stored) in keys.iter().zip(&stored) {
-            self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len));
+            self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len), way);
         }
         stored.into_iter().map(|stored| self.value(stored)).collect()
     }

@@ -39,7 +39,8 @@ impl Clock {
         self.now().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(NEVER))
     }
 
-    /// Whether a time is yet to come. Exact: a look at the coarse clock is a third of the price, and enough for most.
+    /// Whether a time is yet to come. A look at the coarse clock is a third of the price and enough for most; it is exact
+    /// unless the kernel's tick is over a second late.
     pub(super) fn is_before(&self, time: u64) -> bool {
         time == NEVER || self.is_far_from(time) || self.now() < time
     }

@@ -13,7 +13,7 @@ use crate::cache::{CacheError, Lease, Selection};
 /// How many keys a `SCAN` looks at, and so about the most that one `UNLINK` removes: some 40 µs of the server's time.
 const SCAN_COUNT: u64 = 1000;
 
-/// So many pages may be under removal while the next one is looked for.
+/// So many pages may be under removal at once; with fewer the next one is looked for meanwhile.
 const REMOVALS: usize = 2;
 
 /// So often a cluster is gone through while its slots keep moving.

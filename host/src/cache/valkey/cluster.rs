@@ -369,8 +369,9 @@ impl Shared {
         let Some(address) = slots::read_redirect(&redirect.to, asked) else {
             return Err(CacheError::Unavailable("a node of the cluster named another one without a port".to_owned()));
         };
-        // One without slots of its own is not on the map.
-        Ok(self.map().link_to(&address).unwrap_or_else(|| start(&self.opener, &address)))
+        // One without slots of its own is not on the map, and one connection to it has to do.
+        let to_another = || Arc::new(Links::start_one(self.opener.to(Target::Node(address.clone()))));
+        Ok(self.map().link_to(&address).unwrap_or_else(to_another))
     }
 
     /// Asks a node of the cluster by a connection of its own.

@@ -57,6 +57,24 @@ pub(super) struct Link {
     /// When the log was last told that the server cannot serve.
     complained: Mutex<Option<Instant>>,
     reconnects: Arc<AtomicU64>,
+    /// How many calls were given up before their answer, since all that was sent was last known to be carried out.
+    unanswered: AtomicU64,
+}
+
+/// A call under way. Dropped before it is answered, it counts as unanswered.
+#[derive(Debug)]
+struct Pending<'a>(&'a AtomicU64);
+
+impl Pending<'_> {
+    fn answered(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A connection in use by one exchange.
@@ -128,7 +146,8 @@ impl Link {
         let (sender, state) = watch::channel(live.clone().map_or(State::Reconnecting, State::Up));
         let reconnects = Arc::new(AtomicU64::new(0));
         tokio::spawn(keep_up(opener, live, sender, Arc::clone(&reconnects)));
-        Self { state, timeout, target, max_value, bounds, complained: Mutex::default(), reconnects }
+        let (complained, unanswered) = (Mutex::default(), AtomicU64::new(0));
+        Self { state, timeout, target, max_value, bounds, complained, reconnects, unanswered }
     }
 
     /// Waits for the first attempt to connect.
@@ -163,6 +182,20 @@ impl Link {
             State::Reconnecting => Err(CacheError::Unavailable("the connection was lost".to_owned())),
             State::Down(error) => Err(error.clone()),
         }
+    }
+
+    /// Whether a call was given up before its answer, so that the server may carry it out yet.
+    pub(super) fn has_unanswered(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) > 0
+    }
+
+    /// Ends when the server has carried out all that was sent before, answered or not: it takes what comes over one
+    /// connection in order.
+    pub(super) async fn settle(&self, deadline: Instant) -> Result<(), CacheError> {
+        let before = self.unanswered.load(Ordering::Relaxed);
+        let _pong: Value = self.call(deadline, &redis::cmd("PING")).await?;
+        let _more_since = self.unanswered.compare_exchange(before, 0, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Reaches the server and says what it is.
@@ -222,13 +255,20 @@ impl Link {
         send: impl AsyncFnOnce(Wire) -> RedisResult<T>,
     ) -> Result<T, Failure> {
         let mut used = None;
+        let pending = Pending(&self.unanswered);
         let exchange = async {
             let live = used.insert(self.live().await?);
             Ok(send(Wire { connection: live.connection.clone(), support: live.support, is_asking }).await)
         };
         let answer = match tokio::time::timeout_at(deadline, exchange).await {
-            Ok(Err(down)) => return Err(Failure { error: down, redirect: None }),
-            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(down)) => {
+                pending.answered();
+                return Err(Failure { error: down, redirect: None });
+            }
+            Ok(Ok(answer)) => {
+                pending.answered();
+                Some(answer)
+            }
             Err(_elapsed) => None,
         };
         if let Some(live) = used {

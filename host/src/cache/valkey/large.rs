@@ -46,7 +46,7 @@ impl LargeKeys {
     /// The way of a call about a key that brings so many bytes.
     pub(super) fn way(&self, key: &str, bytes: usize) -> Way {
         if bytes > LARGE {
-            self.found(key, bytes);
+            self.found(key, bytes, Way::Aside);
             return Way::Aside;
         }
         // The hash is not needed as long as all go the same way.
@@ -75,10 +75,11 @@ impl LargeKeys {
         if is_large { Way::Aside } else { way }
     }
 
-    /// A key was seen with a value of so many bytes, or with none.
-    pub(super) fn found(&self, key: &str, bytes: usize) {
+    /// A call that went this way saw a key with a value of so many bytes, or with none. Without a large one the key
+    /// returns to the others, if the call came behind whatever large value it was sent.
+    pub(super) fn found(&self, key: &str, bytes: usize, way: Way) {
         let is_large = bytes > LARGE;
-        if !is_large && !self.any.load(Ordering::Relaxed) {
+        if !is_large && (way != Way::Aside || !self.any.load(Ordering::Relaxed)) {
             return;
         }
         let hash = self.hash(key);
@@ -112,11 +113,14 @@ mod tests {
         assert_eq!(keys.way("k", LARGE + 1), Way::Aside);
         assert_eq!(keys.way("k", 0), Way::Aside);
         assert!(matches!(keys.way("other", 0), Way::Shared(_)));
-        keys.found("other", 0);
+        keys.found("other", 0, Way::Aside);
         assert_eq!(keys.way("k", 0), Way::Aside);
-        keys.found("k", LARGE);
+        // The answer to a call that was sent before the large value.
+        keys.found("k", 0, Way::Shared(0));
+        assert_eq!(keys.way("k", 0), Way::Aside);
+        keys.found("k", LARGE, Way::Aside);
         assert!(matches!(keys.way("k", 0), Way::Shared(_)));
-        keys.found("k", LARGE + 1);
+        keys.found("k", LARGE + 1, Way::Shared(0));
         assert_eq!(keys.way("k", 0), Way::Aside);
     }
 
@@ -126,7 +130,7 @@ mod tests {
         let way = |count: usize, bytes| keys.way_of_batch((0..count).map(|_| ("k", bytes)));
         assert_eq!(way(LARGE_BATCH, 1), Way::Shared(0));
         assert_eq!(way(LARGE_BATCH + 1, 1), Way::Aside);
-        keys.found("l", LARGE + 1);
+        keys.found("l", LARGE + 1, Way::Shared(0));
         assert_eq!(keys.way_of_batch([("k", 0), ("l", 0)].into_iter()), Way::Aside);
         assert!(matches!(way(1, 0), Way::Shared(_)));
         assert_eq!(way(1, LARGE + 1), Way::Aside);

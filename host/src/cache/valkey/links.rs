@@ -38,6 +38,11 @@ impl Links {
         Self { first: Link::start(opener.clone()), others, aside: OnceLock::new(), opener }
     }
 
+    /// Starts to connect over one connection, whatever the options say.
+    pub(super) fn start_one(opener: Opener) -> Self {
+        Self { first: Link::start(opener.clone()), others: Vec::new(), aside: OnceLock::new(), opener }
+    }
+
     /// Waits for the first attempt to connect.
     ///
     /// # Errors
@@ -79,12 +84,16 @@ impl Links {
 
     /// Sends a command and waits for its answer, within the deadline.
     pub(super) async fn call<T: FromRedisValue>(&self, way: Way, command: &Cmd) -> Result<T, CacheError> {
-        self.link(way).call(self.deadline(), command).await
+        let deadline = self.deadline();
+        self.come_behind(way, deadline).await?;
+        self.link(way).call(deadline, command).await
     }
 
     /// Sends many commands at once and waits for all answers, within the deadline.
     pub(super) async fn call_all<T: FromRedisValue>(&self, way: Way, pipeline: &Pipeline) -> Result<T, CacheError> {
-        self.link(way).call_all(self.deadline(), pipeline).await
+        let deadline = self.deadline();
+        self.come_behind(way, deadline).await?;
+        self.link(way).call_all(deadline, pipeline).await
     }
 
     /// Sends what depends on what the server can do, and waits for the answers, until the deadline.
@@ -95,6 +104,8 @@ impl Links {
         is_asking: bool,
         commands: &impl Fn(&Wire) -> Pipeline,
     ) -> Result<T, Failure> {
+        let behind = self.come_behind(way, deadline).await;
+        behind.map_err(|error| Failure { error, redirect: None })?;
         self.link(way).send(deadline, is_asking, commands).await
     }
 
@@ -106,16 +117,26 @@ impl Links {
     /// Ends when the server has carried out all that was sent before over the connections that calls share, answered or
     /// not: it takes what comes over one connection in order, and no more than that.
     pub(super) async fn settle(&self) -> Result<(), CacheError> {
-        let (deadline, ping) = (self.deadline(), redis::cmd("PING"));
-        try_join_all(self.shared().map(|link| link.call::<Value>(deadline, &ping))).await.map(|_| ())
+        let deadline = self.deadline();
+        try_join_all(self.shared().map(|link| link.settle(deadline))).await.map(|_| ())
+    }
+
+    /// What goes aside is not to overtake a call about the same key that went another way and had no answer. Where all
+    /// are answered, as they are but for a fault, there is nothing to wait for.
+    async fn come_behind(&self, way: Way, deadline: Instant) -> Result<(), CacheError> {
+        let unanswered = || self.shared().filter(|link| link.has_unanswered());
+        if way == Way::Aside && unanswered().next().is_some() {
+            // In a box, so that the future of a call that need not wait is small.
+            Box::pin(try_join_all(unanswered().map(|link| link.settle(deadline)))).await?;
+        }
+        Ok(())
     }
 
     fn shared(&self) -> impl Iterator<Item = &Link> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The connection of a way. The one aside is never the reason that a call waits or fails: until it stands, the first
-    /// takes its calls.
+    /// The connection of a way. No call waits for the one aside to be made: until it stands, the first takes its calls.
     fn link(&self, way: Way) -> &Link {
         match way {
             Way::Shared(number) => {
