@@ -69,7 +69,7 @@ impl ValkeyBackend {
     /// What a key holds, by a command that answers with it.
     async fn ask(&self, key: &str, command: &Cmd) -> Result<Option<Bytes>, CacheError> {
         let way = self.servers.large.way(key, 0);
-        let answer: Result<Option<Bytes>, CacheError> = self.servers.call(key, 0, command).await;
+        let answer: Result<Option<Bytes>, CacheError> = self.servers.call(key, way, command).await;
         match &answer {
             Ok(stored) => self.servers.large.found(key, stored.as_ref().map_or(0, Bytes::len), way),
             // It has travelled all the same.
@@ -139,7 +139,8 @@ impl CacheBackend for ValkeyBackend {
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let key = self.physical(&key);
-        self.servers.call(&key, value.len(), &set_command(&key, &value, duration)).await
+        let way = self.servers.large.way(&key, value.len());
+        self.servers.call(&key, way, &set_command(&key, &value, duration)).await
     }
 
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {

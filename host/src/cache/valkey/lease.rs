@@ -88,7 +88,11 @@ pub(super) async fn remove_on(servers: &Servers, key: &str, lease: &Lease) -> Re
         Err(error @ CacheError::Unavailable(_)) => {
             let mut script = redis::cmd("EVAL");
             script.arg(REMOVE).arg(1).arg(key).arg(lease.as_bytes());
-            servers.call::<Value>(key, 0, &script).await.map(|_removed| ()).map_err(|_refused| error)
+            servers
+                .call::<Value>(key, servers.large.way(key, 0), &script)
+                .await
+                .map(|_removed| ())
+                .map_err(|_refused| error)
         }
         outcome => outcome.map(|_was_there| ()),
     }

@@ -9,7 +9,7 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 use crate::cache::valkey::cluster::Cluster;
 use crate::cache::valkey::connection::Wire;
 use crate::cache::valkey::identity::ServerKind;
-use crate::cache::valkey::large::LargeKeys;
+use crate::cache::valkey::large::{LargeKeys, Way};
 use crate::cache::valkey::links::Links;
 use crate::cache::valkey::opening::{Opener, Target};
 use crate::cache::valkey::options::{Place, ServerOptions};
@@ -64,14 +64,8 @@ impl Servers {
         Ok(Self { layout, large, watchers, kind, most_reconnects: AtomicU64::new(0) })
     }
 
-    /// Sends a command about a key, which brings so many bytes of a value, and waits for its answer, within the deadline.
-    pub(super) async fn call<T: FromRedisValue>(
-        &self,
-        key: &str,
-        bytes: usize,
-        command: &Cmd,
-    ) -> Result<T, CacheError> {
-        let way = self.large.way(key, bytes);
+    /// Sends a command about a key its way, and waits for its answer, within the deadline.
+    pub(super) async fn call<T: FromRedisValue>(&self, key: &str, way: Way, command: &Cmd) -> Result<T, CacheError> {
         match &self.layout {
             Layout::One(links) => links.call(way, command).await,
             // In a box, so that the future of a call to one server is small.
