@@ -5,21 +5,24 @@ CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
 EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
 # What builds for this machine, with the fuzz targets.
-NATIVE = -p larder -p larder-host -p embed-host -p larder-tests -p larder-fuzz
+NATIVE = -p larder -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
+
+# The program under test sends traces; a release does not.
+WITH_TRACES = --features larder-cli/otlp
 
 .PHONY: advisories book demo dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
 
 # The same build as for the tests: one package alone would have its dependencies compiled with other features.
 demo: target
-	$(CARGO) build --locked
+	$(CARGO) build --locked $(WITH_TRACES)
 	$(CARGO) build --locked --release --target $(WASM_TARGET) -p memoise
 	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 
 # The programs come first: the tests run them, and cargo would not build them for another package's tests.
 test: servers guests languages templates
-	$(CARGO) build --locked
-	$(CARGO) test --locked
+	$(CARGO) build --locked $(WITH_TRACES)
+	$(CARGO) test --locked $(WITH_TRACES)
 
 # Built as a release is, which takes minutes the first time; the measuring takes some more. docs/performance.md explains
 # what it prints; `make bench PART=ram` does a part, and `make bench RESULTS=docs/performance/results.json plots` brings that
@@ -66,9 +69,9 @@ target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascr
 # A plugin of each language as `larder new` writes it, built by the commands that it prints.
 templates: target/templates/rust.wasm target/templates/python.wasm target/templates/javascript.wasm
 
-TEMPLATE_INPUTS = tests/build-templates.sh host/src/cli/new.rs $(shell find host/templates guest-sdk wit -type f)
+TEMPLATE_INPUTS = tests/build-templates.sh host/cli/src/commands/new.rs $(shell find host/cli/templates guest-sdk wit -type f)
 target/templates/%.wasm: $(TEMPLATE_INPUTS) | target languages
-	$(CARGO) build --locked
+	$(CARGO) build --locked $(WITH_TRACES)
 	@tests/build-templates.sh $*
 
 # Without rustup the toolchain must have the target already.
@@ -82,8 +85,8 @@ servers:
 
 lint: target
 	$(CARGO) clippy --locked --all-targets $(NATIVE) -- -D warnings
-	$(CARGO) clippy --locked -p larder-host --lib --no-default-features -- -D warnings
-	$(CARGO) clippy --locked -p larder-host --lib --bins -- -D warnings
+	$(CARGO) clippy --locked -p larder-host -- -D warnings
+	$(CARGO) clippy --locked -p larder-cli -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
 
 # What is known of the weaknesses of our dependencies. Their list has to be fetched, so `.ci/run` does this where
@@ -93,7 +96,7 @@ advisories:
 	$(CARGO) deny --locked check advisories
 
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-host --features larder-host/opentelemetry
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-cache -p larder-host --features larder-host/opentelemetry,larder-host/schema
 
 # Writes the page of the interface, and each crate's copy of it, anew from wit/cache.wit.
 interface:
@@ -112,7 +115,7 @@ $(MDBOOK):
 	$(CARGO) install --locked --root target/tools --no-default-features --features search mdbook@0.5.4
 
 release:
-	$(CARGO) build --locked --release -p larder-host
+	$(CARGO) build --locked --release -p larder-cli
 
 # The program as a release hands it out, in target/dist.
 dist: release
@@ -120,4 +123,4 @@ dist: release
 
 # Both crates as they would be published, built from that: minutes, as they are built anew.
 package:
-	$(CARGO) package --locked -p larder -p larder-host
+	$(CARGO) package --locked -p larder -p larder-cache -p larder-host -p larder-cli

@@ -41,24 +41,24 @@ fn assert_absent(below: &str, words: &[&str]) {
 fn the_cache_knows_no_wasmtime_no_toml_and_no_command_line() {
     let words =
         ["wasmtime", "toml", "serde", "clap", "crate::config", "crate::linker", "crate::runtime", "crate::engine"];
-    assert_absent("host/src/cache", &words);
+    assert_absent("host/cache/src", &words);
 }
 
 #[test]
 fn the_linker_knows_no_backend_and_no_configuration() {
-    assert_absent("host/src/linker", &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"]);
-    assert_absent("host/src/linker.rs", &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"]);
+    assert_absent("host/runtime/src/linker", &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"]);
+    assert_absent("host/runtime/src/linker.rs", &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"]);
 }
 
 #[test]
 fn the_configuration_opens_no_connection() {
-    assert_absent("host/src/config", &["tokio", "redis::", "wasmtime"]);
-    assert_absent("host/src/config.rs", &["tokio", "redis::", "wasmtime"]);
+    assert_absent("host/runtime/src/config", &["tokio", "redis::", "wasmtime"]);
+    assert_absent("host/runtime/src/config.rs", &["tokio", "redis::", "wasmtime"]);
 }
 
 #[test]
 fn one_module_constructs_backends() {
-    for (path, text) in sources("host/src") {
+    for (path, text) in sources("host") {
         let is_allowed = path.ends_with("caches.rs") && !path.ends_with("config/caches.rs")
             || path.ends_with("ram.rs")
             || path.ends_with("valkey.rs");
@@ -69,7 +69,7 @@ fn one_module_constructs_backends() {
 
 #[test]
 fn the_redis_client_is_used_in_one_place() {
-    for (path, text) in sources("host/src") {
+    for (path, text) in sources("host") {
         let is_allowed = path.components().any(|part| part.as_os_str() == "valkey") || path.ends_with("valkey.rs");
         assert!(is_allowed || !text.contains("redis::"), "{} uses the Redis client", path.display());
     }

@@ -127,7 +127,7 @@ fn parse(toml: &str, environment: &BTreeMap<String, String>) -> Config {
 
 /// Ours stand in the source; of the others each makes the configuration another one.
 fn assert_variables_are_read(environment: &BTreeMap<String, String>, toml: &str) {
-    let source: String = sources("host/src").into_iter().map(|(_, text)| text).collect();
+    let source: String = sources("host").into_iter().map(|(_, text)| text).collect();
     for name in environment.keys() {
         let mut without = environment.clone();
         without.remove(name);

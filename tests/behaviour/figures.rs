@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
-use larder_host::figures::{ALL, BUCKETS, Figure, GOOD_OUTCOMES, Kind as FigureKind};
+use larder_host::metrics::{ALL, BUCKETS, Figure, GOOD_OUTCOMES, Kind as FigureKind};
 use larder_host::{Caches, Config, operator_view};
 use larder_tests::{Client, Kind, Server, Serving};
 use metrics::LocalRecorderGuard;

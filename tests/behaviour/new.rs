@@ -44,7 +44,7 @@ fn greet(language: &str, config: &str) -> Option<String> {
 
 #[test]
 fn a_new_plugin_in_each_language_runs() {
-    let config = read("host/templates/larder.toml");
+    let config = read("host/cli/templates/larder.toml");
     assert!(template("rust").is_some());
     assert_eq!(greet("rust", &config).unwrap(), "making a greeting ...\nHello, world!\n");
     for language in ["python", "javascript"] {
@@ -209,11 +209,11 @@ fn what_new_plugins_have_of_ours_is_ours() {
         ("python/requirements.txt", "examples/python/requirements.txt"),
         ("javascript/larder-cache.js", "examples/javascript/larder-cache.js"),
     ] {
-        assert_eq!(read(&format!("host/templates/{template}")), read(source), "{template} is not {source}");
+        assert_eq!(read(&format!("host/cli/templates/{template}")), read(source), "{template} is not {source}");
     }
     let json = |path: &str| -> Value { serde_json::from_str(&read(path)).unwrap() };
     let [package, lock] = ["package.json", "package-lock.json"]
-        .map(|file| [json(&format!("host/templates/javascript/{file}")), json(&format!("examples/javascript/{file}"))]);
+        .map(|file| [json(&format!("host/cli/templates/javascript/{file}")), json(&format!("examples/javascript/{file}"))]);
     assert_eq!(package[0]["devDependencies"], package[1]["devDependencies"]);
     // The package itself stands there as well, under its name.
     let tools = lock.map(|lock| {

@@ -13,8 +13,8 @@ const RUN_ELSEWHERE: [(&str, &str, &str); 14] = [
     ("cargo build --release --target wasm32-wasip2", "Makefile", "build --locked --release --target $(WASM_TARGET)"),
     ("cargo build", "Makefile", "$(CARGO) build --locked"),
     // What `larder new` prints, and `tests/build-templates.sh` runs.
-    ("cd hello", "host/src/cli/new.rs", "cd {name}"),
-    ("cargo test", "host/src/cli/new.rs", "\"cargo test\""),
+    ("cd hello", "host/cli/src/commands/new.rs", "cd {name}"),
+    ("cargo test", "host/cli/src/commands/new.rs", "\"cargo test\""),
     ("target/debug/larder serve --config examples/http-json/larder.toml", "tests/behaviour/examples.rs", "http-json"),
     ("examples/http-json/load.sh", "tests/behaviour/examples.rs", "load.sh"),
     ("python3 -m venv target/languages/venv", "examples/build-languages.sh", "python3 -m venv"),

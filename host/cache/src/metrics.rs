@@ -1,0 +1,159 @@
+//! The metrics of a cache: names, labels and help texts.
+//!
+//! They are recorded through the facade of the [`metrics`] crate. An embedder installs the recorder of an exporter before
+//! it connects the caches; without one, recording costs almost nothing. Counters and histograms are updated as calls
+//! happen. Gauges are set by [`Cache::publish`](crate::Cache::publish), which runs before each export. No label holds a
+//! key or a value.
+
+use metrics::Unit;
+
+/// One figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, as in Prometheus.
+    pub name: &'static str,
+    /// How it is to be read.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// How a figure is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows, from the start of the process.
+    Counter,
+    /// How things are at the moment.
+    Gauge,
+    /// Times in seconds.
+    Histogram,
+}
+
+impl Kind {
+    /// Its word in Prometheus and in the documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// A metric by its name, kind, labels and help text.
+pub const fn metric(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind, labels, help }
+}
+
+/// The bounds of the histograms' buckets, in seconds: from what RAM takes to what a plugin may.
+pub const BUCKETS: &[f64] = &[
+    1e-6, 5e-6, 25e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// Calls to a cache.
+pub const CALLS: Metric = metric(
+    "larder_calls_total",
+    Kind::Counter,
+    &["cache", "operation", "outcome"],
+    "Calls by the operation's name in the interface. `hit` or `miss` of `get` and `get-or-set`, `stored` or `superseded` \
+     of `fill`, `ok` of the others; else the error's name in the interface.",
+);
+/// Keys of batches.
+pub const GET_MANY_KEYS: Metric = metric(
+    "larder_get_many_keys_total",
+    Kind::Counter,
+    &["cache", "outcome"],
+    "Keys that `get-many` looked for: `hit` or `miss`.",
+);
+/// Reads without their server.
+pub const DEGRADED: Metric = metric(
+    "larder_degraded_reads_total",
+    Kind::Counter,
+    &["cache"],
+    "Reads that were answered as misses because the server was out of reach.",
+);
+/// Times of the backend.
+pub const BACKEND_SECONDS: Metric = metric(
+    "larder_backend_seconds",
+    Kind::Histogram,
+    &["cache", "backend", "operation"],
+    "How long the backend, `ram`, `valkey` or `redis`, took for its part of a call; waits for another caller's \
+     computation are not in it. Of the calls that RAM answers at once, `get`, `get-many`, `set` and hits of \
+     `get-or-set`, one in 64 is timed, and counts for all of them.",
+);
+/// What became of get-or-set calls.
+pub const GET_OR_SET: Metric = metric(
+    "larder_get_or_set_total",
+    Kind::Counter,
+    &["cache", "event"],
+    "What get-or-set calls came to: values `computed`, calls that `waited`, waits for another process \
+     (`joined-remotely`), waits that `expired`, values `superseded` before they were stored, vacancies `abandoned`.",
+);
+/// Values being computed.
+pub const VACANCIES: Metric =
+    metric("larder_vacancies", Kind::Gauge, &["cache"], "Vacancies that plugins hold: values being computed here.");
+/// Memory in use.
+pub const RAM_BYTES: Metric =
+    metric("larder_ram_bytes", Kind::Gauge, &["cache"], "What the entries of a RAM cache weigh, in bytes.");
+/// Memory that may be in use.
+pub const RAM_MAX_BYTES: Metric =
+    metric("larder_ram_max_bytes", Kind::Gauge, &["cache"], "What they may weigh: `max_bytes`.");
+/// Entries in memory.
+pub const RAM_ENTRIES: Metric = metric(
+    "larder_ram_entries",
+    Kind::Gauge,
+    &["cache"],
+    "Entries of a RAM cache, expired ones included until they are swept.",
+);
+/// Entries dropped for others.
+pub const RAM_EVICTIONS: Metric = metric(
+    "larder_ram_evictions_total",
+    Kind::Counter,
+    &["cache"],
+    "Entries that a RAM cache dropped to make room for others.",
+);
+/// Whether a server is reached.
+pub const UP: Metric = metric(
+    "larder_up",
+    Kind::Gauge,
+    &["cache"],
+    "1 while the connections to the cache's server stand, 0 while one is lost and calls fail at once.",
+);
+/// Losses of a server that were made good.
+pub const RECONNECTS: Metric = metric(
+    "larder_reconnects_total",
+    Kind::Counter,
+    &["cache"],
+    "Connections to the cache's server that were made anew after a loss.",
+);
+/// The values of the label `outcome` that say that a call did what it was to do; any other is an error's name.
+pub const GOOD_OUTCOMES: &[&str] = &["hit", "miss", "stored", "superseded", "ok"];
+
+/// The metrics of caches.
+pub const ALL: &[Metric] = &[
+    CALLS,
+    GET_MANY_KEYS,
+    DEGRADED,
+    BACKEND_SECONDS,
+    GET_OR_SET,
+    VACANCIES,
+    RAM_BYTES,
+    RAM_MAX_BYTES,
+    RAM_ENTRIES,
+    RAM_EVICTIONS,
+    UP,
+    RECONNECTS,
+];
+
+/// Registers the help text and unit of each metric with the recorder.
+pub fn describe(metrics: &[Metric]) {
+    for Metric { name, kind, help, .. } in metrics {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *help),
+            Kind::Gauge => metrics::describe_gauge!(*name, *help),
+            Kind::Histogram => metrics::describe_histogram!(*name, Unit::Seconds, *help),
+        }
+    }
+}

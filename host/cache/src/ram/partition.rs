@@ -1,0 +1,163 @@
+//! A part of a RAM cache that has its bytes to itself: a quick_cache, with our own expiry around it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration as StdDuration;
+
+use bytes::Bytes;
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+
+use crate::ram::clock::{Clock, NEVER};
+use crate::ram::{ENTRY_OVERHEAD, least_capacity};
+use crate::{Key, KeyRef, Selection};
+
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder, Evictions>,
+    pub(super) evictions: Evictions,
+    /// No entry expires before this; what the sweeper looks at first.
+    earliest_expiry: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) value: Bytes,
+    /// By the backend's [`Clock`]; [`NEVER`] without expiry.
+    pub(super) expires_at: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ByBytes;
+
+impl Weighter<Key, Stored> for ByBytes {
+    fn weight(&self, key: &Key, stored: &Stored) -> u64 {
+        let payload = key.as_str().len().saturating_add(stored.value.len());
+        ENTRY_OVERHEAD.saturating_add(payload as u64)
+    }
+}
+
+/// Counts the entries that made room for others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evictions(Arc<AtomicU64>);
+
+impl Evictions {
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Lifecycle<Key, Stored> for Evictions {
+    /// What is evicted, to be dropped when the shard's lock is free again: one or two where entries are about alike.
+    type RequestState = [Option<(Key, Stored)>; 2];
+
+    fn before_evict(&self, _evicted: &mut Self::RequestState, _key: &Key, _stored: &mut Stored) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Also for what is replaced under its own key, which made room for nobody.
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored) {
+        if let Some(free) = evicted.iter_mut().find(|place| place.is_none()) {
+            *free = Some((key, stored));
+        }
+    }
+}
+
+impl Partition {
+    /// Room for `max_bytes`. It has at most four shards per core, and fewer where a shard could not hold the largest
+    /// value.
+    pub(super) fn new(max_bytes: u64, max_value_bytes: usize) -> Self {
+        let fitting = max_bytes.checked_div(least_capacity(max_value_bytes)).unwrap_or(1).max(1);
+        let wanted = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_mul(4));
+        let most = usize::try_from(fitting).unwrap_or(usize::MAX).min(wanted);
+        // The library rounds up to a power of two; rounding down here keeps each shard large enough.
+        let shards = 1_usize.checked_shl(most.ilog2()).unwrap_or(1);
+        // Only sizes the list of keys lately evicted, so a guess of 1 KiB an entry is good enough.
+        let estimated_items = usize::try_from(max_bytes / 1024).unwrap_or(usize::MAX).max(64);
+        let mut options = OptionsBuilder::new();
+        options.shards(shards).weight_capacity(max_bytes).estimated_items_capacity(estimated_items);
+        #[expect(clippy::expect_used, reason = "building fails only where one of the three options is not set")]
+        let options = options.build().expect("all options are set");
+        let evictions = Evictions::default();
+        Self {
+            entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), evictions.clone()),
+            evictions,
+            earliest_expiry: AtomicU64::new(NEVER),
+        }
+    }
+
+    pub(super) fn live(&self, key: KeyRef<'_>, clock: &Clock) -> Option<Bytes> {
+        let stored = self.entries.get(key.as_str())?;
+        if clock.is_before(stored.expires_at) {
+            return Some(stored.value);
+        }
+        // Looks again under the lock, so that a fresh value set in between survives.
+        self.entries.remove_if(key.as_str(), |stored| !clock.is_before(stored.expires_at));
+        None
+    }
+
+    /// Removes an entry and says whether it was live.
+    pub(super) fn take(&self, key: &Key, clock: &Clock) -> bool {
+        self.entries.remove(key).is_some_and(|(_, stored)| clock.is_before(stored.expires_at))
+    }
+
+    pub(super) fn insert(&self, key: Key, stored: Stored) {
+        let expires_at = stored.expires_at;
+        self.entries.insert(key, stored);
+        self.note_expiry(expires_at);
+    }
+
+    /// Stores where there is no live entry, and says whether it did.
+    pub(super) fn insert_if_absent(&self, key: &Key, fresh: Stored, clock: &Clock) -> bool {
+        let expires_at = fresh.expires_at;
+        let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
+            if clock.is_before(stored.expires_at) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
+        });
+        let is_stored = match found {
+            // Whoever removes or sets the key before the insertion makes it fail, as it should.
+            EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => guard.insert(fresh).is_ok(),
+            // A value is there, or being put there by another call at this very moment.
+            EntryResult::Retained(()) | EntryResult::Removed(..) | EntryResult::Timeout => false,
+        };
+        if is_stored {
+            self.note_expiry(expires_at);
+        }
+        is_stored
+    }
+
+    /// Removes the selected keys and says how many were live.
+    pub(super) async fn take_selected(&self, selection: &Selection, clock: &Clock) -> u64 {
+        let mut removed = 0_u64;
+        // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
+        for (looked_at, (key, _)) in self.entries.iter().enumerate() {
+            if looked_at % Selection::MATCHED_AT_ONCE == Selection::MATCHED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if selection.matches(&key) && self.take(&key, clock) {
+                removed = removed.saturating_add(1);
+            }
+        }
+        removed
+    }
+
+    /// Tells the sweeper of an entry. This comes after the insertion: a sweep that missed the entry has reset the
+    /// mark before, one that comes later sees it.
+    fn note_expiry(&self, expires_at: u64) {
+        self.earliest_expiry.fetch_min(expires_at, Ordering::AcqRel);
+    }
+
+    /// Removes what has expired, unless nothing can have.
+    pub(super) fn remove_expired(&self, now: u64) {
+        if now < self.earliest_expiry.load(Ordering::Acquire) {
+            return;
+        }
+        self.earliest_expiry.store(NEVER, Ordering::Release);
+        self.entries.retain(|_, stored| {
+            let live = now < stored.expires_at;
+            if live {
+                self.note_expiry(stored.expires_at);
+            }
+            live
+        });
+    }
+}

@@ -1,0 +1,157 @@
+//! The slots of a cluster: which one a key is in, and which node has it.
+//!
+//! As the cluster specification of Redis and Valkey has it: CRC16 (XMODEM) of the key modulo 16384, or of its hash tag,
+//! what stands between the first `{` and the next `}` unless that is nothing.
+
+use crc::{CRC_16_XMODEM, Crc};
+use redis::Value;
+
+use crate::valkey::options::Address;
+
+/// How many slots a cluster has.
+pub(super) const SLOTS: u16 = 16384;
+
+const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+
+/// The slot of a key as it stands on the server.
+pub(super) fn slot_of(key: &[u8]) -> u16 {
+    CRC16.checksum(hash_tag(key).unwrap_or(key)) % SLOTS
+}
+
+fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    let open = key.iter().position(|&byte| byte == b'{')?;
+    let inside = key.get(open.saturating_add(1)..)?;
+    let close = inside.iter().position(|&byte| byte == b'}')?;
+    inside.get(..close).filter(|tag| !tag.is_empty())
+}
+
+/// Slots from the first to the last, and who has them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Range {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) primary: Address,
+    pub(super) replicas: Vec<Address>,
+}
+
+/// Reads the answer to `CLUSTER SLOTS` of the node at this host, ordered by slot. What cannot be read is left out: then
+/// some slots have nobody.
+pub(super) fn read_ranges(answer: Value, asked: &str) -> Vec<Range> {
+    let Value::Array(ranges) = answer else { return Vec::new() };
+    let mut ranges: Vec<Range> = ranges.into_iter().filter_map(|range| read_range(range, asked)).collect();
+    ranges.sort();
+    ranges
+}
+
+fn read_range(range: Value, asked: &str) -> Option<Range> {
+    let Value::Array(parts) = range else { return None };
+    let mut parts = parts.into_iter();
+    let mut slot = || match parts.next() {
+        Some(Value::Int(slot)) => u16::try_from(slot).ok().filter(|slot| *slot < SLOTS),
+        _ => None,
+    };
+    let (first, last) = (slot()?, slot()?);
+    let mut nodes = parts.map(|node| read_node(node, asked));
+    let primary = nodes.next()??;
+    Some(Range { first, last, primary, replicas: nodes.flatten().collect() })
+}
+
+fn read_node(node: Value, asked: &str) -> Option<Address> {
+    let Value::Array(parts) = node else { return None };
+    let (host, port) = match parts.get(..2)? {
+        // A node that does not know its own name says nothing: it is the one that was asked.
+        [Value::Nil, Value::Int(port)] => (asked.to_owned(), port),
+        [Value::BulkString(host), Value::Int(port)] => (String::from_utf8(host.clone()).ok()?, port),
+        [Value::SimpleString(host), Value::Int(port)] => (host.clone(), port),
+        _ => return None,
+    };
+    let host = if host.is_empty() { asked.to_owned() } else { host };
+    let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
+    // A name that is not known yet is written so.
+    (host != "?").then_some(Address { host, port })
+}
+
+/// Reads where a node says that a key is: `host:port`, where no host means its own.
+pub(super) fn read_redirect(text: &str, asked: &str) -> Option<Address> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = if host.is_empty() { asked } else { host.trim_start_matches('[').trim_end_matches(']') };
+    Some(Address { host: host.to_owned(), port: port.parse().ok()? })
+}
+
+/// The slots that a node says it is giving away or taking over, from its own line in the answer to `CLUSTER NODES`.
+pub(super) fn read_moving(nodes: &str) -> Vec<String> {
+    let own = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
+    own.into_iter()
+        .flat_map(|line| line.split(' ').skip(8))
+        .filter(|slot| slot.starts_with('['))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The specification's own example, and what `CLUSTER KEYSLOT` of Valkey 8.0.1 answers.
+    #[test]
+    fn a_key_s_slot_is_that_of_the_servers() {
+        assert_eq!(CRC16.checksum(b"123456789"), 0x31c3);
+        for (key, slot) in [("", 0), ("foo", 12182), ("{user1000}.following", 3443), ("user1000", 3443)] {
+            assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
+        }
+    }
+
+    #[test]
+    fn only_a_hash_tag_that_is_something_counts() {
+        let same = |a: &str, b: &str| assert_eq!(slot_of(a.as_bytes()), slot_of(b.as_bytes()), "{a} {b}");
+        same("x{tag}y", "tag");
+        same("x{a{b}c}", "a{b");
+        same("x{a}{b}", "a");
+        for whole in ["foo{}{bar}", "{}x", "{", "}{", "a{b", "a}b{c"] {
+            assert_eq!(hash_tag(whole.as_bytes()), None, "{whole}");
+        }
+    }
+
+    fn node(host: &str, port: i64) -> Value {
+        Value::Array(vec![Value::BulkString(host.into()), Value::Int(port), Value::BulkString("id".into())])
+    }
+
+    #[test]
+    fn ranges_are_read_in_the_order_of_slots_and_an_unnamed_host_is_the_one_asked() {
+        let range =
+            |first, last, nodes: Vec<Value>| Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat());
+        let unnamed = Value::Array(vec![Value::Nil, Value::Int(3), Value::BulkString("id".into())]);
+        let answer = Value::Array(vec![
+            range(100, 16383, vec![node("b", 2), node("c", 4)]),
+            range(0, 98, vec![unnamed]),
+            range(99, 99, vec![node("?", 5)]),
+            range(0, 16384, vec![node("d", 5)]),
+            Value::Nil,
+        ]);
+        let address = |host: &str, port| Address { host: host.to_owned(), port };
+        assert_eq!(
+            read_ranges(answer, "a"),
+            [
+                Range { first: 0, last: 98, primary: address("a", 3), replicas: vec![] },
+                Range { first: 100, last: 16383, primary: address("b", 2), replicas: vec![address("c", 4)] },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_redirect_names_a_host_or_means_the_one_asked() {
+        let read = |text| read_redirect(text, "asked").map(|address| address.to_string());
+        assert_eq!(read("127.0.0.1:7000").as_deref(), Some("127.0.0.1:7000"));
+        assert_eq!(read(":7000").as_deref(), Some("asked:7000"));
+        assert_eq!(read("::1:7000").as_deref(), Some("[::1]:7000"));
+        assert_eq!(read("nowhere"), None);
+    }
+
+    #[test]
+    fn slots_that_move_are_found_in_the_node_s_own_line() {
+        let nodes = "a 127.0.0.1:1@2 master - 0 0 1 connected 0-5 [7->-b]\n\
+                     b 127.0.0.1:3@4 myself,master - 0 0 2 connected 6-9 [93-<-a] [77->-a]\n";
+        assert_eq!(read_moving(nodes), ["[93-<-a]", "[77->-a]"]);
+        assert_eq!(read_moving(""), [""; 0]);
+    }
+}

@@ -1,0 +1,125 @@
+//! The stream to a server: TCP that notices a dead peer, and TLS where the operator asks for it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+
+use crate::valkey::options::{Address, TlsOptions};
+use crate::tls;
+
+/// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
+/// it. Else the first calls after a silent partition would each have to time out.
+const IDLE_BEFORE_PROBE: StdDuration = StdDuration::from_secs(10);
+const PROBE_INTERVAL: StdDuration = StdDuration::from_secs(3);
+const PROBES: u32 = 3;
+
+/// What was sent and is not acknowledged after this time breaks the connection too, where the system can.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: StdDuration = StdDuration::from_secs(10);
+
+/// TCP, or TLS on top of it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    /// TCP could not be had, or broke; with TLS also that the server is not who it should be, or refuses us.
+    #[error("{0}")]
+    Connection(#[from] io::Error),
+    /// A file of the configuration cannot be used.
+    #[error("`{key}` = `{file}`: {reason}")]
+    File {
+        /// The configuration's key.
+        key: &'static str,
+        file: String,
+        reason: String,
+    },
+    /// What is configured does not make a TLS client.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The system has no list of authorities to trust.
+    #[error("TLS: this machine has no certificate authorities to trust; name them by `ca_file`")]
+    NoAuthorities,
+    /// The host is neither a name nor an address that a certificate could hold.
+    #[error("TLS: no certificate can be for the host `{0}`")]
+    HostName(String),
+}
+
+/// Opens a stream to the server.
+pub(super) async fn open(address: &Address, tls: Option<&TlsOptions>) -> Result<Box<dyn Stream>, StreamError> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new().with_time(IDLE_BEFORE_PROBE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let name = ServerName::try_from(address.host.clone());
+    let name = name.map_err(|_| StreamError::HostName(address.host.clone()))?;
+    let tls = tls.clone();
+    let reading = tokio::task::spawn_blocking(move || client_config(&tls));
+    let config = reading.await.map_err(io::Error::other)??;
+    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+}
+
+fn client_config(options: &TlsOptions) -> Result<ClientConfig, StreamError> {
+    let trusted = match &options.ca_file {
+        Some(file) => {
+            let mut trusted = RootCertStore::empty();
+            for certificate in certificates("ca_file", file)? {
+                trusted.add(certificate).map_err(|error| unusable("ca_file", file, error))?;
+            }
+            trusted
+        }
+        None => tls::system_authorities(),
+    };
+    if trusted.is_empty() {
+        return Err(StreamError::NoAuthorities);
+    }
+    let config = tls::client(trusted)?;
+    Ok(match &options.client {
+        None => config.with_no_client_auth(),
+        Some(client) => {
+            let key = PrivateKeyDer::from_pem_file(&client.key_file);
+            let key = key.map_err(|error| unreadable("key_file", &client.key_file, error))?;
+            config
+                .with_client_auth_cert(certificates("cert_file", &client.cert_file)?, key)
+                .map_err(|error| unusable("cert_file", &client.cert_file, error))?
+        }
+    })
+}
+
+/// The certificates of a file, at least one.
+fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, StreamError> {
+    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match certificates {
+        Ok(none) if none.is_empty() => Err(unusable(key, file, "it holds no certificate")),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(unreadable(key, file, error)),
+    }
+}
+
+/// The error's own text may show what stands in the file, which for a key is secret.
+fn unreadable(key: &'static str, file: &Path, error: pem::Error) -> StreamError {
+    match error {
+        pem::Error::Io(error) => unusable(key, file, error),
+        pem::Error::NoItemsFound => unusable(key, file, "it holds none in PEM"),
+        _ => unusable(key, file, "it is not valid PEM"),
+    }
+}
+
+fn unusable(key: &'static str, file: &Path, reason: impl ToString) -> StreamError {
+    StreamError::File { key, file: file.display().to_string(), reason: reason.to_string() }
+}

@@ -1,0 +1,309 @@
+//! Draws the view.
+
+use std::collections::VecDeque;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Paragraph, RenderDirection, Row, Sparkline, Table, TableState, Wrap};
+
+use super::columns::{COLUMNS, Column, count, name, rate, share};
+use super::reading::{CacheReading, Reading};
+use super::view::View;
+
+/// What stands between two columns.
+const GAP: u16 = 2;
+
+/// The lines for the columns without room.
+const DETAILS: u16 = 3;
+
+/// The lines of the charts, and those that the screen must have before they are shown.
+const CHARTS: u16 = 8;
+const ENOUGH: u16 = 18;
+
+/// How finely a chart tells one call a second, or a hit rate of one.
+const STEPS: f64 = 1000.0;
+
+/// Draws all of it.
+pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
+    let cells: Vec<Vec<Line<'_>>> = view.reading.caches.iter().map(cells_of).collect();
+    let widths = widths(&cells, frame.area().width);
+    let left_out = COLUMNS.get(widths.len()..).unwrap_or_default();
+    let charts = if frame.area().height < ENOUGH { 0 } else { CHARTS };
+    let [title, requests, trouble, caches, details, charts, keys] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Min(2),
+        Constraint::Length(if left_out.is_empty() { 0 } else { DETAILS }),
+        Constraint::Length(charts),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(Line::from_iter(["larder top ".bold(), view.origin.as_str().into()]), title);
+    frame.render_widget(requests_line(&view.reading), requests);
+    frame.render_widget(trouble_line(view), trouble);
+    draw_caches(frame, view, cells, widths, caches);
+    if let Some(cache) = view.reading.caches.get(view.selected) {
+        frame.render_widget(details_of(cache, left_out), details);
+        draw_charts(frame, view, cache, charts);
+    }
+    frame.render_widget(Line::from("q quits  ↑↓ select a cache  p pauses").dim(), keys);
+}
+
+fn requests_line(reading: &Reading) -> Line<'static> {
+    let mut line = Line::from("requests/s: ");
+    match &reading.requests {
+        Some(rates) if !rates.answered.is_empty() => {
+            let rates = rates.answered.iter().map(|(class, answered)| (name(class), rate(Some(*answered))));
+            line.extend(rates.map(|(class, rate)| Span::from(format!("{class} {rate}  "))));
+        }
+        _ => line.push_span("-  "),
+    }
+    let refused = rate(reading.requests.as_ref().map(|rates| rates.refused));
+    line.push_span(format!("refused/s: {refused}  running: {}", count(Some(reading.instances))));
+    line
+}
+
+fn trouble_line(view: &View) -> Line<'_> {
+    match &view.trouble {
+        _ if view.is_paused => Line::from("paused").bold().yellow(),
+        Some(trouble) => Line::from_iter([trouble, "; trying again"]).bold().red(),
+        None => Line::default(),
+    }
+}
+
+fn cells_of(cache: &CacheReading) -> Vec<Line<'static>> {
+    COLUMNS.iter().map(|column| align(column, Line::from((column.cell)(cache)))).collect()
+}
+
+/// The widths of the columns for which there is room.
+fn widths(cells: &[Vec<Line<'_>>], mut room: u16) -> Vec<u16> {
+    let width = |(at, column): (usize, &Column)| {
+        let widths = cells.iter().filter_map(|row| row.get(at)).map(Line::width);
+        u16::try_from(widths.fold(column.heading.len(), usize::max)).unwrap_or(u16::MAX)
+    };
+    let has_room = |width: &u16| {
+        let has_room = *width <= room;
+        room = room.saturating_sub(width.saturating_add(GAP));
+        has_room
+    };
+    COLUMNS.iter().enumerate().map(width).take_while(has_room).collect()
+}
+
+fn draw_caches(frame: &mut Frame<'_>, view: &View, cells: Vec<Vec<Line<'_>>>, widths: Vec<u16>, area: Rect) {
+    let shown = widths.len();
+    let headings = COLUMNS.iter().take(shown).map(|column| align(column, Line::from(column.heading)));
+    let rows = view.reading.caches.iter().zip(cells).map(|(cache, cells)| {
+        let row = Row::from_iter(cells.into_iter().take(shown));
+        if cache.is_down() { row.red() } else { row }
+    });
+    let table = Table::new(rows, widths).header(Row::from_iter(headings).bold());
+    let table = table.column_spacing(GAP).row_highlight_style(Style::new().reversed());
+    let table = if view.trouble.is_some() { table.dim() } else { table };
+    frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(view.selected));
+}
+
+fn align<'a>(column: &Column, line: Line<'a>) -> Line<'a> {
+    if column.is_number { line.right_aligned() } else { line }
+}
+
+/// The columns without room, for one cache.
+fn details_of(cache: &CacheReading, columns: &[Column]) -> Paragraph<'static> {
+    let mut line = Line::default();
+    for column in columns {
+        // A space that does not break keeps a heading and its figure on one line.
+        let heading = column.heading.replace(' ', "\u{a0}");
+        line.push_span(Span::from(format!("{heading}\u{a0}")).dim());
+        line.push_span(format!("{}  ", (column.cell)(cache)));
+    }
+    Paragraph::new(line).wrap(Wrap { trim: true })
+}
+
+fn draw_charts(frame: &mut Frame<'_>, view: &View, cache: &CacheReading, area: Rect) {
+    let Some(history) = view.histories.get(&cache.name) else { return };
+    let [calls, hit_rates] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
+    let shown = usize::from(calls.width.saturating_sub(2));
+    let most = history.calls.iter().take(shown).flatten().copied().fold(0.0, f64::max);
+    let title = format!(" {}: calls/s, at most {} ", name(&cache.name), rate(Some(most)));
+    frame.render_widget(chart(&history.calls, most).block(Block::bordered().title(title)), calls);
+    let newest = history.hit_rates.front().copied().flatten();
+    let title = format!(" {}: hit rate, now {} ", name(&cache.name), share(newest));
+    frame.render_widget(chart(&history.hit_rates, 1.0).block(Block::bordered().title(title)), hit_rates);
+}
+
+/// The newest stands at the right; what is not known leaves a gap.
+fn chart(history: &VecDeque<Option<f64>>, most: f64) -> Sparkline<'static> {
+    let steps = |value: f64| (value * STEPS) as u64;
+    let bars = history.iter().map(|value| value.map(steps));
+    Sparkline::default().data(bars).max(steps(most).max(1)).direction(RenderDirection::RightToLeft)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use ratatui::crossterm::event::{KeyCode, KeyEvent};
+    use ratatui::style::{Color, Modifier};
+
+    use super::*;
+    use crate::commands::top::snapshot::Snapshot;
+
+    /// A host with a cache in RAM and one on a server, so many seconds after its start: 10 calls a second to each.
+    fn figures(seconds: u32, up: u32) -> Snapshot {
+        let (hits, misses) = (seconds.saturating_mul(9), seconds);
+        let text = format!(
+            r#"
+larder_calls_total{{cache="pages",outcome="hit"}} {hits}
+larder_calls_total{{cache="pages",outcome="miss"}} {misses}
+larder_backend_seconds_bucket{{cache="pages",backend="ram",le="0.0001"}} {hits}
+larder_backend_seconds_bucket{{cache="pages",backend="ram",le="0.001"}} {hits}
+larder_ram_bytes{{cache="pages"}} 1048576
+larder_ram_max_bytes{{cache="pages"}} 2097152
+larder_ram_entries{{cache="pages"}} 12
+larder_ram_evictions_total{{cache="pages"}} 3
+larder_calls_total{{cache="shared",outcome="timeout"}} {hits}
+larder_calls_total{{cache="shared",outcome="miss"}} {misses}
+larder_backend_seconds_bucket{{cache="shared",backend="valkey",le="+Inf"}} 0
+larder_vacancies{{cache="shared"}} 5
+larder_get_or_set_total{{cache="shared",event="computed"}} 41
+larder_get_or_set_total{{cache="shared",event="waited"}} 42
+larder_up{{cache="shared"}} {up}
+larder_reconnects_total{{cache="shared"}} 2
+larder_requests_total{{plugin="p",status="2xx"}} {hits}
+larder_requests_total{{plugin="p",status="5xx"}} {misses}
+larder_refused_requests_total{{reason="busy"}} {misses}
+larder_instances{{plugin="p"}} 4
+"#
+        );
+        Snapshot::parse(&text).unwrap()
+    }
+
+    /// A view that began with one snapshot, and took another one each second.
+    fn view(snapshots: impl IntoIterator<Item = anyhow::Result<Snapshot>>) -> View {
+        let mut snapshots = snapshots.into_iter();
+        let began = Instant::now();
+        let mut view = View::new("http://host:1/metrics".to_owned(), snapshots.next().unwrap().unwrap(), began);
+        for (snapshot, seconds) in snapshots.zip(1..) {
+            view.take(snapshot, began.checked_add(Duration::from_secs(seconds)).unwrap());
+        }
+        view
+    }
+
+    fn drawn(view: &View, width: u16, height: u16) -> Terminal<TestBackend> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, view)).unwrap();
+        terminal
+    }
+
+    fn lines(view: &View, width: u16, height: u16) -> Vec<String> {
+        let terminal = drawn(view, width, height);
+        let rows = terminal.backend().buffer().content().chunks(width.into());
+        rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_narrow_screen_has_the_first_columns_and_the_rest_of_the_selected_cache() {
+        let mut view = view([Ok(figures(10, 1)), Ok(figures(11, 1))]);
+        assert!(view.press(KeyEvent::from(KeyCode::Down)).is_continue());
+        let expected = [
+            "larder top http://host:1/metrics",
+            "requests/s: 2xx 9.0  5xx 1.0  refused/s: 1.0  running: 4",
+            "",
+            "CACHE   TYPE    SERVER  CALLS/S  HIT RATE   P50   P99  ERRORS/S  HITS  MISSES",
+            "pages   ram     -          10.0     90.0%  50µs  99µs       0.0    99      11",
+            "shared  valkey  up         10.0      0.0%     -     -       9.0     0      11",
+            "HELD\u{a0}5  COMPUTED\u{a0}41  WAITED\u{a0}42  BYTES\u{a0}-  MAX\u{a0}BYTES\u{a0}-  ENTRIES\u{a0}-  EVICTED\u{a0}-",
+            "RECONNECTS\u{a0}2",
+            "",
+            "q quits  ↑↓ select a cache  p pauses",
+        ];
+        assert_eq!(lines(&view, 80, 10), expected);
+    }
+
+    #[test]
+    fn a_wide_screen_has_all_columns() {
+        let lines = lines(&view([Ok(figures(10, 1)), Ok(figures(11, 1))]), 180, 7);
+        let headings: Vec<_> = lines[3].split("  ").map(str::trim).filter(|heading| !heading.is_empty()).collect();
+        assert_eq!(headings, COLUMNS.map(|column| column.heading));
+        assert!(lines[4].ends_with("1.0MiB     2.0MiB       12        3           -"), "{}", lines[4]);
+        assert!(lines[6].starts_with("q quits"), "{}", lines[6]);
+    }
+
+    #[test]
+    fn a_high_screen_has_charts_of_the_selected_cache() {
+        let lines = lines(&view([Ok(figures(10, 1)), Ok(figures(11, 1)), Ok(figures(31, 1))]), 80, 20);
+        assert!(lines[11].starts_with("┌ pages: calls/s, at most 200 ─"), "{}", lines[11]);
+        assert!(lines[11].contains("┌ pages: hit rate, now 90.0% ─"), "{}", lines[11]);
+        // The newest at the right is as high as the chart, and the one before a twentieth.
+        assert!(lines[12].contains(" █│"), "{}", lines[12]);
+        assert!(lines[17].contains("▂█│"), "{}", lines[17]);
+    }
+
+    #[test]
+    fn before_the_second_answer_there_are_no_rates() {
+        let lines = lines(&view([Ok(figures(10, 1))]), 80, 10);
+        assert_eq!(lines[1], "requests/s: -  refused/s: -  running: 4");
+        assert_eq!(lines[4], "pages   ram     -             -         -    -    -         -    90      10");
+    }
+
+    #[test]
+    fn a_host_that_went_away_is_said_to_be_and_comes_back() {
+        let gone = || Err(anyhow::anyhow!("it is\ngone"));
+        let away = lines(&view([Ok(figures(10, 1)), Ok(figures(11, 1)), gone()]), 80, 10);
+        assert_eq!(away[2], "it is\\ngone; trying again");
+        assert!(away[4].starts_with("pages   ram     -          10.0"), "what was known is left: {}", away[4]);
+        // It was started again, and counted 20 calls in the 3 s since it was last heard of.
+        let view = view([Ok(figures(10, 1)), Ok(figures(11, 1)), gone(), gone(), Ok(figures(2, 1))]);
+        let back = lines(&view, 80, 10);
+        assert_eq!(back[2], "");
+        assert!(back[4].starts_with("pages   ram     -           6.7     90.0%"), "{}", back[4]);
+        let is_known: Vec<_> = view.histories["pages"].calls.iter().map(Option::is_some).collect();
+        assert_eq!(is_known, [true, false, false, true]);
+    }
+
+    #[test]
+    fn a_cache_whose_server_is_down_is_red() {
+        let terminal = drawn(&view([Ok(figures(10, 0))]), 80, 10);
+        let colours = [4, 5].map(|y| terminal.backend().buffer()[(0, y)].fg);
+        assert_eq!(colours, [Color::Reset, Color::Red]);
+    }
+
+    #[test]
+    fn the_selected_cache_is_reversed_and_stays_among_the_caches() {
+        let mut view = view([Ok(figures(10, 1))]);
+        let selected = |view: &View| {
+            let terminal = drawn(view, 80, 10);
+            (4..6).find(|y| terminal.backend().buffer()[(0, *y)].modifier.contains(Modifier::REVERSED)).unwrap()
+        };
+        for (key, line) in [('k', 4), ('j', 5), ('j', 5), ('k', 4)] {
+            assert!(view.press(KeyEvent::from(KeyCode::Char(key))).is_continue());
+            assert_eq!(selected(&view), line, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_pause_keeps_the_screen_as_it_is() {
+        let mut view = view([Ok(figures(10, 1)), Ok(figures(11, 1))]);
+        assert!(view.press(KeyEvent::from(KeyCode::Char('p'))).is_continue());
+        view.take(Ok(figures(100, 1)), Instant::now());
+        view.take(Err(anyhow::anyhow!("it is gone")), Instant::now());
+        let paused = lines(&view, 80, 10);
+        assert_eq!(paused[2], "paused");
+        assert!(paused[4].ends_with("99      11"), "{}", paused[4]);
+    }
+
+    #[test]
+    fn no_size_of_a_terminal_and_no_number_is_a_panic() {
+        let huge = "larder_calls_total{cache=\"c\",outcome=\"hit\"} 1e308\n".repeat(3);
+        let view = view([Ok(figures(10, 1)), Snapshot::parse(&huge).map_err(Into::into)]);
+        for width in (0..=200).step_by(7) {
+            for height in 0..=30 {
+                drawn(&view, width, height);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What one scrape says: the counts of each cache, and those of the serving side.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use larder_host::metrics;
+
+use super::exposition::{Malformed, Sample, samples};
+use super::latency::Buckets;
+
+/// All that one scrape says and a reading needs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Snapshot {
+    pub(super) caches: BTreeMap<String, Counts>,
+    pub(super) requests: Requests,
+}
+
+/// One cache. What only caches in RAM have, or only those on a server, is `None` for the others.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Counts {
+    /// The type: `ram`, `valkey` or `redis`.
+    pub(super) backend: String,
+    pub(super) calls: f64,
+    pub(super) errors: f64,
+    /// Keys that had a value, those of `get-many` included.
+    pub(super) hits: f64,
+    pub(super) misses: f64,
+    pub(super) computed: f64,
+    pub(super) waited: f64,
+    pub(super) vacancies: f64,
+    pub(super) seconds: Buckets,
+    pub(super) bytes: Option<f64>,
+    pub(super) max_bytes: Option<f64>,
+    pub(super) entries: Option<f64>,
+    pub(super) evictions: Option<f64>,
+    pub(super) up: Option<f64>,
+    pub(super) reconnects: Option<f64>,
+}
+
+/// The HTTP requests of all plugins.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Requests {
+    /// By the class of the answer's status.
+    pub(super) answered: BTreeMap<String, f64>,
+    pub(super) refused: f64,
+    pub(super) instances: f64,
+}
+
+/// Why an answer is not the figures of a host.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("line {0} of the answer is not in the text format of Prometheus")]
+    Line(NonZeroUsize),
+    #[error("the answer has no figures of a `larder serve`")]
+    NoFigures,
+}
+
+impl Snapshot {
+    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
+        let mut snapshot = Self::default();
+        for sample in samples(text) {
+            snapshot.take(&sample.map_err(|Malformed(line)| Unreadable::Line(line))?);
+        }
+        // A host has a cache, and tells of its calls before there are any.
+        if snapshot.caches.is_empty() { Err(Unreadable::NoFigures) } else { Ok(snapshot) }
+    }
+
+    /// Whether the host may have counted from this on to `later`. If not it was started again in between, as counts only
+    /// grow.
+    pub(super) fn grew_into(&self, later: &Self) -> bool {
+        let cache_grew = |(name, counts): (&String, &Counts)| {
+            later.caches.get(name).is_some_and(|later| {
+                counts.growing().iter().zip(later.growing()).all(|(before, after)| *before <= after)
+            })
+        };
+        let class_grew = |(class, count): (&String, &f64)| later.requests.answered.get(class) >= Some(count);
+        self.caches.iter().all(cache_grew)
+            && self.requests.answered.iter().all(class_grew)
+            && self.requests.refused <= later.requests.refused
+    }
+
+    fn take(&mut self, sample: &Sample<'_>) {
+        let (name, is_bucket) = match sample.name.strip_suffix("_bucket") {
+            Some(name) => (name, true),
+            None => (sample.name, false),
+        };
+        let Some(figure) = metrics::ALL.iter().find(|figure| figure.name == name) else { return };
+        // Nothing that is counted is less than none; what says so is not from a host.
+        let value = if sample.value.is_finite() { sample.value.max(0.0) } else { 0.0 };
+        match *figure {
+            metrics::REQUESTS => {
+                *self.requests.answered.entry(sample.label("status").to_owned()).or_default() += value;
+            }
+            metrics::REFUSALS => self.requests.refused += value,
+            metrics::INSTANCES => self.requests.instances += value,
+            _ if figure.labels.contains(&"cache") => {
+                let counts = self.caches.entry(sample.label("cache").to_owned()).or_default();
+                counts.take(*figure, is_bucket, sample, value);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Counts {
+    fn take(&mut self, metric: metrics::Metric, is_bucket: bool, sample: &Sample<'_>, value: f64) {
+        let outcome = sample.label("outcome");
+        match metric {
+            metrics::CALLS => {
+                self.calls += value;
+                if !metrics::GOOD_OUTCOMES.contains(&outcome) {
+                    self.errors += value;
+                }
+                self.find(outcome, value);
+            }
+            metrics::GET_MANY_KEYS => self.find(outcome, value),
+            metrics::BACKEND_SECONDS => {
+                sample.label("backend").clone_into(&mut self.backend);
+                if let (true, Ok(bound)) = (is_bucket, sample.label("le").parse()) {
+                    self.seconds.add(bound, value);
+                }
+            }
+            metrics::GET_OR_SET => match sample.label("event") {
+                "computed" => self.computed += value,
+                "waited" => self.waited += value,
+                _ => {}
+            },
+            metrics::VACANCIES => self.vacancies = value,
+            metrics::RAM_BYTES => self.bytes = Some(value),
+            metrics::RAM_MAX_BYTES => self.max_bytes = Some(value),
+            metrics::RAM_ENTRIES => self.entries = Some(value),
+            metrics::RAM_EVICTIONS => self.evictions = Some(value),
+            metrics::UP => self.up = Some(value),
+            metrics::RECONNECTS => self.reconnects = Some(value),
+            _ => {}
+        }
+    }
+
+    fn find(&mut self, outcome: &str, value: f64) {
+        match outcome {
+            "hit" => self.hits += value,
+            "miss" => self.misses += value,
+            _ => {}
+        }
+    }
+
+    /// What never becomes less while the host lives.
+    fn growing(&self) -> [f64; 8] {
+        let Self { calls, errors, hits, misses, computed, waited, evictions, reconnects, .. } = self;
+        let (evictions, reconnects) = (evictions.unwrap_or_default(), reconnects.unwrap_or_default());
+        [*calls, *errors, *hits, *misses, *computed, *waited, evictions, reconnects]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cache_has_its_counts_and_the_requests_theirs() {
+        let text = r#"
+larder_calls_total{cache="a",operation="get",outcome="hit"} 5
+larder_calls_total{cache="a",operation="get",outcome="miss"} 2
+larder_calls_total{cache="a",operation="get-or-set",outcome="hit"} 1
+larder_calls_total{cache="a",operation="fill",outcome="stored"} 3
+larder_calls_total{cache="a",operation="set",outcome="value-too-large"} 4
+larder_get_many_keys_total{cache="a",outcome="hit"} 10
+larder_get_many_keys_total{cache="a",outcome="miss"} 20
+larder_get_or_set_total{cache="a",event="computed"} 7
+larder_get_or_set_total{cache="a",event="waited"} 8
+larder_get_or_set_total{cache="a",event="expired"} 9
+larder_vacancies{cache="a"} 6
+larder_ram_bytes{cache="a"} 1000
+larder_ram_max_bytes{cache="a"} 2000
+larder_ram_entries{cache="a"} 30
+larder_ram_evictions_total{cache="a"} 40
+larder_backend_seconds_bucket{cache="a",backend="ram",operation="get",le="1"} 1
+larder_backend_seconds_bucket{cache="a",backend="ram",operation="get",le="+Inf"} 2
+larder_backend_seconds_sum{cache="a",backend="ram",operation="get"} 50
+larder_backend_seconds_count{cache="a",backend="ram",operation="get"} 60
+larder_up{cache="b"} 1
+larder_reconnects_total{cache="b"} 70
+larder_requests_total{plugin="p",status="2xx"} 100
+larder_requests_total{plugin="q",status="2xx"} 200
+larder_requests_total{plugin="q",status="5xx"} 300
+larder_refused_requests_total{reason="busy"} 400
+larder_refused_requests_total{reason="no-route"} 500
+larder_instances{plugin="p"} 1
+larder_instances{plugin="q"} 2
+process_start_time_seconds 1
+"#;
+        let mut seconds = Buckets::default();
+        seconds.add(1.0, 1.0);
+        seconds.add(f64::INFINITY, 2.0);
+        let a = Counts {
+            backend: "ram".to_owned(),
+            calls: 15.0,
+            errors: 4.0,
+            hits: 16.0,
+            misses: 22.0,
+            computed: 7.0,
+            waited: 8.0,
+            vacancies: 6.0,
+            seconds,
+            bytes: Some(1000.0),
+            max_bytes: Some(2000.0),
+            entries: Some(30.0),
+            evictions: Some(40.0),
+            up: None,
+            reconnects: None,
+        };
+        let b = Counts { up: Some(1.0), reconnects: Some(70.0), ..Counts::default() };
+        let answered = [("2xx".to_owned(), 300.0), ("5xx".to_owned(), 300.0)].into();
+        let expected = Snapshot {
+            caches: [("a".to_owned(), a), ("b".to_owned(), b)].into(),
+            requests: Requests { answered, refused: 900.0, instances: 3.0 },
+        };
+        assert_eq!(Snapshot::parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_number_of_anything_counts_for_nothing() {
+        for value in ["NaN", "-1", "+Inf", "-Inf", "1e999"] {
+            let snapshot = Snapshot::parse(&format!("larder_vacancies{{cache=\"c\"}} {value}\n")).unwrap();
+            assert_eq!(snapshot.caches["c"].vacancies, 0.0, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_figures_of_a_cache_is_not_from_a_host() {
+        for text in ["", "# a comment\n", "process_start_time_seconds 1\n", "larder_instances{plugin=\"p\"} 1\n"] {
+            assert_eq!(Snapshot::parse(text), Err(Unreadable::NoFigures), "{text}");
+        }
+        let page = Snapshot::parse("<html>\n").unwrap_err();
+        assert_eq!(page.to_string(), "line 1 of the answer is not in the text format of Prometheus");
+    }
+}

@@ -1,0 +1,186 @@
+//! The configuration's JSON Schema, for editors: made from the structs that mirror the TOML and the comments on their
+//! fields. What one key alone can break is in it; what takes two keys, or the machine, to judge is left to
+//! `larder check`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value};
+
+use crate::cache::Duration;
+use crate::config::caches::{RawRam, RawServer};
+use crate::config::hosts::OutgoingHost;
+use crate::config::place::{NodeAddress, Url};
+use crate::config::plugins::RawGrant;
+use crate::config::sandbox::{LARGEST_COUNT, RawSandbox};
+use crate::config::serve::RawServe;
+use crate::config::units::{Count, Db, Expire, LARGEST, Password, Port, Positive, Size, Span};
+use crate::config::variables::Variables;
+
+/// The JSON Schema of `larder.toml`, which `larder schema` prints, in the draft that editors know best. Needs the feature
+/// `schema`.
+pub fn json_schema() -> String {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let generator = settings.with_transform(RecursiveTransform(without_null)).into_generator();
+    let schema = generator.into_root_schema_for::<Root>();
+    format!("{:#}\n", schema.as_value())
+}
+
+/// The configuration of Larder's host.
+// Its keys are those that `Config::from_document` takes.
+#[derive(JsonSchema)]
+#[schemars(title = "larder.toml", deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is of use")]
+struct Root {
+    /// The cache that plugins get without naming one; needed when there is more than one.
+    default: Option<String>,
+    /// The caches, by name.
+    caches: Option<BTreeMap<String, Cache>>,
+    /// What single plugins may do, by the name of their file or `--name`.
+    plugins: Option<BTreeMap<String, RawGrant>>,
+    /// The bounds of each plugin instance.
+    sandbox: Option<RawSandbox>,
+    /// Where and how `larder serve` answers requests.
+    serve: Option<RawServe>,
+}
+
+/// A `[caches.NAME]` table, whose `type` says which keys it may have.
+struct Cache;
+
+impl JsonSchema for Cache {
+    fn schema_name() -> Cow<'static, str> {
+        "Cache".into()
+    }
+
+    /// Not `oneOf`: an editor could say of a mistake only that no alternative fits, and not where it is. So all keys stand
+    /// together, which editors complete from, and what a type does not have is refused behind them.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let [ram, server] = [generator.subschema_for::<RawRam>(), generator.subschema_for::<RawServer>()];
+        let properties =
+            |schema: &Schema| schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+        let [ram, server] = [properties(&ram), properties(&server)];
+        let no_others = |known: &Map<String, Value>| {
+            let known = known.keys().map(String::as_str).chain(["type"]);
+            let known: Map<String, Value> = known.map(|key| (key.to_owned(), true.into())).collect();
+            json_schema!({ "properties": known, "additionalProperties": false })
+        };
+        let (of_ram, of_server) = (no_others(&ram), no_others(&server));
+        let kind = json_schema!({
+            "description": "What stands behind the cache.",
+            "enum": ["ram", "valkey", "redis"],
+        });
+        let mut all = ram;
+        all.extend(server);
+        all.insert("type".to_owned(), kind.to_value());
+        json_schema!({
+            "type": "object",
+            "properties": all,
+            "required": ["type"],
+            "if": { "properties": { "type": { "const": "ram" } } },
+            "then": of_ram,
+            "else": of_server,
+        })
+    }
+}
+
+/// TOML has no null: a key is there or not.
+fn without_null(schema: &mut Schema) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some(name) = object.get_mut("type") {
+        let other = name.as_array().and_then(|types| types.iter().find(|name| *name != "null")).cloned();
+        *name = other.unwrap_or_else(|| name.take());
+    }
+    if let Some(Value::Array(values)) = object.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
+    if object.get("default").is_some_and(Value::is_null) {
+        object.remove("default");
+    }
+    let Some(Value::Array(mut variants)) = object.remove("anyOf") else { return };
+    variants.retain(|variant| variant.get("type").is_none_or(|name| name != "null"));
+    match (variants.pop(), variants.is_empty()) {
+        (Some(Value::Object(only)), true) => only.into_iter().for_each(|(key, value)| {
+            object.entry(key).or_insert(value);
+        }),
+        (last, _) => {
+            variants.extend(last);
+            object.insert("anyOf".to_owned(), Value::Array(variants));
+        }
+    }
+}
+
+/// A pattern for what a string must be, unless the environment has a part in it.
+fn text(pattern: &str) -> Schema {
+    json_schema!({ "type": "string", "pattern": format!(r"^({pattern})$|\$\{{") })
+}
+
+/// A number of seconds of at least `least`, or what `humantime` reads, except `M`, which the configuration refuses.
+fn duration(least: f64, words: &str) -> Schema {
+    const UNIT: &str = "nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|\
+                        weeks?|wks?|w|months?|years?|yrs?|y";
+    let seconds = Duration::LONGEST.as_secs();
+    json_schema!({ "anyOf": [
+        { "type": "number", "minimum": least, "maximum": seconds },
+        text(&format!(r"{words}\s*([0-9]+(\.[0-9]+)?\s*({UNIT})\s*)+")),
+    ] })
+}
+
+/// Says what the schema of a type is.
+macro_rules! schemas {
+    ($($type:ty: $schema:expr;)+) => {
+        $(
+            impl JsonSchema for $type {
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($type).into()
+                }
+
+                fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                    $schema
+                }
+            }
+        )+
+    };
+}
+
+schemas! {
+    Size: json_schema!({ "anyOf": [
+        { "type": "integer", "minimum": 1, "maximum": LARGEST },
+        text(r"[0-9]*\.?[0-9]*\s*([kKmMgGtTpPeE]?[bB]|[kKmMgGtTpPeE][iI]?[bB]?)?"),
+    ] });
+    Span: duration(0.0, "0|");
+    Positive: duration(0.001, "");
+    Expire: duration(0.001, "unlimited|");
+    Count: json_schema!({ "type": "integer", "minimum": 1, "maximum": LARGEST_COUNT });
+    Port: json_schema!({ "type": "integer", "minimum": 1, "maximum": u16::MAX });
+    Db: json_schema!({ "type": "integer", "minimum": 0, "maximum": u16::MAX });
+    Password: json_schema!({ "type": "string" });
+    Url: text("(redis|rediss|valkey|valkeys):.*");
+    NodeAddress: text(r"[^\s/@]+:[0-9]+");
+    OutgoingHost: text(r"[^\s/@]+");
+    Variables: json_schema!({ "type": "object", "additionalProperties": { "type": "string" } });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of all keys has room for one schema of each.
+    #[test]
+    fn keys_that_types_of_caches_share_are_described_alike() {
+        let mut generator =
+            SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true).into_generator();
+        let [ram, server] = [generator.subschema_for::<RawRam>(), generator.subschema_for::<RawServer>()];
+        let server = server.get("properties").unwrap();
+        let shared =
+            ram.get("properties").unwrap().as_object().unwrap().iter().filter(|(key, _)| server.get(key).is_some());
+        let mut count = 0;
+        for (key, property) in shared {
+            assert_eq!(Some(property), server.get(key), "{key}");
+            count += 1;
+        }
+        assert!(count >= 5, "{count}");
+    }
+}

@@ -1,0 +1,272 @@
+//! `larder:cache/cache`, call by call, and the one place where cache errors become the plugin's.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wasmtime::component::Resource;
+
+use super::calls::Call;
+use super::{Count, LarderCtx, LarderView, wit};
+use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache, Vacancy};
+use larder_cache::text::one_line;
+
+/// A cache handle of a plugin.
+#[derive(Debug)]
+pub(super) struct OpenCache(Arc<ScopedCache>);
+
+/// A vacancy of a plugin, with the cache it belongs to.
+#[derive(Debug)]
+pub(super) struct HeldVacancy {
+    cache: Arc<ScopedCache>,
+    vacancy: Vacancy,
+}
+
+/// What ends a call: an error for the plugin, or a trap.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// The plugin gets this.
+    Plugin(wit::Error),
+    /// The plugin ends: it used a handle it does not hold, which only broken bindings do.
+    Trap(wasmtime::Error),
+}
+
+pub(super) type CallResult<T> = Result<T, CallError>;
+
+impl From<wasmtime::component::ResourceTableError> for CallError {
+    fn from(error: wasmtime::component::ResourceTableError) -> Self {
+        Self::Trap(error.into())
+    }
+}
+
+/// What a plugin holds a bounded number of.
+trait Held: Send + 'static {
+    /// What many of them are called.
+    const NAME: &str;
+
+    fn count(ctx: &mut LarderCtx) -> &mut Count;
+}
+
+impl Held for OpenCache {
+    const NAME: &str = "open handles";
+
+    fn count(ctx: &mut LarderCtx) -> &mut Count {
+        &mut ctx.handles
+    }
+}
+
+impl Held for HeldVacancy {
+    const NAME: &str = "vacancies";
+
+    fn count(ctx: &mut LarderCtx) -> &mut Count {
+        &mut ctx.vacancies
+    }
+}
+
+impl LarderView<'_> {
+    /// The cache of a handle, if it answers at once and the plugin may call it now.
+    pub(super) fn here(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
+        let OpenCache(cache) = self.table.get(handle).ok()?;
+        (cache.at_once().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
+    }
+
+    fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<Arc<ScopedCache>> {
+        Ok(Arc::clone(&self.table.get(handle)?.0))
+    }
+
+    /// Begins a call, unless the plugin has as many under way as it may. A fill is no such call, and neither is a drop:
+    /// those who wait for a fill would shut its maker out.
+    fn begin(&self) -> CallResult<Call> {
+        self.ctx
+            .calls
+            .begin()
+            .map_err(|max| CallError::Plugin(wit::Error::Other(format!("too many calls at once: the limit is {max}"))))
+    }
+
+    /// Puts a resource into the table, within the plugin's bound.
+    fn push<T: Held>(&mut self, resource: T) -> CallResult<Resource<T>> {
+        let count = T::count(self.ctx);
+        if count.held >= count.max {
+            let message = format!("too many {}: the limit is {}", T::NAME, count.max);
+            return Err(CallError::Plugin(wit::Error::Other(message)));
+        }
+        let handle = self.table.push(resource)?;
+        count.held = count.held.saturating_add(1);
+        Ok(handle)
+    }
+
+    /// Takes a resource out of the table.
+    fn delete<T: Held>(&mut self, handle: Resource<T>) -> Result<T, wasmtime::component::ResourceTableError> {
+        let resource = self.table.delete(handle)?;
+        let count = T::count(self.ctx);
+        count.held = count.held.saturating_sub(1);
+        Ok(resource)
+    }
+
+    /// The plugin's error for the cache's: short and stable. The operator gets the whole story in the log.
+    pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
+        outcome.map_err(|error| {
+            self.log(cache, &error);
+            let error = match error {
+                CacheError::InvalidArgument(rule) => wit::Error::InvalidArgument(rule),
+                CacheError::ValueTooLarge { max, .. } => {
+                    wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX))
+                }
+                CacheError::ReadOnly => wit::Error::AccessDenied,
+                CacheError::Timeout(_) | CacheError::Lost(_) => wit::Error::Timeout,
+                CacheError::Unavailable(_) => wit::Error::Unavailable,
+                CacheError::WrongType => wit::Error::Other("the key holds a value of another type".to_owned()),
+                CacheError::Refused(_) => wit::Error::Other("the server refused the command".to_owned()),
+            };
+            CallError::Plugin(error)
+        })
+    }
+
+    /// Logs what only the operator may know, in one line each, and not more of them than an instance may cause.
+    fn log(&mut self, cache: &ScopedCache, error: &CacheError) {
+        let is_logged = match error {
+            CacheError::Refused(_) => tracing::enabled!(tracing::Level::WARN),
+            CacheError::Timeout(_) | CacheError::Unavailable(_) => tracing::enabled!(tracing::Level::DEBUG),
+            _ => false,
+        };
+        let (plugin, cache, lines) = (&self.ctx.plugin, cache.name(), &mut self.ctx.log_lines);
+        if !is_logged || lines.held > lines.max {
+            return;
+        }
+        lines.held = lines.held.saturating_add(1);
+        let text = one_line(&error.to_string());
+        if lines.held > lines.max {
+            tracing::warn!(plugin, "this instance has caused {} lines: further ones are left out", lines.max);
+        } else if matches!(error, CacheError::Refused(_)) {
+            tracing::warn!(plugin, cache, "{text}");
+        } else {
+            tracing::debug!(plugin, cache, "{text}");
+        }
+    }
+
+    fn open_as(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
+        let cache = opened.map_err(|error| {
+            CallError::Plugin(match error {
+                OpenError::NoSuchCache => wit::Error::NoSuchCache,
+                OpenError::NotGranted => wit::Error::AccessDenied,
+            })
+        })?;
+        self.push(OpenCache(Arc::new(cache)))
+    }
+}
+
+impl From<wit::Duration> for Duration {
+    fn from(duration: wit::Duration) -> Self {
+        match duration {
+            wit::Duration::Default => Self::Default,
+            wit::Duration::Milliseconds(milliseconds) => Self::Milliseconds(milliseconds),
+            wit::Duration::Unlimited => Self::Unlimited,
+        }
+    }
+}
+
+impl LarderView<'_> {
+    pub(super) fn open(&mut self, name: &str) -> CallResult<Resource<OpenCache>> {
+        let opened = self.ctx.caches.open(name).cloned();
+        self.open_as(opened)
+    }
+
+    pub(super) fn open_default(&mut self) -> CallResult<Resource<OpenCache>> {
+        let opened = self.ctx.caches.open_default().cloned();
+        self.open_as(opened)
+    }
+
+    pub(super) fn close(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {
+        self.delete(handle)?;
+        Ok(())
+    }
+
+    pub(super) async fn get(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<Option<Bytes>> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let found = cache.get(key).await;
+        self.report(&cache, found)
+    }
+
+    pub(super) async fn get_many(
+        &mut self,
+        handle: Resource<OpenCache>,
+        keys: &[String],
+    ) -> CallResult<Vec<Option<Bytes>>> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let found = cache.get_many(keys).await;
+        self.report(&cache, found)
+    }
+
+    pub(super) async fn set(
+        &mut self,
+        handle: Resource<OpenCache>,
+        key: &str,
+        value: Bytes,
+        duration: wit::Duration,
+    ) -> CallResult<()> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let outcome = cache.set(key, value, duration.into()).await;
+        self.report(&cache, outcome)
+    }
+
+    pub(super) async fn set_many(
+        &mut self,
+        handle: Resource<OpenCache>,
+        entries: Vec<(String, Bytes)>,
+        duration: wit::Duration,
+    ) -> CallResult<()> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let outcome = cache.set_many(entries, duration.into()).await;
+        self.report(&cache, outcome)
+    }
+
+    pub(super) async fn get_or_set(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<wit::Entry> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let found = cache.get_or_set(key).await;
+        match self.report(&cache, found)? {
+            Entry::Occupied(value) => Ok(wit::Entry::Occupied(value)),
+            Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy { cache, vacancy })?)),
+        }
+    }
+
+    pub(super) async fn clear(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<bool> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let outcome = cache.clear(key).await;
+        self.report(&cache, outcome)
+    }
+
+    pub(super) async fn clear_pattern(&mut self, handle: Resource<OpenCache>, pattern: &str) -> CallResult<u64> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let outcome = cache.clear_pattern(pattern).await;
+        self.report(&cache, outcome)
+    }
+
+    pub(super) async fn clear_all(&mut self, handle: Resource<OpenCache>) -> CallResult<u64> {
+        let _call = self.begin()?;
+        let cache = self.cache(&handle)?;
+        let outcome = cache.clear_all().await;
+        self.report(&cache, outcome)
+    }
+
+    pub(super) async fn fill(
+        &mut self,
+        handle: Resource<HeldVacancy>,
+        value: Bytes,
+        duration: wit::Duration,
+    ) -> CallResult<bool> {
+        let HeldVacancy { cache, vacancy } = self.delete(handle)?;
+        let outcome = cache.fill(vacancy, value, duration.into()).await;
+        self.report(&cache, outcome)
+    }
+
+    pub(super) fn give_up(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {
+        self.delete(handle)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Connections to the hosts of plugins: names looked up, TCP, TLS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
+use wasmtime_wasi_http::Error;
+
+use crate::config::Destination;
+use larder_cache::tls;
+
+/// How many names one plugin has looked up at a time, over all its instances. The system's resolver keeps a thread of
+/// those that all plugins share, and goes on when nobody waits for it any longer.
+const MAX_LOOKUPS: usize = 16;
+
+/// TCP, or TLS on top of it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Opens the connections of one plugin.
+pub(super) struct Connector {
+    lookups: Arc<Semaphore>,
+    /// Made when it is needed first, as it reads the system's authorities. None where that cannot be done: then it is
+    /// not tried again, so that no plugin fills the log with it.
+    tls: OnceCell<Option<TlsConnector>>,
+}
+
+impl Connector {
+    /// A connection to this host and no other. Nobody waits for it longer than the limit.
+    pub(super) async fn connect(
+        &self,
+        destination: &Destination,
+        is_secure: bool,
+        limit: Duration,
+    ) -> Result<Box<dyn Stream>, Error> {
+        let addresses = self.look_up(destination).await?;
+        let failed = |error| unconnected(destination, &error);
+        let stream = reach(&addresses, limit).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        if !is_secure {
+            return Ok(Box::new(stream));
+        }
+        let name = ServerName::try_from(destination.host()).map_err(|_| Error::HttpRequestUriInvalid)?;
+        let tls = self.tls.get_or_init(new_tls).await.as_ref().ok_or(Error::ConfigurationError)?;
+        let stream = tls.connect(name, stream).await.map_err(|error| untrusted(destination, &error))?;
+        Ok(Box::new(stream))
+    }
+
+    async fn look_up(&self, destination: &Destination) -> Result<Vec<SocketAddr>, Error> {
+        let (host, port) = (destination.host(), destination.port());
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let unknown = || Error::DnsError { rcode: None, info_code: None };
+        let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(|_| unknown())?;
+        let looking = tokio::task::spawn_blocking(move || {
+            let _until_it_ends = permit;
+            (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)
+        });
+        match looking.await.map_err(io::Error::other).flatten() {
+            Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+            Ok(_) => Err(unknown()),
+            Err(error) => {
+                tracing::debug!("cannot look up `{destination}`: {error}");
+                Err(unknown())
+            }
+        }
+    }
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), tls: OnceCell::new() }
+    }
+}
+
+/// The first of the addresses that answers. None of them takes the time of those behind it, as one does that drops packets.
+async fn reach(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let began = Instant::now();
+    let mut failure = io::ErrorKind::TimedOut.into();
+    for (place, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len().saturating_sub(place)).unwrap_or(u32::MAX);
+        let share = limit.saturating_sub(began.elapsed()).checked_div(left).unwrap_or_default();
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_elapsed) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failure)
+}
+
+/// TLS that trusts whom the system trusts.
+async fn new_tls() -> Option<TlsConnector> {
+    let authorities = tokio::task::spawn_blocking(tls::system_authorities).await;
+    let config = authorities.map_err(|error| error.to_string()).and_then(|authorities| {
+        if authorities.is_empty() {
+            return Err("this machine has no certificate authorities to trust".to_owned());
+        }
+        tls::client(authorities).map_err(|error| error.to_string())
+    });
+    let config = config.map(|config| config.with_no_client_auth());
+    let mut config =
+        config.inspect_err(|reason| tracing::warn!("plugins cannot send requests with TLS: {reason}")).ok()?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Some(TlsConnector::from(Arc::new(config)))
+}
+
+/// The plugin learns the kind of an error, and the log the words.
+fn unconnected(destination: &Destination, error: &io::Error) -> Error {
+    tracing::debug!("cannot connect to `{destination}`: {error}");
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+        io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        _ => Error::DestinationUnavailable,
+    }
+}
+
+fn untrusted(destination: &Destination, error: &io::Error) -> Error {
+    tracing::debug!("cannot speak TLS with `{destination}`: {error}");
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
+        Some(rustls::Error::AlertReceived(alert)) => {
+            Error::TlsAlertReceived { alert_id: Some(u8::from(*alert)), alert_message: None }
+        }
+        _ => Error::TlsProtocolError,
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
