@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
-use larder_host::metrics::{ALL, BUCKETS, Figure, GOOD_OUTCOMES, Kind as FigureKind};
+use larder_host::metrics::{BUCKETS, GOOD_OUTCOMES, Kind as MetricKind, Metric, all};
 use larder_host::{Caches, Config, operator_view};
 use larder_tests::{Client, Kind, Server, Serving};
 use metrics::LocalRecorderGuard;
@@ -215,10 +215,10 @@ mod endpoint {
         }
         let export = serving.ask("/metrics").await.body;
         let values = values(&export);
-        for Figure { name, kind, labels, .. } in ALL {
+        for Metric { name, kind, labels, .. } in all() {
             assert!(export.contains(&format!("# TYPE {name} {}\n", kind.name())), "{name}");
             assert!(export.contains(&format!("# HELP {name} ")), "{name}");
-            let suffix = if *kind == FigureKind::Histogram { "_count" } else { "" };
+            let suffix = if *kind == MetricKind::Histogram { "_count" } else { "" };
             let told: Vec<_> =
                 values.keys().filter_map(|what| what.strip_prefix(&format!("{name}{suffix}{{"))).collect();
             assert!(!told.is_empty(), "{name} in {export}");
@@ -242,7 +242,7 @@ mod endpoint {
         assert_eq!(values["larder_calls_total{cache=\"c\",operation=\"get-or-set\",outcome=\"hit\"}"], 1.0);
         let names: BTreeSet<&str> =
             export.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names, ALL.iter().map(|figure| figure.name).collect(), "and nothing else");
+        assert_eq!(names, all().map(|figure| figure.name).collect(), "and nothing else");
     }
 
     #[tokio::test]
@@ -323,11 +323,11 @@ mod documents {
     fn the_table_of_figures_is_that_of_the_code() {
         let document = read("docs/metrics.md");
         let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `larder_")).collect();
-        let row = |Figure { name, kind, labels, help }: &Figure| {
+        let row = |Metric { name, kind, labels, help }: &Metric| {
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
             format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "))
         };
-        assert_eq!(rows, ALL.iter().map(row).collect::<Vec<_>>());
+        assert_eq!(rows, all().map(row).collect::<Vec<_>>());
     }
 
     /// A panel over a figure that is not there would be empty without a word.
@@ -341,12 +341,12 @@ mod documents {
                 let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
                 for name in words.filter(|word| word.starts_with("larder_")) {
                     let name = name.trim_end_matches("_bucket");
-                    let figure = ALL.iter().find(|figure| figure.name == name);
+                    let figure = all().find(|figure| figure.name == name);
                     assert!(figure.is_some(), "`{name}` is no figure: {query}");
                     asked.insert(name.to_owned());
                 }
             }
         }
-        assert_eq!(asked, ALL.iter().map(|figure| figure.name.to_owned()).collect(), "all figures are shown");
+        assert_eq!(asked, all().map(|figure| figure.name.to_owned()).collect(), "all figures are shown");
     }
 }

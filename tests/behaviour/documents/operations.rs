@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use larder_host::metrics::all();
+use larder_host::metrics::all;
 
 use super::read;
 use crate::architecture::sources;
@@ -67,7 +67,7 @@ fn every_figure_that_a_document_names_exists() {
             if name.ends_with(".wasm") || is_code {
                 continue;
             }
-            assert!(ALL.iter().any(|figure| figure.name == name), "{document} names `{name}`, which is no figure");
+            assert!(all().any(|figure| figure.name == name), "{document} names `{name}`, which is no figure");
             count += 1;
         }
     }
@@ -94,7 +94,7 @@ fn the_alarms_are_those_of_the_file() {
         let expression = rule["expr"].as_str().unwrap();
         let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
         for name in expression.split(|letter| !is_word(letter)).filter(|word| word.starts_with("larder_")) {
-            let figure = ALL.iter().find(|figure| figure.name == name);
+            let figure = all().find(|figure| figure.name == name);
             let figure = figure.unwrap_or_else(|| panic!("`{name}` is no figure: {expression}"));
             for selector in expression.split(name).skip(1).filter_map(|rest| rest.strip_prefix('{')) {
                 let label = selector.split(|letter| !is_word(letter)).next().unwrap();
