@@ -47,7 +47,10 @@ fn the_cache_knows_no_wasmtime_no_toml_and_no_command_line() {
 #[test]
 fn the_linker_knows_no_backend_and_no_configuration() {
     assert_absent("host/runtime/src/linker", &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"]);
-    assert_absent("host/runtime/src/linker.rs", &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"]);
+    assert_absent(
+        "host/runtime/src/linker.rs",
+        &["crate::config", "redis", "quick_cache", "RamBackend", "ValkeyBackend"],
+    );
 }
 
 #[test]

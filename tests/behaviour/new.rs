@@ -212,8 +212,9 @@ fn what_new_plugins_have_of_ours_is_ours() {
         assert_eq!(read(&format!("host/cli/templates/{template}")), read(source), "{template} is not {source}");
     }
     let json = |path: &str| -> Value { serde_json::from_str(&read(path)).unwrap() };
-    let [package, lock] = ["package.json", "package-lock.json"]
-        .map(|file| [json(&format!("host/cli/templates/javascript/{file}")), json(&format!("examples/javascript/{file}"))]);
+    let [package, lock] = ["package.json", "package-lock.json"].map(|file| {
+        [json(&format!("host/cli/templates/javascript/{file}")), json(&format!("examples/javascript/{file}"))]
+    });
     assert_eq!(package[0]["devDependencies"], package[1]["devDependencies"]);
     // The package itself stands there as well, under its name.
     let tools = lock.map(|lock| {

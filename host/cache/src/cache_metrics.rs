@@ -7,8 +7,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
-use crate::{CacheError, Standing, Statistics};
 use crate::metrics as listed;
+use crate::{CacheError, Standing, Statistics};
 
 /// Of the parts that are done at once the first is timed, and then one in so many, which stands for all of them: two looks
 /// at the clock take longer than most parts.

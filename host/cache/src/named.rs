@@ -8,9 +8,7 @@ use crate::asking::{Asking, Entry, Step};
 use crate::cache_metrics::CacheMetrics;
 use crate::flight::{Leads, Owner, Seat};
 use crate::vacancy::{Shared, Vacancy};
-use crate::{
-    CacheBackend, CacheError, Duration, Health, InProcess, Key, OnOutage, Policy, Selection, Statistics,
-};
+use crate::{CacheBackend, CacheError, Duration, Health, InProcess, Key, OnOutage, Policy, Selection, Statistics};
 
 /// One configured cache.
 #[derive(Debug)]

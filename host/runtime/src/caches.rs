@@ -8,8 +8,8 @@ use crate::cache::valkey::{ServerOptions, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{CacheConfig, Config, Store};
 use crate::error::Error;
-use crate::metrics as listed;
 use crate::linker::{Bounds, Calls, LarderCtx};
+use crate::metrics as listed;
 
 /// All caches of a host, connected. Cheap to clone; the clones share them.
 #[derive(Debug, Clone)]
@@ -27,7 +27,8 @@ impl Caches {
     ///
     /// [`Error::Cache`] for the first cache that cannot be used, in the order of their names.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        { listed::describe(listed::ALL); listed::describe(listed::OF_PLUGINS); };
+        listed::describe(listed::ALL);
+        listed::describe(listed::OF_PLUGINS);
         let mut by_name = BTreeMap::new();
         for (name, cache) in &config.caches {
             by_name.insert(name.clone(), connect_cache(name, cache).await?);

@@ -84,9 +84,9 @@ mod caches;
 pub mod config;
 mod engine;
 pub mod error;
-pub mod metrics;
 mod invoke;
 mod linker;
+pub mod metrics;
 #[cfg(feature = "serve")]
 mod outgoing;
 mod runs;

@@ -13,8 +13,8 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use crate::valkey::options::{Address, TlsOptions};
 use crate::tls;
+use crate::valkey::options::{Address, TlsOptions};
 
 /// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
 /// it. Else the first calls after a silent partition would each have to time out.

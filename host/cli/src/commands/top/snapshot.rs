@@ -84,7 +84,7 @@ impl Snapshot {
             Some(name) => (name, true),
             None => (sample.name, false),
         };
-        let Some(figure) = metrics::ALL.iter().find(|figure| figure.name == name) else { return };
+        let Some(figure) = metrics::all().find(|figure| figure.name == name) else { return };
         // Nothing that is counted is less than none; what says so is not from a host.
         let value = if sample.value.is_finite() { sample.value.max(0.0) } else { 0.0 };
         match *figure {
