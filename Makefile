@@ -84,7 +84,7 @@ servers:
 	@tests/install-servers.sh
 
 lint: target
-	$(CARGO) clippy --locked --all-targets $(NATIVE) -- -D warnings
+	$(CARGO) clippy --locked --all-targets $(WITH_TRACES) $(NATIVE) -- -D warnings
 	$(CARGO) clippy --locked -p larder-host -- -D warnings
 	$(CARGO) clippy --locked -p larder-cli -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
