@@ -131,7 +131,7 @@ pub trait InProcess {
     fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>);
 }
 
-/// How a backend stands, for the [metrics](crate::metrics).
+/// How a backend stands, for the [metrics].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standing {

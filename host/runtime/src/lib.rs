@@ -56,14 +56,13 @@
 //!
 //! # Layout
 //!
-//! - [`cache`]: the contract of a cache, its backends, and what one plugin may see. Knows nothing of WebAssembly.
+//! - [`cache`]: the crate `larder-cache`: the contract of a cache, its backends, and what one plugin may see.
 //! - [`config`]: TOML into valid values.
 //! - `linker`: the WIT interface over [`cache`].
 //! - `caches`: backends made from a configuration.
 //! - `engine`, `sandbox`, [`runtime`]: wasmtime, and plugins run in a sandbox.
 //! - `serve`: plugins that answer HTTP requests, a sandbox for each, and `outgoing`: what they ask of other hosts. Need
 //!   the feature `serve`.
-//! - `tls`: how this host speaks TLS to others.
 //! - [`metrics`]: what an operator watches, through the facade of the `metrics` crate.
 //! - [`error`]: what can go wrong outside a cache call.
 
