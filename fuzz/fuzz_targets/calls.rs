@@ -1,4 +1,4 @@
-//! See `larder_tests::fuzz::calls`.
+//! Runs the property `larder_tests::fuzz::calls` on the fuzzer's input.
 
 #![no_main]
 

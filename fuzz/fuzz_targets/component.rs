@@ -1,4 +1,4 @@
-//! See `larder_tests::fuzz::component`.
+//! Runs the property `larder_tests::fuzz::component` on the fuzzer's input.
 
 #![no_main]
 

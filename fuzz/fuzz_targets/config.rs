@@ -1,4 +1,4 @@
-//! See `larder_tests::fuzz::config`.
+//! Runs the property `larder_tests::fuzz::config` on the fuzzer's input.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `larder_tests::fuzz::glob`.
+//! Runs the property `larder_tests::fuzz::glob` on the fuzzer's input.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `larder_tests::fuzz::invoke`.
+//! Runs the property `larder_tests::fuzz::invoke` on the fuzzer's input.
 
 #![no_main]
 
