@@ -5,6 +5,8 @@
 //! happen. Gauges are set by [`Cache::publish`](crate::Cache::publish), which runs before each export. No label holds a
 //! key or a value.
 
+// Decision: docs/decisions/0032-metrics-always-go-through-the-metrics-facade.md
+
 use metrics::Unit;
 
 /// One figure.
@@ -57,76 +59,84 @@ pub const CALLS: Metric = metric(
     "larder_calls_total",
     Kind::Counter,
     &["cache", "operation", "outcome"],
-    "Calls by the operation's name in the interface. `hit` or `miss` of `get` and `get-or-set`, `stored` or `superseded` \
-     of `fill`, `ok` of the others; else the error's name in the interface.",
+    "Calls by operation, as named in the interface. Outcomes: `hit` or `miss` for `get` and `get-or-set`, `stored` or \
+     `superseded` for `fill`, `ok` for all others; for a failed call the name of the error in the interface.",
 );
 /// Keys of batches.
 pub const GET_MANY_KEYS: Metric = metric(
     "larder_get_many_keys_total",
     Kind::Counter,
     &["cache", "outcome"],
-    "Keys that `get-many` looked for: `hit` or `miss`.",
+    "Keys looked up by `get-many`: `hit` or `miss`.",
 );
 /// Reads without their server.
 pub const DEGRADED: Metric = metric(
     "larder_degraded_reads_total",
     Kind::Counter,
     &["cache"],
-    "Reads that were answered as misses because the server was out of reach.",
+    "Reads served as misses because the server was unreachable.",
 );
 /// Times of the backend.
 pub const BACKEND_SECONDS: Metric = metric(
     "larder_backend_seconds",
     Kind::Histogram,
     &["cache", "backend", "operation"],
-    "How long the backend, `ram`, `valkey` or `redis`, took for its part of a call; waits for another caller's \
-     computation are not in it. Of the calls that RAM answers at once, `get`, `get-many`, `set` and hits of \
-     `get-or-set`, one in 64 is timed, and counts for all of them.",
+    "Duration of the backend's part of a call; the backend is `ram`, `valkey` or `redis`. Waits for another caller's \
+     computation are not included. Calls on the synchronous fast path of RAM (`get`, `get-many`, `set` and hits of \
+     `get-or-set`) are sampled: 1 in 64 is timed and counts for all 64.",
 );
 /// What became of get-or-set calls.
 pub const GET_OR_SET: Metric = metric(
     "larder_get_or_set_total",
     Kind::Counter,
     &["cache", "event"],
-    "What get-or-set calls came to: values `computed`, calls that `waited`, waits for another process \
-     (`joined-remotely`), waits that `expired`, values `superseded` before they were stored, vacancies `abandoned`.",
+    "Events of get-or-set: values `computed`, calls that `waited`, waits for another process (`joined-remotely`), \
+     waits that `expired`, values `superseded` before they were stored, vacancies `abandoned`.",
 );
 /// Values being computed.
-pub const VACANCIES: Metric =
-    metric("larder_vacancies", Kind::Gauge, &["cache"], "Vacancies that plugins hold: values being computed here.");
+pub const VACANCIES: Metric = metric(
+    "larder_vacancies",
+    Kind::Gauge,
+    &["cache"],
+    "Vacancies held by plugins: values being computed in this process.",
+);
 /// Memory in use.
 pub const RAM_BYTES: Metric =
-    metric("larder_ram_bytes", Kind::Gauge, &["cache"], "What the entries of a RAM cache weigh, in bytes.");
+    metric("larder_ram_bytes", Kind::Gauge, &["cache"], "Size of all entries of a RAM cache, in bytes.");
 /// Memory that may be in use.
-pub const RAM_MAX_BYTES: Metric =
-    metric("larder_ram_max_bytes", Kind::Gauge, &["cache"], "What they may weigh: `max_bytes`.");
+pub const RAM_MAX_BYTES: Metric = metric(
+    "larder_ram_max_bytes",
+    Kind::Gauge,
+    &["cache"],
+    "Maximum size of all entries of a RAM cache, in bytes: `max_bytes`.",
+);
 /// Entries in memory.
 pub const RAM_ENTRIES: Metric = metric(
     "larder_ram_entries",
     Kind::Gauge,
     &["cache"],
-    "Entries of a RAM cache, expired ones included until they are swept.",
+    "Entries of a RAM cache, including expired ones that are not yet swept.",
 );
 /// Entries dropped for others.
 pub const RAM_EVICTIONS: Metric = metric(
     "larder_ram_evictions_total",
     Kind::Counter,
     &["cache"],
-    "Entries that a RAM cache dropped to make room for others.",
+    "Entries that a RAM cache evicted to make room for others.",
 );
 /// Whether a server is reached.
 pub const UP: Metric = metric(
     "larder_up",
     Kind::Gauge,
     &["cache"],
-    "1 while the connections to the cache's server stand, 0 while one is lost and calls fail at once.",
+    "1 if all connections to the cache's server are up, 0 while one is lost and calls fail immediately.",
 );
 /// Losses of a server that were made good.
 pub const RECONNECTS: Metric = metric(
     "larder_reconnects_total",
     Kind::Counter,
     &["cache"],
-    "Connections to the cache's server that were made anew after a loss.",
+    "Connections to the cache's server that were re-established after a loss.",
 );
 /// The values of the label `outcome` that say that a call did what it was to do; any other is an error's name.
 pub const GOOD_OUTCOMES: &[&str] = &["hit", "miss", "stored", "superseded", "ok"];
