@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws docs/performance/*.svg and the tables of docs/performance.md from docs/performance/results.json.
 
-`make bench` writes the results, `docs/performance/draw.py` draws them, and `--check` says whether what is there is
-drawn from them. Needs nothing but Python.
+`make bench` writes the results and this script draws them. With `--check` it writes nothing, and fails if a file differs
+from what it would draw. Needs only the Python standard library.
 """
 
 import json
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "performance.md"
 RESULTS = FOLDER / "results.json"
 
-# A plot for each of these titles, by the name of its file.
+# File name of each plot, and the beginning of its section's title.
 PLOTS = {
     "hit": "A hit in RAM",
     "threads": "A hit of 100 bytes among 100,000 keys",
@@ -38,7 +38,7 @@ def time(seconds):
 
 
 def groups(section):
-    """The rows of a section, by the place that they have in common."""
+    """Groups the rows of a section by place."""
     found = []
     for row in section["rows"]:
         if not found or row["place"] and row["place"] != found[-1][0]:
@@ -48,7 +48,7 @@ def groups(section):
 
 
 def bars(section):
-    """Bars as long as the ratio to the first of their place."""
+    """Draws a section as bars whose length is the ratio to the first row of their group."""
     lines, y = [], 30
     longest = max(row["ratio"] for row in section["rows"])
     scale = (WIDTH - LABEL - 130) / longest
@@ -70,7 +70,7 @@ def bars(section):
 
 
 def table(section):
-    """The rows of a section, in Markdown."""
+    """Formats the rows of a section as a Markdown table."""
     lines = []
     if all("seconds" in row for row in section["rows"]):
         lines += ["| | | median | ratio |", "|---|---|---:|---:|"]
@@ -87,7 +87,7 @@ def table(section):
 
 
 def drawn(results, page):
-    """All files that are drawn, with their text."""
+    """Returns the text of every generated file, by path."""
     files = {}
     sections = {section["title"]: section for section in results["results"]}
     for name, begin in PLOTS.items():
