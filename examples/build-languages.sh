@@ -45,6 +45,7 @@ javascript)
     mkdir -p "$tools"
     command -v npm >/dev/null || give_up "no npm here"
     cp "$pins" examples/javascript/package.json "$tools/"
+    # Decision: docs/decisions/0040-the-javascript-example-is-built-with-componentize-qjs.md
     npm ci --prefix "$tools" --loglevel=error --no-audit --no-fund >/dev/null || give_up "npm could not install componentize-qjs"
     cp "$pins" "$tools/installed"
   fi

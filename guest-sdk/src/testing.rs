@@ -38,6 +38,8 @@
 //! bounds on handles and calls; and waiting. A caller who would wait for another's vacancy is answered as if that wait had
 //! run out: with a vacancy of its own, which stores only where the key was neither filled, set nor cleared since.
 
+// Decision: docs/decisions/0051-native-sdk-tests-use-a-host-in-memory-without-a-feature.md
+
 mod glob;
 pub(crate) mod host;
 mod store;

@@ -4,6 +4,8 @@
 //! They are those of the build that the tests have, which is optimised less than a release: what counts is that they do
 //! not grow. A limit is a tenth above what was counted when it was set; a change for the better lowers it.
 
+// Decision: docs/decisions/0045-benchmarks-take-turns-and-ci-counts-instructions.md
+
 #![cfg(target_os = "linux")]
 
 use std::process::Command;

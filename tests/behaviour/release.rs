@@ -29,6 +29,7 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
+// Decision: docs/decisions/0049-each-crate-has-a-copy-of-the-wit-package-and-the-licence.md
 /// A package has nothing that stands outside of its folder, so each has its own; `make interface` copies them.
 #[test]
 fn each_crate_has_the_wit_and_the_licence_in_it() {

@@ -2,6 +2,8 @@
 //!
 //! They stand here and not with the targets so that the corpus is replayed by plain tests, without a fuzzer.
 
+// Decision: docs/decisions/0029-fuzz-properties-are-functions-of-the-test-harness.md
+
 mod calls;
 mod component;
 mod config;

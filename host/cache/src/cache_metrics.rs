@@ -10,6 +10,7 @@ use tracing::{Instrument, Span, debug_span};
 use crate::metrics as listed;
 use crate::{CacheError, Standing, Statistics};
 
+// Decision: docs/decisions/0044-fast-path-latency-is-sampled-1-call-in-64.md
 /// Of the parts that are done at once the first is timed, and then one in so many, which stands for all of them: two looks
 /// at the clock take longer than most parts.
 const TIMED_ONE_IN: usize = 64;

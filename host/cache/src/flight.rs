@@ -3,6 +3,8 @@
 //! Nothing here decides whose value is stored: the lease in the backend decides that. This table only sees to it that
 //! callers who want the same key wait once for all, and are woken with the value, or to ask again.
 
+// Decision: docs/decisions/0003-the-in-flight-table-wakes-waiters-and-decides-nothing.md
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

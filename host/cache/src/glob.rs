@@ -6,6 +6,8 @@
 //! literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's `char`, so a range from an
 //! ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.
 
+// Decision: docs/decisions/0010-ranges-from-ascii-to-non-ascii-bytes-are-refused-in-patterns.md
+
 use crate::{CacheError, check_text};
 
 /// A pattern that passed the limits, compiled for matching.

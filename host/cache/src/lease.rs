@@ -1,5 +1,7 @@
 //! Leases: the right to compute the value of one key, as it stands where the value would.
 
+// Decision: docs/decisions/0001-a-lease-is-stored-under-the-key-itself.md
+
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -50,6 +50,7 @@ pub use scoped::{Access, Limits, OpenError, PluginCaches, ScopedCache};
 pub use statistics::Statistics;
 pub use vacancy::Vacancy;
 
+// Decision: docs/decisions/0009-the-backend-trait-is-object-safe.md
 /// Where values are kept, and where it is settled who computes a missing one.
 ///
 /// All backends answer alike; the contract suite holds them to it. Keys are validated and namespaced before they come

@@ -2,6 +2,8 @@
 //!
 //! Expiry is checked on every read, so the sweeper only gives memory back.
 
+// Decision: docs/decisions/0025-a-share-of-a-ram-cache-is-a-partition-of-its-own.md
+
 mod clock;
 mod leases;
 mod partition;

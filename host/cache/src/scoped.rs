@@ -210,6 +210,7 @@ impl ScopedCache {
         self.metrics().set_many.call(set, |_| true).await
     }
 
+    // Decision: docs/decisions/0012-get-or-set-needs-write-access-even-on-a-hit.md
     /// The key's value, or the vacancy to compute it.
     ///
     /// # Errors

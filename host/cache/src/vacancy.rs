@@ -94,6 +94,7 @@ impl Vacancy {
         self
     }
 
+    // Decision: docs/decisions/0002-a-fill-stores-only-under-the-lease-it-was-claimed-with.md
     /// The wait for another's `lease` ran out. A fill stores only while the key has that lease still: then nobody has
     /// set, cleared or filled the key since. None during an outage.
     pub(super) fn loose(mut self, owner: Owner, lease: Option<Lease>) -> Self {
@@ -138,6 +139,7 @@ impl Drop for Vacancy {
             let had_the_lead = self.renewal.is_some();
             let release = async move {
                 let outcome = released.await;
+                // Decision: docs/decisions/0006-a-dropped-vacancy-releases-its-lease-before-the-next-waiter-proceeds.md
                 // Only now, when the next caller can be granted the lease.
                 drop(seat);
                 // A mere claim lapses by itself; there may be many of them, on a server that is slow already.
@@ -169,6 +171,7 @@ fn retry_pause(lease_time: StdDuration) -> StdDuration {
     lease_time.checked_div(RENEWALS.saturating_mul(RETRIES)).map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE))
 }
 
+// Decision: docs/decisions/0026-max-lease-ends-a-hold-by-giving-the-lease-back.md
 /// Keeps a lease up for as long as its holder may have it, and then gives it back, so that a waiter follows.
 async fn hold(shared: Arc<Shared>, key: Key, lease: Lease, place: Moment) {
     let renewing = async {

@@ -125,6 +125,7 @@ impl CacheBackend for ValkeyBackend {
         let way = self.servers.large.way_of_batch(keys.iter().map(|key| (key.as_str(), 0)));
         let stored: Vec<Option<Bytes>> = match &self.servers.layout {
             Layout::One(links) => {
+                // Decision: docs/decisions/0013-a-value-of-another-type-is-an-error-for-get-and-a-miss-in-get-many.md
                 let mut command = redis::cmd("MGET");
                 command.arg(&keys);
                 links.call(way, &command).await?

@@ -1,5 +1,7 @@
 //! What bodies have in common that plugins write: the end of one that its plugin did not finish is no end.
 
+// Decision: docs/decisions/0031-a-response-body-is-complete-only-if-the-plugin-is.md
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -93,6 +93,7 @@ impl Caches {
         }
     }
 
+    // Decision: docs/decisions/0021-one-host-call-copies-in-at-most-twice-the-largest-value-or-batch.md
     /// The most bytes that one call of a plugin may need to bring in: what wasmtime calls the fuel of a host call.
     /// Beyond it a plugin traps, so it is above all limits that answer with an error.
     pub fn largest_call(&self) -> usize {

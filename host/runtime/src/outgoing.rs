@@ -3,6 +3,8 @@
 //! A connection for each request, spoken in HTTP/1.1. No redirect is followed and no proxy asked, so where a request goes
 //! is what its URI says, and that is what is checked.
 
+// Decision: docs/decisions/0036-our-own-client-for-outgoing-requests.md
+
 mod body;
 mod connector;
 

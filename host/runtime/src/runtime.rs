@@ -66,6 +66,7 @@ pub struct RunOptions {
 pub enum Ending<T> {
     /// The function came back.
     Returned(T),
+    // Decision: docs/decisions/0018-the-exit-status-of-a-plugin-is-0-or-1.md
     /// The plugin called `exit` with this status.
     Exited(i32),
 }

@@ -72,6 +72,7 @@ impl ResourceLimiter for MemoryBound {
     }
 }
 
+// Decision: docs/decisions/0027-processor-time-is-the-time-spent-polling-the-plugin.md
 /// The future's outcome, or `None` when polling it has taken longer than `max` in all.
 ///
 /// A plugin gives way every few milliseconds, so one that computes without end is stopped soon after. What waits is not

@@ -6,6 +6,8 @@
 //!
 //! [W3C Trace Context]: https://www.w3.org/TR/trace-context/
 
+// Decision: docs/decisions/0034-without-an-exporter-the-host-takes-no-part-in-traces.md
+
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use tracing::Span;

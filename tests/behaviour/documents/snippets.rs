@@ -1,5 +1,7 @@
 //! Every snippet stands in a file that is compiled or run, is read by the program, or is run itself.
 
+// Decision: docs/decisions/0050-snippets-are-copies-of-examples-that-run.md
+
 use std::path::PathBuf;
 
 use super::{Block, blocks, code_and_text, documents, read, root};

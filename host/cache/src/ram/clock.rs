@@ -1,5 +1,7 @@
 //! The time by which entries expire: Tokio's, which a test can pause, and read only where a cheaper clock leaves a doubt.
 
+// Decision: docs/decisions/0017-the-ram-cache-uses-tokios-clock.md
+
 use std::time::Duration as StdDuration;
 
 use tokio::time::Instant;

@@ -128,6 +128,7 @@ impl Partition {
     /// Removes the selected keys and says how many were live.
     pub(super) async fn take_selected(&self, selection: &Selection, clock: &Clock) -> u64 {
         let mut removed = 0_u64;
+        // Decision: docs/decisions/0020-a-clear-by-pattern-in-ram-yields-between-keys.md
         // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
         for (looked_at, (key, _)) in self.entries.iter().enumerate() {
             if looked_at % Selection::MATCHED_AT_ONCE == Selection::MATCHED_AT_ONCE - 1 {

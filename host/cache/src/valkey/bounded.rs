@@ -4,6 +4,8 @@
 //! Another program may put half a gigabyte under our prefix, and the client would hold all of it before we could look.
 //! This knows as much of RESP as it takes to tell where strings begin and where an answer ends; the client parses.
 
+// Decision: docs/decisions/0022-reply-sizes-are-limited-on-the-stream-below-the-client.md
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

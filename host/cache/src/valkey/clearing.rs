@@ -13,6 +13,7 @@ use crate::{CacheError, Lease, Selection};
 /// How many keys a `SCAN` looks at, and so about the most that one `UNLINK` removes: some 40 µs of the server's time.
 const SCAN_COUNT: u64 = 1000;
 
+// Decision: docs/decisions/0048-a-clear-by-pattern-pipelines-commands-instead-of-running-a-script.md
 /// So many pages may be under removal at once; with fewer the next one is looked for meanwhile.
 const REMOVALS: usize = 2;
 
@@ -41,6 +42,7 @@ pub(super) async fn unlink_selected(servers: &Servers, prefix: &str, selection: 
         let scans = primaries.iter().map(|links| scan(servers, links, prefix, selection));
         removed = try_join_all(scans).await?.into_iter().fold(removed, u64::saturating_add);
         let after = cluster.layout().await?;
+        // Decision: docs/decisions/0024-a-clear-by-pattern-visits-a-cluster-twice-while-slots-move.md
         // A key that moved from a node not yet looked at to one that was looked at has escaped. So while slots are on
         // their way all nodes are gone through once more: what moved in the first pass stays in the second.
         if before == after && (after.is_quiet() || pass > 1) {

@@ -5,6 +5,8 @@
 //! goes there at once; the map is asked for anew in the background, as it is when a connection is lost, again and
 //! again until every primary can be reached.
 
+// Decision: docs/decisions/0014-our-own-cluster-connections-and-slot-map.md
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration as StdDuration;

@@ -4,6 +4,8 @@
 //! last attempt found; only in the moment after a connection broke, while the first attempt to reconnect is under way,
 //! do they wait, within their deadline.
 
+// Decision: docs/decisions/0007-our-own-reconnect-task-instead-of-the-clients-connection-manager.md
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;

@@ -1,5 +1,7 @@
 //! What a server says it is, and whether that is new enough.
 
+// Decision: docs/decisions/0019-a-server-that-contradicts-the-configured-deployment-is-refused.md
+
 use std::fmt;
 
 use crate::valkey::lease::Compare;

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+// Decision: docs/decisions/0046-large-values-use-a-bulk-connection.md
 /// A value of more bytes is large: it would hold up what comes behind it. It takes 0.5 ms at 1 Gbit/s.
 pub(super) const LARGE: usize = 64 << 10;
 
@@ -22,6 +23,7 @@ pub(super) enum Way {
     Aside,
 }
 
+// Decision: docs/decisions/0047-the-calls-about-one-key-stay-on-one-connection.md
 /// The keys whose values were large when last seen, and which way calls about keys go.
 ///
 /// A key that was sent a large value stays on the way aside until it is seen without one. So what is called about it

@@ -27,6 +27,7 @@ const REPLACE: &str = "#!lua\n\
 const REMOVE: &str = "#!lua flags=allow-oom\n\
      if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) else return 0 end";
 
+// Decision: docs/decisions/0004-one-primitive-on-the-server-set-if-the-key-holds-this-lease.md
 /// How a server compares and sets in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compare {

@@ -107,6 +107,7 @@ impl Opener {
 
     async fn open(&self) -> Result<Live, Refusal> {
         let options = &self.options;
+        // Decision: docs/decisions/0008-resp3-on-every-connection.md
         let mut settings =
             RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
         if let Some(username) = &options.username {

@@ -1,5 +1,7 @@
 //! The stream to a server: TCP that notices a dead peer, and TLS where the operator asks for it.
 
+// Decision: docs/decisions/0023-the-host-opens-the-socket-and-the-client-speaks-on-it.md
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

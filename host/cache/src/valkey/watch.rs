@@ -1,5 +1,7 @@
 //! Waiters for changes of keys, woken by the server's invalidation messages.
 
+// Decision: docs/decisions/0005-waiting-for-another-process-uses-client-tracking.md
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -111,6 +111,7 @@ impl Asked {
         }
     }
 
+    // Decision: docs/decisions/0033-readiness-asks-the-servers-each-time.md
     /// Whether requests should come here, and what says so: a line for each cache.
     async fn readiness(&self) -> (bool, String) {
         if self.ending.is_cancelled() {

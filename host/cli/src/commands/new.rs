@@ -1,5 +1,7 @@
 //! `larder new`: a plugin that builds and runs, in a folder of its own.
 
+// Decision: docs/decisions/0052-templates-are-part-of-the-program.md
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

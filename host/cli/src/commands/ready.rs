@@ -1,5 +1,7 @@
 //! `larder ready`: the health check of a container that has neither a shell nor curl.
 
+// Decision: docs/decisions/0041-larder-ready-is-a-subcommand.md
+
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;

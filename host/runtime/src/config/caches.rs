@@ -113,6 +113,7 @@ impl Default for CacheConfig {
 }
 
 impl CacheConfig {
+    // Decision: docs/decisions/0011-prefixes-must-not-be-empty-or-overlap.md
     /// Whether the two would reach each other's keys: a grant of one would be a grant of the other.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (&self.store, &other.store) {

@@ -3,6 +3,8 @@
 //! An entry of `outgoing_hosts` and the authority of a request are read by the same rules into the same type, so that
 //! what is compared is what is meant, and what is meant is where the host goes.
 
+// Decision: docs/decisions/0037-an-outgoing-host-without-a-port-means-the-schemes-default-port.md
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -2,6 +2,8 @@
 //! fields. What one key alone can break is in it; what takes two keys, or the machine, to judge is left to
 //! `larder check`.
 
+// Decision: docs/decisions/0053-the-json-schema-is-derived-from-the-configuration-structs.md
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -73,6 +73,7 @@ impl LarderView<'_> {
         Ok(Arc::clone(&self.table.get(handle)?.0))
     }
 
+    // Decision: docs/decisions/0028-a-fill-does-not-count-as-a-concurrent-call.md
     /// Begins a call, unless the plugin has as many under way as it may. A fill is no such call, and neither is a drop:
     /// those who wait for a fill would shut its maker out.
     fn begin(&self) -> CallResult<Call> {

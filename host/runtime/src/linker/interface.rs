@@ -4,6 +4,8 @@
 //! is written there from where it is kept, and a cache in this process answers before there is a future. Wasmtime
 //! compares the types with a plugin's when it links one; a test links a component that imports all of them.
 
+// Decision: docs/decisions/0043-the-interface-is-linked-by-hand-not-with-bindgen.md
+
 use std::borrow::Cow;
 use std::future::ready;
 use std::sync::Arc;

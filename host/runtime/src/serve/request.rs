@@ -103,6 +103,7 @@ impl Shared {
         let request = request.map(|body| limited(body, max));
         let (respond, response) = oneshot::channel();
         let failure = Failure::default();
+        // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
         // In a task of its own: a plugin may go on after its answer, and a client that goes away does not cut off what
         // it does.
         let running = {

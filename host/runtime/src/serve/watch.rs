@@ -1,5 +1,7 @@
 //! Plugins' files that change while they are served.
 
+// Decision: docs/decisions/0038-watch-polls-file-times.md
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The text format of Prometheus, read as far as figures need it: names, labels and values.
 
+// Decision: docs/decisions/0039-larder-top-reads-the-prometheus-format.md
+
 use std::num::NonZeroUsize;
 
 /// One figure's value for one set of labels.
