@@ -1,4 +1,4 @@
-//! docs/interface.md is what wit/cache.wit says, written anew by `LARDER_UPDATE=1 make interface`.
+//! docs/interface.md is generated from wit/cache.wit by `make interface`.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ fn the_page_of_the_interface_is_that_of_the_wit() {
     if std::env::var_os("LARDER_UPDATE").is_some() {
         std::fs::write(root().join(PAGE), &page).unwrap();
     }
-    assert!(read(PAGE) == page, "{PAGE} is not what {SOURCE} says: `make interface` writes it anew");
+    assert!(read(PAGE) == page, "{PAGE} differs from {SOURCE}: run `make interface`");
 }
 
 fn page() -> String {
@@ -23,8 +23,8 @@ fn page() -> String {
     let package = resolve.push_source(SOURCE, &read(SOURCE)).unwrap();
     let package = &resolve.packages[package];
     let mut page = format!(
-        "# The interface\n\n`{}`, as [plugins](plugins.md) in any language import it. Made from `{SOURCE}` by `make \
-         interface`.\n",
+        "# The interface\n\n`{}` is the interface that [plugins](plugins.md) in any language import. This page is generated \
+         from\n`{SOURCE}` by `make interface`.\n",
         package.name
     );
     for (name, id) in &package.interfaces {
@@ -41,10 +41,10 @@ fn page() -> String {
     page
 }
 
-/// A documentation comment as paragraphs behind a blank line.
+/// Formats a documentation comment as paragraphs after a blank line.
 fn text(docs: &Docs, indent: &str) -> String {
     let docs = docs.contents.as_deref().unwrap_or_default().trim_end();
-    assert!(!docs.is_empty(), "something of {SOURCE} has no documentation");
+    assert!(!docs.is_empty(), "an item of {SOURCE} has no documentation");
     let line = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("{indent}{line}\n") };
     "\n".to_owned() + &docs.lines().map(line).collect::<String>()
 }
@@ -79,7 +79,7 @@ impl Writer<'_> {
                         page.push_str(&self.function("####", function));
                     }
                 }
-                other => panic!("`{name}` is a {}: nobody has said how to show one", other.as_str()),
+                other => panic!("`{name}` is a {}, which this generator does not support", other.as_str()),
             }
         }
         page
@@ -91,7 +91,7 @@ impl Writer<'_> {
 
     fn function(&self, heading: &str, function: &Function) -> String {
         let name = function.item_name();
-        // The resource itself, which a method takes without saying so.
+        // The first parameter of a method is the resource, which WIT does not write.
         let skipped = usize::from(matches!(function.kind, FunctionKind::Method(_)));
         let is_static = matches!(function.kind, FunctionKind::Static(_));
         let parameters = function.params.iter().skip(skipped);
@@ -110,7 +110,7 @@ impl Writer<'_> {
             Type::U64 => "u64".to_owned(),
             Type::String => "string".to_owned(),
             Type::Id(id) => self.defined(id),
-            other => panic!("nobody has said how to write {other:?}"),
+            other => panic!("this generator does not support {other:?}"),
         }
     }
 
@@ -129,7 +129,7 @@ impl Writer<'_> {
                 format!("tuple<{}>", types.join(", "))
             }
             TypeDefKind::Handle(Handle::Own(id)) => self.defined(*id),
-            other => panic!("nobody has said how to write a {}", other.as_str()),
+            other => panic!("this generator does not support a {}", other.as_str()),
         }
     }
 }
