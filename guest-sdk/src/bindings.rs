@@ -1,7 +1,7 @@
-//! What wit-bindgen makes of `wit/cache.wit`. Nothing generated leaves this module unnamed.
+//! The bindings that wit-bindgen generates from `wit/cache.wit`. Other modules use only the items re-exported by name.
 //!
-//! Its functions can be called in a WebAssembly component only; on all other targets those of [`crate::testing`] stand
-//! in for them.
+//! The generated functions work only in a WebAssembly component. On all other targets this module exports those of
+//! [`crate::testing`] instead.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, unsafe_code, dead_code)]
 #![allow(clippy::all, clippy::pedantic, clippy::arithmetic_side_effects, clippy::indexing_slicing)]

@@ -1,16 +1,16 @@
-//! The typed API's encoding: JSON, so that plugins in other languages and an operator's client can read it.
+//! The encoding of the typed API: JSON, which plugins in other languages and an operator's client can read.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-/// Encodes a value. Fails for what JSON has no form for, such as a map with keys that are not strings.
+/// Encodes a value. Fails if JSON cannot represent it, for instance a map whose keys are not strings.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(|error| Error::Codec(error.to_string()))
 }
 
-/// Decodes a value. Fails when the bytes are not the JSON of a `T`.
+/// Decodes a value. Fails if the bytes are not valid JSON of a `T`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|error| Error::Codec(error.to_string()))
 }

@@ -1,25 +1,26 @@
-//! How long a value may be served.
+//! The lifetime of a value.
 
 use crate::bindings;
 
-/// How long a value may be served; an upper bound, since a value may be evicted sooner.
+/// How long a value may be served. This is an upper bound: a value may be evicted earlier.
 ///
-/// A [`std::time::Duration`] converts into it, so most calls just pass one.
+/// The resolution is one millisecond. A [`std::time::Duration`] converts into this type, so most calls pass one. The
+/// default is [`Duration::Default`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Duration {
-    /// The cache's configured `default_expire`.
+    /// The `default_expire` of the cache, which the operator configures; 300 seconds by default.
     #[default]
     Default,
-    /// So many milliseconds. Zero is an [`InvalidArgument`](crate::Error::InvalidArgument); longer than the cache's
-    /// `max_expire` is shortened to it.
+    /// This number of milliseconds. Zero is an [`InvalidArgument`](crate::Error::InvalidArgument). A duration longer
+    /// than the cache's `max_expire` is shortened to it.
     Milliseconds(u64),
-    /// Until cleared or evicted, or the cache's `max_expire` where it has one.
+    /// Until the value is cleared or evicted, or for the cache's `max_expire` if it has one.
     Unlimited,
 }
 
 impl From<std::time::Duration> for Duration {
-    /// Drops fractions of a millisecond, except that less than one, but more than none, is one: a value meant to
-    /// live for an instant is not the mistake that zero is. What exceeds 2^64-1 milliseconds becomes that.
+    /// Rounds down to whole milliseconds and saturates at 2^64-1. A duration between zero and one millisecond becomes
+    /// one millisecond, because zero is an error.
     fn from(duration: std::time::Duration) -> Self {
         if duration.is_zero() {
             return Self::Milliseconds(0);

@@ -1,34 +1,39 @@
-//! Why a call failed: the interface's errors as a Rust enum.
+//! The errors of the interface as a Rust enum.
 
 use crate::bindings;
 
 /// Why a call failed. A miss is not an error.
+///
+/// Each variant names who can act on it. A later release may add variants, so a `match` needs a wildcard arm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No cache of that name is configured. The operator adds one, or the plugin asks for another.
+    /// No cache of this name is configured. The operator adds one, or the plugin opens another.
     #[error("no cache of that name is configured")]
     NoSuchCache,
-    /// The cache is configured, but not granted to this plugin, or granted read-only. The operator decides.
+    /// The cache is not granted to this plugin, or is granted read-only. The operator must change the grant.
     #[error("access denied: the cache is not granted to this plugin, or read-only")]
     AccessDenied,
-    /// An argument breaks a rule; the text names both. The plugin's author mends it.
+    /// An argument breaks a rule; the text names both. The plugin's author must fix the call.
     #[error("invalid argument: {0}")]
     InvalidArgument(String),
-    /// The value is longer than this many bytes. The plugin stores less, or the operator raises `max_value_bytes`.
+    /// The value, or all values of a batch together, exceed this limit in bytes. The plugin stores less or requests
+    /// fewer values at once, or the operator raises `max_value_bytes` or the limit for batches. A read fails with this
+    /// error if another program stored the value.
     #[error("value too large: the limit is {0} bytes")]
     ValueTooLarge(u64),
-    /// No answer in time. A write may or may not have happened. The plugin may try again or go on without.
-    #[error("no answer in time")]
+    /// No answer arrived before the deadline, or the connection broke first. A write may or may not have been applied.
+    /// The plugin may retry or continue without the cache.
+    #[error("timed out: no answer from the cache")]
     Timeout,
-    /// The cache cannot be reached now. The plugin may go on without; the operator looks at the host's log.
-    #[error("the cache cannot be reached now")]
+    /// The cache is unreachable. The plugin may continue without it; the operator reads the host's log.
+    #[error("the cache is unreachable")]
     Unavailable,
-    /// Anything else, in a few stable words. The operator finds the whole story in the host's log.
+    /// Any other failure, in a few stable words. The operator finds the details in the host's log.
     #[error("{0}")]
     Other(String),
-    /// The typed API could not encode the value as JSON, or decode the stored bytes as the type asked for. The
-    /// plugin's author mends the type, or reads with [`Cache::get_bytes`](crate::Cache::get_bytes).
+    /// The value cannot be represented as JSON, or the stored bytes are not valid JSON of the requested type. The
+    /// plugin's author must fix the type, or use the raw bytes of [`Cache::get_bytes`](crate::Cache::get_bytes).
     #[error("cannot convert to or from JSON: {0}")]
     Codec(String),
 }

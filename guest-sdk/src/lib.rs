@@ -1,7 +1,7 @@
-//! One shared cache for WebAssembly plugins: the plugin's side.
+//! The guest SDK of Larder: one shared cache for WebAssembly plugins.
 //!
-//! The host that runs the plugin answers from memory, or from a Valkey or Redis server which many host processes
-//! share; its operator chooses, and the plugin is the same file either way.
+//! The host that runs the plugin serves the cache from memory, or from a Valkey or Redis server that many host
+//! processes share. The operator chooses the backend; the plugin is the same `.wasm` file for all of them.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -24,26 +24,26 @@
 //! # fn expensive_report() -> String { String::new() }
 //! ```
 //!
-//! Build it with `cargo build --target wasm32-wasip2` and run it with `larder run`; `cargo test` tests its parts on the
-//! machine at hand, with the host in memory of [`testing`].
+//! Build a plugin with `cargo build --target wasm32-wasip2` and run it with `larder run`. Its tests run natively with
+//! `cargo test`, on the in-memory host of [`testing`].
 //!
-//! - [`Cache`] is an open cache; [`Cache::open`] takes a name, [`Cache::default`] the operator's default.
-//! - [`Cache::get_or_set`] and its relatives compute what is missing, once for all who ask at the same time.
-//! - [`Duration`] says how long a value may be served; a [`std::time::Duration`] does.
-//! - [`Error`] is why a call failed; a match on it tells who can act:
+//! - [`Cache`] is an open cache. [`Cache::open`] opens one by name, [`Cache::default`] the operator's default.
+//! - [`Cache::get_or_set`] and its variants compute a missing value once for all concurrent callers.
+//! - [`Duration`] is how long a value may be served. Every call also takes a [`std::time::Duration`].
+//! - [`Error`] is why a call failed. Its variants tell who can act on it:
 //!
 //! ```no_run
 //! use larder::{Cache, Error};
 //!
 //! match Cache::open("valkey") {
 //!     Ok(cache) => println!("{} keys cleared", cache.clear_all().unwrap_or(0)),
-//!     Err(Error::NoSuchCache) => eprintln!("the operator has no cache of that name"),
-//!     Err(Error::AccessDenied) => eprintln!("the operator did not grant it to this plugin"),
+//!     Err(Error::NoSuchCache) => eprintln!("no cache is named `valkey`: ask the operator to add one"),
+//!     Err(Error::AccessDenied) => eprintln!("ask the operator to grant the cache to this plugin"),
 //!     Err(error) => eprintln!("{error}"),
 //! }
 //! ```
 
-// A panic here ends somebody else's plugin.
+// A panic in this crate ends the plugin that uses it.
 #![warn(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -32,7 +32,7 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     /// Starts the log: warnings and worse, and of a server what it does, with the time; unless `LARDER_LOG` says otherwise, as in
-    /// `larder_host=debug`. Starts to export traces of what runs plugins, where the environment names a collector.
+    /// `larder=debug`. Starts to export traces of what runs plugins, where the environment names a collector.
     pub(crate) fn start(
         options: LogOptions,
         is_server: bool,
@@ -71,7 +71,7 @@ impl Telemetry {
 fn log(format: LogFormat, is_server: bool) -> impl Layer<Registry> {
     let mut filter = Targets::new().with_default(tracing::Level::WARN);
     if is_server {
-        filter = filter.with_target("larder_host", tracing::Level::INFO);
+        filter = filter.with_target("larder", tracing::Level::INFO);
     }
     if let Ok(wanted) = std::env::var("LARDER_LOG") {
         match wanted.parse() {
