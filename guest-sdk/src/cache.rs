@@ -1,4 +1,4 @@
-//! The cache as a plugin author sees it: a handle, typed values, closures for what is missing.
+//! The cache API for plugins: typed values, raw bytes, and get-or-set with closures.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,80 +7,104 @@ use crate::{Duration, Error, bindings, codec};
 
 /// An open cache of the host.
 ///
-/// Typed calls keep values as JSON; those with `bytes` in their name keep them as given. Which cache stands behind a
-/// name, and for how long it keeps what has no duration of its own, is the operator's choice.
+/// Typed calls store values as JSON. Calls with `bytes` in their name store them unchanged. The operator configures the
+/// backend of each cache and the duration of values that are stored without one.
 ///
-/// Keys are 1 to 1,024 bytes without control characters; values are at most the operator's `max_value_bytes`, 1 MiB
-/// unless changed; a batch holds at most 1,024 keys. A breach is [`Error::InvalidArgument`] or
-/// [`Error::ValueTooLarge`]. Every call may also fail with [`Error::Timeout`] or [`Error::Unavailable`]; reads do so
-/// only where the operator chose errors over misses (`on_outage = "error"`).
+/// # Limits
+///
+/// The operator may change these defaults.
+///
+/// - A key has 1 to 1,024 bytes and no control characters. Otherwise the call fails with [`Error::InvalidArgument`].
+/// - A value has at most 1 MiB (`max_value_bytes`). Otherwise the call fails with [`Error::ValueTooLarge`]. It must not
+///   begin with a zero byte followed by `larder-lease:`, which is an [`Error::InvalidArgument`].
+/// - A batch has at most 1,024 keys, and at most 64 MiB of keys and values. Otherwise the call fails with
+///   [`Error::InvalidArgument`], or with [`Error::ValueTooLarge`] if the values that it reads exceed 64 MiB.
+/// - A plugin instance holds at most 1,024 handles (`max_handles`) and 256 vacancies (`max_vacancies`). Otherwise
+///   opening a cache or looking up a missing key fails with [`Error::Other`].
+///
+/// # Errors of every call
+///
+/// In addition to the errors that each method lists, every call may fail with:
+///
+/// - [`Error::Timeout`] and [`Error::Unavailable`] during an outage. Reads fail with them only if the operator
+///   configured `on_outage = "error"`; otherwise they return a miss.
+/// - [`Error::Other`] if the key holds a value of another type, if the server refuses the command, or if the plugin
+///   instance has too many calls in progress (`max_concurrent_calls`).
 #[derive(Debug)]
 pub struct Cache(bindings::Cache);
 
-/// What [`Cache::entry`] found.
+/// The result of [`Cache::entry`].
 #[derive(Debug)]
 pub enum Entry {
-    /// The key's value.
+    /// The value of the key.
     Occupied(Vec<u8>),
-    /// There is none, and this caller is the one to compute it.
+    /// The key has no value, and this caller computes it.
     Vacant(Vacancy),
 }
 
-/// The right to compute the value of one key while others wait for it.
+/// The right to compute the value of one key while other callers wait for it.
 ///
-/// Dropping it unfilled passes it to exactly one of those who wait; so does a trap.
+/// Dropping a vacancy without filling it passes it to exactly one of the waiters. A trap does the same.
+///
+/// The host renews the vacancy while the plugin instance lives, up to the cache's `max_lease` (5 minutes by default).
+/// After that it passes to another caller, and filling it stores nothing.
 #[derive(Debug)]
 pub struct Vacancy(bindings::Vacancy);
 
 impl Vacancy {
-    /// Stores the value and wakes those who wait for it.
+    /// Stores the value and wakes the waiters.
     ///
-    /// True when stored; false, with nothing stored, when the key was cleared or set since the vacancy was handed out,
-    /// or has a value by now.
+    /// Returns `true` if the value was stored. Returns `false`, and stores nothing, if the key was cleared, set or
+    /// filled after the vacancy was handed out, or if the host can no longer tell.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a duration of zero, [`Error::ValueTooLarge`], and what an outage brings.
+    /// - [`Error::InvalidArgument`] for a duration of zero, or for a value that begins like a lease of the host.
+    /// - [`Error::ValueTooLarge`] if the value exceeds `max_value_bytes`.
+    /// - [`Error::Timeout`] and [`Error::Unavailable`] during an outage. After a timeout the value may be stored.
+    /// - [`Error::Other`] if the server refuses the command.
     pub fn fill(self, value: &[u8], duration: impl Into<Duration>) -> Result<bool, Error> {
         Ok(bindings::Vacancy::fill(self.0, value, duration.into().into())?)
     }
 }
 
 impl Cache {
-    /// Opens a cache by the name the operator gave it.
+    /// Opens the cache of this name, as the operator configured it.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchCache`] and [`Error::AccessDenied`], which the operator mends; [`Error::Other`] when this
-    /// plugin instance holds all the handles it may (1,024, unless the operator changes `max_handles`).
+    /// - [`Error::NoSuchCache`] if no cache of this name is configured. The operator can add one.
+    /// - [`Error::AccessDenied`] if the cache is not granted to this plugin. The operator can grant it.
+    /// - [`Error::Other`] if this plugin instance holds too many handles: 1,024, unless the operator changes
+    ///   `max_handles`.
     pub fn open(name: impl AsRef<str>) -> Result<Self, Error> {
         Ok(Self(bindings::open(name.as_ref())?))
     }
 
-    /// Opens the cache that the operator made the default.
+    /// Opens the default cache, which the operator chose.
     ///
     /// # Errors
     ///
     /// As [`Cache::open`].
-    #[expect(clippy::should_implement_trait, reason = "opening can fail, which `Default` cannot say")]
+    #[expect(clippy::should_implement_trait, reason = "opening can fail, which `Default` cannot express")]
     pub fn default() -> Result<Self, Error> {
         Ok(Self(bindings::open_default()?))
     }
 
-    /// The key's value, or `None` on a miss.
+    /// Returns the value of a key, or `None` on a miss.
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`] when what is stored is not the JSON of a `T`.
+    /// As [`Cache::get_bytes`]; also [`Error::Codec`] if the stored bytes are not valid JSON of a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: impl AsRef<str>) -> Result<Option<T>, Error> {
         self.get_bytes(key)?.map(|bytes| codec::decode(&bytes)).transpose()
     }
 
-    /// The values of many keys, in their order, in one round trip.
+    /// Returns the values of many keys in one round trip, in the order of the keys. A key may be repeated.
     ///
     /// # Errors
     ///
-    /// As [`Cache::get`].
+    /// As [`Cache::get_many_bytes`]; also [`Error::Codec`] if the stored bytes of a key are not valid JSON of a `T`.
     pub fn get_many<T: DeserializeOwned>(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<T>>, Error> {
         let decode = |found: Option<Vec<u8>>| found.map(|bytes| codec::decode(&bytes)).transpose();
         self.get_many_bytes(keys)?.into_iter().map(decode).collect()
@@ -90,16 +114,16 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::Codec`] for what JSON has no form for, [`Error::AccessDenied`] on a read-only grant.
+    /// As [`Cache::set_bytes`]; also [`Error::Codec`] if JSON cannot represent the value.
     pub fn set<T: Serialize + ?Sized>(&self, key: impl AsRef<str>, value: &T) -> Result<(), Error> {
         self.set_bytes(key, &codec::encode(value)?)
     }
 
-    /// Stores a value for a duration of its own.
+    /// Stores a value for the given duration.
     ///
     /// # Errors
     ///
-    /// As [`Cache::set`]; [`Error::InvalidArgument`] for a duration of zero.
+    /// As [`Cache::set_bytes_with_duration`]; also [`Error::Codec`] if JSON cannot represent the value.
     pub fn set_with_duration<T: Serialize + ?Sized>(
         &self,
         key: impl AsRef<str>,
@@ -109,11 +133,11 @@ impl Cache {
         self.set_bytes_with_duration(key, &codec::encode(value)?, duration)
     }
 
-    /// Stores many values for one duration, in one round trip.
+    /// Stores many values for one duration in one round trip. If a key is repeated, its last value is stored.
     ///
     /// # Errors
     ///
-    /// As [`Cache::set_with_duration`]. On [`Error::Timeout`] some values may be stored and others not.
+    /// As [`Cache::set_many_bytes`]; also [`Error::Codec`] if JSON cannot represent a value.
     pub fn set_many<T: Serialize>(
         &self,
         entries: &[(impl AsRef<str>, T)],
@@ -124,13 +148,15 @@ impl Cache {
         Ok(self.0.set_many(&entries, duration.into().into())?)
     }
 
-    /// The key's value; on a miss `compute` makes it, and it is stored for `duration`.
+    /// Returns the value of a key. On a miss, calls `compute` and stores its value for `duration`.
     ///
-    /// Of all callers that miss the same key at once, in whatever host process, one computes and the others receive its
-    /// value.
-    /// The value comes back even when it could not be stored, or was superseded by a clear. What is stored but is not
-    /// the JSON of a `T`, as after a change of `T`, is cleared and computed anew. See [`Cache::try_get_or_set`] for a
-    /// closure that can fail.
+    /// If several callers miss the same key, one of them computes the value and the others wait for it, in all host
+    /// processes that share the cache. A wait is bounded by the cache's `wait`; a caller whose wait times out computes
+    /// for itself.
+    ///
+    /// The computed value is returned even if it could not be stored, or if the key was set or cleared in the meantime.
+    /// Stored bytes that are not valid JSON of a `T`, for instance after a change of `T`, are cleared and the value is
+    /// computed again. [`Cache::try_get_or_set`] takes a closure that can fail.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), larder::Error> {
@@ -146,8 +172,9 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a bad key, and for a key whose vacancy this plugin instance holds already (a
-    /// `compute` that asks for its own key); [`Error::AccessDenied`] on a read-only grant.
+    /// As [`Cache::entry`]; also [`Error::Codec`] if the bytes that replace a value that is not valid JSON are not
+    /// valid JSON of a `T` either. Clearing such a value may fail as [`Cache::clear`] does. A failure to store the
+    /// computed value is not an error.
     pub fn get_or_set<T: Serialize + DeserializeOwned>(
         &self,
         key: impl AsRef<str>,
@@ -157,12 +184,13 @@ impl Cache {
         self.try_get_or_set(key, duration, || Ok(compute()))
     }
 
-    /// [`Cache::get_or_set`] with a closure that can fail. Its error is returned as it is and nothing is stored; one of
-    /// those who wait computes next.
+    /// [`Cache::get_or_set`] with a closure that can fail.
+    ///
+    /// If the closure fails, its error is returned unchanged and nothing is stored; one of the waiters computes next.
     ///
     /// # Errors
     ///
-    /// The closure's, and the cache's own as [`Cache::get_or_set`], which `E` must be able to hold.
+    /// The error of the closure, or an error of [`Cache::get_or_set`], converted into `E`.
     pub fn try_get_or_set<T: Serialize + DeserializeOwned, E: From<Error>>(
         &self,
         key: impl AsRef<str>,
@@ -180,7 +208,7 @@ impl Cache {
 
     /// [`Cache::get_or_set`] with an async closure.
     ///
-    /// The look-up itself does not yield: while another plugin computes the value, this instance waits for it.
+    /// The lookup itself does not yield: while another caller computes the value, the whole plugin instance waits.
     ///
     /// ```no_run
     /// # async fn fetch() -> String { String::new() }
@@ -227,12 +255,19 @@ impl Cache {
         Ok(value)
     }
 
-    /// The key's bytes, or the vacancy to compute them: what `get_or_set` is made of, for code that wants to see
-    /// whether its value was stored.
+    /// Returns the bytes of a key, or a vacancy if this caller is the one to compute them.
+    ///
+    /// [`Cache::get_or_set`] and its variants are built on this call. Use it if the code needs to know whether its
+    /// value was stored.
     ///
     /// # Errors
     ///
-    /// As [`Cache::get_or_set`].
+    /// - [`Error::AccessDenied`] on a read-only grant.
+    /// - [`Error::InvalidArgument`] for a bad key, and for a key whose vacancy this plugin instance already holds, as a
+    ///   closure that requests its own key does.
+    /// - [`Error::ValueTooLarge`] if another program stored a value over `max_value_bytes`.
+    /// - [`Error::Other`] if this plugin instance holds too many vacancies: 256, unless the operator changes
+    ///   `max_vacancies`.
     pub fn entry(&self, key: impl AsRef<str>) -> Result<Entry, Error> {
         Ok(match self.0.get_or_set(key.as_ref())? {
             bindings::Entry::Occupied(bytes) => Entry::Occupied(bytes),
@@ -240,49 +275,57 @@ impl Cache {
         })
     }
 
-    /// Removes one key and says whether it held a value. A `*` in it is a character like any other.
+    /// Removes one key, and returns whether it had a value. A `*` in the key is an ordinary character.
     ///
     /// # Errors
     ///
-    /// [`Error::AccessDenied`] on a read-only grant, [`Error::InvalidArgument`] for a bad key.
+    /// - [`Error::AccessDenied`] on a read-only grant.
+    /// - [`Error::InvalidArgument`] for a bad key.
+    /// - [`Error::Timeout`] and [`Error::Unavailable`] during an outage, whatever `on_outage` is. The plugin should
+    ///   repeat the clear; otherwise the old value may be served until it expires.
     pub fn clear(&self, key: impl AsRef<str>) -> Result<bool, Error> {
         Ok(self.0.clear(key.as_ref())?)
     }
 
-    /// Removes every key that matches a Redis glob as a whole (`*`, `?`, `[a-z]`, `[^a-z]`, `\x`) and says how many.
+    /// Removes all keys of the plugin's key space that match a pattern, and returns how many had a value.
+    ///
+    /// The pattern is a Redis glob that must match the whole key: `*`, `?`, `[a-z]` and `[^a-z]`. A backslash makes the
+    /// next character literal.
     ///
     /// # Errors
     ///
-    /// As [`Cache::clear`]; some keys may be gone already, and calling again is safe. [`Error::InvalidArgument`] also
-    /// for a pattern that is empty, over 1,024 bytes, holds a control character, or has a range from an ASCII to a
-    /// non-ASCII character.
+    /// As [`Cache::clear`]; also [`Error::InvalidArgument`] for a pattern that is empty, is longer than 1,024 bytes,
+    /// has a control character, or has a range from an ASCII to a non-ASCII character. After an error some keys may
+    /// already be removed; the call can be repeated safely.
     pub fn clear_pattern(&self, pattern: impl AsRef<str>) -> Result<u64, Error> {
         Ok(self.0.clear_pattern(pattern.as_ref())?)
     }
 
-    /// Removes every key of this plugin's key space and says how many.
+    /// Removes all keys of the plugin's key space, and returns how many had a value.
     ///
     /// # Errors
     ///
-    /// As [`Cache::clear`]; some keys may be gone already, and calling again is safe.
+    /// As [`Cache::clear`]. After an error some keys may already be removed; the call can be repeated safely.
     pub fn clear_all(&self) -> Result<u64, Error> {
         Ok(self.0.clear_all()?)
     }
 
-    /// The key's bytes, or `None` on a miss.
+    /// Returns the bytes of a key, or `None` on a miss.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a bad key.
+    /// - [`Error::InvalidArgument`] for a bad key.
+    /// - [`Error::ValueTooLarge`] if another program stored a value over `max_value_bytes`.
     pub fn get_bytes(&self, key: impl AsRef<str>) -> Result<Option<Vec<u8>>, Error> {
         Ok(self.0.get(key.as_ref())?)
     }
 
-    /// The bytes of many keys, in their order, in one round trip.
+    /// Returns the bytes of many keys in one round trip, in the order of the keys. A key may be repeated.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a bad key or a batch over the limit.
+    /// - [`Error::InvalidArgument`] for a bad key or a batch over the limit.
+    /// - [`Error::ValueTooLarge`] as for [`Cache::get_bytes`], and if the values together exceed 64 MiB.
     pub fn get_many_bytes(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let keys: Vec<String> = keys.iter().map(|key| key.as_ref().to_owned()).collect();
         Ok(self.0.get_many(&keys)?)
@@ -297,12 +340,16 @@ impl Cache {
         Ok(self.0.set(key.as_ref(), value)?)
     }
 
-    /// Stores bytes for a duration of their own.
+    /// Stores bytes for the given duration.
     ///
     /// # Errors
     ///
-    /// [`Error::AccessDenied`] on a read-only grant, [`Error::InvalidArgument`] for a bad key or a duration of zero,
-    /// [`Error::ValueTooLarge`].
+    /// - [`Error::AccessDenied`] on a read-only grant.
+    /// - [`Error::InvalidArgument`] for a bad key, for a duration of zero, or for a value that begins like a lease of
+    ///   the host.
+    /// - [`Error::ValueTooLarge`] if the value exceeds `max_value_bytes`.
+    /// - [`Error::Timeout`] and [`Error::Unavailable`] during an outage, whatever `on_outage` is. After a timeout the
+    ///   value may be stored.
     pub fn set_bytes_with_duration(
         &self,
         key: impl AsRef<str>,
@@ -312,11 +359,12 @@ impl Cache {
         Ok(self.0.set_with_duration(key.as_ref(), value, duration.into().into())?)
     }
 
-    /// Stores the bytes of many keys for one duration, in one round trip.
+    /// Stores the bytes of many keys for one duration in one round trip. If a key is repeated, its last value is
+    /// stored.
     ///
     /// # Errors
     ///
-    /// As [`Cache::set_bytes_with_duration`]; [`Error::InvalidArgument`] also for a batch over the limit. On
+    /// As [`Cache::set_bytes_with_duration`]; also [`Error::InvalidArgument`] for a batch over the limit. After
     /// [`Error::Timeout`] some values may be stored and others not.
     pub fn set_many_bytes(
         &self,
@@ -328,13 +376,13 @@ impl Cache {
         Ok(self.0.set_many(&entries, duration.into().into())?)
     }
 
-    /// The first half of every `get_or_set`.
+    /// Looks up the key for a get-or-set. Clears stored bytes that are not valid JSON of a `T`.
     fn lookup<T: DeserializeOwned>(&self, key: &str) -> Result<Lookup<T>, Error> {
         Ok(match self.entry(key)? {
             Entry::Vacant(vacancy) => Lookup::Missing(vacancy),
             Entry::Occupied(bytes) => match codec::decode(&bytes) {
                 Ok(value) => Lookup::Found(value),
-                // As if it had expired: the key is cleared, and one of all who come across it computes.
+                // The clear makes it a miss for all callers, so only one of them computes.
                 Err(_) => {
                     self.clear(key)?;
                     match self.entry(key)? {
@@ -347,14 +395,14 @@ impl Cache {
     }
 }
 
-/// What a typed look-up found.
+/// The result of a typed lookup.
 enum Lookup<T> {
     Found(T),
     Missing(Vacancy),
 }
 
-/// Stores a computed value as well as can be: the caller has it in hand, so a failure here costs the next one a
-/// computation and nobody an error.
+/// Stores a computed value, and ignores a failure: the caller already has the value, and the next caller computes it
+/// again.
 fn store<T: Serialize>(vacancy: Vacancy, value: &T, duration: Duration) {
     let _stored = codec::encode(value).and_then(|bytes| vacancy.fill(&bytes, duration));
 }

@@ -1,17 +1,19 @@
-//! A host in memory, for a plugin's own tests.
+//! An in-memory host for the native tests of a plugin.
 //!
-//! A plugin's logic is tested where it is written: by `cargo test`, which builds for the machine at hand. There is no host
-//! there, so on every target but WebAssembly the calls of this crate reach one that keeps its caches in memory and answers
-//! as `larder` does. Nothing has to be switched on. Each thread has a host of its own, and so has each test, as long as
-//! the test harness runs it in a thread of its own; a [`Cache`](crate::Cache) that moves to another thread stays with the
-//! host that opened it.
+//! `cargo test` builds a plugin's tests for the native target, where no host exists. On every target except
+//! WebAssembly, the calls of this crate therefore go to a host that keeps its caches in memory and gives the same
+//! answers as `larder`. No feature or set-up is needed.
+//!
+//! Each thread has its own host. A test has its own host as long as the test harness runs each test in its own thread.
+//! A
+//! [`Cache`](crate::Cache) that is moved to another thread stays with the host that opened it.
 //!
 //! ```
 //! use std::time::Duration;
 //!
 //! use larder::{Cache, Error, testing};
 //!
-//! /// What the plugin does.
+//! /// The plugin's logic.
 //! fn price(cache: &Cache, article: &str, ask: impl FnOnce() -> u32) -> Result<u32, Error> {
 //!     cache.get_or_set(format!("price:{article}"), Duration::from_secs(60), ask)
 //! }
@@ -20,7 +22,7 @@
 //! # fn main() -> Result<(), Error> {
 //! let shop = Cache::open("shop")?;
 //! assert_eq!(price(&shop, "apple", || 45)?, 45);
-//! assert_eq!(price(&shop, "apple", || panic!("asked again"))?, 45);
+//! assert_eq!(price(&shop, "apple", || panic!("it is cached"))?, 45);
 //!
 //! testing::advance(Duration::from_secs(60));
 //! assert_eq!(price(&shop, "apple", || 50)?, 50);
@@ -32,11 +34,18 @@
 //! # }
 //! ```
 //!
-//! To begin with every name can be opened and each cache is as an operator has it who configures nothing;
-//! [`caches`] says which there are, [`cache`] how one of them is set and what is in it. Keys, values, patterns, batches,
-//! durations and vacancies have the rules of the host. What it does not have: a bound on memory, and so no eviction;
-//! bounds on handles and calls; and waiting. A caller who would wait for another's vacancy is answered as if that wait had
-//! run out: with a vacancy of its own, which stores only where the key was neither filled, set nor cleared since.
+//! By default every cache name can be opened, and each cache has the default settings. [`caches`] restricts the names;
+//! [`cache`] returns the settings and the contents of one cache. Keys, values, patterns, batches, durations and
+//! vacancies follow the rules of the real host. The rules are copies; property tests of the project, which make the
+//! same calls to both hosts, hold them equal.
+//!
+//! The in-memory host differs from the real one in three ways. It has no memory limit, so it never evicts. It does not
+//! limit handles or calls. And it does not wait: a caller that would wait for another's vacancy is treated as if its
+//! wait had timed out. It gets a vacancy of its own, which stores a value only if the key was neither filled, set nor
+//! cleared in the meantime.
+
+// This crate cannot depend on the host's crates, so the rules for globs, keys, batches, values and leases are copies.
+// The property tests are in `tests/behaviour/properties/fake.rs`.
 
 // Decision: docs/decisions/0051-native-sdk-tests-use-a-host-in-memory-without-a-feature.md
 
@@ -50,37 +59,39 @@ use crate::Duration;
 use host::Host;
 use store::{Settings, Stored};
 
-/// One cache of this thread's host: how it is set, and what is in it. Settings are those of `larder.toml`, and each takes
-/// effect at once.
+/// The settings and the contents of one cache of the in-memory host.
+///
+/// The settings have the names and defaults of `larder.toml`. A change takes effect immediately, also for handles that
+/// are already open.
 #[derive(Debug)]
 pub struct FakeCache {
     host: Host,
     name: String,
 }
 
-/// What the plugin may do with a cache.
+/// The access of the plugin to a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Access {
-    /// Everything.
+    /// All calls.
     #[default]
     ReadWrite,
-    /// `get` and `get_many`; all else is [`Error::AccessDenied`](crate::Error::AccessDenied).
+    /// Only `get` and `get_many`. All other calls fail with [`Error::AccessDenied`](crate::Error::AccessDenied).
     ReadOnly,
-    /// Nothing: the cache cannot be opened, which is [`Error::AccessDenied`](crate::Error::AccessDenied).
+    /// None. Opening the cache fails with [`Error::AccessDenied`](crate::Error::AccessDenied).
     Denied,
 }
 
-/// What reads answer during an outage.
+/// The result of reads during an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnOutage {
     /// A miss.
     #[default]
     Miss,
-    /// The error.
+    /// The error of the [`Outage`].
     Error,
 }
 
-/// How the caches are out of reach. Either way nothing is written.
+/// The kind of an outage. Nothing is written during either kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outage {
     /// Calls fail with [`Error::Unavailable`](crate::Error::Unavailable).
@@ -89,24 +100,26 @@ pub enum Outage {
     Timeout,
 }
 
-/// The caches that the operator has configured: others are [`Error::NoSuchCache`](crate::Error::NoSuchCache). The first
-/// one is the default. Defaults to every name, with a cache named `default` as the default.
+/// Sets the names of the configured caches. The first one is the default cache.
+///
+/// Opening any other name fails with [`Error::NoSuchCache`](crate::Error::NoSuchCache). Without this call every name
+/// can be opened, and the default cache is named `default`.
 pub fn caches<S: Into<String>>(names: impl IntoIterator<Item = S>) {
     let names = names.into_iter().map(Into::into).collect();
     Host::current().with(|host| host.configured = Some(names));
 }
 
-/// The cache of that name. Naming one does not configure it where [`caches`] left it out.
+/// Returns the cache of this name. This does not make a name available that [`caches`] left out.
 pub fn cache(name: impl Into<String>) -> FakeCache {
     FakeCache { host: Host::current(), name: name.into() }
 }
 
-/// Moves the clock on, which stands still otherwise.
+/// Advances the clock of the host. The clock never advances by itself.
 pub fn advance(by: StdDuration) {
     Host::current().with(|host| host.elapsed = host.elapsed.saturating_add(by));
 }
 
-/// From now on no cache can be reached: writes and clears fail, and reads do what [`FakeCache::on_outage`] says.
+/// Starts an outage of all caches: writes and clears fail, and reads behave as [`FakeCache::on_outage`] configures.
 pub fn outage(outage: Outage) {
     Host::current().with(|host| host.outage = Some(outage));
 }
@@ -116,8 +129,7 @@ pub fn recover() {
     Host::current().with(|host| host.outage = None);
 }
 
-/// Does something as another instance of a plugin would: what it opens meanwhile belongs to that one. The caches are the
-/// same.
+/// Calls `act` as another plugin instance. The caches that it opens belong to that instance; their contents are shared.
 ///
 /// ```
 /// use larder::{Cache, Entry, testing};
@@ -136,38 +148,39 @@ pub fn as_another_plugin<T>(act: impl FnOnce() -> T) -> T {
     host::as_another_plugin(act)
 }
 
-/// Gives this thread a new host, with nothing cached and nothing set. Only tests that share a thread need it.
+/// Replaces the host of this thread by a new one with empty caches and default settings. Only tests that share a thread
+/// need it.
 pub fn reset() {
     Host::renew();
 }
 
 impl FakeCache {
-    /// The duration of a value set without one; none for no expiry. Defaults to 300 s.
+    /// Sets the duration of values that are stored without one; `None` means no expiry. The default is 300 s.
     pub fn default_expire(self, duration: Option<StdDuration>) -> Self {
         self.set(|settings| settings.default_expire = duration)
     }
 
-    /// The longest duration of any value. Defaults to none, which is no bound.
+    /// Sets the longest duration of any value. The default is `None`: no limit.
     pub fn max_expire(self, duration: Option<StdDuration>) -> Self {
         self.set(|settings| settings.max_expire = duration)
     }
 
-    /// The longest value in bytes. Defaults to 1 MiB.
+    /// Sets the longest value in bytes. The default is 1 MiB.
     pub fn max_value_bytes(self, bytes: usize) -> Self {
         self.set(|settings| settings.max_value_bytes = bytes)
     }
 
-    /// What the plugin may do. Defaults to everything.
+    /// Sets the access of the plugin. The default is [`Access::ReadWrite`].
     pub fn access(self, access: Access) -> Self {
         self.set(|settings| settings.access = access)
     }
 
-    /// What reads answer during an [`outage`]. Defaults to a miss.
+    /// Sets the result of reads during an [`outage`]. The default is [`OnOutage::Miss`].
     pub fn on_outage(self, on_outage: OnOutage) -> Self {
         self.set(|settings| settings.on_outage = on_outage)
     }
 
-    /// The keys that have a value, in their order; outages and grants do not matter.
+    /// Returns the keys that have a value, sorted. Works regardless of outages and of [`FakeCache::access`].
     pub fn keys(&self) -> Vec<String> {
         self.host.with(|host| {
             let now = host.now();
@@ -175,8 +188,8 @@ impl FakeCache {
         })
     }
 
-    /// How long a key's value still lasts: [`Duration::Milliseconds`] or [`Duration::Unlimited`], and `None` where there
-    /// is no value.
+    /// Returns the remaining duration of a key's value: [`Duration::Milliseconds`] or [`Duration::Unlimited`], or
+    /// `None` if the key has no value.
     pub fn duration_left(&self, key: impl AsRef<str>) -> Option<Duration> {
         self.host.with(|host| {
             let now = host.now();

@@ -1,6 +1,9 @@
-//! The Redis glob, read while it is matched. `tests/behaviour/properties` holds it to the host's.
+//! A matcher for Redis globs that parses the pattern while it matches.
+//!
+//! A copy of the host's rules, held equal by the property tests in `tests/behaviour/properties/fake.rs`.
 
-/// Whether the host takes the pattern: not with a range from an ASCII to a non-ASCII byte.
+/// Returns whether the host accepts the pattern. A range from an ASCII to a non-ASCII byte is rejected, because servers
+/// disagree on it.
 pub(super) fn is_allowed(pattern: &[u8]) -> bool {
     let mut rest = pattern;
     while let Some((token, after)) = next(rest) {
@@ -14,10 +17,13 @@ pub(super) fn is_allowed(pattern: &[u8]) -> bool {
     true
 }
 
-/// Whether the pattern matches the key as a whole. On a mismatch the last `*` takes one more byte.
+/// Returns whether the pattern matches the whole key.
+///
+/// On a mismatch the last `*` takes one more byte. Earlier `*` need no backtracking, so the time is at most the product
+/// of both lengths.
 pub(super) fn matches(pattern: &[u8], key: &[u8]) -> bool {
     let (mut pattern, mut key) = (pattern, key);
-    // The pattern after the last `*`, and the key where it began to match that.
+    // The pattern after the last `*`, and the part of the key that was matched against it.
     let mut last_run: Option<(&[u8], &[u8])> = None;
     loop {
         match (next(pattern), key.split_first()) {
@@ -68,7 +74,7 @@ impl Token<'_> {
     }
 }
 
-/// The first token, and what follows it.
+/// Splits off the first token.
 fn next(pattern: &[u8]) -> Option<(Token<'_>, &[u8])> {
     Some(match pattern {
         [] => return None,
@@ -81,7 +87,7 @@ fn next(pattern: &[u8]) -> Option<(Token<'_>, &[u8])> {
     })
 }
 
-/// The ranges of a class up to its `]`, or the pattern's end; a single byte is one as well.
+/// Returns the ranges of a class up to its `]` or the end of the pattern. A single byte counts as a range.
 fn ranges(members: &[u8]) -> impl Iterator<Item = (u8, u8)> {
     let mut rest = members;
     std::iter::from_fn(move || {

@@ -1,6 +1,6 @@
-//! A host in the shape of what `bindings` imports.
+//! The in-memory host, with the same signatures as the generated bindings.
 
-#![expect(unreachable_pub, reason = "`bindings` re-exports these as it does what is generated")]
+#![expect(unreachable_pub, reason = "`bindings` re-exports these like the generated items")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
 use crate::bindings::{Duration, Error};
-use crate::testing::store::{Found, Held, Moment, Plugin, Store};
+use crate::testing::store::{CallContext, Found, HeldVacancy, Plugin, Store};
 use crate::testing::{Access, Outage};
 
-/// The name of the default cache where none are configured.
+/// The name of the default cache if no caches are configured.
 const DEFAULT: &str = "default";
 
 thread_local! {
@@ -19,34 +19,34 @@ thread_local! {
     static PLUGIN: Cell<Plugin> = const { Cell::new(Plugin(0)) };
 }
 
-/// A host, shared by all handles that it gave out: as in WebAssembly they may go to other threads.
+/// A host, shared by all its handles. The handles are `Send`, as the generated ones are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Host(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// How far the clock was moved.
+    /// The time by which the clock was advanced.
     pub(super) elapsed: StdDuration,
     pub(super) outage: Option<Outage>,
-    /// The names of the configured caches, the default first; every name where there is no list.
+    /// The names of the configured caches, the default first. `None` allows every name.
     pub(super) configured: Option<Vec<String>>,
     stores: BTreeMap<String, Store>,
     plugins: u64,
 }
 
 impl Host {
-    /// This thread's.
+    /// The host of this thread.
     pub(super) fn current() -> Self {
         CURRENT.with_borrow(Self::clone)
     }
 
-    /// Gives this thread another one.
+    /// Replaces the host of this thread.
     pub(super) fn renew() {
         CURRENT.set(Self::default());
     }
 
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        // What a panicking test left behind is whole: nothing panics in between.
+        // A poisoned lock is safe to use: no panic can interrupt a change of the state.
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -65,7 +65,7 @@ impl Host {
 }
 
 impl State {
-    /// Milliseconds since the clock's start.
+    /// The time in milliseconds since the start of the clock.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX)
     }
@@ -75,7 +75,7 @@ impl State {
     }
 }
 
-/// Runs `act` with a plugin instance of its own.
+/// Runs `act` as a new plugin instance.
 pub(super) fn as_another_plugin<T>(act: impl FnOnce() -> T) -> T {
     struct Back(Plugin);
     impl Drop for Back {
@@ -91,12 +91,12 @@ pub(super) fn as_another_plugin<T>(act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// As the interface's `open`.
+/// `open` of the interface.
 pub fn open(name: &str) -> Result<Cache, Error> {
     Host::current().open(name)
 }
 
-/// As the interface's `open-default`.
+/// `open-default` of the interface.
 pub fn open_default() -> Result<Cache, Error> {
     let host = Host::current();
     let default = host.with(|state| match &state.configured {
@@ -106,7 +106,7 @@ pub fn open_default() -> Result<Cache, Error> {
     host.open(&default.ok_or(Error::NoSuchCache)?)
 }
 
-/// As the interface's resource `cache`.
+/// The resource `cache` of the interface.
 #[derive(Debug)]
 pub struct Cache {
     host: Host,
@@ -114,19 +114,19 @@ pub struct Cache {
     plugin: Plugin,
 }
 
-/// As the interface's `entry`.
+/// The variant `entry` of the interface.
 #[derive(Debug)]
 pub enum Entry {
     Occupied(Vec<u8>),
     Vacant(Vacancy),
 }
 
-/// As the interface's resource `vacancy`.
+/// The resource `vacancy` of the interface.
 #[derive(Debug)]
 pub struct Vacancy {
     host: Host,
     name: String,
-    held: Held,
+    held: HeldVacancy,
 }
 
 impl Cache {
@@ -170,7 +170,7 @@ impl Cache {
         self.call(|store, at| store.clear_all(at))
     }
 
-    fn call<T>(&self, act: impl FnOnce(&mut Store, Moment) -> Result<T, Error>) -> Result<T, Error> {
+    fn call<T>(&self, act: impl FnOnce(&mut Store, CallContext) -> Result<T, Error>) -> Result<T, Error> {
         call(&self.host, &self.name, act)
     }
 }
@@ -187,9 +187,9 @@ impl Drop for Vacancy {
     }
 }
 
-fn call<T>(host: &Host, name: &str, act: impl FnOnce(&mut Store, Moment) -> T) -> T {
+fn call<T>(host: &Host, name: &str, act: impl FnOnce(&mut Store, CallContext) -> T) -> T {
     host.with(|state| {
-        let at = Moment { now: state.now(), outage: state.outage };
+        let at = CallContext { now: state.now(), outage: state.outage };
         act(state.store(name), at)
     })
 }

@@ -1,4 +1,4 @@
-//! One cache in memory: the host's rules, in the order in which the host looks at them.
+//! One cache in memory. It checks the rules in the same order as the host, so that both return the same error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration as StdDuration;
@@ -6,7 +6,7 @@ use std::time::Duration as StdDuration;
 use crate::bindings::{Duration, Error};
 use crate::testing::{Access, OnOutage, Outage, glob};
 
-/// The longest key and the longest pattern, in bytes.
+/// The longest key and the longest pattern in bytes.
 const MAX_TEXT: usize = 1024;
 
 /// The most keys of one batch.
@@ -15,16 +15,16 @@ const MAX_BATCH: usize = 1024;
 /// The most bytes of keys and values of one batch.
 const MAX_BATCH_BYTES: usize = 64 << 20;
 
-/// How long a vacancy keeps others from computing, in milliseconds.
+/// How long a vacancy is exclusive, in milliseconds.
 const MAX_LEASE: u64 = 5 * 60 * 1000;
 
 /// The longest finite duration, 100 years.
 const LONGEST: StdDuration = StdDuration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// What no value may begin with: it marks a lease.
+/// The mark of a lease. No value may begin with it.
 const LEASE_MARK: &[u8] = b"\0larder-lease:";
 
-/// What the operator decided about the cache.
+/// The operator's settings of a cache.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) default_expire: Option<StdDuration>,
@@ -46,13 +46,13 @@ impl Default for Settings {
     }
 }
 
-/// A plugin instance.
+/// The identity of a plugin instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plugin(pub(super) u64);
 
-/// When a call is made: milliseconds since the clock's start, and whether anything can be reached then.
+/// The conditions of a call: the time in milliseconds since the start of the clock, and the current outage.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct CallContext {
     pub(super) now: u64,
     pub(super) outage: Option<Outage>,
 }
@@ -61,17 +61,17 @@ pub(super) struct Moment {
 pub(super) struct Store {
     pub(super) settings: Settings,
     entries: BTreeMap<String, Stored>,
-    /// Who computes which key. A value and a lease exclude each other.
+    /// The leases by key. A key has a value or a lease, never both.
     leases: HashMap<String, Lease>,
-    /// All vacancies that are out.
-    held: Vec<Held>,
+    /// All vacancies that plugins hold.
+    held: Vec<HeldVacancy>,
     next: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Stored {
     value: Vec<u8>,
-    /// None without expiry.
+    /// `None` without expiry.
     pub(super) expires_at: Option<u64>,
 }
 
@@ -81,32 +81,33 @@ struct Lease {
     lapses_at: u64,
 }
 
-/// A vacancy in a plugin's hand.
+/// A vacancy that a plugin holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Held {
+pub(super) struct HeldVacancy {
     id: u64,
     key: String,
     plugin: Plugin,
-    /// What the key must still hold for a fill to store.
+    /// The lease that the key must still have when the vacancy is filled.
     lease: u64,
-    /// Not where it is that of another vacancy.
+    /// Whether the lease was granted to this vacancy. It is false after a wait that timed out: then the lease is that
+    /// of the vacancy it waited for.
     is_ours: bool,
 }
 
-/// What a `get-or-set` found.
+/// The result of `get-or-set`.
 #[derive(Debug)]
 pub(super) enum Found {
     Value(Vec<u8>),
-    Vacancy(Held),
+    Vacancy(HeldVacancy),
 }
 
 impl Store {
-    pub(super) fn get(&mut self, key: &str, at: Moment) -> Result<Option<Vec<u8>>, Error> {
+    pub(super) fn get(&mut self, key: &str, at: CallContext) -> Result<Option<Vec<u8>>, Error> {
         check_text("key", key)?;
         if self.is_reached(at)? { Ok(self.value(key, at.now)) } else { Ok(None) }
     }
 
-    pub(super) fn get_many(&mut self, keys: &[String], at: Moment) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    pub(super) fn get_many(&mut self, keys: &[String], at: CallContext) -> Result<Vec<Option<Vec<u8>>>, Error> {
         check_batch("keys", keys.iter().map(String::len))?;
         keys.iter().try_for_each(|key| check_text("key", key))?;
         if keys.is_empty() || !self.is_reached(at)? {
@@ -118,7 +119,7 @@ impl Store {
         if bytes > max { Err(too_large(max)) } else { Ok(values) }
     }
 
-    pub(super) fn set(&mut self, key: &str, value: &[u8], duration: Duration, at: Moment) -> Result<(), Error> {
+    pub(super) fn set(&mut self, key: &str, value: &[u8], duration: Duration, at: CallContext) -> Result<(), Error> {
         self.check_write()?;
         check_text("key", key)?;
         let duration = self.settings.resolve(duration)?;
@@ -132,7 +133,7 @@ impl Store {
         &mut self,
         entries: &[(String, Vec<u8>)],
         duration: Duration,
-        at: Moment,
+        at: CallContext,
     ) -> Result<(), Error> {
         self.check_write()?;
         check_batch("entries", entries.iter().map(|(key, value)| key.len().saturating_add(value.len())))?;
@@ -149,11 +150,11 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn get_or_set(&mut self, key: &str, plugin: Plugin, at: Moment) -> Result<Found, Error> {
+    pub(super) fn get_or_set(&mut self, key: &str, plugin: Plugin, at: CallContext) -> Result<Found, Error> {
         self.check_write()?;
         check_text("key", key)?;
         if !self.is_reached(at)? {
-            // Nobody says whether the key has a lease, so the one of this vacancy is nowhere.
+            // During an outage the key's lease is unknown. The new lease is not stored, so a later fill stores nothing.
             let lease = self.next();
             return self.hold(key, plugin, lease, true, |held| held.plugin == plugin);
         }
@@ -170,7 +171,13 @@ impl Store {
         }
     }
 
-    pub(super) fn fill(&mut self, held: &Held, value: &[u8], duration: Duration, at: Moment) -> Result<bool, Error> {
+    pub(super) fn fill(
+        &mut self,
+        held: &HeldVacancy,
+        value: &[u8],
+        duration: Duration,
+        at: CallContext,
+    ) -> Result<bool, Error> {
         let duration = self.settings.resolve(duration)?;
         self.settings.check_value(value)?;
         check_outage(at)?;
@@ -181,22 +188,22 @@ impl Store {
         Ok(is_stored)
     }
 
-    /// A vacancy is filled or dropped: whatever lease it still has ends.
-    pub(super) fn give_back(&mut self, held: &Held) {
+    /// Ends the lease of a vacancy that was filled or dropped.
+    pub(super) fn give_back(&mut self, held: &HeldVacancy) {
         self.held.retain(|other| other.id != held.id);
         if held.is_ours && self.leases.get(&held.key).is_some_and(|lease| lease.id == held.lease) {
             self.leases.remove(&held.key);
         }
     }
 
-    pub(super) fn clear(&mut self, key: &str, at: Moment) -> Result<bool, Error> {
+    pub(super) fn clear(&mut self, key: &str, at: CallContext) -> Result<bool, Error> {
         self.check_write()?;
         check_text("key", key)?;
         check_outage(at)?;
         Ok(self.remove(at.now, |candidate| candidate == key) > 0)
     }
 
-    pub(super) fn clear_pattern(&mut self, pattern: &str, at: Moment) -> Result<u64, Error> {
+    pub(super) fn clear_pattern(&mut self, pattern: &str, at: CallContext) -> Result<u64, Error> {
         self.check_write()?;
         check_text("pattern", pattern)?;
         if !glob::is_allowed(pattern.as_bytes()) {
@@ -207,13 +214,13 @@ impl Store {
         Ok(self.remove(at.now, |candidate| glob::matches(pattern.as_bytes(), candidate.as_bytes())))
     }
 
-    pub(super) fn clear_all(&mut self, at: Moment) -> Result<u64, Error> {
+    pub(super) fn clear_all(&mut self, at: CallContext) -> Result<u64, Error> {
         self.check_write()?;
         check_outage(at)?;
         Ok(self.remove(at.now, |_| true))
     }
 
-    /// The entries that are not expired.
+    /// Returns the entries that have not expired.
     pub(super) fn live(&self, now: u64) -> impl Iterator<Item = (&str, &Stored)> {
         let entries = self.entries.iter().map(|(key, stored)| (key.as_str(), stored));
         entries.filter(move |(_, stored)| stored.is_live(now))
@@ -223,24 +230,24 @@ impl Store {
         self.entries.get(key).filter(|stored| stored.is_live(now)).map(|stored| stored.value.clone())
     }
 
-    /// The lease that the key has.
+    /// Returns the current lease of a key.
     fn lease(&self, key: &str, now: u64) -> Option<u64> {
         self.leases.get(key).filter(|lease| now < lease.lapses_at).map(|lease| lease.id)
     }
 
-    /// Hands a vacancy out, unless one that the caller holds is `own`.
+    /// Hands out a vacancy, unless `own` is true for a vacancy of the same key.
     fn hold(
         &mut self,
         key: &str,
         plugin: Plugin,
         lease: u64,
         is_ours: bool,
-        own: impl Fn(&Held) -> bool,
+        own: impl Fn(&HeldVacancy) -> bool,
     ) -> Result<Found, Error> {
         if self.held.iter().any(|held| held.key == key && own(held)) {
             return Err(Error::InvalidArgument("key: this plugin instance holds its vacancy already".to_owned()));
         }
-        let held = Held { id: self.next(), key: key.to_owned(), plugin, lease, is_ours };
+        let held = HeldVacancy { id: self.next(), key: key.to_owned(), plugin, lease, is_ours };
         self.held.push(held.clone());
         Ok(Found::Vacancy(held))
     }
@@ -252,20 +259,20 @@ impl Store {
         self.entries.insert(key.to_owned(), Stored { value: value.to_owned(), expires_at });
     }
 
-    /// Removes the values and leases of these keys and says how many values that were.
-    fn remove(&mut self, now: u64, is_meant: impl Fn(&str) -> bool) -> u64 {
-        self.leases.retain(|key, _| !is_meant(key));
+    /// Removes the values and leases of the selected keys, and returns how many values it removed.
+    fn remove(&mut self, now: u64, is_selected: impl Fn(&str) -> bool) -> u64 {
+        self.leases.retain(|key, _| !is_selected(key));
         let mut removed = 0_u64;
         self.entries.retain(|key, stored| {
-            let goes = is_meant(key);
-            removed = removed.saturating_add(u64::from(goes && stored.is_live(now)));
-            !goes
+            let is_removed = is_selected(key);
+            removed = removed.saturating_add(u64::from(is_removed && stored.is_live(now)));
+            !is_removed
         });
         removed
     }
 
-    /// Whether a read gets to the values: not where it answers a miss instead.
-    fn is_reached(&self, at: Moment) -> Result<bool, Error> {
+    /// Returns whether a read reaches the values. During an outage it returns false for a miss, or the error.
+    fn is_reached(&self, at: CallContext) -> Result<bool, Error> {
         match (check_outage(at), self.settings.on_outage) {
             (Ok(()), _) => Ok(true),
             (Err(_), OnOutage::Miss) => Ok(false),
@@ -321,7 +328,7 @@ impl Settings {
     }
 }
 
-fn check_outage(at: Moment) -> Result<(), Error> {
+fn check_outage(at: CallContext) -> Result<(), Error> {
     match at.outage {
         None => Ok(()),
         Some(Outage::Unavailable) => Err(Error::Unavailable),
@@ -329,7 +336,7 @@ fn check_outage(at: Moment) -> Result<(), Error> {
     }
 }
 
-/// The rule that keys and patterns share.
+/// Checks a key or a pattern.
 fn check_text(argument: &str, text: &str) -> Result<(), Error> {
     let broken = if text.is_empty() {
         "must not be empty".to_owned()
@@ -343,7 +350,7 @@ fn check_text(argument: &str, text: &str) -> Result<(), Error> {
     Err(Error::InvalidArgument(format!("{argument}: {broken}")))
 }
 
-/// The bounds of a batch whose keys or entries have so many bytes each.
+/// Checks the limits of a batch, given the size in bytes of each key or entry.
 fn check_batch(argument: &str, bytes: impl ExactSizeIterator<Item = usize>) -> Result<(), Error> {
     let count = bytes.len();
     let broken = if count > MAX_BATCH {

@@ -1,4 +1,4 @@
-//! What the host in memory promises. `tests/behaviour/properties/fake.rs` holds its answers to those of the real one.
+//! The in-memory host. `tests/behaviour/properties/fake.rs` compares its answers with those of the real host.
 
 use std::time::Duration as StdDuration;
 
@@ -19,7 +19,7 @@ fn another(name: &str) -> Cache {
 }
 
 #[test]
-fn caches_have_keys_of_their_own() {
+fn each_cache_has_its_own_keys() {
     let (one, two) = (Cache::open("one").unwrap(), Cache::open("two").unwrap());
     one.set("k", "v").unwrap();
     assert_eq!((one.get("k"), two.get::<String>("k")), (Ok(Some("v".to_owned())), Ok(None)));
@@ -29,7 +29,7 @@ fn caches_have_keys_of_their_own() {
 }
 
 #[test]
-fn a_list_of_caches_names_the_default_and_leaves_out_the_others() {
+fn a_list_of_caches_sets_the_default_and_excludes_other_names() {
     caches(["pages", "sessions"]);
     Cache::default().unwrap().set("k", "v").unwrap();
     assert_eq!((cache("pages").keys().len(), cache("sessions").keys().len()), (1, 0));
@@ -39,7 +39,7 @@ fn a_list_of_caches_names_the_default_and_leaves_out_the_others() {
 }
 
 #[test]
-fn a_grant_is_kept() {
+fn access_is_enforced() {
     cache("secret").access(Access::Denied);
     assert_eq!(Cache::open("secret").unwrap_err(), Error::AccessDenied);
     let pages = Cache::open("pages").unwrap();
@@ -53,7 +53,7 @@ fn a_grant_is_kept() {
 }
 
 #[test]
-fn a_value_ends_with_its_duration_and_no_sooner() {
+fn a_value_expires_exactly_after_its_duration() {
     let pages = Cache::open("pages").unwrap();
     pages.set_with_duration("k", "v", SECOND).unwrap();
     pages.set("default", "v").unwrap();
@@ -73,7 +73,7 @@ fn a_value_ends_with_its_duration_and_no_sooner() {
 }
 
 #[test]
-fn durations_are_the_operators() {
+fn expiry_settings_apply_to_durations() {
     cache("pages").default_expire(None).max_expire(Some(SECOND));
     let pages = Cache::open("pages").unwrap();
     pages.set("default", "v").unwrap();
@@ -104,30 +104,30 @@ fn a_dropped_vacancy_passes_on() {
 }
 
 #[test]
-fn a_plugin_that_asks_for_the_key_it_computes_is_refused() {
+fn a_plugin_that_requests_the_key_it_computes_gets_an_error() {
     let pages = Cache::open("pages").unwrap();
     let inner = pages.get_or_set("k", SECOND, || pages.get_or_set("k", SECOND, || 1).unwrap_err().to_string());
     assert_eq!(inner.unwrap(), "invalid argument: key: this plugin instance holds its vacancy already");
 }
 
 #[test]
-fn what_was_set_or_cleared_meanwhile_beats_a_computation() {
+fn a_set_or_clear_wins_over_a_computation_in_progress() {
     let (ours, theirs) = (Cache::open("pages").unwrap(), another("pages"));
-    let overtaken = vacancy(&ours, "k");
+    let outdated = vacancy(&ours, "k");
     theirs.set("k", "newer").unwrap();
-    assert_eq!(overtaken.fill(b"\"older\"", SECOND), Ok(false));
+    assert_eq!(outdated.fill(b"\"older\"", SECOND), Ok(false));
     assert_eq!(ours.get("k"), Ok(Some("newer".to_owned())));
     for clear in [|cache: &Cache| cache.clear("k").map(u64::from), |cache: &Cache| cache.clear_pattern("[k]")] {
         ours.clear("k").unwrap();
-        let overtaken = vacancy(&ours, "k");
+        let outdated = vacancy(&ours, "k");
         assert_eq!(clear(&theirs), Ok(0));
-        assert_eq!(overtaken.fill(b"1", SECOND), Ok(false));
+        assert_eq!(outdated.fill(b"1", SECOND), Ok(false));
         assert_eq!(ours.get::<u32>("k"), Ok(None));
     }
 }
 
 #[test]
-fn one_of_two_who_compute_at_once_stores() {
+fn one_of_two_concurrent_computations_is_stored() {
     let (ours, theirs) = (Cache::open("pages").unwrap(), another("pages"));
     let (first, second) = (vacancy(&ours, "k"), vacancy(&theirs, "k"));
     assert_eq!(second.fill(b"2", SECOND), Ok(true));
@@ -136,7 +136,7 @@ fn one_of_two_who_compute_at_once_stores() {
 }
 
 #[test]
-fn a_vacancy_that_is_held_too_long_is_lost() {
+fn a_vacancy_held_longer_than_its_lease_stores_nothing() {
     let pages = Cache::open("pages").unwrap();
     let (late, in_time) = (vacancy(&pages, "late"), vacancy(&pages, "in time"));
     advance(300 * SECOND - StdDuration::from_millis(1));
@@ -146,7 +146,7 @@ fn a_vacancy_that_is_held_too_long_is_lost() {
 }
 
 #[test]
-fn an_outage_fails_writes_and_makes_misses_of_reads() {
+fn an_outage_fails_writes_and_turns_reads_into_misses() {
     let pages = Cache::open("pages").unwrap();
     pages.set("k", &1).unwrap();
     for (kind, error) in [(Outage::Unavailable, Error::Unavailable), (Outage::Timeout, Error::Timeout)] {
@@ -172,7 +172,7 @@ fn an_outage_fails_writes_and_makes_misses_of_reads() {
 }
 
 #[test]
-fn rules_of_arguments_are_kept() {
+fn arguments_are_checked() {
     cache("pages").max_value_bytes(20);
     let pages = Cache::open("pages").unwrap();
     assert_eq!(pages.set_bytes("k".repeat(1024), b"v"), Ok(()));
@@ -216,7 +216,7 @@ fn a_handle_stays_with_its_host_in_another_thread() {
 }
 
 #[test]
-fn a_new_host_has_nothing_and_nobody_waits_for_its_clock() {
+fn reset_creates_an_empty_host_and_keeps_open_handles_on_the_old_one() {
     let old = Cache::open("pages").unwrap();
     old.set("k", &1).unwrap();
     caches(["pages"]);
