@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Asks hosts on 64 connections for twenty numbers, many times each, and says how it went. Needs curl.
-#   load.sh [HOST:PORT ...]    by default 127.0.0.1:8080 and 127.0.0.1:8081
-#   ROUNDS=200                 how often each host is asked for each number
+# Requests twenty numbers from each host many times over 64 connections, and prints statuses and latencies. Needs curl.
+#   load.sh [HOST:PORT ...]    the hosts [default: 127.0.0.1:8080 127.0.0.1:8081]
+#   ROUNDS=200                 requests per host and number [default: 200]
 set -euo pipefail
 
 rounds=${ROUNDS:-200}
@@ -11,7 +11,7 @@ for host in "$@"; do
     requests+=(--output /dev/null "http://$host/primes/[20000-20019]?round=[1-$rounds]")
 done
 
-# A line for each answer: its status, and the seconds it took; the slowest last.
+# One line per response: its status and its time in seconds. They are sorted by time, for the percentiles.
 curl --no-progress-meter --parallel --parallel-max 64 --write-out '%{http_code} %{time_total}\n' "${requests[@]}" | sort -k 2 -g | awk '
     { statuses[$1]++; took[NR] = $2 * 1000 }
     END {

@@ -1,4 +1,4 @@
-/** Counts primes once for all plugins that ask, and keeps notes that any of them can read: `larder run --invoke`. */
+/** Counts primes once for all plugins, and stores notes that all plugins can read. Call it with `larder run --invoke`. */
 
 import { openDefault } from "./larder-cache.js";
 
@@ -7,7 +7,7 @@ export function primes(below) {
     return [1, 2, 3].map((round) => `round ${round}: ${askForPrimes(below)}`);
 }
 
-/** What is thrown here and below is the call's error. @param {string} key @param {string} json @param {number | null} seconds */
+/** An exception, here and below, becomes the error of the exported function. @param {string} key @param {string} json @param {number | null} seconds */
 export function note(key, json, seconds) {
     openDefault().set(key, JSON.parse(json), seconds ?? undefined);
 }
@@ -41,7 +41,7 @@ function askForPrimes(below) {
         });
         return `${count} primes below ${below}, ${how}`;
     } catch (error) {
-        return error.message; // Not kept: the next round computes.
+        return error.message; // Not cached: the next round computes again.
     }
 }
 

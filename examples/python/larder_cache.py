@@ -1,10 +1,14 @@
-"""The host's cache, for plugins in Python. Values are kept as JSON, as plugins in other languages keep and read them.
+"""The cache of the host, for plugins in Python. Values are stored as JSON, so plugins in other languages can share them.
 
     cache = larder_cache.open_default()
     squares = cache.get_or_set("squares", 30, lambda: [n * n for n in range(10)])
 
-A duration is a number of seconds or a `timedelta`; `None` is the cache's own `default_expire`, `math.inf` no end. What
-the host refuses is a `CacheError`; what JSON has no form for is a `TypeError` or `ValueError`.
+A duration is a number of seconds or a `timedelta`. `None` means the cache's `default_expire`, and `math.inf` means no
+expiry. It is rounded down to whole milliseconds, but to at least one. Zero is a `CacheError`, a negative duration a
+`ValueError`.
+
+Every call raises `CacheError` if the host returns an error. A call that stores a value raises `TypeError` or `ValueError`
+if JSON cannot represent it. A call that reads a value raises `ValueError` if the stored bytes are not valid JSON.
 """
 
 import json
@@ -21,7 +25,7 @@ Duration = float | timedelta | None
 
 
 class CacheError(Exception):
-    """Why the host refused a call. `reason` is one of the errors of `wit/cache.wit`, such as `host.Error_Timeout`."""
+    """An error of the host. `reason` is one of the errors of `wit/cache.wit`, such as `host.Error_Timeout`."""
 
     def __init__(self, reason: host.Error) -> None:
         name = type(reason).__name__.removeprefix("Error_")
@@ -36,29 +40,34 @@ class Cache:
         self._handle = handle
 
     def get(self, key: str) -> Any:
-        """The key's value; `None` on a miss, and for a JSON `null`."""
+        """Returns the value of a key, or `None` on a miss. A JSON `null` is also `None`."""
         found = _ask(self._handle.get, key)
         return None if found is None else _decode(found)
 
     def set(self, key: str, value: Any, duration: Duration = None) -> None:
-        """Stores a value."""
+        """Stores a value for a duration."""
         _ask(self._handle.set_with_duration, key, _encode(value), _duration(duration))
 
     def get_many(self, keys: Iterable[str]) -> list[Any]:
-        """The values of many keys, in their order, in one round trip; `None` as in `get`."""
+        """Returns the values of many keys in one round trip, in the order of the keys, with `None` as in `get`."""
         found = _ask(self._handle.get_many, list(keys))
         return [None if value is None else _decode(value) for value in found]
 
     def set_many(self, values: Mapping[str, Any], duration: Duration = None) -> None:
-        """Stores the values of many keys for one duration, in one round trip."""
+        """Stores the values of many keys for one duration in one round trip.
+
+        After a timeout some values may be stored and others not.
+        """
         encoded = [(key, _encode(value)) for key, value in values.items()]
         _ask(self._handle.set_many, encoded, _duration(duration))
 
     def get_or_set(self, key: str, duration: Duration, compute: Callable[[], T]) -> T:
-        """The key's value; on a miss `compute` makes it, once for all who wait, and it is stored.
+        """Returns the value of a key. On a miss, calls `compute` and stores its value.
 
-        It comes back even when it cannot be stored, or was superseded by a clear. What `compute` raises is passed on
-        and nothing is stored: one of those who wait computes next. What is stored but is no JSON is computed anew.
+        One of the callers that miss the same key computes; the others wait for its value. The computed value is
+        returned even if it cannot be stored, or if the key was set or cleared in the meantime. If `compute` raises, the
+        exception is raised to the caller and nothing is stored; one of the waiters computes next. Stored bytes that are
+        not valid JSON are cleared, and the value is computed again.
         """
         stored_for = _duration(duration)
         entry = _ask(self._handle.get_or_set, key)
@@ -74,43 +83,43 @@ class Cache:
             value = compute()
             encoded = _encode(value)
         except BaseException:
-            # At once: an exception keeps what its frames hold, and others wait for this vacancy.
+            # Drop the vacancy now: the exception keeps the frame alive, and other callers wait for the vacancy.
             entry.value.__exit__(None, None, None)
             raise
         try:
             host.Vacancy.fill(entry.value, encoded, stored_for)
         except Err:
-            pass  # The caller has the value in hand; the next one computes.
+            pass  # The caller already has the value. The next caller computes it again.
         return value
 
     def clear(self, key: str) -> bool:
-        """Removes one key and says whether it held a value."""
+        """Removes one key, and returns whether it had a value."""
         return _ask(self._handle.clear, key)
 
     def clear_pattern(self, pattern: str) -> int:
-        """Removes every key that matches a Redis glob and says how many."""
+        """Removes all keys that match a Redis glob, and returns how many had a value."""
         return _ask(self._handle.clear_pattern, pattern)
 
     def clear_all(self) -> int:
-        """Removes every key of this plugin's key space and says how many."""
+        """Removes all keys of the plugin's key space, and returns how many had a value."""
         return _ask(self._handle.clear_all)
 
 
 def open(name: str) -> Cache:
-    """Opens a cache by the name the operator gave it."""
+    """Opens the cache of this name, as the operator configured it."""
     return Cache(_ask(host.open, name))
 
 
 def open_default() -> Cache:
-    """Opens the cache that the operator made the default."""
+    """Opens the default cache, which the operator chose."""
     return Cache(_ask(host.open_default))
 
 
 def _ask(call: Callable[..., T], *arguments: Any) -> T:
     try:
         return call(*arguments)
-    except Err as refused:
-        raise CacheError(refused.value) from None
+    except Err as error:
+        raise CacheError(error.value) from None
 
 
 def _duration(duration: Duration) -> host.Duration:
@@ -121,7 +130,7 @@ def _duration(duration: Duration) -> host.Duration:
         return host.Duration_Unlimited()
     if not seconds >= 0:
         raise ValueError(f"a duration cannot be {seconds} s")
-    # Less than a millisecond, but more than none, is one: it is not the mistake that zero is.
+    # Round a positive duration up to one millisecond, because zero is an error.
     return host.Duration_Milliseconds(min(max(int(seconds * 1000), int(seconds > 0)), 2**64 - 1))
 
 
@@ -130,8 +139,8 @@ def _encode(value: Any) -> bytes:
 
 
 def _decode(value: bytes) -> Any:
-    return json.loads(value.decode(), parse_constant=_refuse)
+    return json.loads(value.decode(), parse_constant=_reject)
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+def _reject(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not valid JSON")

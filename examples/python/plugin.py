@@ -1,4 +1,4 @@
-"""Counts primes once for all plugins that ask, and keeps notes that any of them can read: `larder run --invoke`."""
+"""Counts primes once for all plugins, and stores notes that all plugins can read. Call it with `larder run --invoke`."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class WitWorld:
-    """What the plugin exports."""
+    """The exports of the plugin."""
 
     def primes(self, below: int) -> list[str]:
         return [f"round {n}: {_ask_for_primes(below)}" for n in (1, 2, 3)]
@@ -33,7 +33,7 @@ class WitWorld:
 
 
 def _or_err(call: Callable[[], T]) -> T:
-    """What is raised is the call's error; an exception that is no `Err` would end the plugin as a trap."""
+    """Returns exceptions as errors of the exported function. Any exception other than `Err` traps."""
     try:
         return call()
     except (larder_cache.CacheError, TypeError, ValueError) as error:
@@ -51,7 +51,7 @@ def _ask_for_primes(below: int) -> str:
     try:
         count = larder_cache.open_default().get_or_set(f"primes-{below}", 30, compute)
     except (larder_cache.CacheError, ValueError) as error:
-        return str(error)  # Not kept: the next round computes.
+        return str(error)  # Not cached: the next round computes again.
     return f"{count} primes below {below}, {how}"
 
 

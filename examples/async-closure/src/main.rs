@@ -1,6 +1,6 @@
-//! A plugin that computes what is missing with an async closure, on the executor of wstd.
+//! A plugin that computes a missing value with an async closure, on the executor of wstd.
 
-#![allow(missing_docs, reason = "the executor's macro makes an undocumented function")]
+#![allow(missing_docs, reason = "the macro of the executor generates an undocumented function")]
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn main() -> Result<(), larder::Error> {
     Ok(())
 }
 
-/// Stands for a request to somebody else, which takes its time.
+/// Simulates a slow request to another service.
 async fn ask_weather_service() -> String {
     wstd::task::sleep(wstd::time::Duration::from_millis(100)).await;
     "sunny, 21 °C".to_owned()

@@ -1,6 +1,6 @@
-//! A program with a wasmtime of its own that gives its plugins a cache: `embed-host PLUGIN.wasm`.
+//! A program with its own wasmtime engine that gives its plugins a cache: `embed-host PLUGIN.wasm`.
 //!
-//! It runs the same plugin twice, each time in a sandbox of its own; what the first run stored the second finds.
+//! It runs the plugin twice, each time in a new sandbox. The second run finds the values that the first one stored.
 
 use anyhow::{Context, Result};
 use larder_host::{Caches, Config, LarderCtx, LarderView, add_to_linker};
@@ -9,7 +9,7 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-/// What the program keeps for each plugin instance.
+/// The state of one plugin instance.
 struct State {
     wasi: WasiCtx,
     table: ResourceTable,
@@ -26,7 +26,7 @@ impl WasiView for State {
 async fn main() -> Result<()> {
     let path = std::env::args().nth(1).context("usage: embed-host PLUGIN.wasm")?;
 
-    // Once for the program: the caches and the linker.
+    // Once per program: the caches and the linker.
     let config = Config::from_toml(
         r#"
         [caches.ram]
@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
     add_to_linker(&mut linker, |state| LarderView { ctx: &mut state.larder, table: &mut state.table })?;
     let plugin = CommandPre::new(linker.instantiate_pre(&Component::from_file(&engine, path)?)?)?;
 
-    // Once for each run: a store, with a ctx for the plugin.
+    // Once per run: a store with the plugin's context.
     for run in 1..=2 {
         println!("run {run}");
         let state = State {
@@ -56,7 +56,7 @@ async fn main() -> Result<()> {
         anyhow::ensure!(outcome.is_ok(), "the plugin failed");
     }
 
-    // Before the program ends: what a plugin was computing, others may compute now.
+    // Before the program ends: wait until the leases of unfinished computations are released.
     caches.settled().await;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! A plugin that a host calls by function: it exports one of its own, and imports the cache through the SDK.
+//! A plugin that exports a function for the host to call, and uses the cache through the SDK.
 
-#![allow(missing_docs, unsafe_code, reason = "the generated exports are not documented, and call by raw pointer")]
+#![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented and use raw pointers")]
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Guest for Prices {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a closure may fail with must be able to hold the cache's own errors.
+/// The error of the closure. It must be convertible from the cache's own errors.
 enum LookupError {
     Cache(Error),
     NoSuchArticle,
@@ -51,7 +51,7 @@ impl std::fmt::Display for LookupError {
     }
 }
 
-/// Stands for a slow question to somebody else. Its errors are passed on and never cached.
+/// Simulates a slow request to another service. Its errors are returned to the caller and never cached.
 fn look_up(article: &str) -> Result<u64, LookupError> {
     match article {
         "apple" => Ok(45),

@@ -1,4 +1,4 @@
-//! What docs/caching.md and docs/migrating.md show, as one plugin that does all of it on the default cache.
+//! The calls that docs/caching.md and docs/migrating.md show, as one plugin.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn open() -> Option<Cache> {
         Ok(cache) => Some(cache),
         Err(Error::NoSuchCache) => Cache::default().ok(),
         Err(error) => {
-            eprintln!("going on without a cache: {error}");
+            eprintln!("continuing without a cache: {error}");
             None
         }
     }
@@ -64,7 +64,7 @@ async fn fetch() -> String {
     "a page".to_owned()
 }
 
-/// What depends on an argument has it in its key.
+/// A value that depends on an argument has the argument in its key.
 fn last_posts(cache: &Cache, page: u32) -> Result<Vec<String>, Error> {
     cache.get_or_set(format!("last_posts:{page}"), Duration::from_secs(30), || select_posts(page))
 }

@@ -1,4 +1,4 @@
-//! The smallest plugin: the one of the README.
+//! The smallest plugin, which the README shows.
 
 use std::time::Duration;
 

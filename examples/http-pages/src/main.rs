@@ -1,4 +1,4 @@
-//! A plugin that answers HTTP requests with pages, each of which it makes once in a minute.
+//! A plugin that serves HTML pages over HTTP, and renders each page at most once a minute.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     Ok(Response::new(page.into()))
 }
 
-/// Takes its time.
+/// Renders a page, which is deliberately slow.
 fn render(path: &str) -> String {
     println!("rendering {path}");
     std::thread::sleep(Duration::from_millis(500));

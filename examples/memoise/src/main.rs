@@ -1,4 +1,4 @@
-//! A plugin that computes a thing once and has it from the cache from then on.
+//! A plugin that computes a value once and then reads it from the cache.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), larder::Error> {
     Ok(())
 }
 
-/// Counts primes by trial division, slowly on purpose.
+/// Counts primes by trial division, which is deliberately slow.
 fn count_primes(below: u32) -> usize {
     println!("computing ...");
     let is_prime = |n: &u32| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));

@@ -1,11 +1,11 @@
-//! A plugin that keeps what is its own process's affair in RAM, and what all processes share in Valkey.
+//! A plugin with two caches: one in RAM for its own process, and one in Valkey for all processes.
 
 use larder::Cache;
 
 fn main() -> Result<(), larder::Error> {
-    // The operator's default, here in this process's memory: quick, and gone with the process.
+    // The operator's default cache, here in RAM: fast, and lost when the process ends.
     let ram = Cache::default()?;
-    // On the server: shared with every process that names the same server and prefix.
+    // A server cache: shared by all processes that use the same server and prefix.
     let shared = Cache::open("valkey")?;
 
     let runs: u32 = shared.get("runs")?.unwrap_or(0) + 1;

@@ -1,4 +1,4 @@
-//! A program that leaves the engine, the linker and the sandbox to Larder: `embed-runtime PLUGIN.wasm`.
+//! A program that uses Larder's engine, linker and sandbox: `embed-runtime PLUGIN.wasm`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ async fn main() -> Result<()> {
         anyhow::ensure!(status == 0, "the plugin failed");
     }
 
-    // The program's own use of a cache: it counts, looks and clears.
+    // The program itself reads the statistics and clears the cache.
     let cache = runtime.caches().get("ram").context("there is no cache `ram`")?;
     println!("computed: {}", cache.statistics().computed);
     let cleared = operator_view(Arc::clone(cache), None).clear_all().await?;
     println!("cleared: {cleared}");
 
-    // What a plugin was computing when it ended, others may compute now.
+    // Wait until the leases of unfinished computations are released.
     runtime.caches().settled().await;
     Ok(())
 }

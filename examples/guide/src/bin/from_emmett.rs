@@ -1,4 +1,4 @@
-//! The calls that docs/migrating.md has beside those of a web framework's cache.
+//! The calls that docs/migrating.md compares with those of a web framework's cache.
 
 use std::time::Duration;
 

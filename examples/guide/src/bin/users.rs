@@ -1,4 +1,4 @@
-//! The first plugin of docs/caching.md.
+//! The first plugin that docs/caching.md shows.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! `GET /primes/2000000` says in JSON how many primes there are below. A slow service knows; it is asked once a minute for
-//! each number, by all host processes together.
+//! A JSON API over a slow service: `GET /primes/2000000` returns the number of primes below 2000000.
+//!
+//! All host processes together call the service at most once a minute for each number.
 
 use std::time::Duration;
 
@@ -19,18 +20,18 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         return answer(StatusCode::NOT_FOUND, &"try /primes/2000000");
     };
     let minute = Duration::from_secs(60);
-    // An error is this request's own, and is not cached.
+    // Errors are not cached: the next request calls the service again.
     let count = Cache::default()?.try_get_or_set_async(format!("primes:{below}"), minute, || ask(below)).await;
     match count {
         Ok(count) => answer(StatusCode::OK, &count),
         Err(error) => {
             eprintln!("{error:?}");
-            answer(StatusCode::BAD_GATEWAY, &"the service that counts primes is not there")
+            answer(StatusCode::BAD_GATEWAY, &"the service that counts primes is unreachable")
         }
     }
 }
 
-/// Asks the slow service.
+/// Calls the slow service.
 async fn ask(below: u64) -> Result<Count, Error> {
     let service = std::env::var("SERVICE")?;
     let mut answer = Client::new().send(Request::get(format!("{service}/{below}")).body(Body::empty())?).await?;

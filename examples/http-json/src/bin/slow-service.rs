@@ -1,4 +1,4 @@
-//! The slow service of this example: `GET /service/2000000` counts primes, and takes a second longer than that needs.
+//! The slow service of this example: `GET /service/2000000` counts the primes below 2000000, after a pause of one second.
 
 use wstd::http::{Body, Error, Request, Response, StatusCode};
 
@@ -13,7 +13,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     Ok(Response::builder().header("content-type", "application/json").body(text.into())?)
 }
 
-/// How many primes there are below a number: by trial division, so that it takes its time.
+/// Counts the primes below a number by trial division, which is deliberately slow.
 fn primes(below: u64) -> usize {
     let is_prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     (2..below).filter(is_prime).count()

@@ -1,18 +1,22 @@
 /**
- * The host's cache, for plugins in JavaScript. Values are kept as JSON, as plugins in other languages keep and read them.
+ * The cache of the host, for plugins in JavaScript. Values are stored as JSON, so plugins in other languages can share
+ * them.
  *
  *     const cache = openDefault();
  *     const squares = cache.getOrSet("squares", 30, () => [1, 2, 3].map((n) => n * n));
  *
- * A duration is a number of seconds; `undefined` is the cache's own `default_expire`, `Infinity` no end. What the host
- * refuses is a `CacheError`; what JSON has no form for is a `TypeError`.
+ * A duration is a number of seconds. `undefined` means the cache's `default_expire`, and `Infinity` means no expiry. It is
+ * rounded down to whole milliseconds, but to at least one. Zero is a `CacheError`, a negative duration a `RangeError`.
+ *
+ * Every call throws a `CacheError` if the host returns an error. A call that stores a value throws a `TypeError` if JSON
+ * cannot represent it. A call that reads a value throws an error if the stored bytes are not valid JSON.
  */
 
 import host from "larder:cache/cache@0.1.0";
 
-/** Why the host refused a call. */
+/** An error of the host. */
 export class CacheError extends Error {
-    /** @param {{ tag: string, val?: string | number }} reason one of the errors of `wit/cache.wit` */
+    /** @param {{ tag: string, val?: string | number }} reason One of the errors of `wit/cache.wit`. */
     constructor(reason) {
         super(reason.val === undefined ? reason.tag : `${reason.tag}: ${reason.val}`);
         this.name = "CacheError";
@@ -24,13 +28,13 @@ export class CacheError extends Error {
 export class Cache {
     #handle;
 
-    /** @param {object} handle of the interface */
+    /** @param {object} handle The handle of the interface. */
     constructor(handle) {
         this.#handle = handle;
     }
 
     /**
-     * The key's value, or `undefined` on a miss.
+     * Returns the value of a key, or `undefined` on a miss.
      * @param {string} key
      * @returns {any}
      */
@@ -39,7 +43,7 @@ export class Cache {
     }
 
     /**
-     * Stores a value.
+     * Stores a value for a duration.
      * @param {string} key
      * @param {any} value
      * @param {number} [seconds]
@@ -50,7 +54,7 @@ export class Cache {
     }
 
     /**
-     * The values of many keys, in their order, in one round trip; `undefined` for a miss.
+     * Returns the values of many keys in one round trip, in the order of the keys, with `undefined` for a miss.
      * @param {Iterable<string>} keys
      * @returns {any[]}
      */
@@ -59,7 +63,9 @@ export class Cache {
     }
 
     /**
-     * Stores the values of many keys for one duration, in one round trip.
+     * Stores the values of many keys for one duration in one round trip.
+     *
+     * After a timeout some values may be stored and others not.
      * @param {Record<string, any> | Map<string, any>} values
      * @param {number} [seconds]
      */
@@ -70,10 +76,12 @@ export class Cache {
     }
 
     /**
-     * The key's value; on a miss `compute` makes it, once for all who wait, and it is stored.
+     * Returns the value of a key. On a miss, calls `compute` and stores its value.
      *
-     * It comes back even when it cannot be stored, or was superseded by a clear. What `compute` throws is passed on and
-     * nothing is stored: one of those who wait computes next. What is stored but is no JSON is computed anew.
+     * One of the callers that miss the same key computes; the others wait for its value. The computed value is returned
+     * even if it cannot be stored, or if the key was set or cleared in the meantime. If `compute` throws, the exception is
+     * thrown to the caller and nothing is stored; one of the waiters computes next. Stored bytes that are not valid JSON
+     * are cleared, and the value is computed again.
      * @template T
      * @param {string} key
      * @param {number | undefined} seconds
@@ -97,37 +105,37 @@ export class Cache {
             value = compute();
             encoded = encode(value);
         } catch (error) {
-            entry.val[Symbol.dispose](); // At once: others wait for this vacancy.
+            entry.val[Symbol.dispose](); // Other callers wait for this vacancy: do not leave it to the garbage collector.
             throw error;
         }
         try {
             host.Vacancy.fill(entry.val, encoded, storedFor);
         } catch {
-            // The caller has the value in hand; the next one computes.
+            // The caller already has the value. The next caller computes it again.
         }
         return value;
     }
 
-    /** Removes one key and says whether it held a value. @param {string} key @returns {boolean} */
+    /** Removes one key, and returns whether it had a value. @param {string} key @returns {boolean} */
     clear(key) {
         return ask(() => this.#handle.clear(key));
     }
 
-    /** Removes every key that matches a Redis glob and says how many. @param {string} pattern @returns {number} */
+    /** Removes all keys that match a Redis glob, and returns how many had a value. @param {string} pattern @returns {number} */
     clearPattern(pattern) {
         return ask(() => this.#handle.clearPattern(pattern));
     }
 
-    /** Removes every key of this plugin's key space and says how many. @returns {number} */
+    /** Removes all keys of the plugin's key space, and returns how many had a value. @returns {number} */
     clearAll() {
         return ask(() => this.#handle.clearAll());
     }
 }
 
-/** Opens a cache by the name the operator gave it. @param {string} name @returns {Cache} */
+/** Opens the cache of this name, as the operator configured it. @param {string} name @returns {Cache} */
 export const open = (name) => new Cache(ask(() => host.open(name)));
 
-/** Opens the cache that the operator made the default. @returns {Cache} */
+/** Opens the default cache, which the operator chose. @returns {Cache} */
 export const openDefault = () => new Cache(ask(() => host.openDefault()));
 
 function found(value) {
@@ -137,8 +145,8 @@ function found(value) {
 function ask(call) {
     try {
         return call();
-    } catch (refused) {
-        throw refused.payload === undefined ? refused : new CacheError(refused.payload);
+    } catch (error) {
+        throw error.payload === undefined ? error : new CacheError(error.payload);
     }
 }
 
@@ -146,18 +154,18 @@ function duration(seconds) {
     if (seconds === undefined) return { tag: "default" };
     if (seconds === Infinity) return { tag: "unlimited" };
     if (!(seconds >= 0)) throw new RangeError(`a duration cannot be ${seconds} s`);
-    // Less than a millisecond, but more than none, is one: it is not the mistake that zero is.
+    // Round a positive duration up to one millisecond, because zero is an error.
     const milliseconds = Math.max(Math.floor(seconds * 1000), seconds > 0 ? 1 : 0);
     return { tag: "milliseconds", val: Math.min(milliseconds, Number.MAX_SAFE_INTEGER) };
 }
 
 function encode(value) {
     const text = typeof value?.then === "function" ? undefined : JSON.stringify(value);
-    if (text === undefined) throw new TypeError("JSON has no form for this value");
+    if (text === undefined) throw new TypeError("JSON cannot represent this value");
     return Uint8Array.from(unescape(encodeURIComponent(text)), (byte) => byte.charCodeAt(0));
 }
 
-/** QuickJS has no `TextDecoder` and no `TextEncoder`; percent-encoding, of which `escape` is a form, is UTF-8 too. */
+/** Decodes UTF-8 by way of percent-encoding, because QuickJS has no `TextDecoder`. */
 function decode(bytes) {
     let text = "";
     for (let n = 0; n < bytes.length; n += 4096) text += String.fromCharCode(...bytes.slice(n, n + 4096));

@@ -1,4 +1,4 @@
-//! Greets, and keeps each greeting for a minute.
+//! Prints a greeting, and caches each greeting for a minute.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Made once a minute for all who ask, in whatever process.
+/// Computes each greeting at most once a minute, for all processes that share the cache.
 fn greeting(cache: &Cache, name: &str) -> Result<String, Error> {
     cache.get_or_set(format!("greeting:{name}"), Duration::from_secs(60), || {
         println!("making a greeting ...");
@@ -18,7 +18,7 @@ fn greeting(cache: &Cache, name: &str) -> Result<String, Error> {
     })
 }
 
-/// `cargo test` runs these on this machine, where `larder::testing` stands in for the host.
+/// `cargo test` runs these tests natively, on the in-memory host of `larder::testing`.
 #[cfg(test)]
 mod tests {
     use larder::testing;
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_greeting_is_kept_for_a_minute() {
+    fn a_greeting_is_cached_for_a_minute() {
         let cache = Cache::default().unwrap();
         assert_eq!(greeting(&cache, "Ada").unwrap(), "Hello, Ada!");
         assert_eq!(testing::cache("default").keys(), ["greeting:Ada"]);
