@@ -1,11 +1,11 @@
-//! What the plugins that carry out written operations have in common.
+//! Functions shared by the plugins that execute operations given as text.
 
 use std::time::Duration as StdDuration;
 
 use larder::{Cache, Duration, Error};
 
-/// Carries out `get K`, `get-many K …`, `set K V`, `slow K V MS`, `clear K`, `clear-pattern P` or `clear-all`, and says
-/// what came of it.
+/// Executes `get K`, `get-many K …`, `set K V`, `slow K V MS`, `clear K`, `clear-pattern P` or `clear-all`, and returns the
+/// result as text. `slow` is a get-or-set that computes `V` for `MS` milliseconds.
 pub fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
         ["get", key] => show(cache.get_bytes(key)?),
@@ -28,17 +28,17 @@ pub fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     })
 }
 
-/// A value, or that there is none.
+/// Formats the result of a read: `hit VALUE` or `miss`.
 pub fn show(value: Option<Vec<u8>>) -> String {
     value.map_or("miss".to_owned(), |value| format!("hit {}", String::from_utf8_lossy(&value)))
 }
 
-/// An error by its name.
+/// Formats an error: `error VARIANT`.
 pub fn describe(error: &Error) -> String {
     format!("error {error:?}")
 }
 
-/// Ends at once, with no destructor run.
+/// Traps, so that no destructor runs.
 pub fn trap() -> ! {
     #[cfg(target_arch = "wasm32")]
     core::arch::wasm32::unreachable();

@@ -1,6 +1,6 @@
-//! A plugin that takes bytes as a sequence of calls of the interface, as hostile as bindings can be made to be.
+//! A hostile plugin that interprets bytes as a sequence of calls of the interface, forged handles included.
 
-#![allow(missing_docs, unsafe_code, reason = "the generated exports are not documented, and handles are forged")]
+#![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented, and the plugin forges handles")]
 
 wit_bindgen::generate!({
     path: "../../../wit",
@@ -10,7 +10,7 @@ wit_bindgen::generate!({
         world plugin {
             import larder:cache/cache@0.1.0;
 
-            /// Makes the calls; answers how many had a result and how many an error.
+            /// Makes the calls, and returns how many succeeded and how many failed.
             export attack: func(calls: list<u8>) -> tuple<u32, u32>;
         }
     ",
@@ -21,7 +21,7 @@ use larder::cache::cache::{Cache, Duration, Entry, Error, Vacancy, open, open_de
 
 struct Plugin;
 
-/// What keys and patterns are made of: what globs, namespaces, prefixes and leases are made of, and what is refused.
+/// The parts of keys and patterns: parts of globs, namespaces, prefixes and leases, and invalid ones.
 const TEXTS: [&str; 24] = [
     "a",
     "b",
@@ -50,7 +50,7 @@ const TEXTS: [&str; 24] = [
 ];
 const LEASE: &[u8] = b"\0larder-lease:";
 
-/// The bytes that are left to decide by; at their end all are zero.
+/// The remaining input, which determines the calls. After its end all bytes are zero.
 struct Bytes(std::vec::IntoIter<u8>);
 
 impl Bytes {
@@ -62,7 +62,8 @@ impl Bytes {
         u64::from_le_bytes(std::array::from_fn(|_| self.next()))
     }
 
-    /// A key or pattern: mostly one of few, so that calls meet; else built of parts, or too long.
+    /// Returns a key or pattern. Most are one of a few texts, so that calls share keys; others are built of parts, or too
+    /// long.
     fn text(&mut self) -> String {
         let first = usize::from(self.next());
         match first {
@@ -92,7 +93,7 @@ impl Bytes {
         }
     }
 
-    /// Seldom more than a batch may have.
+    /// Returns a batch, which rarely exceeds the limit.
     fn many<T>(&mut self, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let count = match self.next() {
             255 => 1025,
@@ -118,7 +119,7 @@ impl Attack {
                 Some(value)
             }
             Err(error) => {
-                // What a plugin is told is short, and no driver's text.
+                // The texts of errors are short, and never those of a driver.
                 if let Error::InvalidArgument(text) | Error::Other(text) = error {
                     assert!(text.len() < 200, "{text}");
                 }
@@ -189,7 +190,7 @@ impl Attack {
                 let outcome = cache.clear_all();
                 self.count(outcome);
             }
-            // Handles to which nobody has a right: the trap ends the plugin with all that it holds.
+            // Forged handles. Using one traps, which ends the plugin and releases all that it holds.
             250 | 251 => {
                 let forged = unsafe { Cache::from_handle(bytes.next().into()) };
                 let outcome = forged.get(&bytes.text());
@@ -203,7 +204,7 @@ impl Attack {
                 self.count(outcome);
             }
             254 => drop(unsafe { Vacancy::from_handle(bytes.next().into()) }),
-            // So many handles that the host has to stop it.
+            // Opens more handles than the host allows.
             255 => {
                 for _ in 0..1100 {
                     match open_default() {

@@ -1,6 +1,6 @@
-//! A plugin that makes the same call again and again, for the benchmarks. The host takes the time.
+//! A plugin for the benchmarks: it repeats one call, and the host measures the time.
 
-#![allow(missing_docs, unsafe_code, reason = "the generated exports are not documented, and call by raw pointer")]
+#![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented and use raw pointers")]
 
 use larder::{Cache, Duration, Entry, Error};
 
@@ -11,16 +11,16 @@ wit_bindgen::generate!({
         interface host {
             /// Does nothing.
             nothing: func();
-            /// Does nothing, in a future.
+            /// Does nothing, as an async function of the host.
             nothing-later: func();
-            /// Answers with so many bytes as are asked for, which the host has at hand.
+            /// Returns the requested number of bytes, which the host has in memory.
             bytes: func(key: string, size: u32) -> option<list<u8>>;
         }
 
         world bench {
             import host;
-            /// Makes so many calls of one kind on the default cache, with a key and a value of so many bytes, or a batch
-            /// of so many keys.
+            /// Repeats one kind of call on the default cache. `size` is the size of the value in bytes, or the number of
+            /// keys of a batch.
             export run: func(call: string, size: u32, calls: u32);
         }
     ",
@@ -65,7 +65,7 @@ fn make(call: &str, size: u32, calls: u32) -> Result<(), Error> {
             cache.set_bytes_with_duration(&key, &value, Duration::Unlimited)?;
             Ok(true)
         }),
-        other => panic!("no such call: {other}"),
+        other => panic!("unknown call: {other}"),
     }
 }
 

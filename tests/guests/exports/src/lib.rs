@@ -1,6 +1,6 @@
-//! A plugin without a `main`: functions at its root and in an interface, for `larder run --invoke`.
+//! A plugin without a `main`. It exports functions at its root and in interfaces, for `larder run --invoke`.
 
-#![allow(missing_docs, unsafe_code, reason = "the generated exports are not documented, and call by raw pointer")]
+#![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented and use raw pointers")]
 
 use exports::test::exports::counters;
 use exports::test::exports::same::{self, Color, Point, Rights, Shape};
@@ -10,11 +10,11 @@ wit_bindgen::generate!({
         package test:exports;
 
         interface counters {
-            /// Counts a visit in the default cache and answers how many there were.
+            /// Counts a visit in the default cache, and returns the number of visits.
             visit: func(name: string) -> result<u64, string>;
         }
 
-        /// Functions that answer what they are given.
+        /// Functions that return their argument.
         interface same {
             enum color { red, dark-green }
             flags rights { read, write, %own }

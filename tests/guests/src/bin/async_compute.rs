@@ -1,6 +1,6 @@
-//! Computes a missing value with an async closure that really waits, and counts how often it does.
+//! Computes a missing value with an async closure that sleeps, and prints how often it computes.
 
-#![allow(missing_docs, reason = "the executor's macro makes an undocumented function")]
+#![allow(missing_docs, reason = "the macro of the executor generates an undocumented function")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Breaks every rule for arguments, call by call, and asserts that each breach is answered with its error and nothing
-//! else.
+//! Breaks every rule for arguments in every call, and asserts that the call returns the right error and changes nothing.
 
 use larder::{Cache, Duration, Entry, Error};
 
@@ -16,7 +15,7 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// The outcome must be an `InvalidArgument` with these words.
+/// Asserts that the outcome is an `InvalidArgument` that contains these words.
 fn refused<T>(outcome: Result<T, Error>, words: &str) {
     match outcome {
         Err(Error::InvalidArgument(rule)) => assert!(rule.contains(words), "`{rule}` lacks `{words}`"),
@@ -60,12 +59,12 @@ fn values(cache: &Cache) -> Result<(), Error> {
     assert_eq!(cache.get_bytes("large")?.as_deref(), Some(b"before".as_slice()), "a refused value changes nothing");
     let text = "x".repeat(MEBIBYTE);
     let outcome = cache.set_many(&[("small", "x"), ("large", text.as_str())], Duration::Default);
-    assert_eq!(outcome, Err(limit.clone()), "the quotes of JSON take it over the limit");
+    assert_eq!(outcome, Err(limit.clone()), "with its JSON quotes the value exceeds the limit");
     assert_eq!(cache.get_bytes("small")?, None, "a refused batch stores nothing");
-    let Entry::Vacant(vacancy) = cache.entry("filled")? else { panic!("`filled` was there before") };
+    let Entry::Vacant(vacancy) = cache.entry("filled")? else { panic!("`filled` already has a value") };
     assert_eq!(vacancy.fill(&too_large, Duration::Default), Err(limit));
     let computed = cache.get_or_set("computed", Duration::Default, || text.clone())?;
-    assert!(computed == text, "the caller has its value though no cache takes it");
+    assert!(computed == text, "the caller gets the value although it cannot be stored");
     assert_eq!(cache.get_bytes("computed")?, None);
     cache.set_bytes("largest", &too_large[1..])?;
     assert_eq!(cache.get_bytes("largest")?.map(|value| value.len()), Some(MEBIBYTE));
@@ -77,14 +76,14 @@ fn durations(cache: &Cache) -> Result<(), Error> {
     refused(cache.set_bytes_with_duration("zero", b"v", Duration::Milliseconds(0)), words);
     refused(cache.set_bytes_with_duration("zero", b"v", std::time::Duration::ZERO), words);
     refused(cache.set_many(&[("zero", 1)], Duration::Milliseconds(0)), words);
-    let Entry::Vacant(vacancy) = cache.entry("zero")? else { panic!("`zero` was there before") };
+    let Entry::Vacant(vacancy) = cache.entry("zero")? else { panic!("`zero` already has a value") };
     refused(vacancy.fill(b"v", Duration::Milliseconds(0)), words);
     assert_eq!(cache.get_bytes("zero")?, None);
     for duration in [Duration::Milliseconds(u64::MAX), Duration::Milliseconds(i64::MAX as u64), Duration::Unlimited] {
         cache.set_bytes_with_duration("for-ever", b"v", duration)?;
         assert_eq!(cache.get_bytes("for-ever")?.as_deref(), Some(b"v".as_slice()), "{duration:?}");
         assert!(cache.clear("for-ever")?);
-        let Entry::Vacant(vacancy) = cache.entry("for-ever")? else { panic!("it was just cleared") };
+        let Entry::Vacant(vacancy) = cache.entry("for-ever")? else { panic!("`for-ever` has a value after a clear") };
         assert!(vacancy.fill(b"v", duration)?, "{duration:?}");
         assert!(cache.clear("for-ever")?, "{duration:?}");
         cache.set_many(&[("for-ever", 1)], duration)?;
@@ -99,7 +98,7 @@ fn patterns(cache: &Cache) -> Result<(), Error> {
     refused(cache.clear_pattern("*".repeat(1025)), "pattern: must not be longer than 1024 bytes, but has 1025");
     refused(cache.clear_pattern("a\u{1f}*"), "pattern: must not hold control characters");
     refused(cache.clear_pattern("\u{7f}"), "pattern: must not hold control characters");
-    // A matcher that tries every way to share the key out among the stars would not end.
+    // A matcher with exponential backtracking would not finish.
     let long = "a".repeat(1024);
     cache.set_bytes(&long, b"v")?;
     assert_eq!(cache.clear_pattern("*".repeat(1000) + "b")?, 0);

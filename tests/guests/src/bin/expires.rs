@@ -1,4 +1,4 @@
-//! Stores a value for two seconds and looks at it until it is gone.
+//! Stores a value for two seconds, and reads it until it has expired.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ fn main() -> Result<(), Error> {
     assert_eq!(cache.get::<String>("temp")?.as_deref(), Some("value"));
     let started = Instant::now();
     while cache.get::<String>("temp")?.is_some() {
-        assert!(started.elapsed() < Duration::from_secs(20), "the value outlives its two seconds");
+        assert!(started.elapsed() < Duration::from_secs(20), "the value did not expire after its two seconds");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(started.elapsed() > Duration::from_secs(1), "the value is gone after {:?}", started.elapsed());
-    assert!(!cache.clear("temp")?, "what has expired is not there to be cleared");
+    assert!(started.elapsed() > Duration::from_secs(1), "the value expired after {:?}", started.elapsed());
+    assert!(!cache.clear("temp")?, "an expired value cannot be cleared");
     assert_eq!(cache.get::<String>("stays")?.as_deref(), Some("value"));
     println!("expired");
     Ok(())

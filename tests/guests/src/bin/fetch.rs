@@ -1,4 +1,4 @@
-//! Asks the URLs that are its arguments, and prints what each answers.
+//! Requests the URLs in its arguments, and prints each response.
 
 use wstd::http::{Body, Client, Error, Request};
 

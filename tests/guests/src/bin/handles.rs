@@ -1,4 +1,4 @@
-//! Opens handles and takes vacancies without end, and goes on working after it has let go of some.
+//! Opens handles and takes vacancies up to their limits, and asserts that the cache still works after it drops some.
 
 use larder::{Cache, Entry, Error, Vacancy};
 
@@ -12,28 +12,28 @@ fn main() -> Result<(), Error> {
             Ok(handle) => handles.push(handle),
             Err(error) => break error,
         }
-        assert!(handles.len() <= MAX_HANDLES, "nobody stops this");
+        assert!(handles.len() <= MAX_HANDLES, "the host enforces no limit");
     };
     is_limit(&error, "too many open handles: the limit is 1024");
     assert_eq!(handles.len(), MAX_HANDLES);
     let cache = handles.pop().ok_or(error)?;
-    assert!(matches!(Cache::default(), Err(Error::Other(_))), "one that is still held counts");
+    assert!(matches!(Cache::default(), Err(Error::Other(_))), "a handle counts until it is dropped");
 
     let mut vacancies: Vec<Vacancy> = Vec::new();
     let error = loop {
         match cache.entry(format!("key:{}", vacancies.len())) {
             Ok(Entry::Vacant(vacancy)) => vacancies.push(vacancy),
-            Ok(Entry::Occupied(_)) => panic!("nobody filled it"),
+            Ok(Entry::Occupied(_)) => panic!("a key has a value before it is filled"),
             Err(error) => break error,
         }
-        assert!(vacancies.len() <= MAX_VACANCIES, "nobody stops this");
+        assert!(vacancies.len() <= MAX_VACANCIES, "the host enforces no limit");
     };
     is_limit(&error, "too many vacancies: the limit is 256");
     assert_eq!(vacancies.len(), MAX_VACANCIES);
 
-    // The vacancy that could not be handed out is not lost: its key is free for the next who asks.
+    // The vacancy that exceeded the limit was released, so the next caller for its key gets it.
     vacancies.pop();
-    let Entry::Vacant(vacancy) = cache.entry("key:256")? else { panic!("nobody filled it") };
+    let Entry::Vacant(vacancy) = cache.entry("key:256")? else { panic!("`key:256` has a value before it is filled") };
     assert!(vacancy.fill(b"v", larder::Duration::Default)?);
     assert_eq!(cache.get_bytes("key:256")?.as_deref(), Some(b"v".as_slice()));
     handles.clear();

@@ -1,11 +1,11 @@
-//! Takes the vacancy of the key `slow`, says so by the key `held`, waits for the key `go`, and ends as its argument
-//! says: `panic`, `exit`, `drop`, `fill` or `spin`.
+//! Takes the vacancy of the key `slow`, sets the key `held`, and waits until the key `go` is set. Then it ends as its
+//! argument says: `panic`, `exit`, `drop`, `fill` or `spin`.
 
 use larder::{Cache, Duration, Entry};
 
 fn main() {
     let cache = Cache::default().expect("a default cache");
-    let Ok(Entry::Vacant(vacancy)) = cache.entry("slow") else { panic!("`slow` is taken already") };
+    let Ok(Entry::Vacant(vacancy)) = cache.entry("slow") else { panic!("`slow` already has a value") };
     cache.set_bytes("held", b"").expect("can store");
     while cache.get_bytes("go").expect("can read").is_none() {}
     match std::env::args().nth(1).as_deref() {
@@ -16,6 +16,6 @@ fn main() {
         Some("spin") => loop {
             std::hint::spin_loop();
         },
-        other => panic!("no such ending: {other:?}"),
+        other => panic!("unknown argument: {other:?}"),
     }
 }

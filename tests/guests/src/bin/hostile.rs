@@ -1,8 +1,9 @@
-//! Goes up to a bound and beyond it, as its arguments say, one operation each, and prints what came of each.
+//! Reaches and exceeds limits. Each argument is one operation, and the plugin prints one result per operation.
 //!
-//! `handles`, `vacancies`, `key N`, `pattern N`, `batch N`, `batch-bytes KEYS BYTES`, `write STREAM N`, `flood N BYTES`,
-//! `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, `hold K MS`, and what all scripts know; words are divided by one space.
-//! Behind ` => ` may stand what must come of it.
+//! The operations are `handles`, `vacancies`, `key N`, `pattern N`, `batch N`, `batch-bytes KEYS BYTES`, `write STREAM N`,
+//! `flood N BYTES`, `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, `hold K MS`, and those of
+//! `larder_test_guests::carry_out`. One space separates the words. An operation may end with ` => RESULT`: then the result
+//! must be this, and is not printed.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -32,15 +33,15 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
         ["handles"] => {
             let (held, error) = hoard(|_| Cache::default());
-            // The cache that all operations work on is one more.
+            // The handle that all operations use counts too.
             format!("{} {}", held.len() + 1, describe(&error))
         }
         ["vacancies"] => {
             let (mut held, error) = hoard(|n| cache.entry(format!("key:{n}")));
             let count = held.len();
-            // One that is let go of makes room for another.
+            // Dropping one vacancy allows another.
             held.pop();
-            let Entry::Vacant(_another) = cache.entry("another")? else { panic!("nobody filled it") };
+            let Entry::Vacant(_another) = cache.entry("another")? else { panic!("`another` has a value") };
             format!("{count} {}", describe(&error))
         }
         ["key", bytes] => cache.set_bytes("k".repeat(number(bytes)), b"v").map(|()| "ok".to_owned())?,
@@ -53,7 +54,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             let say = |outcome: Result<String, Error>| outcome.unwrap_or_else(|error| describe(&error));
             format!("{} {}", say(stored), say(read))
         }
-        // A number is stored as its digits.
+        // The JSON of a number is its digits, so a number of N digits is a value of N bytes.
         ["batch-bytes", keys, bytes] => {
             let (keys, bytes) = (number(keys), number(bytes));
             let value = 10_u64.pow(u32::try_from(bytes).expect("few digits") - 1);
@@ -89,9 +90,10 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
             "slept".to_owned()
         }
-        // Holds the vacancy of `slow` until so many others of its name wait that it may not even read, and fills it.
+        // Holds the vacancy of `slow` until so many instances of this plugin wait for it that a read exceeds the limit on
+        // concurrent calls. Then it fills the vacancy.
         ["hold"] => {
-            let Entry::Vacant(vacancy) = cache.entry("slow")? else { panic!("`slow` is taken already") };
+            let Entry::Vacant(vacancy) = cache.entry("slow")? else { panic!("`slow` already has a value") };
             cache.set_bytes("held", b"")?;
             let refusal = loop {
                 match cache.get_bytes("held") {
@@ -102,9 +104,9 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             assert!(vacancy.fill(b"\"held\"", Duration::Default)?);
             describe(&refusal)
         }
-        // Computes for so long.
+        // Holds the vacancy of a key for a number of milliseconds, and fills it.
         ["hold", key, ms] => {
-            let Entry::Vacant(vacancy) = cache.entry(key)? else { panic!("`{key}` is taken already") };
+            let Entry::Vacant(vacancy) = cache.entry(key)? else { panic!("`{key}` already has a value") };
             std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
             format!("filled {}", vacancy.fill(b"v", Duration::Default)?)
         }
@@ -112,7 +114,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     })
 }
 
-/// Takes more and more until that fails.
+/// Calls `take` until it fails, and returns everything it took and the error.
 fn hoard<T>(take: impl Fn(usize) -> Result<T, Error>) -> (Vec<T>, Error) {
     let mut held = Vec::new();
     loop {
@@ -120,7 +122,7 @@ fn hoard<T>(take: impl Fn(usize) -> Result<T, Error>) -> (Vec<T>, Error) {
             Ok(another) => held.push(another),
             Err(error) => return (held, error),
         }
-        assert!(held.len() < 100_000, "nobody stops this");
+        assert!(held.len() < 100_000, "the host enforces no limit");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A plugin that answers requests: what its path says, for better or worse.
+//! A plugin that answers HTTP requests. The last part of the path names the operation, with an optional argument.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,7 +8,7 @@ use wstd::http::body::{Body, Bytes};
 use wstd::http::{Client, Error, Request, Response, StatusCode};
 use wstd::time::Duration;
 
-/// How many requests this instance has answered.
+/// The number of requests that this instance has answered.
 static ANSWERED: AtomicU32 = AtomicU32::new(0);
 
 #[wstd::http_server]
@@ -20,14 +20,14 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let text = match operation {
         "hello" => "hello\n".to_owned(),
         "where" => format!("{} {}", request.uri(), request.method()),
-        // Every value of the header with this name.
+        // Returns all values of the header with this name.
         "header" => {
             let values = request.headers().get_all(argument).iter();
             values.map(|value| value.to_str().expect("text")).collect::<Vec<_>>().join(" | ")
         }
         "env" => std::env::var(argument).unwrap_or_default(),
         "echo" => return Ok(Response::new(request.into_body())),
-        // How long the body is, or that it broke off.
+        // Returns the length of the body, or that it ended early.
         "length" => match request.into_body().contents().await {
             Ok(body) => body.len().to_string(),
             Err(error) => format!("broke off: {error:?}"),
@@ -39,7 +39,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             cache.set(argument, &visits)?;
             visits.to_string()
         }
-        // Computes for 200 ms what is not in the cache, and says whether it did.
+        // A get-or-set that computes for 200 ms. Returns the value and whether this request computed it.
         "compute" => {
             let mut is_computed = false;
             let cache = larder::Cache::default()?;
@@ -52,7 +52,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 .await?;
             format!("{value} {is_computed}")
         }
-        // Computes without end.
+        // A get-or-set that computes for an hour.
         "hold" => {
             let hour = Duration::from_secs(3600);
             let compute = async || {
@@ -65,13 +65,13 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             wstd::task::sleep(Duration::from_millis(number())).await;
             "slept".to_owned()
         }
-        // Says that it has begun.
+        // Prints that it has started, and sleeps.
         "doze" => {
             println!("dozing");
             wstd::task::sleep(Duration::from_millis(number())).await;
             "dozed".to_owned()
         }
-        // Says that it has begun, and ends with the request's body.
+        // Prints that it has started, and reads the request's body to its end.
         "attend" => {
             println!("attending");
             request.into_body().contents().await?;
@@ -82,10 +82,11 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             eprint!("no end of a line");
             "printed".to_owned()
         }
-        // So many pieces of 1 KiB.
+        // Returns a body of this many chunks of 1 KiB.
         "pieces" => return Ok(pieces(number(), || None)),
-        // The same, and then a panic in place of the end.
+        // The same, but panics instead of ending the body.
         "cut" => return Ok(pieces(number(), || panic!("in mid-answer"))),
+        // Returns this many chunks of 1 KiB, and then pauses for an hour.
         "hang" => {
             let count = number();
             return Ok(Response::new(Body::from_try_stream(stream::unfold(0, move |n: u64| async move {
@@ -104,7 +105,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         },
         "exit" => std::process::exit(i32::from(argument != "0")),
         "fail" => return Err(Error::msg("no answer to this")),
-        // Passes the request on to the URL in its query. One step of that may take 200 ms only.
+        // Forwards the request to the URL in its query. The argument names a step whose timeout is 200 ms.
         "fetch" => {
             let mut client = Client::new();
             let short = Duration::from_millis(200);
@@ -120,14 +121,14 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 Err(error) => return Ok(bad_gateway(&error)),
             }
         }
-        // Asks the URL in the query so many times at once, and all of that twice.
+        // Sends this many concurrent requests to the URL in the query, and then does so again.
         "crowd" => {
             let mut said = String::new();
             for _ in 0..2 {
                 let client = Client::new();
                 let asked = (0..number())
                     .map(|_| async { client.send(Request::get(query(&request)).body(Body::empty())?).await });
-                // All answers are held until the last is there.
+                // Keep all responses until the last one has arrived.
                 let answers = future::join_all(asked).await;
                 for answer in &answers {
                     said += &match answer {
@@ -138,7 +139,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             }
             said
         }
-        // Asks the URL in the query, and does not wait for more than 100 ms.
+        // Sends a request to the URL in the query, and gives up after 100 ms.
         "forsake" => {
             let client = Client::new();
             let asked = client.send(Request::get(query(&request)).body(Body::empty())?);
@@ -147,8 +148,8 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 Err(_elapsed) => "forsaken".to_owned(),
             }
         }
-        // Sends eight pieces to the URL in the query, and then what the argument says in place of the end. They are so long
-        // that the last one waits until the first ones have been sent.
+        // Sends eight chunks to the URL in the query, and then does what the argument says instead of ending the body. The
+        // chunks are so large that the last one waits until the first ones have been sent.
         "abandon" => {
             let how = argument.to_owned();
             let body = stream::unfold(0, move |sent: u32| {
@@ -168,7 +169,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             let to = Request::post(query(&request)).body(Body::from_try_stream(body))?;
             return Client::new().send(to).await;
         }
-        // Says that it goes to another host than the URL in its query.
+        // Sends a request to the URL in its query with a `host` header of another host.
         "forge" => {
             let forged = Request::get(query(&request)).header("host", "evil.example").body(Body::empty())?;
             match Client::new().send(forged).await {
@@ -185,7 +186,7 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     Ok(Response::new(text.into()))
 }
 
-/// The URL in the query.
+/// Returns the URL in the query.
 fn query(request: &Request<Body>) -> String {
     request.uri().query().expect("a URL").to_owned()
 }

@@ -1,4 +1,4 @@
-//! A plugin that answers every request alike, and imports no cache: what any host can serve.
+//! A plugin that returns the same response to every request, and imports no cache, so any host can run it.
 
 use wstd::http::{Body, Error, Request, Response};
 

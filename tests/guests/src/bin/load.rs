@@ -1,15 +1,17 @@
-//! Sets and gets a key of its own for so many seconds, and leaves a record of each call in the cache `reports`.
+//! Sets and gets its own key for a number of seconds, and stores a record of each call in the cache `reports`.
 //!
-//! Arguments: its number, and the seconds. A record has 13 bytes, all numbers little-endian: when the call began, in
-//! milliseconds of Unix time (8 bytes); how long it took, in microseconds (4); and what
-//! came of it: `k` well, `e` an error of an outage, `l` an acknowledged value lost, `w` a value of another, `x` any
-//! other error.
+//! The arguments are the number of the instance and the seconds. A record has 13 bytes, with little-endian numbers:
+//!
+//! - the start of the call in milliseconds of Unix time (8 bytes)
+//! - its duration in microseconds (4 bytes)
+//! - its outcome (1 byte): `k` for success, `e` for an error of an outage, `l` for a lost acknowledged value, `w` for a
+//!   wrong value, `x` for any other error
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use larder::{Cache, Error};
 
-/// What a report may hold, so that it is a value.
+/// The most records of a report. More would exceed the size limit of a value.
 const MOST_RECORDS: usize = 70_000;
 
 fn main() -> Result<(), Error> {
@@ -20,7 +22,7 @@ fn main() -> Result<(), Error> {
     let key = format!("load{name}");
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut records = Vec::new();
-    // The last write that was acknowledged; those behind it may have happened too.
+    // The last acknowledged write. Later writes may have been applied too.
     let mut acknowledged = 0_u64;
     let mut round = 0_u64;
     while Instant::now() < until && records.len() < MOST_RECORDS * 13 {

@@ -1,4 +1,4 @@
-//! Stores a million values of 1 KiB under a million keys, says so, and waits for a line before it ends.
+//! Stores a million values of 1 KiB, prints `done`, and waits for a line on standard input before it ends.
 
 use larder::{Cache, Error};
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Error> {
         cache.set_bytes(format!("key:{n}"), &value)?;
     }
     let last = cache.get_bytes("key:999999")?;
-    assert!(last.is_some_and(|found| found == value), "the newest value is gone");
+    assert!(last.is_some_and(|found| found == value), "the newest value is missing");
     println!("done");
     let mut line = String::new();
     let _ended = std::io::stdin().read_line(&mut line);

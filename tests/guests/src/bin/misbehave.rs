@@ -1,4 +1,4 @@
-//! Does what its first argument says, none of which a host likes.
+//! Misbehaves in the way that its first argument names.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -37,14 +37,14 @@ fn main() -> Result<(), Error> {
         ["exit", status] => std::process::exit(status.parse().unwrap_or(99)),
         ["trap-with-vacancy", key] => match Cache::default()?.entry(key)? {
             Entry::Vacant(_held) => trap(),
-            Entry::Occupied(_) => panic!("there is a value already"),
+            Entry::Occupied(_) => panic!("the key already has a value"),
         },
         ["trap"] => trap(),
-        other => panic!("no such misdeed: {other:?}"),
+        other => panic!("unknown argument: {other:?}"),
     }
 }
 
-#[expect(unconditional_recursion, reason = "that is what it is for")]
+#[expect(unconditional_recursion, reason = "it must exhaust the stack")]
 fn recurse(depth: u64) -> u64 {
     black_box(recurse(black_box(depth.wrapping_add(1)))).wrapping_add(1)
 }

@@ -1,7 +1,7 @@
-//! Carries out cache operations given as arguments, one each, and prints what came of it, one line each.
+//! Executes cache operations. Each argument is one operation, and the plugin prints one line per operation.
 //!
-//! `get K`, `set K V [MS]`, `get-or-set K V`, `slow K V MS`, `clear K`, `clear-pattern P`, `clear-all`, `open NAME`,
-//! `open-default` ...; words are divided by one space. The first operation works on the default cache.
+//! The operations are `set K V [MS]`, `set-large K BYTES`, `get-or-set K V`, `open NAME`, `open-default`, and those of
+//! `larder_test_guests::carry_out`. One space separates the words. The first operation uses the default cache.
 
 use larder::{Cache, Duration, Entry, Error};
 use larder_test_guests::{describe, show};

@@ -1,10 +1,8 @@
-//! Carries out cache operations that it reads from standard input, and answers each line with a line.
+//! Executes cache operations from standard input, and prints one line per operation. A test can therefore change the
+//! environment between two operations of one plugin instance.
 //!
-//! `get K`, `set K V`, `get-or-set K V`, `compute K V`, `clear K`, `clear-pattern P`, `clear-all`; words are divided by
-//! one space. So a test can change the world between two operations of one plugin.
-//!
-//! A vacancy that `take K` was given is held until `fill K V` or `drop K`, or until `trap` ends the plugin on the spot.
-//! `slow K V MS` computes V within a get-or-set, which takes it so many milliseconds.
+//! The operations are `get-or-set K V`, `compute K V`, `take K`, `fill K V`, `drop K`, `trap`, and those of
+//! `larder_test_guests::carry_out`. One space separates the words. `take` holds a vacancy until `fill`, `drop` or `trap`.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Looks around: `args`, `env`, `list DIR`, `read FILE`, `write FILE TEXT`, `connect ADDRESS`, `listen`, `resolve
-//! NAME`.
+//! Tries to access its environment, as its first argument says: `args`, `env`, `list DIR`, `read FILE`, `write FILE TEXT`,
+//! `connect ADDRESS`, `listen`, `send ADDRESS`, `resolve NAME`.
 
 use std::io::{Error, ErrorKind};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -20,7 +20,7 @@ fn main() {
             show(send().map(|_| "sent".to_owned()));
         }
         ["resolve", name] => show((*name, 80).to_socket_addrs().map(|_| "resolved".to_owned())),
-        other => panic!("no such place: {other:?}"),
+        other => panic!("unknown operation: {other:?}"),
     }
 }
 

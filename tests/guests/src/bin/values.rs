@@ -1,5 +1,4 @@
-//! Stores values that a careless cache would change or mistake for a miss, and asserts that they come back as they
-//! were.
+//! Stores values that a faulty cache could change or take for a miss, and asserts that they are returned unchanged.
 
 use std::fmt::Debug;
 
@@ -14,9 +13,9 @@ fn main() -> Result<(), Error> {
     let every_byte: Vec<u8> = (0..=255).collect();
     let mebibyte: Vec<u8> = every_byte.iter().rev().copied().cycle().take(1 << 20).collect();
     for (key, value) in [("empty", Vec::new()), ("binary", every_byte), ("mebibyte", mebibyte)] {
-        assert_eq!(cache.get_bytes(key)?, None, "{key} was there before");
+        assert_eq!(cache.get_bytes(key)?, None, "{key} already has a value");
         cache.set_bytes(key, &value)?;
-        assert!(cache.get_bytes(key)? == Some(value), "{key} came back changed");
+        assert!(cache.get_bytes(key)? == Some(value), "{key} was returned changed");
     }
 
     survives(&cache, "true", &true)?;
@@ -31,12 +30,12 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Each of the typed calls must see the value, and `get_or_set` must see that it is one.
+/// Asserts that each typed call returns the value, and that `get_or_set` does not compute it again.
 fn survives<T>(cache: &Cache, key: &str, value: &T) -> Result<(), Error>
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug + Clone,
 {
-    assert_eq!(cache.get::<T>(key)?, None, "{key} was there before");
+    assert_eq!(cache.get::<T>(key)?, None, "{key} already has a value");
     let computed = cache.get_or_set(key, Duration::Default, || value.clone())?;
     assert_eq!(&computed, value);
     assert_eq!(cache.get::<T>(key)?.as_ref(), Some(value), "{key} after `get_or_set`");
@@ -52,7 +51,8 @@ where
     Ok(())
 }
 
-/// Bytes of another type are computed anew, and what happens to the key meanwhile wins as it does on a miss.
+/// Asserts that `get_or_set` computes a value again if the stored bytes have another type, and that a set or clear during
+/// the computation wins, as on a miss.
 fn outdated_bytes_are_like_a_miss(cache: &Cache) -> Result<(), Error> {
     cache.set_bytes("outdated", b"not json")?;
     assert_eq!(cache.get_or_set("outdated", Duration::Default, || 1)?, 1);
@@ -63,13 +63,13 @@ fn outdated_bytes_are_like_a_miss(cache: &Cache) -> Result<(), Error> {
         cache.set("outdated", &7).expect("can set");
         1
     })?;
-    assert_eq!((computed, cache.get::<u32>("outdated")?), (1, Some(7)), "a set meanwhile wins");
+    assert_eq!((computed, cache.get::<u32>("outdated")?), (1, Some(7)), "a set during the computation wins");
 
     cache.set_bytes("outdated", b"not json")?;
     let computed = cache.get_or_set("outdated", Duration::Default, || {
         cache.clear("outdated").expect("can clear");
         1
     })?;
-    assert_eq!((computed, cache.get::<u32>("outdated")?), (1, None), "a clear meanwhile wins");
+    assert_eq!((computed, cache.get::<u32>("outdated")?), (1, None), "a clear during the computation wins");
     Ok(())
 }
