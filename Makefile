@@ -97,6 +97,7 @@ advisories:
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-cache -p larder-host --features larder-host/opentelemetry,larder-host/schema
+	.ci/public-items $(UPDATE)
 
 # Writes the page of the interface, and each crate's copy of it, anew from wit/cache.wit.
 interface:
