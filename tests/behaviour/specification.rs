@@ -16,7 +16,7 @@ fn a_server_cache_with_no_keys_but_its_type_has_the_promised_defaults() {
         assert_eq!(config.default, "c");
         let cache = &config.caches["c"];
         let Store::Server(options) = &cache.store else { panic!("{cache:?}") };
-        assert_eq!((options.place.to_string().as_str(), options.db), ("localhost:6379", 0));
+        assert_eq!((options.deployment.to_string().as_str(), options.db), ("localhost:6379", 0));
         assert_eq!(options.prefix, "cache:");
         assert_eq!(cache.policy.default_expire, Some(Duration::from_secs(300)));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder_host::cache::{Duration, Entry, Namespace, ScopedCache};
-use larder_host::runtime::{Ending, Plugin, RunOptions};
+use larder_host::runtime::{Outcome, Plugin, RunOptions};
 use larder_host::{Config, Error, Runtime, operator_view};
 
 /// Plugins with different grants: by default, with a namespace of its own, and one that may only read.
@@ -35,7 +35,7 @@ pub async fn attack(host: &Runtime, plugin: &Plugin, calls: &[u8]) -> Attack {
     }
     text.push_str("])");
     match host.invoke(plugin, &RunOptions::default(), &text).await {
-        Ok(Ending::Returned(Ok(counts))) => {
+        Ok(Outcome::Returned(Ok(counts))) => {
             let mut counts = counts.trim_matches(['(', ')']).split(", ").map(|count| count.parse().unwrap());
             Attack::Finished(counts.next().unwrap(), counts.next().unwrap())
         }
@@ -62,9 +62,9 @@ fn views(host: &Runtime) -> [ScopedCache; 2] {
 
 /// Nobody holds a key any longer: whoever asks has its value, or computes it without waiting, and what he fills stays.
 pub async fn assert_no_lease_is_left(host: &Runtime) {
-    host.caches().settled().await;
+    host.caches().drain().await;
     let cache = host.caches().get("c").unwrap();
-    let before = cache.statistics();
+    let before = cache.stats();
     for view in views(host) {
         for key in KEYS {
             if let Entry::Vacant(vacancy) = view.get_or_set(key).await.unwrap() {
@@ -73,7 +73,7 @@ pub async fn assert_no_lease_is_left(host: &Runtime) {
             }
         }
     }
-    let after = cache.statistics();
+    let after = cache.stats();
     assert_eq!((after.waited, after.expired), (before.waited, before.expired), "somebody was waited for");
 }
 

@@ -57,6 +57,6 @@ async fn main() -> Result<()> {
     }
 
     // Before the program ends: wait until the leases of unfinished computations are released.
-    caches.settled().await;
+    caches.drain().await;
     Ok(())
 }

@@ -8,7 +8,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::metrics as listed;
-use crate::{CacheError, Standing, Statistics};
+use crate::{BackendStatus, CacheError, GetOrSetStats};
 
 // Decision: docs/decisions/0044-fast-path-latency-is-sampled-1-call-in-64.md
 /// Of the parts that are done at once the first is timed, and then one in so many, which stands for all of them: two looks
@@ -102,24 +102,24 @@ impl CacheMetrics {
     }
 
     /// Tells what is not told as it happens.
-    pub(super) fn publish(&self, standing: &Standing, statistics: &Statistics) {
+    pub(super) fn publish(&self, standing: &BackendStatus, statistics: &GetOrSetStats) {
         let of_cache = |metric: listed::Metric| gauge!(metric.name, "cache" => self.cache.clone());
         let counted =
             |metric: listed::Metric, count| counter!(metric.name, "cache" => self.cache.clone()).absolute(count);
         match standing {
-            Standing::Ram { bytes, max_bytes, entries, evictions } => {
+            BackendStatus::Ram { bytes, max_bytes, entries, evictions } => {
                 of_cache(listed::RAM_BYTES).set(*bytes as f64);
                 of_cache(listed::RAM_MAX_BYTES).set(*max_bytes as f64);
                 of_cache(listed::RAM_ENTRIES).set(*entries as f64);
                 counted(listed::RAM_EVICTIONS, *evictions);
             }
-            Standing::Server { is_up, reconnects, .. } => {
+            BackendStatus::Server { is_up, reconnects, .. } => {
                 of_cache(listed::UP).set(f64::from(u8::from(*is_up)));
                 counted(listed::RECONNECTS, *reconnects);
             }
-            Standing::Other => {}
+            BackendStatus::Other => {}
         }
-        let Statistics { computed, waited, joined_remotely, expired, superseded, abandoned } = *statistics;
+        let GetOrSetStats { computed, waited, joined_remotely, expired, superseded, abandoned } = *statistics;
         for (event, count) in [
             ("computed", computed),
             ("waited", waited),

@@ -14,22 +14,18 @@
     clippy::unwrap_used
 )]
 
-mod asking;
-mod at_once;
+mod cache;
 mod cache_metrics;
-mod flight;
+mod fast_path;
+mod get_or_set;
 pub mod glob;
 pub mod key;
-mod lease;
 pub mod metrics;
-mod named;
 mod policy;
 pub mod ram;
 mod scoped;
-mod statistics;
 pub mod text;
 pub mod tls;
-mod vacancy;
 pub mod valkey;
 
 use std::fmt;
@@ -39,16 +35,16 @@ use std::time::Duration as StdDuration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use asking::Entry;
-pub use at_once::AtOnce;
-pub use flight::Owner;
+pub use cache::Cache;
+pub use fast_path::FastPath;
+pub use get_or_set::in_flight::Owner;
+pub use get_or_set::lease::{Claim, Issuer, Lease};
+pub use get_or_set::lookup::Entry;
+pub use get_or_set::stats::GetOrSetStats;
+pub use get_or_set::vacancy::Vacancy;
 pub use key::{Key, KeyRef, Namespace, Selection};
-pub use lease::{Claim, Issuer, Lease};
-pub use named::Cache;
 pub use policy::{OnOutage, Policy};
 pub use scoped::{Access, Limits, OpenError, PluginCaches, ScopedCache};
-pub use statistics::Statistics;
-pub use vacancy::Vacancy;
 
 // Decision: docs/decisions/0009-the-backend-trait-is-object-safe.md
 /// Where values are kept, and where it is settled who computes a missing one.
@@ -113,18 +109,18 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     async fn check(&self) -> Result<Health, CacheError>;
 
     /// How it stands, as far as is known without asking anyone.
-    fn standing(&self) -> Standing {
-        Standing::Other
+    fn status(&self) -> BackendStatus {
+        BackendStatus::Other
     }
 
     /// The backend as one that answers at once, where it does. Not by default.
-    fn in_process(&self) -> Option<&dyn InProcess> {
+    fn as_sync(&self) -> Option<&dyn SyncBackend> {
         None
     }
 }
 
 /// A backend that keeps its entries in this process: what is asked most needs no future.
-pub trait InProcess {
+pub trait SyncBackend {
     /// What [`CacheBackend::get`] answers.
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
 
@@ -135,7 +131,7 @@ pub trait InProcess {
 /// How a backend stands, for the [metrics].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Standing {
+pub enum BackendStatus {
     /// It keeps entries in this process.
     Ram {
         /// What they weigh.
@@ -160,7 +156,7 @@ pub enum Standing {
     Other,
 }
 
-impl Standing {
+impl BackendStatus {
     /// What the figures call the backend.
     fn backend(&self) -> &'static str {
         match self {

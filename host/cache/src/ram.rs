@@ -19,7 +19,8 @@ use crate::ram::clock::{Clock, NEVER};
 use crate::ram::leases::Leases;
 use crate::ram::partition::{Partition, Stored};
 use crate::{
-    CacheBackend, CacheError, Claim, Health, InProcess, Key, KeyRef, Lease, Namespace, Release, Selection, Standing,
+    BackendStatus, CacheBackend, CacheError, Claim, Health, Key, KeyRef, Lease, Namespace, Release, Selection,
+    SyncBackend,
 };
 
 /// What an entry costs beside its key and value, in bytes: the slot, two reference counts, the map's share and the
@@ -117,7 +118,7 @@ async fn sweep(backend: Weak<RamBackend>) {
     }
 }
 
-impl InProcess for RamBackend {
+impl SyncBackend for RamBackend {
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
         self.partition_of(key).live(key, &self.clock)
     }
@@ -199,11 +200,11 @@ impl CacheBackend for RamBackend {
         Ok(Health { kind: "RAM", version: String::new(), round_trip: None, supports: Vec::new() })
     }
 
-    fn standing(&self) -> Standing {
+    fn status(&self) -> BackendStatus {
         let of_all = |figure: fn(&Partition) -> u64| {
             self.shares.values().map(figure).fold(figure(&self.common), u64::saturating_add)
         };
-        Standing::Ram {
+        BackendStatus::Ram {
             bytes: of_all(|part| part.entries.weight()),
             max_bytes: self.max_bytes,
             entries: of_all(|part| part.entries.len() as u64),
@@ -211,7 +212,7 @@ impl CacheBackend for RamBackend {
         }
     }
 
-    fn in_process(&self) -> Option<&dyn InProcess> {
+    fn as_sync(&self) -> Option<&dyn SyncBackend> {
         Some(self)
     }
 }
@@ -402,7 +403,7 @@ mod tests {
         let cache = Arc::new(Cache::new("cache", RamBackend::new(16 << 20, policy.max_value_bytes, &[]), policy));
         for namespace in [None, Some(Namespace::new("shop").unwrap())] {
             let view = ScopedCache::new(Arc::clone(&cache), namespace, Access::ReadWrite, Owner::new());
-            let view = view.at_once().unwrap();
+            let view = view.fast_path().unwrap();
             view.set("k", vec![b'v'; 10_000].into(), Duration::Default).unwrap();
             // The first one makes the value one that is shared.
             assert!(view.get("k").unwrap().is_some());

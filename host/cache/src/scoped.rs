@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::cache_metrics::CacheMetrics;
 use crate::glob::Pattern;
 use crate::{
-    AtOnce, Cache, CacheError, Duration, Entry, Key, KeyRef, Namespace, Owner, Selection, Vacancy, check_text,
+    Cache, CacheError, Duration, Entry, FastPath, Key, KeyRef, Namespace, Owner, Selection, Vacancy, check_text,
 };
 
 /// What a plugin may do with the caches it was granted.
@@ -137,8 +137,8 @@ impl ScopedCache {
     }
 
     /// The cache as one that answers at once, where it is in this process.
-    pub fn at_once(&self) -> Option<AtOnce<'_>> {
-        Some(AtOnce::new(self, self.cache.in_process()?))
+    pub fn fast_path(&self) -> Option<FastPath<'_>> {
+        Some(FastPath::new(self, self.cache.as_sync()?))
     }
 
     /// The key's value, or `None` on a miss.
@@ -147,7 +147,7 @@ impl ScopedCache {
     ///
     /// [`CacheError::InvalidArgument`] for a bad key; an outage's error where the operator chose that over a miss.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
-        if let Some(cache) = self.at_once() {
+        if let Some(cache) = self.fast_path() {
             return cache.get(key);
         }
         let found = async { self.cache.get(&self.key(key)?).await };
@@ -160,7 +160,7 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::get`]; also for a batch over [`Limits::max_batch`] or [`Limits::max_batch_bytes`].
     pub async fn get_many(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        if let Some(cache) = self.at_once() {
+        if let Some(cache) = self.fast_path() {
             return cache.get_many(keys);
         }
         let found = async {
@@ -178,7 +178,7 @@ impl ScopedCache {
     /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key or a duration of zero,
     /// [`CacheError::ValueTooLarge`], and what an outage brings.
     pub async fn set(&self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
-        if let Some(cache) = self.at_once() {
+        if let Some(cache) = self.fast_path() {
             return cache.set(key, value, duration);
         }
         let set = async {
@@ -217,7 +217,7 @@ impl ScopedCache {
     ///
     /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for a bad key, or one whose vacancy this owner holds.
     pub async fn get_or_set(&self, key: &str) -> Result<Entry, CacheError> {
-        if let Some(value) = self.at_once().and_then(|cache| cache.occupied(key)) {
+        if let Some(value) = self.fast_path().and_then(|cache| cache.occupied(key)) {
             return Ok(Entry::Occupied(value));
         }
         let found = async {

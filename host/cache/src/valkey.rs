@@ -1,21 +1,11 @@
 //! Server backend: one cache's keys under its prefix on a Valkey or Redis server, a command per method.
 
-mod bounded;
-mod clearing;
-mod cluster;
+mod commands;
 mod connection;
-mod identity;
-mod large;
-mod lease;
-mod links;
-mod opening;
 mod options;
-mod sentinel;
+mod server;
 mod servers;
-mod slots;
-mod stream;
-mod support;
-mod watch;
+mod topology;
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -24,12 +14,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline};
 
-use crate::{CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection, Standing};
+use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
-pub use identity::ServerKind;
-pub use options::{Address, ClientCertificate, Place, Secret, Sentinels, ServerOptions, TlsOptions};
+pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, TlsOptions};
+pub use server::info::ServerKind;
 
-use lease::End;
+use commands::clearing;
+use commands::leases::{self, End};
 use servers::{Layout, Servers};
 
 /// The most arguments of a command, and room for those that are options and numbers: so that it is made in one piece.
@@ -206,7 +197,7 @@ impl CacheBackend for ValkeyBackend {
     }
 
     async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
-        lease::changed(&self.servers, &self.physical(key), lease).await
+        leases::changed(&self.servers, &self.physical(key), lease).await
     }
 
     async fn fill(
@@ -217,7 +208,7 @@ impl CacheBackend for ValkeyBackend {
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {
         let end = duration.map(|duration| End::In(milliseconds(duration)));
-        lease::replace_on(&self.servers, &self.physical(&key), lease, &value, end).await
+        leases::replace_on(&self.servers, &self.physical(&key), lease, &value, end).await
     }
 
     fn lease_time(&self) -> Option<StdDuration> {
@@ -226,19 +217,19 @@ impl CacheBackend for ValkeyBackend {
 
     async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError> {
         let end = End::In(milliseconds(self.lease));
-        lease::replace_on(&self.servers, &self.physical(key), lease, lease.as_bytes(), Some(end)).await
+        leases::replace_on(&self.servers, &self.physical(key), lease, lease.as_bytes(), Some(end)).await
     }
 
     fn abandon(&self, key: &Key, lease: &Lease) -> Release {
         let (servers, key, lease) = (Arc::clone(&self.servers), self.physical(key), lease.clone());
-        Box::pin(async move { lease::remove_on(&servers, &key, &lease).await })
+        Box::pin(async move { leases::remove_on(&servers, &key, &lease).await })
     }
 
     async fn check(&self) -> Result<Health, CacheError> {
         self.servers.check().await
     }
 
-    fn standing(&self) -> Standing {
-        self.servers.standing()
+    fn status(&self) -> BackendStatus {
+        self.servers.status()
     }
 }

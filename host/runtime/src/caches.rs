@@ -8,7 +8,7 @@ use crate::cache::valkey::{ServerOptions, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{CacheConfig, Config, Store};
 use crate::error::Error;
-use crate::linker::{Bounds, Calls, LarderCtx};
+use crate::linker::{Bounds, CallLimit, LarderCtx};
 use crate::metrics as listed;
 
 /// All caches of a host, connected. Cheap to clone; the clones share them.
@@ -17,7 +17,7 @@ pub struct Caches {
     by_name: BTreeMap<String, Arc<Cache>>,
     config: Arc<Config>,
     /// The calls of each plugin that has an instance, by its name. A std mutex: nothing awaits while it is held.
-    calls: Arc<Mutex<HashMap<String, Weak<Calls>>>>,
+    calls: Arc<Mutex<HashMap<String, Weak<CallLimit>>>>,
 }
 
 impl Caches {
@@ -57,14 +57,14 @@ impl Caches {
     }
 
     /// What all instances of a plugin share.
-    fn calls(&self, plugin: &str, max: usize) -> Arc<Calls> {
+    fn calls(&self, plugin: &str, max: usize) -> Arc<CallLimit> {
         let mut by_plugin = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(calls) = by_plugin.get(plugin).and_then(Weak::upgrade) {
             return calls;
         }
         // Names of plugins that have come and gone do not pile up.
         by_plugin.retain(|_, calls| calls.strong_count() > 0);
-        let calls = Calls::new(max);
+        let calls = CallLimit::new(max);
         by_plugin.insert(plugin.to_owned(), Arc::downgrade(&calls));
         calls
     }
@@ -87,9 +87,9 @@ impl Caches {
     /// Ends when the leases of dropped vacancies have been given back, or could not be, within twice the `timeout` of
     /// their caches. Wait for it before the program ends, or else whoever waits in another process waits until they
     /// lapse.
-    pub async fn settled(&self) {
+    pub async fn drain(&self) {
         for cache in self.by_name.values() {
-            cache.settled().await;
+            cache.drain().await;
         }
     }
 

@@ -4,16 +4,16 @@
 //! into private structs that mirror the TOML, and convert into the public ones, which hold valid values only.
 
 mod caches;
+mod deployment;
 mod document;
+mod env;
 mod hosts;
-mod place;
 mod plugins;
 mod sandbox;
 #[cfg(feature = "schema")]
 mod schema;
 mod serve;
 mod units;
-mod variables;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,14 +22,14 @@ use crate::cache::{OnOutage, Policy};
 use document::{Document, Fault};
 
 pub use caches::{CacheConfig, Store};
-pub use hosts::{Destination, NoHost, OutgoingHost};
+pub use env::{InvalidEnv, Variables};
+pub use hosts::{Destination, InvalidHost, OutgoingHost};
 pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
 #[cfg(feature = "schema")]
 pub use schema::json_schema;
 pub use serve::Serve;
 pub use units::parse_duration;
-pub use variables::{NoVariable, Variables};
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -45,12 +45,12 @@
 //!
 //!     // Before the program ends: what the plugin was computing, others may compute now.
 //!     drop(store);
-//!     caches.settled().await;
+//!     caches.drain().await;
 //!     Ok(())
 //! }
 //! ```
 //!
-//! Calls suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a
+//! CallLimit suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a
 //! Tokio runtime. A program that wants nothing but to run plugins takes a [`Runtime`], which is what the `larder`
 //! program does.
 //!
@@ -83,6 +83,8 @@ mod caches;
 pub mod config;
 mod engine;
 pub mod error;
+#[cfg(feature = "serve")]
+mod file_version;
 mod invoke;
 mod linker;
 pub mod metrics;
@@ -94,8 +96,6 @@ mod sandbox;
 #[cfg(feature = "serve")]
 pub mod serve;
 #[cfg(feature = "serve")]
-mod stamp;
-#[cfg(feature = "serve")]
 mod trace;
 
 pub use larder_cache as cache;
@@ -103,5 +103,5 @@ pub use larder_cache as cache;
 pub use caches::{Caches, connect_cache, operator_view};
 pub use config::Config;
 pub use error::Error;
-pub use linker::{Bounds, Calls, LarderCtx, LarderView, add_to_linker};
+pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_to_linker};
 pub use runtime::Runtime;

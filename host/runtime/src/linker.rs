@@ -2,7 +2,7 @@
 //! [`add_to_linker`]. Holds no caching logic: it converts, calls and converts back.
 
 mod cache;
-mod calls;
+mod call_limit;
 mod interface;
 mod wit;
 
@@ -13,7 +13,7 @@ use wasmtime::component::{Linker, ResourceTable};
 
 use crate::cache::PluginCaches;
 
-pub use calls::Calls;
+pub use call_limit::CallLimit;
 
 /// What one plugin instance holds of the caches. One per store.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct LarderCtx {
     handles: Count,
     vacancies: Count,
     log_lines: Count,
-    calls: Arc<Calls>,
+    calls: Arc<CallLimit>,
 }
 
 /// What bounds one plugin instance.
@@ -37,12 +37,12 @@ pub struct Bounds {
     /// The most lines of the log that the instance's calls cause. Defaults to 100.
     pub max_log_lines: usize,
     /// The calls of all instances of the plugin, shared by them. Defaults to 1,024 of this instance alone.
-    pub calls: Arc<Calls>,
+    pub calls: Arc<CallLimit>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { max_handles: 1024, max_vacancies: 256, max_log_lines: 100, calls: Calls::new(1024) }
+        Self { max_handles: 1024, max_vacancies: 256, max_log_lines: 100, calls: CallLimit::new(1024) }
     }
 }
 

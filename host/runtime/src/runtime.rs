@@ -16,14 +16,14 @@ use crate::config::Serve;
 use crate::config::{Config, Sandbox, Variables};
 use crate::engine::{Pool, load_component, new_engine};
 use crate::error::Error;
+#[cfg(feature = "serve")]
+use crate::file_version::FileVersion;
 use crate::invoke::{Call, Export, functions};
 use crate::linker::{LarderCtx, LarderView, add_to_linker};
 #[cfg(feature = "serve")]
 use crate::outgoing::{Http, Outgoing};
 use crate::runs::Runs;
 use crate::sandbox::{MemoryBound, Output, OutputBound, Stdio, within_cpu_time};
-#[cfg(feature = "serve")]
-use crate::stamp::Stamp;
 #[cfg(feature = "serve")]
 use crate::trace::TraceContext;
 
@@ -47,7 +47,7 @@ pub struct Plugin {
     #[cfg(feature = "serve")]
     outgoing: Arc<Outgoing>,
     #[cfg(feature = "serve")]
-    stamp: Stamp,
+    version: FileVersion,
 }
 
 /// What a run of a plugin is given beside its caches. Nothing else of the machine is in its reach.
@@ -63,7 +63,7 @@ pub struct RunOptions {
 
 /// How a plugin ended, when it was not cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending<T> {
+pub enum Outcome<T> {
     /// The function came back.
     Returned(T),
     // Decision: docs/decisions/0018-the-exit-status-of-a-plugin-is-0-or-1.md
@@ -189,7 +189,7 @@ impl Runtime {
     pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Plugin, Error> {
         // Before it is read, so that what is written meanwhile is a change.
         #[cfg(feature = "serve")]
-        let stamp = Stamp::of(path);
+        let version = FileVersion::of(path);
         let component = load_component(&self.engine, path)?;
         let pre = self.linker.instantiate_pre(&component).map_err(|error| {
             let reason = format!("it needs what this host has not: {error:#}");
@@ -207,7 +207,7 @@ impl Runtime {
             #[cfg(feature = "serve")]
             outgoing: Arc::new(Outgoing::new(&name, self.caches.config())),
             #[cfg(feature = "serve")]
-            stamp,
+            version,
             name,
         })
     }
@@ -233,9 +233,9 @@ impl Runtime {
             })
             .await?;
         Ok(match ending {
-            Ending::Returned(Ok(())) => 0,
-            Ending::Returned(Err(())) => 1,
-            Ending::Exited(status) => status,
+            Outcome::Returned(Ok(())) => 0,
+            Outcome::Returned(Err(())) => 1,
+            Outcome::Exited(status) => status,
         })
     }
 
@@ -253,7 +253,7 @@ impl Runtime {
         plugin: &Plugin,
         options: &RunOptions,
         call: &str,
-    ) -> Result<Ending<Result<String, String>>, Error> {
+    ) -> Result<Outcome<Result<String, String>>, Error> {
         let component = plugin.pre.component();
         let call = Call::parse(&self.engine, component, call)
             .map_err(|reason| Error::Invoke { call: call.to_owned(), reason })?;
@@ -270,7 +270,7 @@ impl Runtime {
         plugin: &Plugin,
         options: &RunOptions,
         job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
-    ) -> Result<Ending<T>, Error> {
+    ) -> Result<Outcome<T>, Error> {
         let mut store = self.store(plugin, options, Console::Own)?;
         let span = info_span!(target: "larder_host::run", "run", plugin = plugin.name);
         self.within_bounds(plugin, &mut store, job).instrument(span).await
@@ -282,12 +282,12 @@ impl Runtime {
         plugin: &Plugin,
         store: &mut Store<State>,
         job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
-    ) -> Result<Ending<T>, Error> {
+    ) -> Result<Outcome<T>, Error> {
         let run = plugin.figures.begin();
         let ended = self.until_its_end(plugin, store, job).await;
         run.end(match &ended {
-            Ok(Ending::Returned(_)) => "returned",
-            Ok(Ending::Exited(_)) => "exited",
+            Ok(Outcome::Returned(_)) => "returned",
+            Ok(Outcome::Exited(_)) => "exited",
             Err(Error::Stopped { bound, .. }) => bound,
             Err(_) => "trapped",
         });
@@ -299,11 +299,11 @@ impl Runtime {
         plugin: &Plugin,
         store: &mut Store<State>,
         job: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
-    ) -> Result<Ending<T>, Error> {
+    ) -> Result<Outcome<T>, Error> {
         let stopped = |bound, reason| Error::Stopped { plugin: plugin.name.clone(), bound, reason };
         let job = within_cpu_time(self.sandbox.max_cpu_time, job(store));
         let error = match tokio::time::timeout(self.sandbox.timeout, job).await {
-            Ok(Some(Ok(returned))) => return Ok(Ending::Returned(returned)),
+            Ok(Some(Ok(returned))) => return Ok(Outcome::Returned(returned)),
             Ok(Some(Err(error))) => error,
             Ok(None) => {
                 let max = humantime::format_duration(self.sandbox.max_cpu_time);
@@ -315,7 +315,7 @@ impl Runtime {
             }
         };
         if let Some(I32Exit(status)) = error.downcast_ref() {
-            return Ok(Ending::Exited(*status));
+            return Ok(Outcome::Exited(*status));
         }
         if store.data().output.is_exceeded() {
             let max = bytesize::ByteSize(self.sandbox.max_output);
@@ -387,8 +387,8 @@ impl Plugin {
 
     /// How its file was when it was read.
     #[cfg(feature = "serve")]
-    pub(crate) fn stamp(&self) -> Stamp {
-        self.stamp
+    pub(crate) fn version(&self) -> FileVersion {
+        self.version
     }
 
     #[cfg(feature = "serve")]

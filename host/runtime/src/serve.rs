@@ -118,7 +118,7 @@ impl Server {
             cut_off.cancel();
             let _late = tokio::time::timeout(LET_GO, permits.acquire_many(all)).await;
         }
-        runtime.caches().settled().await;
+        runtime.caches().drain().await;
     }
 
     /// Reads all plugins' files again. Requests that come from then on are answered by what is there now; those that run

@@ -42,7 +42,7 @@ async fn max_lease_ends_a_hold_that_nobody_waits_for(backend: Backend) {
     let vacancy = take(&next, "k").await;
     // What was given back once is not given back again when it is dropped, nor is what another one has by now.
     drop(late);
-    cache.settled().await;
+    cache.drain().await;
     assert!(next.fill(vacancy, "next".into(), Duration::Default).await.unwrap());
 }
 

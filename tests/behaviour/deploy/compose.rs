@@ -143,7 +143,7 @@ fn the_hosts_agree_with_their_configuration_and_bounds() {
         assert_eq!(inside, [host.port()], "the port for figures is not published");
         let caches = host.config().caches;
         let places = caches.values().map(|cache| match &cache.store {
-            Store::Server(server) => server.place.to_string(),
+            Store::Server(server) => server.deployment.to_string(),
             store => panic!("{store:?} is not shared"),
         });
         assert_eq!(places.collect::<Vec<_>>(), ["valkey:6379"], "{name} and the server meet");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use ::redis::{TypedCommands, cmd};
-use larder_host::cache::{Cache, Duration, ScopedCache, Statistics, Vacancy};
+use larder_host::cache::{Cache, Duration, GetOrSetStats, ScopedCache, Vacancy};
 use tokio::task::JoinHandle;
 
 use crate::backends::{Backend, bytes, over_every_server, put, view, within};
@@ -58,10 +58,10 @@ fn stored(backend: &mut Backend, key: &str) -> Vec<u8> {
 /// A caller that waits for a lease of another cache, and that the server will tell of its end, or that looks for it
 /// soon: nothing happens on this connection until then.
 async fn waiting_remotely(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
-    let before = cache.statistics().joined_remotely;
+    let before = cache.stats().joined_remotely;
     let caller = waiting(cache, key).await;
     within(async {
-        while cache.statistics().joined_remotely == before {
+        while cache.stats().joined_remotely == before {
             tokio::task::yield_now().await;
         }
     })
@@ -143,7 +143,7 @@ async fn many_waiters_elsewhere_share_one_wait(backend: Backend) {
     for caller in callers {
         assert_eq!(occupied(answer(caller).await), bytes("computed"));
     }
-    let Statistics { waited, joined_remotely, .. } = elsewhere.statistics();
+    let GetOrSetStats { waited, joined_remotely, .. } = elsewhere.stats();
     assert_eq!((waited, joined_remotely), (32, 1));
 }
 
@@ -243,7 +243,7 @@ async fn of_all_waiters_of_all_caches_one_takes_over(backend: Backend) {
         assert!(callers.iter().all(|caller| !caller.is_finished()));
     }
     drop(held);
-    let sum = |of: fn(&Statistics) -> u64| caches.iter().map(|cache| of(&cache.statistics())).sum::<u64>();
+    let sum = |of: fn(&GetOrSetStats) -> u64| caches.iter().map(|cache| of(&cache.stats())).sum::<u64>();
     assert_eq!((sum(|statistics| statistics.waited), sum(|statistics| statistics.abandoned)), (12, 13));
 }
 
@@ -256,7 +256,7 @@ async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
     assert!(!caller.is_finished());
     assert_eq!(fill(&view(&cache), held, "in time").await, Ok(true));
     assert_eq!(occupied(answer(caller).await), bytes("in time"));
-    assert_eq!(elsewhere.statistics().joined_remotely, 1);
+    assert_eq!(elsewhere.stats().joined_remotely, 1);
 }
 
 async fn a_holder_that_finds_its_lease_gone_lets_the_others_go_on(backend: Backend) {
@@ -342,7 +342,7 @@ async fn a_claim_cut_off_leaves_no_lease_behind(mut backend: Backend) {
         }
     }
     backend.behind().thaw();
-    within(cache.settled()).await;
+    within(cache.drain()).await;
     let _free = vacancy(&view(&elsewhere), "k").await;
 }
 
@@ -375,7 +375,7 @@ async fn a_full_server_takes_a_lease_back(mut backend: Backend) {
     let held = vacancy(&view(&cache), "k").await;
     fill_up(&mut backend);
     drop(held);
-    within(cache.settled()).await;
+    within(cache.drain()).await;
     // A server that runs no scripts would keep it; ours all do.
     assert_eq!(stored(&mut backend, "k"), b"");
 }
@@ -398,7 +398,7 @@ async fn a_lease_is_given_back_when_the_server_is_back(mut backend: Backend) {
     cmd("SAVE").exec(&mut backend.behind().client()).unwrap();
     lose(&mut backend, &cache).await;
     drop(held);
-    within(cache.settled()).await;
+    within(cache.drain()).await;
     backend.behind().restart();
     let _free = vacancy(&view(&backend.cache(&more).await), "k").await;
 }
@@ -468,27 +468,27 @@ async fn a_wait_for_another_process_that_began_as_one_for_our_own_counts(backend
     let held = vacancy(&view(&elsewhere), "k").await;
     drop(outdated);
     within(async {
-        while cache.statistics().joined_remotely == 0 {
+        while cache.stats().joined_remotely == 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
     assert_eq!(fill(&view(&elsewhere), held, "computed").await, Ok(true));
     assert_eq!(occupied(answer(caller).await), bytes("computed"));
-    let expected = Statistics { waited: 1, joined_remotely: 1, abandoned: 1, ..Statistics::default() };
-    assert_eq!(cache.statistics(), expected);
+    let expected = GetOrSetStats { waited: 1, joined_remotely: 1, abandoned: 1, ..GetOrSetStats::default() };
+    assert_eq!(cache.stats(), expected);
 }
 
 async fn the_statistics_tell_what_happened(backend: Backend) {
     let (cache, elsewhere) = (backend.cache("wait = \"50ms\"").await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&elsewhere), "k").await;
     let loose = vacancy(&view(&cache), "k").await;
-    let expected = Statistics { waited: 1, joined_remotely: 1, expired: 1, ..Statistics::default() };
-    assert_eq!(cache.statistics(), expected);
+    let expected = GetOrSetStats { waited: 1, joined_remotely: 1, expired: 1, ..GetOrSetStats::default() };
+    assert_eq!(cache.stats(), expected);
     assert_eq!(fill(&view(&elsewhere), held, "v").await, Ok(true));
-    assert_eq!(elsewhere.statistics(), Statistics { computed: 1, ..Statistics::default() });
+    assert_eq!(elsewhere.stats(), GetOrSetStats { computed: 1, ..GetOrSetStats::default() });
     assert_eq!(fill(&view(&cache), loose, "late").await, Ok(false));
-    assert_eq!(cache.statistics(), Statistics { computed: 1, superseded: 1, ..expected });
+    assert_eq!(cache.stats(), GetOrSetStats { computed: 1, superseded: 1, ..expected });
     drop(vacancy(&view(&cache), "other").await);
-    assert_eq!(cache.statistics(), Statistics { computed: 1, superseded: 1, abandoned: 1, ..expected });
+    assert_eq!(cache.stats(), GetOrSetStats { computed: 1, superseded: 1, abandoned: 1, ..expected });
 }

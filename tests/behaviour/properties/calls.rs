@@ -139,7 +139,7 @@ impl Plugin {
             Call::ClearAll => cache.clear_all().await.map(Answer::Cleared),
         };
         // A lease is given back in the background on a server, and at once in RAM.
-        self.behind.settled().await;
+        self.behind.drain().await;
         answer.unwrap_or_else(Answer::Error)
     }
 }

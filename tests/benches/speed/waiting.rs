@@ -59,7 +59,7 @@ async fn report(place: &str, holders: &Arc<Cache>, waiters: &[(&str, &Arc<Cache>
 
 async fn measure(holders: &Arc<Cache>, waiters: &Arc<Cache>, computing: Range<u64>) -> Vec<f64> {
     view(holders).clear_all().await.unwrap();
-    let before = waiters.statistics().waited;
+    let before = waiters.stats().waited;
     let mut pairs = JoinSet::new();
     for pair in 0..PAIRS {
         let (holder, waiter) = (view(holders), view(waiters));
@@ -77,7 +77,7 @@ async fn measure(holders: &Arc<Cache>, waiters: &Arc<Cache>, computing: Range<u6
     }
     let times = pairs.join_all().await.concat();
     // On a machine that stalls, a fill may come before the waiter has asked.
-    let waited = waiters.statistics().waited - before;
+    let waited = waiters.stats().waited - before;
     if waited < PAIRS * ROUNDS {
         eprintln!("only {waited} of {} have waited", PAIRS * ROUNDS);
     }
@@ -154,7 +154,7 @@ async fn count(place: &Place, processes: usize, user: &str) -> [u64; 3] {
         waiters.spawn(async move { waiter.get_or_set("key").await });
     }
     tokio::time::sleep_until(begun + StdDuration::from_secs(1)).await;
-    let waiting: u64 = caches.iter().map(|cache| cache.statistics().waited).sum();
+    let waiting: u64 = caches.iter().map(|cache| cache.stats().waited).sum();
     assert_eq!(waiting, WAITERS as u64, "not all wait");
     let first = commands(&mut client).await;
     tokio::time::sleep_until(begun + StdDuration::from_secs(5)).await;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use larder_host::runtime::{Ending, Plugin, RunOptions};
+use larder_host::runtime::{Outcome, Plugin, RunOptions};
 use larder_host::{Config, Error, Runtime};
 
 use super::tokio_runtime;
@@ -23,7 +23,7 @@ static HOST: LazyLock<Host> = LazyLock::new(|| {
 });
 
 impl Host {
-    fn invoke(&self, call: &str) -> Result<Ending<Result<String, String>>, Error> {
+    fn invoke(&self, call: &str) -> Result<Outcome<Result<String, String>>, Error> {
         self.tokio.block_on(self.runtime.invoke(&self.plugin, &RunOptions::default(), call))
     }
 }
@@ -33,14 +33,14 @@ impl Host {
 pub fn invoke(data: &[u8]) {
     let Ok(call) = str::from_utf8(data) else { return };
     match HOST.invoke(call) {
-        Ok(Ending::Returned(Ok(value))) => {
+        Ok(Outcome::Returned(Ok(value))) => {
             let name = call.split('(').next().unwrap_or_default().trim();
             if name.starts_with("same-") {
                 let again = HOST.invoke(&format!("{name}({value})"));
-                assert!(matches!(&again, Ok(Ending::Returned(Ok(same))) if *same == value), "{value}: {again:?}");
+                assert!(matches!(&again, Ok(Outcome::Returned(Ok(same))) if *same == value), "{value}: {again:?}");
             }
         }
-        Ok(Ending::Returned(Err(_)) | Ending::Exited(_)) => {}
+        Ok(Outcome::Returned(Err(_)) | Outcome::Exited(_)) => {}
         Err(Error::Invoke { call: named, reason }) => assert!(named == call && !reason.is_empty(), "{reason}"),
         Err(other) => panic!("{other:?}"),
     }

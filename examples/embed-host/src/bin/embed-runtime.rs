@@ -31,11 +31,11 @@ async fn main() -> Result<()> {
 
     // The program itself reads the statistics and clears the cache.
     let cache = runtime.caches().get("ram").context("there is no cache `ram`")?;
-    println!("computed: {}", cache.statistics().computed);
+    println!("computed: {}", cache.stats().computed);
     let cleared = operator_view(Arc::clone(cache), None).clear_all().await?;
     println!("cleared: {cleared}");
 
     // Wait until the leases of unfinished computations are released.
-    runtime.caches().settled().await;
+    runtime.caches().drain().await;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration as StdDuration;
 
-use crate::valkey::identity::ServerKind;
+use crate::valkey::server::info::ServerKind;
 
 /// A password. Its `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct ServerOptions {
     /// What the operator says it is; only for messages.
     pub kind: ServerKind,
     /// Where the keys are. Defaults to one server at `localhost`, port 6379.
-    pub place: Place,
+    pub deployment: Deployment,
     /// Database number; 0 for a cluster. Defaults to 0.
     pub db: u16,
     /// What stands before every key. Defaults to `cache:`.
@@ -57,11 +57,11 @@ pub struct ServerOptions {
 
 /// Where the keys of a cache are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Deployment {
     /// On one server.
-    Server(Address),
+    Server(Endpoint),
     /// On the nodes of a cluster. These are some of them, which are asked for the others; at least one.
-    Cluster(Vec<Address>),
+    Cluster(Vec<Endpoint>),
     /// On the server that sentinels know as the primary.
     Sentinel(Sentinels),
 }
@@ -72,7 +72,7 @@ pub struct Sentinels {
     /// The name by which the sentinels know the primary.
     pub master: String,
     /// The sentinels; at least one.
-    pub nodes: Vec<Address>,
+    pub nodes: Vec<Endpoint>,
     /// The ACL user on the sentinels. Defaults to none, the `default` user.
     pub username: Option<String>,
     /// The password on the sentinels. Defaults to none, whatever that of the server is.
@@ -81,14 +81,14 @@ pub struct Sentinels {
 
 /// A host, by its name or address, and a TCP port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
+pub struct Endpoint {
     /// Name or address.
     pub host: String,
     /// TCP port.
     pub port: u16,
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // An IPv6 address needs its brackets to be told from the port.
         if self.host.contains(':') {
@@ -106,7 +106,7 @@ impl fmt::Display for Sentinels {
     }
 }
 
-impl Place {
+impl Deployment {
     /// Whether the two name a server in common.
     pub fn meets(&self, other: &Self) -> bool {
         match (self, other) {
@@ -118,7 +118,7 @@ impl Place {
         }
     }
 
-    fn addresses(&self) -> &[Address] {
+    fn addresses(&self) -> &[Endpoint] {
         match self {
             Self::Server(address) => std::slice::from_ref(address),
             Self::Cluster(nodes) => nodes,
@@ -127,7 +127,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server(address) => fmt::Display::fmt(address, f),
@@ -140,7 +140,7 @@ impl fmt::Display for Place {
     }
 }
 
-fn list(addresses: &[Address], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn list(addresses: &[Endpoint], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (nth, address) in addresses.iter().enumerate() {
         if nth > 0 {
             f.write_str(",")?;

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline};
 
-use crate::valkey::cluster::Cluster;
-use crate::valkey::connection::Wire;
-use crate::valkey::identity::ServerKind;
-use crate::valkey::large::{LargeKeys, Way};
-use crate::valkey::links::Links;
-use crate::valkey::opening::{Opener, Target};
-use crate::valkey::options::{Place, ServerOptions};
-use crate::valkey::watch::Watchers;
-use crate::{CacheError, Health, Policy, Standing};
+use crate::valkey::connection::connector::{Opener, Target};
+use crate::valkey::connection::invalidation::Watchers;
+use crate::valkey::connection::managed::Wire;
+use crate::valkey::connection::pool::Links;
+use crate::valkey::connection::routing::{LargeKeys, Way};
+use crate::valkey::options::{Deployment, ServerOptions};
+use crate::valkey::server::info::ServerKind;
+use crate::valkey::topology::cluster::Cluster;
+use crate::{BackendStatus, CacheError, Health, Policy};
 
 /// The servers of one cache.
 #[derive(Debug)]
@@ -38,21 +38,21 @@ pub(super) enum Layout {
 impl Servers {
     /// Connects to all that have keys.
     pub(super) async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
-        let (place, kind) = (options.place.clone(), options.kind);
+        let (place, kind) = (options.deployment.clone(), options.kind);
         let large = LargeKeys::new(options.connections);
         let open = |target| Opener::new(options, target, policy);
         let (layout, watchers) = match place {
-            Place::Server(address) => {
+            Deployment::Server(address) => {
                 let opener = open(Target::Server(address));
                 let watchers = Arc::clone(&opener.watchers);
                 (Layout::One(Arc::new(Links::connect(opener).await?)), watchers)
             }
-            Place::Sentinel(sentinels) => {
+            Deployment::Sentinel(sentinels) => {
                 let opener = open(Target::Primary(sentinels));
                 let watchers = Arc::clone(&opener.watchers);
                 (Layout::One(Arc::new(Links::connect(opener).await?)), watchers)
             }
-            Place::Cluster(seeds) => {
+            Deployment::Cluster(seeds) => {
                 let Some(first) = seeds.first().cloned() else {
                     return Err(CacheError::Unavailable("no node of the cluster is configured".to_owned()));
                 };
@@ -110,13 +110,13 @@ impl Servers {
 
     /// How the connections stand, without asking the servers. Those of nodes that have left a cluster are forgotten, and
     /// what they counted stays counted.
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn status(&self) -> BackendStatus {
         let kind = self.kind.type_name();
         let links = self.links();
         let reconnects = links.iter().map(|link| link.reconnects()).fold(0, u64::saturating_add);
         // A counter must not go back.
         let before = self.most_reconnects.fetch_max(reconnects, Ordering::Relaxed);
-        Standing::Server { kind, is_up: links.iter().all(|link| link.is_up()), reconnects: reconnects.max(before) }
+        BackendStatus::Server { kind, is_up: links.iter().all(|link| link.is_up()), reconnects: reconnects.max(before) }
     }
 
     /// The connections to all that have keys.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use larder_host::runtime::{Ending, RunOptions};
+use larder_host::runtime::{Outcome, RunOptions};
 use larder_host::{Config, Runtime};
 
 #[derive(Debug, Args)]
@@ -36,14 +36,14 @@ impl Run {
         let plugin = runtime.load(&plugin, name.as_deref())?;
         let options = RunOptions { args, env, dirs };
         let ending = match invoke {
-            None => runtime.run(&plugin, &options).await.map(Ending::Exited),
+            None => runtime.run(&plugin, &options).await.map(Outcome::Exited),
             Some(call) => runtime.invoke(&plugin, &options, &call).await,
         };
         // Also after a trap: other processes may wait for what this plugin did not compute.
-        runtime.caches().settled().await;
+        runtime.caches().drain().await;
         let status = match ending? {
-            Ending::Exited(status) => status,
-            Ending::Returned(result) => {
+            Outcome::Exited(status) => status,
+            Outcome::Returned(result) => {
                 let (Ok(text) | Err(text)) = &result;
                 if !text.is_empty() {
                     writeln!(std::io::stdout(), "{text}")?;

@@ -9,8 +9,8 @@ use crate::cache::Limits;
 use crate::cache::Namespace;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{ServerKind, ServerOptions};
+use crate::config::deployment::{Found, NodeAddress, PlaceKeys, RawSentinel, TlsKeys, Url};
 use crate::config::document::{Fault, Section};
-use crate::config::place::{Found, NodeAddress, PlaceKeys, RawSentinel, TlsKeys, Url};
 use crate::config::units::{Db, Expire, Password, Port, Positive, Size, Span};
 use crate::config::{Environment, OnOutage, Policy};
 
@@ -119,7 +119,7 @@ impl CacheConfig {
         match (&self.store, &other.store) {
             (Store::Server(a), Store::Server(b)) => {
                 a.db == b.db
-                    && a.place.meets(&b.place)
+                    && a.deployment.meets(&b.deployment)
                     && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix))
             }
             _ => false,
@@ -332,7 +332,7 @@ impl RawServer {
         let invalid = |key: &str, rule: &str| section.fault(key, rule);
 
         let keys = PlaceKeys { url, cluster, sentinel, host, port, db, username, password, password_file, tls };
-        let Found { place, db, username, password, tls } = keys.read(kind, section, directory, environment)?;
+        let Found { deployment, db, username, password, tls } = keys.read(kind, section, directory, environment)?;
         let tls = TlsKeys { ca_file, cert_file, key_file }.read(tls, section, directory)?;
         let prefix = prefix.unwrap_or_else(|| SERVER_DEFAULTS.prefix.to_owned());
         if prefix.is_empty() {
@@ -367,7 +367,7 @@ impl RawServer {
         };
         let options = ServerOptions {
             kind,
-            place,
+            deployment,
             db,
             prefix,
             username,

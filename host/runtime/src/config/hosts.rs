@@ -33,7 +33,7 @@ pub struct Destination {
     "must be a host name, an address (of IPv6 in brackets), `*.domain` or `*`, with a `:port` or none, and no scheme, \
      user or path"
 )]
-pub struct NoHost;
+pub struct InvalidHost;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hosts {
@@ -68,23 +68,23 @@ impl OutgoingHost {
 }
 
 impl TryFrom<&str> for OutgoingHost {
-    type Error = NoHost;
+    type Error = InvalidHost;
 
-    fn try_from(text: &str) -> Result<Self, NoHost> {
-        let (host, port) = split(text).ok_or(NoHost)?;
+    fn try_from(text: &str) -> Result<Self, InvalidHost> {
+        let (host, port) = split(text).ok_or(InvalidHost)?;
         let hosts = match (host, host.strip_prefix("*.")) {
             ("*", _) => Hosts::Every,
-            (_, Some(domain)) => Hosts::Below(format!(".{}", name(domain).ok_or(NoHost)?)),
-            _ => Hosts::One(Host::parse(host).ok_or(NoHost)?),
+            (_, Some(domain)) => Hosts::Below(format!(".{}", name(domain).ok_or(InvalidHost)?)),
+            _ => Hosts::One(Host::parse(host).ok_or(InvalidHost)?),
         };
         Ok(Self { hosts, port })
     }
 }
 
 impl TryFrom<String> for OutgoingHost {
-    type Error = NoHost;
+    type Error = InvalidHost;
 
-    fn try_from(text: String) -> Result<Self, NoHost> {
+    fn try_from(text: String) -> Result<Self, InvalidHost> {
         Self::try_from(text.as_str())
     }
 }

@@ -14,13 +14,13 @@ use serde_json::{Map, Value};
 
 use crate::cache::Duration;
 use crate::config::caches::{RawRam, RawServer};
+use crate::config::deployment::{NodeAddress, Url};
+use crate::config::env::Variables;
 use crate::config::hosts::OutgoingHost;
-use crate::config::place::{NodeAddress, Url};
 use crate::config::plugins::RawGrant;
 use crate::config::sandbox::{LARGEST_COUNT, RawSandbox};
 use crate::config::serve::RawServe;
 use crate::config::units::{Count, Db, Expire, LARGEST, Password, Port, Positive, Size, Span};
-use crate::config::variables::Variables;
 
 /// The JSON Schema of `larder.toml`, which `larder schema` prints, in the draft that editors know best. Needs the feature
 /// `schema`.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cache::valkey::{Address, Place, ServerKind, ServerOptions};
+use crate::cache::valkey::{Deployment, Endpoint, ServerKind, ServerOptions};
 use crate::cache::{Access, Limits, OnOutage};
 use crate::config::{Config, ConfigError, OutgoingHost, Sandbox, Store};
 
@@ -47,12 +47,12 @@ fn new_folder() -> std::path::PathBuf {
     folder
 }
 
+mod deployment;
+mod env;
 mod hosts;
-mod place;
 mod refusals;
 mod secrets;
 mod serve;
-mod variables;
 
 mod defaults {
     use super::*;
@@ -97,7 +97,7 @@ mod defaults {
             *server(&config, "valkey"),
             ServerOptions {
                 kind: ServerKind::Valkey,
-                place: Place::Server(Address { host: "localhost".to_owned(), port: 6379 }),
+                deployment: Deployment::Server(Endpoint { host: "localhost".to_owned(), port: 6379 }),
                 db: 0,
                 prefix: "cache:".to_owned(),
                 username: None,
@@ -196,7 +196,7 @@ fn every_key_is_honoured() {
     );
     let pages = server(&config, "pages");
     assert_eq!(
-        (pages.place.to_string().as_str(), pages.db, pages.prefix.as_str()),
+        (pages.deployment.to_string().as_str(), pages.db, pages.prefix.as_str()),
         ("valkey.example.com:6380", 1, "app:")
     );
     assert_eq!(pages.username.as_deref(), Some("larder"));
@@ -256,22 +256,22 @@ mod environment {
     fn valkey_host_and_port_fill_in_what_the_file_leaves_out() {
         let variables = [("VALKEY_HOST", "valkey.test"), ("VALKEY_PORT", "7000"), ("REDIS_HOST", "wrong")];
         let config = parse_with("[caches.c]\ntype = \"valkey\"", &variables).unwrap();
-        assert_eq!(server(&config, "c").place.to_string(), "valkey.test:7000");
+        assert_eq!(server(&config, "c").deployment.to_string(), "valkey.test:7000");
         let config = parse_with("[caches.c]\ntype = \"valkey\"\nhost = \"here\"\nport = 1", &variables).unwrap();
-        assert_eq!(server(&config, "c").place.to_string(), "here:1");
+        assert_eq!(server(&config, "c").deployment.to_string(), "here:1");
     }
 
     #[test]
     fn redis_has_variables_of_its_own() {
         let variables = [("VALKEY_HOST", "wrong"), ("REDIS_HOST", "redis.test"), ("REDIS_PORT", "7001")];
         let config = parse_with("[caches.c]\ntype = \"redis\"", &variables).unwrap();
-        assert_eq!(server(&config, "c").place.to_string(), "redis.test:7001");
+        assert_eq!(server(&config, "c").deployment.to_string(), "redis.test:7001");
     }
 
     #[test]
     fn an_empty_variable_says_nothing() {
         let config = parse_with("[caches.c]\ntype = \"valkey\"", &[("VALKEY_HOST", ""), ("VALKEY_PORT", "")]).unwrap();
-        assert_eq!(server(&config, "c").place.to_string(), "localhost:6379");
+        assert_eq!(server(&config, "c").deployment.to_string(), "localhost:6379");
     }
 
     #[test]
@@ -287,7 +287,7 @@ mod environment {
     fn a_variable_in_a_string_is_replaced() {
         let text = "[caches.c]\ntype = \"valkey\"\nhost = \"${ZONE}.valkey.${DOMAIN}\"\nprefix = \"$${ZONE}:\"";
         let config = parse_with(text, &[("ZONE", "a"), ("DOMAIN", "test")]).unwrap();
-        assert_eq!(server(&config, "c").place.to_string(), "a.valkey.test:6379");
+        assert_eq!(server(&config, "c").deployment.to_string(), "a.valkey.test:6379");
         assert_eq!(server(&config, "c").prefix, "${ZONE}:");
     }
 

@@ -66,7 +66,7 @@ impl LarderView<'_> {
     /// The cache of a handle, if it answers at once and the plugin may call it now.
     pub(super) fn here(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
         let OpenCache(cache) = self.table.get(handle).ok()?;
-        (cache.at_once().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
+        (cache.fast_path().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
     }
 
     fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<Arc<ScopedCache>> {

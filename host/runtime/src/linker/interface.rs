@@ -85,7 +85,7 @@ fn get<T: Send + 'static>(
     key: WasmStr,
 ) -> Later<'_, Option<Bytes>> {
     let here = here(&mut store, view, &cache);
-    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.at_once()?))) {
+    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.fast_path()?))) {
         let found = key.to_str(&store).map(|key| cache.get(&key));
         return now(store, view, here, found);
     }
@@ -102,7 +102,7 @@ fn get_many<T: Send + 'static>(
     keys: Vec<WasmStr>,
 ) -> Later<'_, Vec<Option<Bytes>>> {
     let here = here(&mut store, view, &cache);
-    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.at_once()?))) {
+    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.fast_path()?))) {
         let found = texts(&store, &keys).map(|keys| cache.get_many(&keys));
         return now(store, view, here, found);
     }
@@ -121,7 +121,7 @@ fn set<T: Send + 'static>(
     duration: Duration,
 ) -> Later<'_, ()> {
     let here = here(&mut store, view, &cache);
-    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.at_once()?))) {
+    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.fast_path()?))) {
         let outcome = key.to_str(&store).map(|key| cache.set(&key, value, duration.into()));
         return now(store, view, here, outcome);
     }
@@ -138,7 +138,7 @@ fn get_or_set<T: Send + 'static>(
     key: WasmStr,
 ) -> Later<'_, Entry> {
     let here = here(&mut store, view, &cache);
-    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.at_once()?))) {
+    if let Some((here, cache)) = here.as_ref().and_then(|here| Some((here, here.fast_path()?))) {
         let found = key.to_str(&store).map(|key| cache.occupied(&key));
         if let Some(found) = found.transpose() {
             return now(store, view, here, found.map(|value| Ok(Entry::Occupied(value))));

@@ -10,7 +10,7 @@ use wasmtime_wasi_http::WasiBody;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The request names no host, or one that is no text.
-    NoHost,
+    InvalidHost,
     /// No plugin has a route that fits the path.
     NoRoute,
     /// The body is longer than `max_request_body`.
@@ -22,16 +22,16 @@ pub(super) enum Refusal {
     /// The plugin ran into `timeout`.
     TimedOut,
     /// The host ends, and the plugin ran into `shutdown_timeout`.
-    Ending,
+    Outcome,
 }
 
 impl Refusal {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::NoHost => StatusCode::BAD_REQUEST,
+            Self::InvalidHost => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Outcome => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -40,26 +40,26 @@ impl Refusal {
     /// What the figures call it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::NoHost => "no-host",
+            Self::InvalidHost => "no-host",
             Self::NoRoute => "no-route",
             Self::BodyTooLarge => "body-too-large",
             Self::Busy => "busy",
             Self::Failed => "failed",
             Self::TimedOut => "timed-out",
-            Self::Ending => "ending",
+            Self::Outcome => "ending",
         }
     }
 
     /// What the client is told, which is nothing of the plugin's or the operator's.
     fn text(self) -> &'static str {
         match self {
-            Self::NoHost => "the request names no host\n",
+            Self::InvalidHost => "the request names no host\n",
             Self::NoRoute => "nothing is served under this path\n",
             Self::BodyTooLarge => "the body is too large\n",
             Self::Busy => "too many requests are under way\n",
             Self::Failed => "the plugin failed\n",
             Self::TimedOut => "the plugin took too long\n",
-            Self::Ending => "the server is about to end\n",
+            Self::Outcome => "the server is about to end\n",
         }
     }
 

@@ -22,7 +22,7 @@ use super::body::{Answer, left_unsent, limited};
 use crate::body::Failure;
 use crate::error::{Error, one_line};
 use crate::metrics as listed;
-use crate::runtime::{Console, Ending, Plugin, RunOptions, State};
+use crate::runtime::{Console, Outcome, Plugin, RunOptions, State};
 use crate::trace::{self, Joined, TraceContext};
 
 /// How much of a plugin's own error the log has, in characters.
@@ -93,7 +93,7 @@ impl Shared {
         let has_host = request.uri().authority().is_some()
             || request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
         if !has_host {
-            return Err(Refusal::NoHost);
+            return Err(Refusal::InvalidHost);
         }
         let max = self.runtime.serve().max_request_body;
         if request.body().size_hint().lower() > max {
@@ -117,7 +117,7 @@ impl Shared {
                 };
                 let ended = tokio::select! {
                     ended = shared.run(&handler, request, trace, respond, &failure) => ended,
-                    () = cut_off => return Err(Refusal::Ending),
+                    () = cut_off => return Err(Refusal::Outcome),
                 };
                 ended.map_err(|error| {
                     tracing::error!("{}", one_line(&error.to_string()));
@@ -175,12 +175,12 @@ impl Shared {
         };
         let ended = self.runtime.within_bounds(plugin, &mut store, handle).await;
         // While the store is there, and with it the body that was not finished.
-        if !matches!(ended, Ok(Ending::Returned(()) | Ending::Exited(0))) {
+        if !matches!(ended, Ok(Outcome::Returned(()) | Outcome::Exited(0))) {
             failure.set();
         }
         match ended? {
-            Ending::Returned(()) | Ending::Exited(0) => Ok(()),
-            Ending::Exited(status) => {
+            Outcome::Returned(()) | Outcome::Exited(0) => Ok(()),
+            Outcome::Exited(status) => {
                 let reason = format!("it exited with status {status} in mid-request");
                 Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::{Route, Server, Shared};
-use crate::stamp::Stamp;
+use crate::file_version::FileVersion;
 
 /// How often the files are looked at. One that is the same at two looks is taken for whole.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -18,9 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 struct Watched {
     /// How it was at the last look.
-    seen: Stamp,
+    seen: FileVersion,
     /// What was last taken for whole, and so loaded, or found to be of no use.
-    settled: Stamp,
+    settled: FileVersion,
 }
 
 impl Server {
@@ -53,8 +53,8 @@ impl Shared {
 
     fn look(&self, watched: &mut [Watched]) {
         for (route, watched) in self.routes.iter().zip(watched) {
-            let stamp = Stamp::of(route.handler().plugin().path());
-            if watched.settles(stamp) && stamp != loaded(route) {
+            let version = FileVersion::of(route.handler().plugin().path());
+            if watched.settles(version) && version != loaded(route) {
                 route.reload(&self.runtime);
             }
         }
@@ -62,19 +62,19 @@ impl Shared {
 }
 
 /// How the file was when the plugin was read from it.
-fn loaded(route: &Route) -> Stamp {
-    route.handler().plugin().stamp()
+fn loaded(route: &Route) -> FileVersion {
+    route.handler().plugin().version()
 }
 
 impl Watched {
-    fn new(loaded: Stamp) -> Self {
+    fn new(loaded: FileVersion) -> Self {
         Self { seen: loaded, settled: loaded }
     }
 
     /// Whether the file is whole with this look, and was not before.
-    fn settles(&mut self, stamp: Stamp) -> bool {
-        let is_same = std::mem::replace(&mut self.seen, stamp) == stamp;
-        is_same && std::mem::replace(&mut self.settled, stamp) != stamp
+    fn settles(&mut self, version: FileVersion) -> bool {
+        let is_same = std::mem::replace(&mut self.seen, version) == version;
+        is_same && std::mem::replace(&mut self.settled, version) != version
     }
 }
 
@@ -83,23 +83,23 @@ mod tests {
     use super::*;
 
     /// Stamps of three files, and of none.
-    fn stamps() -> [Stamp; 4] {
+    fn versions() -> [FileVersion; 4] {
         let folder = std::env::temp_dir().join(format!("larder-watch-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let stamps = ["", "a", "ab", "none"].map(|text| {
+        let versions = ["", "a", "ab", "none"].map(|text| {
             let file = folder.join(format!("file-{text}"));
             if text != "none" {
                 std::fs::write(&file, text).unwrap();
             }
-            Stamp::of(&file)
+            FileVersion::of(&file)
         });
         std::fs::remove_dir_all(&folder).unwrap();
-        stamps
+        versions
     }
 
     #[test]
     fn a_file_is_whole_once_it_is_the_same_at_two_looks() {
-        let [old, half, new, none] = stamps();
+        let [old, half, new, none] = versions();
         let mut watched = Watched::new(old);
         let looks = [
             (old, false),
@@ -121,8 +121,8 @@ mod tests {
             (old, true),
             (old, false),
         ];
-        for (index, (stamp, is_whole)) in looks.into_iter().enumerate() {
-            assert_eq!(watched.settles(stamp), is_whole, "look {index}");
+        for (index, (version, is_whole)) in looks.into_iter().enumerate() {
+            assert_eq!(watched.settles(version), is_whole, "look {index}");
         }
     }
 }

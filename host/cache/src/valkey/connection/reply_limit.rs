@@ -26,23 +26,23 @@ const CODE: &str = "LARDERTOOLONG";
 
 /// What the server may send.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(in crate::valkey) struct Bounds {
     /// The longest string, in bytes.
-    pub(super) string: u64,
+    pub(in crate::valkey) string: u64,
     /// The most bytes of all strings of one answer.
-    pub(super) answer: u64,
+    pub(in crate::valkey) answer: u64,
 }
 
 /// How long a string was that was left out, or its answer up to it, and the bound that this broke; in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LeftOut {
-    pub(super) len: u64,
-    pub(super) bound: u64,
+pub(in crate::valkey) struct LeftOut {
+    pub(in crate::valkey) len: u64,
+    pub(in crate::valkey) bound: u64,
 }
 
 impl LeftOut {
     /// Reads the error that stands in its place; none for any other.
-    pub(super) fn read(error: &RedisError) -> Option<Self> {
+    pub(in crate::valkey) fn read(error: &RedisError) -> Option<Self> {
         let (len, bound) = error.detail().filter(|_| error.code() == Some(CODE))?.split_once(' ')?;
         Some(Self { len: len.parse().ok()?, bound: bound.parse().ok()? })
     }
@@ -54,7 +54,7 @@ impl LeftOut {
 
 /// A connection whose answers are bounded. Writing passes through.
 #[derive(Debug)]
-pub(super) struct Bounded<S> {
+pub(in crate::valkey) struct Bounded<S> {
     stream: S,
     bounds: Bounds,
     /// Read and held back: a line that is not all there, or what is behind a string that is left out.
@@ -120,7 +120,7 @@ impl Header {
 }
 
 impl<S> Bounded<S> {
-    pub(super) fn new(stream: S, bounds: Bounds) -> Self {
+    pub(in crate::valkey) fn new(stream: S, bounds: Bounds) -> Self {
         let (incoming, inserted) = (BytesMut::new(), Bytes::new());
         Self { stream, bounds, incoming, inserted, place: Place::Element, missing: 1, left: bounds.answer }
     }

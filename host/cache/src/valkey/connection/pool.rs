@@ -9,14 +9,14 @@ use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
-use crate::valkey::connection::{Failure, Link, Wire};
-use crate::valkey::large::Way;
-use crate::valkey::opening::{Opener, Target};
+use crate::valkey::connection::connector::{Opener, Target};
+use crate::valkey::connection::managed::{Failure, Link, Wire};
+use crate::valkey::connection::routing::Way;
 use crate::{CacheError, Health};
 
 /// The connections to one server.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(in crate::valkey) struct Links {
     first: Link,
     /// The others that calls are spread over.
     others: Vec<Link>,
@@ -26,20 +26,20 @@ pub(super) struct Links {
 
 impl Links {
     /// Connects, and keeps the connections up.
-    pub(super) async fn connect(opener: Opener) -> Result<Self, CacheError> {
+    pub(in crate::valkey) async fn connect(opener: Opener) -> Result<Self, CacheError> {
         let first = Link::connect(opener.clone()).await?;
         let others = try_join_all(others(&opener).map(|_| Link::connect(opener.clone()))).await?;
         Ok(Self { first, others, aside: OnceLock::new(), opener })
     }
 
     /// Starts to connect, and keeps the connections up. Calls wait for the first attempt.
-    pub(super) fn start(opener: Opener) -> Self {
+    pub(in crate::valkey) fn start(opener: Opener) -> Self {
         let others = others(&opener).map(|_| Link::start(opener.clone())).collect();
         Self { first: Link::start(opener.clone()), others, aside: OnceLock::new(), opener }
     }
 
     /// Starts to connect over one connection, whatever the options say.
-    pub(super) fn start_one(opener: Opener) -> Self {
+    pub(in crate::valkey) fn start_one(opener: Opener) -> Self {
         Self { first: Link::start(opener.clone()), others: Vec::new(), aside: OnceLock::new(), opener }
     }
 
@@ -48,33 +48,33 @@ impl Links {
     /// # Errors
     ///
     /// Why it failed.
-    pub(super) async fn reached(&self) -> Result<(), CacheError> {
+    pub(in crate::valkey) async fn reached(&self) -> Result<(), CacheError> {
         try_join_all(self.shared().map(Link::reached)).await.map(|_| ())
     }
 
     /// Where they lead.
-    pub(super) fn target(&self) -> &Target {
+    pub(in crate::valkey) fn target(&self) -> &Target {
         &self.opener.target
     }
 
     /// When an exchange that begins now must be over.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(in crate::valkey) fn deadline(&self) -> Instant {
         self.first.deadline()
     }
 
     /// Whether all stand that calls cannot do without.
-    pub(super) fn is_up(&self) -> bool {
+    pub(in crate::valkey) fn is_up(&self) -> bool {
         self.shared().all(Link::is_up)
     }
 
     /// How often connections were made anew after a loss.
-    pub(super) fn reconnects(&self) -> u64 {
+    pub(in crate::valkey) fn reconnects(&self) -> u64 {
         self.shared().chain(self.aside.get()).map(Link::reconnects).fold(0, u64::saturating_add)
     }
 
     /// Reaches the server over each connection that calls are spread over, and says what it is. The longest round trip
     /// counts.
-    pub(super) async fn check(&self) -> Result<Health, CacheError> {
+    pub(in crate::valkey) async fn check(&self) -> Result<Health, CacheError> {
         let mut health = self.first.check().await?;
         for another in try_join_all(self.others.iter().map(Link::check)).await? {
             health.round_trip = health.round_trip.max(another.round_trip);
@@ -83,21 +83,25 @@ impl Links {
     }
 
     /// Sends a command and waits for its answer, within the deadline.
-    pub(super) async fn call<T: FromRedisValue>(&self, way: Way, command: &Cmd) -> Result<T, CacheError> {
+    pub(in crate::valkey) async fn call<T: FromRedisValue>(&self, way: Way, command: &Cmd) -> Result<T, CacheError> {
         let deadline = self.deadline();
         self.come_behind(way, deadline).await?;
         self.link(way).call(deadline, command).await
     }
 
     /// Sends many commands at once and waits for all answers, within the deadline.
-    pub(super) async fn call_all<T: FromRedisValue>(&self, way: Way, pipeline: &Pipeline) -> Result<T, CacheError> {
+    pub(in crate::valkey) async fn call_all<T: FromRedisValue>(
+        &self,
+        way: Way,
+        pipeline: &Pipeline,
+    ) -> Result<T, CacheError> {
         let deadline = self.deadline();
         self.come_behind(way, deadline).await?;
         self.link(way).call_all(deadline, pipeline).await
     }
 
     /// Sends what depends on what the server can do, and waits for the answers, until the deadline.
-    pub(super) async fn send<T: FromRedisValue>(
+    pub(in crate::valkey) async fn send<T: FromRedisValue>(
         &self,
         way: Way,
         deadline: Instant,
@@ -110,13 +114,16 @@ impl Links {
     }
 
     /// Reads one answer of those to many commands, each of which may fail by itself.
-    pub(super) fn read<T: FromRedisValue>(&self, answer: Option<RedisResult<Value>>) -> Result<T, CacheError> {
+    pub(in crate::valkey) fn read<T: FromRedisValue>(
+        &self,
+        answer: Option<RedisResult<Value>>,
+    ) -> Result<T, CacheError> {
         self.first.read(answer)
     }
 
     /// Ends when the server has carried out all that was sent before over the connections that calls share, answered or
     /// not: it takes what comes over one connection in order, and no more than that.
-    pub(super) async fn settle(&self) -> Result<(), CacheError> {
+    pub(in crate::valkey) async fn settle(&self) -> Result<(), CacheError> {
         let deadline = self.deadline();
         try_join_all(self.shared().map(|link| link.settle(deadline))).await.map(|_| ())
     }

@@ -30,7 +30,7 @@ const REMOVE: &str = "#!lua flags=allow-oom\n\
 // Decision: docs/decisions/0004-one-primitive-on-the-server-set-if-the-key-holds-this-lease.md
 /// How a server compares and sets in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compare {
+pub(in crate::valkey) enum Compare {
     /// `SET … IFEQ`, of Valkey 8.1.
     Ifeq,
     /// A script.
@@ -39,7 +39,7 @@ pub(super) enum Compare {
 
 /// When what is stored expires.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum End {
+pub(in crate::valkey) enum End {
     /// After so many milliseconds.
     In(u64),
     /// At this Unix time in milliseconds. One that has passed removes the key.
@@ -47,7 +47,7 @@ pub(super) enum End {
 }
 
 /// The command that stores `value` where the key holds `lease`; answers nil where it does not.
-pub(super) fn replace(compare: Compare, key: &str, lease: &Lease, value: &[u8], end: Option<End>) -> Cmd {
+pub(in crate::valkey) fn replace(compare: Compare, key: &str, lease: &Lease, value: &[u8], end: Option<End>) -> Cmd {
     let mut command = match compare {
         Compare::Ifeq => redis::cmd("SET"),
         Compare::Script => redis::cmd("EVAL"),
@@ -65,7 +65,7 @@ pub(super) fn replace(compare: Compare, key: &str, lease: &Lease, value: &[u8], 
 }
 
 /// Stores `value` where the key holds `lease`, and says whether it did.
-pub(super) async fn replace_on(
+pub(in crate::valkey) async fn replace_on(
     servers: &Servers,
     key: &str,
     lease: &Lease,
@@ -83,7 +83,7 @@ pub(super) async fn replace_on(
 }
 
 /// Removes the lease where the key holds it.
-pub(super) async fn remove_on(servers: &Servers, key: &str, lease: &Lease) -> Result<(), CacheError> {
+pub(in crate::valkey) async fn remove_on(servers: &Servers, key: &str, lease: &Lease) -> Result<(), CacheError> {
     match replace_on(servers, key, lease, b"", Some(End::At(1))).await {
         // A full server takes no `SET`, not even one that makes room; but it may take a script.
         Err(error @ CacheError::Unavailable(_)) => {
@@ -105,7 +105,7 @@ pub(super) async fn remove_on(servers: &Servers, key: &str, lease: &Lease) -> Re
 /// that none is missed. A lease that lapses is told of late, when the server happens to find it; so its end is looked
 /// for at its time. That is three commands a look, and a look a second; else it is two commands a look, and after a
 /// moment ten looks a second.
-pub(super) async fn changed(servers: &Servers, key: &str, lease: &Lease) -> Result<(), CacheError> {
+pub(in crate::valkey) async fn changed(servers: &Servers, key: &str, lease: &Lease) -> Result<(), CacheError> {
     let watched = servers.watchers().watch(key);
     let mut pause = FIRST_LOOK;
     loop {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::asking::{Asking, Entry, Step};
 use crate::cache_metrics::CacheMetrics;
-use crate::flight::{Leads, Owner, Seat};
-use crate::vacancy::{Shared, Vacancy};
-use crate::{CacheBackend, CacheError, Duration, Health, InProcess, Key, OnOutage, Policy, Selection, Statistics};
+use crate::get_or_set::in_flight::{Leads, Owner, Seat};
+use crate::get_or_set::lookup::{Asking, Entry, Step};
+use crate::get_or_set::vacancy::{Shared, Vacancy};
+use crate::{CacheBackend, CacheError, Duration, GetOrSetStats, Health, Key, OnOutage, Policy, Selection, SyncBackend};
 
 /// One configured cache.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Cache {
     /// [`Cache::set`] on its own backend, which answers at once.
     pub(super) fn set_at_once(
         &self,
-        backend: &dyn InProcess,
+        backend: &dyn SyncBackend,
         key: Key,
         value: Bytes,
         duration: Duration,
@@ -155,7 +155,7 @@ impl Cache {
 
     /// Tells the recorder of the [metrics](crate::metrics) how the cache stands.
     pub fn publish(&self) {
-        self.metrics().publish(&self.shared.backend.standing(), &self.statistics());
+        self.metrics().publish(&self.shared.backend.status(), &self.stats());
     }
 
     /// Whether reads are answered as misses while the server is out of reach.
@@ -164,8 +164,8 @@ impl Cache {
     }
 
     /// The backend, where it answers at once.
-    pub(super) fn in_process(&self) -> Option<&dyn InProcess> {
-        self.shared.backend.in_process()
+    pub(super) fn as_sync(&self) -> Option<&dyn SyncBackend> {
+        self.shared.backend.as_sync()
     }
 
     pub(super) fn metrics(&self) -> &CacheMetrics {
@@ -173,13 +173,13 @@ impl Cache {
     }
 
     /// What get-or-set has done here so far.
-    pub fn statistics(&self) -> Statistics {
+    pub fn stats(&self) -> GetOrSetStats {
         self.shared.counters.read()
     }
 
     /// Ends when the leases of dropped vacancies have been given back, or could not be. A program that ends earlier
     /// leaves them to lapse, and whoever waits for them in another process waits for that.
-    pub async fn settled(&self) {
+    pub async fn drain(&self) {
         self.shared.releases.wait().await;
     }
 

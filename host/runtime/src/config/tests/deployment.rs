@@ -1,7 +1,7 @@
 //! Where a server is: a URL, single keys, a cluster or sentinels.
 
 use super::{new_folder, parse, parse_with, server, server_refusal};
-use crate::cache::valkey::{Address, Place, Secret, Sentinels};
+use crate::cache::valkey::{Deployment, Endpoint, Secret, Sentinels};
 use crate::config::Config;
 
 mod url {
@@ -24,7 +24,7 @@ mod url {
         let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkey://[::1]\"\n";
         let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
         let server = server(&config, "c");
-        assert_eq!((server.place.to_string().as_str(), server.db), ("[::1]:6379", 0));
+        assert_eq!((server.deployment.to_string().as_str(), server.db), ("[::1]:6379", 0));
         assert_eq!((&server.username, &server.password, &server.tls), (&None, &None, &None));
     }
 
@@ -90,8 +90,8 @@ mod url {
 mod places {
     use super::*;
 
-    fn addresses(nodes: &[(&str, u16)]) -> Vec<Address> {
-        nodes.iter().map(|(host, port)| Address { host: (*host).to_owned(), port: *port }).collect()
+    fn addresses(nodes: &[(&str, u16)]) -> Vec<Endpoint> {
+        nodes.iter().map(|(host, port)| Endpoint { host: (*host).to_owned(), port: *port }).collect()
     }
 
     #[test]
@@ -99,20 +99,21 @@ mod places {
         let text = "[caches.c]\ntype = \"valkey\"\ncluster = [\"a.example.com:7001\", \"[::1]:7002\"]\n";
         let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
         let nodes = addresses(&[("a.example.com", 7001), ("::1", 7002)]);
-        assert_eq!(server(&config, "c").place, Place::Cluster(nodes));
-        assert_eq!(server(&config, "c").place.to_string(), "cluster a.example.com:7001,[::1]:7002");
+        assert_eq!(server(&config, "c").deployment, Deployment::Cluster(nodes));
+        assert_eq!(server(&config, "c").deployment.to_string(), "cluster a.example.com:7001,[::1]:7002");
     }
 
     #[test]
     fn a_primary_is_named_by_its_sentinels() {
         let keys = "master = \"main\", nodes = [\"s:26379\"], username = \"u\", password = \"s3cret\"";
         let config = parse(&format!("[caches.c]\ntype = \"redis\"\nsentinel = {{ {keys} }}\n"));
-        let Place::Sentinel(Sentinels { master, nodes, username, password }) = &server(&config, "c").place else {
+        let Deployment::Sentinel(Sentinels { master, nodes, username, password }) = &server(&config, "c").deployment
+        else {
             panic!("{config:?}")
         };
         assert_eq!((master.as_str(), nodes, username.as_deref()), ("main", &addresses(&[("s", 26379)]), Some("u")));
         assert!(password.is_some() && !format!("{config:?}").contains("s3cret"));
-        assert_eq!(server(&config, "c").place.to_string(), "main of sentinel s:26379");
+        assert_eq!(server(&config, "c").deployment.to_string(), "main of sentinel s:26379");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the get-or-set calls of one cache have come to, in this process, since it was connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Statistics {
+pub struct GetOrSetStats {
     /// Values computed by the holders of vacancies, stored or not.
     pub computed: u64,
     /// Calls that waited for another caller's computation, of whatever process.
@@ -22,29 +22,29 @@ pub struct Statistics {
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(super) fn add(&self) {
+    pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// [`Statistics`] as they are counted.
+/// [`GetOrSetStats`] as they are counted.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) computed: Counter,
-    pub(super) waited: Counter,
-    pub(super) joined_remotely: Counter,
-    pub(super) expired: Counter,
-    pub(super) superseded: Counter,
-    pub(super) abandoned: Counter,
+pub(crate) struct Counters {
+    pub(crate) computed: Counter,
+    pub(crate) waited: Counter,
+    pub(crate) joined_remotely: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) superseded: Counter,
+    pub(crate) abandoned: Counter,
 }
 
 impl Counters {
-    pub(super) fn read(&self) -> Statistics {
+    pub(crate) fn read(&self) -> GetOrSetStats {
         let of = |counter: &Counter| counter.0.load(Ordering::Relaxed);
-        Statistics {
+        GetOrSetStats {
             computed: of(&self.computed),
             waited: of(&self.waited),
             joined_remotely: of(&self.joined_remotely),

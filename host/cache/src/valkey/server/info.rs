@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::valkey::lease::Compare;
+use crate::valkey::commands::leases::Compare;
 
 /// Valkey or Redis: as the operator wrote it in `type`, or as the server says of itself. Neither changes a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl ServerKind {
 
 /// What a server must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(in crate::valkey) enum Mode {
     /// One that has all keys.
     Standalone,
     /// One that has all keys and takes writes.
@@ -53,7 +53,7 @@ pub(super) enum Mode {
 
 /// A server's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Version(u16, u16, u16);
+pub(in crate::valkey) struct Version(u16, u16, u16);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,9 +70,9 @@ impl Version {
 
 /// Which server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) kind: ServerKind,
-    pub(super) version: Version,
+pub(in crate::valkey) struct Identity {
+    pub(in crate::valkey) kind: ServerKind,
+    pub(in crate::valkey) version: Version,
 }
 
 impl Identity {
@@ -81,7 +81,7 @@ impl Identity {
     /// # Errors
     ///
     /// Why the server cannot be used: too old, without a version, or in another mode.
-    pub(super) fn from_info(info: &str, expected: Mode) -> Result<Self, String> {
+    pub(in crate::valkey) fn from_info(info: &str, expected: Mode) -> Result<Self, String> {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
         let (kind, text) = match (field("valkey_version"), field("redis_version")) {
@@ -107,7 +107,7 @@ impl Identity {
     }
 
     /// How a server of this version compares and sets, as far as its version tells.
-    pub(super) fn compare(&self) -> Compare {
+    pub(in crate::valkey) fn compare(&self) -> Compare {
         if self.kind == ServerKind::Valkey && self.version >= Version(8, 1, 0) {
             Compare::Ifeq
         } else {

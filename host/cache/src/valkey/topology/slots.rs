@@ -6,15 +6,15 @@
 use crc::{CRC_16_XMODEM, Crc};
 use redis::Value;
 
-use crate::valkey::options::Address;
+use crate::valkey::options::Endpoint;
 
 /// How many slots a cluster has.
-pub(super) const SLOTS: u16 = 16384;
+pub(in crate::valkey) const SLOTS: u16 = 16384;
 
 const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
 /// The slot of a key as it stands on the server.
-pub(super) fn slot_of(key: &[u8]) -> u16 {
+pub(in crate::valkey) fn slot_of(key: &[u8]) -> u16 {
     CRC16.checksum(hash_tag(key).unwrap_or(key)) % SLOTS
 }
 
@@ -27,16 +27,16 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
 
 /// Slots from the first to the last, and who has them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Range {
-    pub(super) first: u16,
-    pub(super) last: u16,
-    pub(super) primary: Address,
-    pub(super) replicas: Vec<Address>,
+pub(in crate::valkey) struct Range {
+    pub(in crate::valkey) first: u16,
+    pub(in crate::valkey) last: u16,
+    pub(in crate::valkey) primary: Endpoint,
+    pub(in crate::valkey) replicas: Vec<Endpoint>,
 }
 
 /// Reads the answer to `CLUSTER SLOTS` of the node at this host, ordered by slot. What cannot be read is left out: then
 /// some slots have nobody.
-pub(super) fn read_ranges(answer: Value, asked: &str) -> Vec<Range> {
+pub(in crate::valkey) fn read_ranges(answer: Value, asked: &str) -> Vec<Range> {
     let Value::Array(ranges) = answer else { return Vec::new() };
     let mut ranges: Vec<Range> = ranges.into_iter().filter_map(|range| read_range(range, asked)).collect();
     ranges.sort();
@@ -56,7 +56,7 @@ fn read_range(range: Value, asked: &str) -> Option<Range> {
     Some(Range { first, last, primary, replicas: nodes.flatten().collect() })
 }
 
-fn read_node(node: Value, asked: &str) -> Option<Address> {
+fn read_node(node: Value, asked: &str) -> Option<Endpoint> {
     let Value::Array(parts) = node else { return None };
     let (host, port) = match parts.get(..2)? {
         // A node that does not know its own name says nothing: it is the one that was asked.
@@ -68,18 +68,18 @@ fn read_node(node: Value, asked: &str) -> Option<Address> {
     let host = if host.is_empty() { asked.to_owned() } else { host };
     let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
     // A name that is not known yet is written so.
-    (host != "?").then_some(Address { host, port })
+    (host != "?").then_some(Endpoint { host, port })
 }
 
 /// Reads where a node says that a key is: `host:port`, where no host means its own.
-pub(super) fn read_redirect(text: &str, asked: &str) -> Option<Address> {
+pub(in crate::valkey) fn read_redirect(text: &str, asked: &str) -> Option<Endpoint> {
     let (host, port) = text.rsplit_once(':')?;
     let host = if host.is_empty() { asked } else { host.trim_start_matches('[').trim_end_matches(']') };
-    Some(Address { host: host.to_owned(), port: port.parse().ok()? })
+    Some(Endpoint { host: host.to_owned(), port: port.parse().ok()? })
 }
 
 /// The slots that a node says it is giving away or taking over, from its own line in the answer to `CLUSTER NODES`.
-pub(super) fn read_moving(nodes: &str) -> Vec<String> {
+pub(in crate::valkey) fn read_moving(nodes: &str) -> Vec<String> {
     let own = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
     own.into_iter()
         .flat_map(|line| line.split(' ').skip(8))
@@ -128,7 +128,7 @@ mod tests {
             range(0, 16384, vec![node("d", 5)]),
             Value::Nil,
         ]);
-        let address = |host: &str, port| Address { host: host.to_owned(), port };
+        let address = |host: &str, port| Endpoint { host: host.to_owned(), port };
         assert_eq!(
             read_ranges(answer, "a"),
             [

@@ -4,10 +4,10 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
-use crate::valkey::cluster::Cluster;
-use crate::valkey::large::Way;
-use crate::valkey::links::Links;
+use crate::valkey::connection::pool::Links;
+use crate::valkey::connection::routing::Way;
 use crate::valkey::servers::{Layout, Servers};
+use crate::valkey::topology::cluster::Cluster;
 use crate::{CacheError, Lease, Selection};
 
 /// How many keys a `SCAN` looks at, and so about the most that one `UNLINK` removes: some 40 µs of the server's time.
@@ -22,7 +22,7 @@ const MAX_PASSES: u32 = 5;
 
 /// Removes keys, as they stand on the servers, and says how many of them held a value and no lease. What is filled
 /// between the look and the removal is removed, and not counted.
-pub(super) async fn unlink(servers: &Servers, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
+pub(in crate::valkey) async fn unlink(servers: &Servers, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
     match &servers.layout {
         Layout::One(links) => unlink_on(links, keys, way).await,
         Layout::Cluster(cluster) => unlink_on_nodes(cluster, keys, way).await,
@@ -30,7 +30,11 @@ pub(super) async fn unlink(servers: &Servers, keys: &[Vec<u8>], way: Way) -> Res
 }
 
 /// Removes the selected keys under the prefix, and says how many of them held a value.
-pub(super) async fn unlink_selected(servers: &Servers, prefix: &str, selection: &Selection) -> Result<u64, CacheError> {
+pub(in crate::valkey) async fn unlink_selected(
+    servers: &Servers,
+    prefix: &str,
+    selection: &Selection,
+) -> Result<u64, CacheError> {
     let cluster = match &servers.layout {
         Layout::One(links) => return scan(servers, links, prefix, selection).await,
         Layout::Cluster(cluster) => cluster,

@@ -18,12 +18,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::CacheError;
-use crate::valkey::connection::{Failure, Link, Redirect, Wire};
-use crate::valkey::large::Way;
-use crate::valkey::links::Links;
-use crate::valkey::opening::{Opener, Target};
-use crate::valkey::options::Address;
-use crate::valkey::slots::{self, Range, SLOTS};
+use crate::valkey::connection::connector::{Opener, Target};
+use crate::valkey::connection::managed::{Failure, Link, Redirect, Wire};
+use crate::valkey::connection::pool::Links;
+use crate::valkey::connection::routing::Way;
+use crate::valkey::options::Endpoint;
+use crate::valkey::topology::slots::{self, Range, SLOTS};
 
 /// So often a call follows at once where a node says that a key is, and then with a pause until its deadline. Two are
 /// needed when slots move; more only while the nodes disagree.
@@ -35,18 +35,18 @@ const FIRST_PAUSE: StdDuration = StdDuration::from_millis(50);
 const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
 
 /// What a node answers to each of several commands.
-pub(super) type Answers = Vec<Result<Value, CacheError>>;
+pub(in crate::valkey) type Answers = Vec<Result<Value, CacheError>>;
 
 /// The nodes that a cache is on.
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub(in crate::valkey) struct Cluster {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     opener: Opener,
-    seeds: Vec<Address>,
+    seeds: Vec<Endpoint>,
     map: RwLock<Arc<Map>>,
     /// Is told when the map may be wrong.
     stale: Arc<Notify>,
@@ -89,7 +89,7 @@ impl Map {
         link.cloned().ok_or_else(|| nobody(slot))
     }
 
-    fn link_to(&self, address: &Address) -> Option<Arc<Links>> {
+    fn link_to(&self, address: &Endpoint) -> Option<Arc<Links>> {
         self.primaries.iter().find(|link| leads_to(link, address)).cloned()
     }
 
@@ -102,31 +102,31 @@ fn nobody(slot: u16) -> CacheError {
     CacheError::Unavailable(format!("the cluster has no node for slot {slot}"))
 }
 
-fn address_of(link: &Links) -> Option<&Address> {
+fn address_of(link: &Links) -> Option<&Endpoint> {
     match link.target() {
         Target::Node(address) => Some(address),
         Target::Server(_) | Target::Primary(_) => None,
     }
 }
 
-fn leads_to(link: &Links, address: &Address) -> bool {
+fn leads_to(link: &Links, address: &Endpoint) -> bool {
     address_of(link) == Some(address)
 }
 
-fn start(opener: &Opener, address: &Address) -> Arc<Links> {
+fn start(opener: &Opener, address: &Endpoint) -> Arc<Links> {
     Arc::new(Links::start(opener.to(Target::Node(address.clone()))))
 }
 
 /// Who has which slot, and which slots are on their way.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Layout {
-    owners: Vec<(u16, u16, Address)>,
+pub(in crate::valkey) struct Layout {
+    owners: Vec<(u16, u16, Endpoint)>,
     moving: BTreeSet<String>,
 }
 
 impl Layout {
     /// Whether no slot is on its way.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::valkey) fn is_quiet(&self) -> bool {
         self.moving.is_empty()
     }
 }
@@ -137,7 +137,7 @@ impl Cluster {
     /// # Errors
     ///
     /// [`CacheError::Unavailable`], when no node can be used, one primary cannot, or slots have no node.
-    pub(super) async fn connect(opener: Opener, seeds: Vec<Address>) -> Result<Self, CacheError> {
+    pub(in crate::valkey) async fn connect(opener: Opener, seeds: Vec<Endpoint>) -> Result<Self, CacheError> {
         let mut reason = CacheError::Unavailable("no node is configured".to_owned());
         let stale = Arc::clone(&opener.on_loss);
         let shared = Arc::new(Shared { opener, seeds, map: RwLock::default(), stale });
@@ -164,7 +164,7 @@ impl Cluster {
     }
 
     /// Has an exchange with the node that has the key, wherever that is, within one deadline.
-    pub(super) async fn exchange<T: FromRedisValue>(
+    pub(in crate::valkey) async fn exchange<T: FromRedisValue>(
         &self,
         key: &[u8],
         way: Way,
@@ -216,7 +216,7 @@ impl Cluster {
 
     /// Carries out the commands of each key, one round trip to each node, and gives the answers in the order of the
     /// keys. `commands` says which are those of the key at a place; each key has equally many.
-    pub(super) async fn each(
+    pub(in crate::valkey) async fn each(
         &self,
         keys: &[impl AsRef<[u8]> + Sync],
         way: Way,
@@ -249,7 +249,11 @@ impl Cluster {
     ///
     /// Each value is an answer of its own here, and answers are bounded one by one. So no more keys are asked for at once
     /// than may bring what one batch may bring, and no more when that has come.
-    pub(super) async fn get_many(&self, keys: &[String], way: Way) -> Result<Vec<Option<Bytes>>, CacheError> {
+    pub(in crate::valkey) async fn get_many(
+        &self,
+        keys: &[String],
+        way: Way,
+    ) -> Result<Vec<Option<Bytes>>, CacheError> {
         let bounds = self.shared.opener.bounds;
         let at_once = bounds.answer.checked_div(bounds.string).and_then(|keys| usize::try_from(keys).ok());
         let mut values = Vec::with_capacity(keys.len());
@@ -322,12 +326,12 @@ impl Cluster {
     }
 
     /// The primaries, as far as is known.
-    pub(super) fn primaries(&self) -> Vec<Arc<Links>> {
+    pub(in crate::valkey) fn primaries(&self) -> Vec<Arc<Links>> {
         self.shared.map().primaries.clone()
     }
 
     /// Asks the nodes which of them has which slot, and all primaries which slots are on their way.
-    pub(super) async fn layout(&self) -> Result<Layout, CacheError> {
+    pub(in crate::valkey) async fn layout(&self) -> Result<Layout, CacheError> {
         let map = self.shared.refresh().await?;
         let mut nodes = redis::cmd("CLUSTER");
         nodes.arg("NODES");
@@ -377,7 +381,7 @@ impl Shared {
     }
 
     /// Asks a node of the cluster by a connection of its own.
-    async fn ask(&self, node: &Address) -> Result<Vec<Range>, CacheError> {
+    async fn ask(&self, node: &Endpoint) -> Result<Vec<Range>, CacheError> {
         let link = Link::connect(self.opener.to(Target::Node(node.clone()))).await?;
         read(link.call(link.deadline(), &question()).await?, &node.host)
     }
@@ -392,7 +396,7 @@ impl Shared {
             return Ok(self.adopt(ranges));
         }
         let replicas = map.ranges.iter().flat_map(|range| &range.replicas);
-        let others: BTreeSet<&Address> = replicas.chain(&self.seeds).collect();
+        let others: BTreeSet<&Endpoint> = replicas.chain(&self.seeds).collect();
         let (ranges, _slower) = select_ok(others.into_iter().map(|node| Box::pin(self.ask(node)))).await?;
         Ok(self.adopt(ranges))
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 // Decision: docs/decisions/0046-large-values-use-a-bulk-connection.md
 /// A value of more bytes is large: it would hold up what comes behind it. It takes 0.5 ms at 1 Gbit/s.
-pub(super) const LARGE: usize = 64 << 10;
+pub(in crate::valkey) const LARGE: usize = 64 << 10;
 
 /// A batch of more keys is large: small as each value may be, all together are not. So many values that are not large are
 /// at most 1 MiB.
@@ -16,7 +16,7 @@ const REMEMBERED: usize = 4096;
 
 /// Which of the connections to a server a call goes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::valkey) enum Way {
     /// One of those that all calls share; the number says which, by its remainder.
     Shared(u64),
     /// The one for what is large.
@@ -29,7 +29,7 @@ pub(super) enum Way {
 /// A key that was sent a large value stays on the way aside until it is seen without one. So what is called about it
 /// comes behind that value on the same connection, even if nobody waited for the value's answer.
 #[derive(Debug)]
-pub(super) struct LargeKeys {
+pub(in crate::valkey) struct LargeKeys {
     /// Over how many connections calls are spread.
     spread: u64,
     hasher: RandomState,
@@ -40,13 +40,13 @@ pub(super) struct LargeKeys {
 
 impl LargeKeys {
     /// Calls are spread over so many connections.
-    pub(super) fn new(connections: u16) -> Self {
+    pub(in crate::valkey) fn new(connections: u16) -> Self {
         let hashes = std::iter::repeat_with(AtomicU64::default).take(REMEMBERED).collect();
         Self { spread: u64::from(connections), hasher: RandomState::new(), any: AtomicBool::new(false), hashes }
     }
 
     /// The way of a call about a key that brings so many bytes.
-    pub(super) fn way(&self, key: &str, bytes: usize) -> Way {
+    pub(in crate::valkey) fn way(&self, key: &str, bytes: usize) -> Way {
         if bytes > LARGE {
             self.found(key, bytes, Way::Aside);
             return Way::Aside;
@@ -64,7 +64,7 @@ impl LargeKeys {
     }
 
     /// The way of a call about many keys, each with so many bytes.
-    pub(super) fn way_of_batch<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a str, usize)>) -> Way {
+    pub(in crate::valkey) fn way_of_batch<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a str, usize)>) -> Way {
         let is_large = entries.len() > LARGE_BATCH;
         let mut way = Way::Shared(0);
         for (nth, (key, bytes)) in entries.enumerate() {
@@ -79,7 +79,7 @@ impl LargeKeys {
 
     /// A call that went this way saw a key with a value of so many bytes, or with none. Without a large one the key
     /// returns to the others, if the call came behind whatever large value it was sent.
-    pub(super) fn found(&self, key: &str, bytes: usize, way: Way) {
+    pub(in crate::valkey) fn found(&self, key: &str, bytes: usize, way: Way) {
         let is_large = bytes > LARGE;
         if !is_large && (way != Way::Aside || !self.any.load(Ordering::Relaxed)) {
             return;

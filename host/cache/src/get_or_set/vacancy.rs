@@ -8,8 +8,8 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::cache_metrics::{CacheMetrics, Held};
-use crate::flight::{Flights, Moment, Owner, Seat};
-use crate::statistics::Counters;
+use crate::get_or_set::in_flight::{Flights, Moment, Owner, Seat};
+use crate::get_or_set::stats::Counters;
 use crate::{CacheBackend, CacheError, Issuer, Key, Lease, OnOutage, Policy};
 
 /// A lease is renewed so many times within its time, so that a renewal or two may fail.
@@ -23,30 +23,30 @@ const LONGEST_PAUSE: StdDuration = StdDuration::from_secs(1);
 
 /// What one cache and its vacancies share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) name: String,
-    pub(super) policy: Policy,
-    pub(super) backend: Arc<dyn CacheBackend>,
-    pub(super) flights: Arc<Flights>,
-    pub(super) counters: Counters,
-    pub(super) metrics: CacheMetrics,
-    pub(super) issuer: Issuer,
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) policy: Policy,
+    pub(crate) backend: Arc<dyn CacheBackend>,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) counters: Counters,
+    pub(crate) metrics: CacheMetrics,
+    pub(crate) issuer: Issuer,
     /// Leases on their way back.
-    pub(super) releases: TaskTracker,
+    pub(crate) releases: TaskTracker,
 }
 
 impl Shared {
-    pub(super) fn new(name: String, backend: Arc<dyn CacheBackend>, policy: Policy) -> Self {
+    pub(crate) fn new(name: String, backend: Arc<dyn CacheBackend>, policy: Policy) -> Self {
         let releases = TaskTracker::new();
         // Waiting ends only on a closed one; it takes tasks as before.
         releases.close();
         let (flights, counters, issuer) = (Arc::default(), Counters::default(), Issuer::new());
-        let metrics = CacheMetrics::new(&name, backend.standing().backend());
+        let metrics = CacheMetrics::new(&name, backend.status().backend());
         Self { name, policy, backend, flights, counters, metrics, issuer, releases }
     }
 
     /// Whether a read answers a miss instead of this error.
-    pub(super) fn is_miss(&self, error: &CacheError) -> bool {
+    pub(crate) fn is_miss(&self, error: &CacheError) -> bool {
         let is_miss = error.is_outage() && self.policy.on_outage == OnOutage::Miss;
         if is_miss {
             self.metrics.degraded.increment(1);
@@ -59,12 +59,12 @@ impl Shared {
 /// The right to compute the value of one key. Dropping it passes it to exactly one of those who wait.
 #[derive(Debug)]
 pub struct Vacancy {
-    pub(super) shared: Arc<Shared>,
-    pub(super) key: Key,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: Key,
     /// The moment before it was claimed.
-    pub(super) asked: Moment,
+    pub(crate) asked: Moment,
     /// What the key must still hold for a fill to store.
-    pub(super) lease: Lease,
+    pub(crate) lease: Lease,
     /// Whether the lease was asked for by this vacancy and may be there, and so is to be given back.
     is_ours: bool,
     /// None while the claim is under way.
@@ -77,14 +77,14 @@ pub struct Vacancy {
 
 impl Vacancy {
     /// The vacancy that a claim asks for. Dropped before the claim is answered, it gives back what may be granted yet.
-    pub(super) fn claimed(shared: &Arc<Shared>, key: &Key) -> Self {
+    pub(crate) fn claimed(shared: &Arc<Shared>, key: &Key) -> Self {
         let (asked, lease) = (shared.flights.now(), shared.issuer.issue());
         let (shared, key) = (Arc::clone(shared), key.clone());
         Self { shared, key, asked, lease, is_ours: true, seat: None, renewal: None, held: None }
     }
 
     /// The claim was granted, or nobody answered it: from now on others wait for this vacancy.
-    pub(super) fn take_the_lead(mut self, owner: Owner) -> Self {
+    pub(crate) fn take_the_lead(mut self, owner: Owner) -> Self {
         let seat = self.shared.flights.lead(&self.key, owner, &self.lease);
         let (shared, key, lease) = (Arc::clone(&self.shared), self.key.clone(), self.lease.clone());
         let holding = hold(shared, key, lease, seat.place());
@@ -97,7 +97,7 @@ impl Vacancy {
     // Decision: docs/decisions/0002-a-fill-stores-only-under-the-lease-it-was-claimed-with.md
     /// The wait for another's `lease` ran out. A fill stores only while the key has that lease still: then nobody has
     /// set, cleared or filled the key since. None during an outage.
-    pub(super) fn loose(mut self, owner: Owner, lease: Option<Lease>) -> Self {
+    pub(crate) fn loose(mut self, owner: Owner, lease: Option<Lease>) -> Self {
         if let Some(lease) = lease {
             self.disown();
             self.lease = lease;
@@ -108,12 +108,12 @@ impl Vacancy {
     }
 
     /// Its lease is not there, or no longer: nothing is to be given back.
-    pub(super) fn disown(&mut self) {
+    pub(crate) fn disown(&mut self) {
         self.is_ours = false;
     }
 
     /// Takes its seat, when the vacancy has been filled or a fill has failed.
-    pub(super) fn take_seat(&mut self) -> Option<Seat> {
+    pub(crate) fn take_seat(&mut self) -> Option<Seat> {
         self.seat.take()
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::flight::{Join, Owner, Seat, Wake};
-use crate::vacancy::{Shared, Vacancy};
+use crate::get_or_set::in_flight::{Join, Owner, Seat, Wake};
+use crate::get_or_set::vacancy::{Shared, Vacancy};
 use crate::{CacheError, Claim, Key, Lease};
 
 /// What a `get-or-set` found.
@@ -20,7 +20,7 @@ pub enum Entry {
 }
 
 /// A call under way.
-pub(super) struct Asking<'a> {
+pub(crate) struct Asking<'a> {
     shared: &'a Arc<Shared>,
     key: &'a Key,
     owner: Owner,
@@ -34,7 +34,7 @@ pub(super) struct Asking<'a> {
 }
 
 /// What one question led to.
-pub(super) enum Step {
+pub(crate) enum Step {
     /// The answer.
     Done(Entry),
     /// Another caller computes: wait for it, and ask again.
@@ -42,7 +42,7 @@ pub(super) enum Step {
 }
 
 /// What a call waits for.
-pub(super) enum Wait {
+pub(crate) enum Wait {
     /// Another caller of this process.
     Here(oneshot::Receiver<Wake>),
     /// The end of this lease, which no caller of this process is known to have.
@@ -50,13 +50,13 @@ pub(super) enum Wait {
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, key: &'a Key, owner: Owner) -> Self {
+    pub(crate) fn new(shared: &'a Arc<Shared>, key: &'a Key, owner: Owner) -> Self {
         let deadline = Instant::now().checked_add(shared.policy.wait);
         Self { shared, key, owner, deadline, seat: None, has_waited: false, joined: None }
     }
 
     /// Asks the backend once.
-    pub(super) async fn ask(&mut self) -> Result<Step, CacheError> {
+    pub(crate) async fn ask(&mut self) -> Result<Step, CacheError> {
         let (shared, owner) = (self.shared, self.owner);
         let mut vacancy = Vacancy::claimed(shared, self.key);
         let asked = vacancy.asked;
@@ -97,7 +97,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Waits and asks again until there is an answer.
-    pub(super) async fn wait(mut self, mut wait: Wait) -> Result<Entry, CacheError> {
+    pub(crate) async fn wait(mut self, mut wait: Wait) -> Result<Entry, CacheError> {
         loop {
             if let Some(value) = self.wait_once(wait).await? {
                 return Ok(Entry::Occupied(value));

@@ -5,9 +5,9 @@ use std::time::Duration as StdDuration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult};
 
-use crate::valkey::bounded::{Bounded, Bounds};
-use crate::valkey::options::{Address, Sentinels, TlsOptions};
-use crate::valkey::stream;
+use crate::valkey::connection::reply_limit::{Bounded, Bounds};
+use crate::valkey::connection::stream;
+use crate::valkey::options::{Endpoint, Sentinels, TlsOptions};
 
 /// A sentinel's answer is an address, and what it says of itself when greeted.
 const BOUNDS: Bounds = Bounds { string: 64 << 10, answer: 1 << 20 };
@@ -18,11 +18,11 @@ const BOUNDS: Bounds = Bounds { string: 64 << 10, answer: 1 << 20 };
 /// # Errors
 ///
 /// What the last sentinel that was asked said, for the operator.
-pub(super) async fn primary(
+pub(in crate::valkey) async fn primary(
     sentinels: &Sentinels,
     tls: Option<&TlsOptions>,
     time: StdDuration,
-) -> Result<Address, String> {
+) -> Result<Endpoint, String> {
     let share = u32::try_from(sentinels.nodes.len()).ok().and_then(|nodes| time.checked_div(nodes.saturating_add(1)));
     let share = share.unwrap_or(time);
     let mut reason = "no sentinel is configured".to_owned();
@@ -38,7 +38,7 @@ pub(super) async fn primary(
     Err(reason)
 }
 
-async fn ask(node: &Address, sentinels: &Sentinels, tls: Option<&TlsOptions>) -> Result<Option<Address>, String> {
+async fn ask(node: &Endpoint, sentinels: &Sentinels, tls: Option<&TlsOptions>) -> Result<Option<Endpoint>, String> {
     let stream = stream::open(node, tls).await.map_err(|error| error.to_string())?;
     let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let answer = async {
@@ -57,5 +57,5 @@ async fn ask(node: &Address, sentinels: &Sentinels, tls: Option<&TlsOptions>) ->
         question.query_async(&mut connection).await
     };
     let answer: RedisResult<Option<(String, u16)>> = answer.await;
-    Ok(answer.map_err(|error| error.to_string())?.map(|(host, port)| Address { host, port }))
+    Ok(answer.map_err(|error| error.to_string())?.map(|(host, port)| Endpoint { host, port }))
 }

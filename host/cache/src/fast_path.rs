@@ -4,23 +4,23 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{CacheError, Duration, InProcess, ScopedCache};
+use crate::{CacheError, Duration, ScopedCache, SyncBackend};
 
 /// A cache within one grant, whose answers need no waiting. Each call does what [`ScopedCache`]'s of the same name does.
 #[derive(Clone, Copy)]
-pub struct AtOnce<'a> {
+pub struct FastPath<'a> {
     scoped: &'a ScopedCache,
-    backend: &'a dyn InProcess,
+    backend: &'a dyn SyncBackend,
 }
 
-impl fmt::Debug for AtOnce<'_> {
+impl fmt::Debug for FastPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AtOnce").field(self.scoped).finish()
+        f.debug_tuple("FastPath").field(self.scoped).finish()
     }
 }
 
-impl<'a> AtOnce<'a> {
-    pub(super) fn new(scoped: &'a ScopedCache, backend: &'a dyn InProcess) -> Self {
+impl<'a> FastPath<'a> {
+    pub(super) fn new(scoped: &'a ScopedCache, backend: &'a dyn SyncBackend) -> Self {
         Self { scoped, backend }
     }
 
@@ -41,7 +41,7 @@ impl<'a> AtOnce<'a> {
     ///
     /// # Errors
     ///
-    /// As [`AtOnce::get`]; also for a batch over [`Limits::max_batch`](crate::Limits::max_batch) or
+    /// As [`FastPath::get`]; also for a batch over [`Limits::max_batch`](crate::Limits::max_batch) or
     /// [`Limits::max_batch_bytes`](crate::Limits::max_batch_bytes).
     pub fn get_many(self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Bytes>>, CacheError> {
         let operation = &self.scoped.metrics().get_many;

@@ -29,7 +29,7 @@ impl Owner {
 
 /// The flights of one cache: a slot for each key that somebody of this process computes or waits for.
 #[derive(Debug)]
-pub(super) struct Flights {
+pub(crate) struct Flights {
     /// A std mutex: nothing awaits while it is held.
     table: Mutex<HashMap<Key, Slot>>,
     /// How many keys the table holds, so that a set or clear with nobody about takes no lock.
@@ -79,7 +79,7 @@ struct Waiter {
 
 /// What a waiter is woken with.
 #[derive(Debug)]
-pub(super) enum Wake {
+pub(crate) enum Wake {
     /// The value.
     Value(Bytes),
     /// The one who was waited for gave up, and this waiter has his place.
@@ -90,7 +90,7 @@ pub(super) enum Wake {
 
 /// What [`Flights::join`] answers.
 #[derive(Debug)]
-pub(super) enum Join {
+pub(crate) enum Join {
     /// Somebody of this process sees to the key: wait for him.
     Wait(oneshot::Receiver<Wake>),
     /// Nobody does: the caller is the one whom others wait for from now on.
@@ -99,11 +99,11 @@ pub(super) enum Join {
 
 /// A moment in the order of all that enters the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(u64);
+pub(crate) struct Moment(u64);
 
 /// A caller's place in a key's slot. Where others wait for it, dropping it passes it on to exactly one of them.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     flights: Arc<Flights>,
     key: Key,
     place: Moment,
@@ -112,11 +112,11 @@ pub(super) struct Seat {
 
 /// Those who were waited for at some moment, by key.
 #[derive(Debug)]
-pub(super) struct Leads(Vec<(Key, Moment)>);
+pub(crate) struct Leads(Vec<(Key, Moment)>);
 
 impl Flights {
     /// The present moment. Who waits since before it asked before it.
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         Moment(self.next.load(Ordering::SeqCst))
     }
 
@@ -124,7 +124,7 @@ impl Flights {
     ///
     /// A caller that has the seat already keeps it, unless another one took its place. `None` where the caller holds
     /// the vacancy itself.
-    pub(super) fn join(
+    pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
         owner: Owner,
@@ -156,7 +156,7 @@ impl Flights {
     }
 
     /// The place of a caller that was granted a lease. It is the one whom others wait for from now on.
-    pub(super) fn lead(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
+    pub(crate) fn lead(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
         let mut table = self.lock();
         let slot = table.entry(key.clone()).or_default();
         let seat = self.seat(key, slot, Some(lease.clone()));
@@ -166,7 +166,7 @@ impl Flights {
     }
 
     /// The place of a caller whose wait ran out, and who computes although another has the lease.
-    pub(super) fn loose(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
+    pub(crate) fn loose(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
         let mut table = self.lock();
         let place = self.enter();
         let holder = Holder { place, owner, lease: lease.clone() };
@@ -176,7 +176,7 @@ impl Flights {
     }
 
     /// Those who are waited for under these keys.
-    pub(super) fn leads_of<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Leads {
+    pub(crate) fn leads_of<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Leads {
         if self.is_idle() {
             return Leads(Vec::new());
         }
@@ -185,7 +185,7 @@ impl Flights {
     }
 
     /// Those who are waited for under the selected keys.
-    pub(super) async fn leads_in(&self, selection: &Selection) -> Leads {
+    pub(crate) async fn leads_in(&self, selection: &Selection) -> Leads {
         if self.is_idle() {
             return Leads(Vec::new());
         }
@@ -195,19 +195,19 @@ impl Flights {
     }
 
     /// Something was set or cleared. What is claimed from now on is as new as that.
-    pub(super) fn note_write(&self) {
+    pub(crate) fn note_write(&self) {
         self.last_write.fetch_max(self.enter().0, Ordering::SeqCst);
     }
 
     /// After a set or clear of their keys nobody waits for these any more.
-    pub(super) fn overtake(&self, leads: Leads) {
+    pub(crate) fn overtake(&self, leads: Leads) {
         for (key, place) in leads.0 {
             self.give_up_on(&key, place);
         }
     }
 
     /// Makes those who wait for this place ask again.
-    pub(super) fn give_up_on(&self, key: &Key, place: Moment) {
+    pub(crate) fn give_up_on(&self, key: &Key, place: Moment) {
         let mut table = self.lock();
         if let Some(slot) = table.get_mut(key)
             && let Some(lead) = slot.lead.take_if(|lead| lead.place == place)
@@ -275,18 +275,18 @@ fn wake_all(waiters: VecDeque<Waiter>, with: impl Fn() -> Wake) {
 }
 
 impl Seat {
-    pub(super) fn place(&self) -> Moment {
+    pub(crate) fn place(&self) -> Moment {
         self.place
     }
 
     /// Ends when another caller takes this place, or a set or clear makes it void.
-    pub(super) async fn displaced(&self) {
+    pub(crate) async fn displaced(&self) {
         self.displaced.notified().await;
     }
 
     /// Gives the value that the key had at some moment after `since` to those who asked before. Who asked later asks
     /// again, as it may have been cleared by the time he did; but a lead who came later is waited for.
-    pub(super) fn serve(&self, value: &Bytes, since: Moment) {
+    pub(crate) fn serve(&self, value: &Bytes, since: Moment) {
         let mut table = self.flights.lock();
         if let Some(slot) = table.get_mut(&self.key) {
             // Also where another one leads: the key had a value after he began, so his comes too late.
@@ -307,7 +307,7 @@ impl Seat {
 
     /// Gives a value that could not be stored to those who asked for it before `since` and still wait for this seat, if
     /// nothing was set or cleared here since it was claimed, at `asked`. The clear may have meant this very key.
-    pub(super) fn share(&self, value: &Bytes, since: Moment, asked: Moment) {
+    pub(crate) fn share(&self, value: &Bytes, since: Moment, asked: Moment) {
         let is_lead = |slot: &Slot| slot.lead.as_ref().is_some_and(|lead| lead.place == self.place);
         let is_new = asked.0 > self.flights.last_write.load(Ordering::SeqCst);
         if is_new && self.flights.lock().get(&self.key).is_some_and(is_lead) {
@@ -316,14 +316,14 @@ impl Seat {
     }
 
     /// Its owner computes no longer, though others still wait for this seat.
-    pub(super) fn resign(&self) {
+    pub(crate) fn resign(&self) {
         if let Some(slot) = self.flights.lock().get_mut(&self.key) {
             slot.holders.retain(|holder| holder.place != self.place);
         }
     }
 
     /// Makes those who wait for this seat ask again.
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         self.flights.give_up_on(&self.key, self.place);
     }
 }

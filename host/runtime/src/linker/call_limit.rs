@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The calls of one plugin, over all its instances in this process.
 #[derive(Debug)]
-pub struct Calls {
+pub struct CallLimit {
     under_way: AtomicUsize,
     max: usize,
 }
 
 /// A call under way; over when it is dropped.
 #[derive(Debug)]
-pub(super) struct Call(Arc<Calls>);
+pub(super) struct Call(Arc<CallLimit>);
 
-impl Calls {
+impl CallLimit {
     /// At most `max` at once.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { under_way: AtomicUsize::new(0), max })
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_call_that_is_over_or_refused_makes_room_again() {
-        let calls = Calls::new(2);
+        let calls = CallLimit::new(2);
         let first = calls.begin().unwrap();
         let _second = calls.begin().unwrap();
         assert_eq!(calls.begin().unwrap_err(), 2);

@@ -13,7 +13,7 @@ pub struct Variables(BTreeMap<String, String>);
 /// Why these are no environment variables: the name that breaks the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}`: the name of a variable must not be empty or hold a `=`, and neither it nor the value a NUL", .0.escape_default())]
-pub struct NoVariable(String);
+pub struct InvalidEnv(String);
 
 impl Variables {
     /// Names and values, in the order of the names.
@@ -23,13 +23,13 @@ impl Variables {
 }
 
 impl TryFrom<BTreeMap<String, String>> for Variables {
-    type Error = NoVariable;
+    type Error = InvalidEnv;
 
-    fn try_from(variables: BTreeMap<String, String>) -> Result<Self, NoVariable> {
+    fn try_from(variables: BTreeMap<String, String>) -> Result<Self, InvalidEnv> {
         let is_bad =
             |(name, value): &(&String, &String)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
         match variables.iter().find(is_bad) {
-            Some((name, _)) => Err(NoVariable(name.clone())),
+            Some((name, _)) => Err(InvalidEnv(name.clone())),
             None => Ok(Self(variables)),
         }
     }

@@ -4,16 +4,16 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use crate::Issuer;
-use crate::valkey::connection::is_a_state;
-use crate::valkey::identity::Identity;
-use crate::valkey::lease::{self, Compare};
+use crate::valkey::commands::leases::{self, Compare};
+use crate::valkey::connection::managed::is_a_state;
+use crate::valkey::server::info::Identity;
 
 /// What get-or-set makes use of on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Support {
-    pub(super) compare: Compare,
+pub(in crate::valkey) struct Support {
+    pub(in crate::valkey) compare: Compare,
     /// Whether the server tells this connection of changes. Else it is asked now and then.
-    pub(super) tracking: bool,
+    pub(in crate::valkey) tracking: bool,
 }
 
 impl Support {
@@ -22,7 +22,7 @@ impl Support {
     /// # Errors
     ///
     /// Why a fill could not be told from an outdated one: the server has neither form of compare-and-set.
-    pub(super) async fn probe(
+    pub(in crate::valkey) async fn probe(
         connection: &mut MultiplexedConnection,
         identity: &Identity,
         probe: &str,
@@ -31,7 +31,7 @@ impl Support {
         let nobodys = Issuer::new().issue();
         let mut pipeline = Pipeline::with_capacity(4);
         for compare in [Compare::Ifeq, Compare::Script] {
-            pipeline.add_command(lease::replace(compare, probe, &nobodys, b"", Some(lease::End::At(1))));
+            pipeline.add_command(leases::replace(compare, probe, &nobodys, b"", Some(leases::End::At(1))));
         }
         pipeline.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").cmd("CLIENT").arg("CACHING").arg("YES");
         let answers: Vec<RedisResult<Value>> = pipeline.ignore_errors().query_async(connection).await?;
@@ -57,7 +57,7 @@ impl Support {
     }
 
     /// For the operator.
-    pub(super) fn names(self) -> Vec<&'static str> {
+    pub(in crate::valkey) fn names(self) -> Vec<&'static str> {
         let compare = match self.compare {
             Compare::Ifeq => "IFEQ",
             Compare::Script => "scripts",

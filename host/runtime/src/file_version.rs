@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 /// The state of a file, or that there is none. One that is replaced differs, even if the new one is as long and as old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp(Option<State>);
+pub(crate) struct FileVersion(Option<State>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
@@ -20,7 +20,7 @@ struct State {
     number: u64,
 }
 
-impl Stamp {
+impl FileVersion {
     pub(crate) fn of(path: &Path) -> Self {
         Self(path.metadata().ok().map(|metadata| State {
             modified: metadata.modified().ok(),
@@ -43,26 +43,26 @@ mod tests {
 
     #[test]
     fn a_file_that_is_written_replaced_or_removed_is_another() {
-        let folder = std::env::temp_dir().join(format!("larder-stamp-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("larder-version-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("file");
-        let mut stamps = vec![Stamp::of(&file)];
+        let mut versions = vec![FileVersion::of(&file)];
         std::fs::write(&file, "a").unwrap();
-        stamps.push(Stamp::of(&file));
-        assert_eq!(Stamp::of(&file), Stamp::of(&file));
+        versions.push(FileVersion::of(&file));
+        assert_eq!(FileVersion::of(&file), FileVersion::of(&file));
         std::fs::write(&file, "ab").unwrap();
-        stamps.push(Stamp::of(&file));
+        versions.push(FileVersion::of(&file));
         let new = folder.join("new");
         std::fs::write(&new, "cd").unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
         std::fs::File::options().write(true).open(&new).unwrap().set_modified(modified).unwrap();
         std::fs::rename(&new, &file).unwrap();
         if cfg!(unix) {
-            stamps.push(Stamp::of(&file));
+            versions.push(FileVersion::of(&file));
         }
         std::fs::remove_dir_all(&folder).unwrap();
-        for (index, stamp) in stamps.iter().enumerate() {
-            assert!(!stamps[..index].contains(stamp), "{stamps:?}");
+        for (index, version) in versions.iter().enumerate() {
+            assert!(!versions[..index].contains(version), "{versions:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::tls;
-use crate::valkey::options::{Address, TlsOptions};
+use crate::valkey::options::{Endpoint, TlsOptions};
 
 /// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
 /// it. Else the first calls after a silent partition would each have to time out.
@@ -29,13 +29,13 @@ const PROBES: u32 = 3;
 const UNACKNOWLEDGED: StdDuration = StdDuration::from_secs(10);
 
 /// TCP, or TLS on top of it.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(in crate::valkey) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StreamError {
+pub(in crate::valkey) enum StreamError {
     /// TCP could not be had, or broke; with TLS also that the server is not who it should be, or refuses us.
     #[error("{0}")]
     Connection(#[from] io::Error),
@@ -59,7 +59,10 @@ pub(super) enum StreamError {
 }
 
 /// Opens a stream to the server.
-pub(super) async fn open(address: &Address, tls: Option<&TlsOptions>) -> Result<Box<dyn Stream>, StreamError> {
+pub(in crate::valkey) async fn open(
+    address: &Endpoint,
+    tls: Option<&TlsOptions>,
+) -> Result<Box<dyn Stream>, StreamError> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);

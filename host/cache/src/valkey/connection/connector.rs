@@ -9,27 +9,27 @@ use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisCon
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::valkey::bounded::{Bounded, Bounds};
-use crate::valkey::identity::{Identity, Mode};
-use crate::valkey::options::{Address, Sentinels, ServerOptions};
-use crate::valkey::sentinel;
-use crate::valkey::stream::{self, StreamError};
-use crate::valkey::support::Support;
-use crate::valkey::watch::Watchers;
+use crate::valkey::connection::invalidation::Watchers;
+use crate::valkey::connection::reply_limit::{Bounded, Bounds};
+use crate::valkey::connection::stream::{self, StreamError};
+use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
+use crate::valkey::server::capabilities::Support;
+use crate::valkey::server::info::{Identity, Mode};
+use crate::valkey::topology::sentinel;
 use crate::{CacheError, Policy};
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) support: Support,
-    pub(super) identity: Identity,
+pub(in crate::valkey) struct Live {
+    pub(in crate::valkey) connection: MultiplexedConnection,
+    pub(in crate::valkey) support: Support,
+    pub(in crate::valkey) identity: Identity,
     /// Tells the keeper that this connection is of no more use.
-    pub(super) lost: Arc<Notify>,
+    pub(in crate::valkey) lost: Arc<Notify>,
     /// Calls in a row that had no answer.
-    pub(super) timeouts: AtomicU32,
+    pub(in crate::valkey) timeouts: AtomicU32,
     /// When it was opened.
-    pub(super) since: Instant,
+    pub(in crate::valkey) since: Instant,
 }
 
 /// No string is too long below this: what a server says of itself, and the keys that it finds, may be longer than the
@@ -44,11 +44,11 @@ const QUEUE: usize = 1024;
 
 /// Which server a connection leads to.
 #[derive(Debug, Clone)]
-pub(super) enum Target {
+pub(in crate::valkey) enum Target {
     /// This one, which has all keys.
-    Server(Address),
+    Server(Endpoint),
     /// This node of a cluster.
-    Node(Address),
+    Node(Endpoint),
     /// The one that sentinels know as the primary whenever a connection is opened.
     Primary(Sentinels),
 }
@@ -64,20 +64,20 @@ impl fmt::Display for Target {
 
 /// Opens connections to one server.
 #[derive(Debug, Clone)]
-pub(super) struct Opener {
-    pub(super) options: Arc<ServerOptions>,
-    pub(super) target: Target,
+pub(in crate::valkey) struct Opener {
+    pub(in crate::valkey) options: Arc<ServerOptions>,
+    pub(in crate::valkey) target: Target,
     /// The longest value of the cache, in bytes.
-    pub(super) max_value: u64,
-    pub(super) bounds: Bounds,
-    pub(super) watchers: Arc<Watchers>,
+    pub(in crate::valkey) max_value: u64,
+    pub(in crate::valkey) bounds: Bounds,
+    pub(in crate::valkey) watchers: Arc<Watchers>,
     /// Is told when a connection was lost.
-    pub(super) on_loss: Arc<Notify>,
+    pub(in crate::valkey) on_loss: Arc<Notify>,
 }
 
 impl Opener {
     /// Opens what `options` mean, or one server of it.
-    pub(super) fn new(options: ServerOptions, target: Target, policy: &Policy) -> Self {
+    pub(in crate::valkey) fn new(options: ServerOptions, target: Target, policy: &Policy) -> Self {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let max_value = bytes(policy.max_value_bytes);
         let max_answer = bytes(policy.max_batch_bytes).max(max_value).max(LEAST_ANSWER);
@@ -86,12 +86,12 @@ impl Opener {
     }
 
     /// The same for another server.
-    pub(super) fn to(&self, target: Target) -> Self {
+    pub(in crate::valkey) fn to(&self, target: Target) -> Self {
         Self { target, ..self.clone() }
     }
 
     /// Connects and identifies the server, within the deadline.
-    pub(super) async fn connect(&self) -> Result<Live, CacheError> {
+    pub(in crate::valkey) async fn connect(&self) -> Result<Live, CacheError> {
         let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
         let place = format!("{} at `{}`", kind.name(), self.target);
         let (what, reason) = match tokio::time::timeout(deadline, self.open()).await {

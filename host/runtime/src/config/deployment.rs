@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 
-use crate::cache::valkey::{Address, ClientCertificate, Place, Secret, Sentinels, ServerKind, TlsOptions};
+use crate::cache::valkey::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerKind, TlsOptions};
 use crate::config::Environment;
 use crate::config::document::{Fault, Section};
 use crate::config::units::{Db, Password, Port};
@@ -39,7 +39,7 @@ pub(super) struct PlaceKeys {
 /// What they come to.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) place: Place,
+    pub(super) deployment: Deployment,
     pub(super) db: u16,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
@@ -115,20 +115,20 @@ impl PlaceKeys {
             [] => Err(section.fault(key, "must name at least one node")),
             _ => Ok(nodes.into_iter().map(|node| node.0).collect()),
         };
-        let place = match (cluster, sentinel) {
+        let deployment = match (cluster, sentinel) {
             (Some(_), _) if db != 0 => return Err(section.fault("db", "must be 0: a cluster has one database")),
-            (Some(cluster), _) => Place::Cluster(nodes(cluster, "cluster")?),
+            (Some(cluster), _) => Deployment::Cluster(nodes(cluster, "cluster")?),
             (None, Some(RawSentinel { master, nodes: sentinels, username, password })) => {
                 if master.is_empty() || master.chars().any(|character| character.is_whitespace()) {
                     return Err(section.fault("sentinel", "`master` must be the name that the sentinels know"));
                 }
                 let password = password.map(|password| Secret::new(password.0));
-                Place::Sentinel(Sentinels { master, nodes: nodes(sentinels, "sentinel")?, username, password })
+                Deployment::Sentinel(Sentinels { master, nodes: nodes(sentinels, "sentinel")?, username, password })
             }
-            (None, None) => Place::Server(address(host, port, kind, section, environment)?),
+            (None, None) => Deployment::Server(address(host, port, kind, section, environment)?),
         };
         let password = password.map(|password| Secret::new(password.0));
-        Ok(Found { place, db, username, password, tls: tls.unwrap_or_default() })
+        Ok(Found { deployment, db, username, password, tls: tls.unwrap_or_default() })
     }
 }
 
@@ -149,7 +149,7 @@ fn address(
     kind: ServerKind,
     section: &Section<'_>,
     environment: Environment<'_>,
-) -> Result<Address, Fault> {
+) -> Result<Endpoint, Fault> {
     let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
     let host = host.unwrap_or_else(|| HOST.to_owned());
     if !is_host(&host) {
@@ -161,13 +161,13 @@ fn address(
         (None, Some((name, text))) => port_from(&text)
             .map_err(|rule| section.fault("port", &format!("from the environment variable `{name}`: {rule}")))?,
     };
-    Ok(Address { host, port })
+    Ok(Endpoint { host, port })
 }
 
 /// `host:port`; an IPv6 address stands in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct NodeAddress(Address);
+pub(super) struct NodeAddress(Endpoint);
 
 impl TryFrom<String> for NodeAddress {
     type Error = String;
@@ -179,7 +179,7 @@ impl TryFrom<String> for NodeAddress {
         if !is_host(host) || (bare.is_none() && host.contains(':')) {
             return Err(rule());
         }
-        Ok(Self(Address { host: bare.unwrap_or(host).to_owned(), port: port_from(port).map_err(|_| rule())? }))
+        Ok(Self(Endpoint { host: bare.unwrap_or(host).to_owned(), port: port_from(port).map_err(|_| rule())? }))
     }
 }
 
@@ -286,8 +286,8 @@ impl Url {
         let password = url.password().map(|password| decoded("password", password)).transpose()?;
         let port = url.port().map_or(Ok(PORT), |port| Port::try_from(i64::from(port)).map(|port| port.0));
         let port = port.map_err(|rule| format!("the port {rule}"))?;
-        let place = Place::Server(Address { host, port });
-        Ok(Found { place, db, username, password: password.map(Secret::new), tls })
+        let deployment = Deployment::Server(Endpoint { host, port });
+        Ok(Found { deployment, db, username, password: password.map(Secret::new), tls })
     }
 }
 

@@ -10,24 +10,24 @@ use tokio::sync::futures::Notified;
 
 /// The keys that are waited for on one server, as they stand there.
 #[derive(Debug, Default)]
-pub(super) struct Watchers(Mutex<HashMap<Vec<u8>, Arc<Notify>>>);
+pub(in crate::valkey) struct Watchers(Mutex<HashMap<Vec<u8>, Arc<Notify>>>);
 
 impl Watchers {
     /// Waits for a key's changes from now on.
-    pub(super) fn watch(self: &Arc<Self>, key: &str) -> Watched {
+    pub(in crate::valkey) fn watch(self: &Arc<Self>, key: &str) -> Watched {
         let change = Arc::clone(self.lock().entry(key.as_bytes().to_vec()).or_default());
         Watched { watchers: Arc::clone(self), key: key.to_owned(), change }
     }
 
     /// Wakes those who wait for a change of this key.
-    pub(super) fn wake(&self, key: &[u8]) {
+    pub(in crate::valkey) fn wake(&self, key: &[u8]) {
         if let Some(change) = self.lock().get(key) {
             change.notify_waiters();
         }
     }
 
     /// Wakes all: nothing is known of any key.
-    pub(super) fn wake_all(&self) {
+    pub(in crate::valkey) fn wake_all(&self) {
         self.lock().values().for_each(|change| change.notify_waiters());
     }
 
@@ -38,7 +38,7 @@ impl Watchers {
 
 /// A key that is waited for.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(in crate::valkey) struct Watched {
     watchers: Arc<Watchers>,
     key: String,
     change: Arc<Notify>,
@@ -46,7 +46,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Ends at the key's next change, once it has been enabled or polled.
-    pub(super) fn change(&self) -> Notified<'_> {
+    pub(in crate::valkey) fn change(&self) -> Notified<'_> {
         self.change.notified()
     }
 }

@@ -1,0 +1,7 @@
+//! Get-or-set: one caller computes a missing value while the others wait for it.
+
+pub(crate) mod in_flight;
+pub(crate) mod lease;
+pub(crate) mod lookup;
+pub(crate) mod stats;
+pub(crate) mod vacancy;
