@@ -14,7 +14,8 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::Parser;
-use larder_host::error::one_line;
+use larder_host::Error;
+use larder_host::cache::text::one_line;
 
 use commands::telemetry::Telemetry;
 
@@ -46,8 +47,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // What a plugin's file calls its parts, or an operator a plugin, must not look like a line of ours.
             eprintln!("larder: {}", one_line(&format!("{error:#}")));
-            match error.downcast_ref::<larder_host::Error>() {
-                Some(error) if error.is_usage() => ExitCode::from(commands::USAGE),
+            match error.downcast_ref::<Error>() {
+                Some(Error::Config(_) | Error::Invoke { .. } | Error::Option(_)) => ExitCode::from(commands::USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache};
-use larder_host::config::{Config, Store, parse_duration};
+use larder_host::config::{BackendConfig, Config, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ impl CacheCommand {
         let Some(cache) = config.caches.get(name) else {
             return Err(Error::Option(format!("there is no cache `{name}`")).into());
         };
-        if matches!(cache.store, Store::Ram { .. }) {
+        if matches!(cache.backend, BackendConfig::Ram { .. }) {
             let reason =
                 format!("cache `{name}` is in RAM: each process has its own, and this one has none to look into");
             return Err(Error::Option(reason).into());

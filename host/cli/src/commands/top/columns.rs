@@ -1,6 +1,6 @@
 //! What is told of a cache, in columns: by the table on standard output and by the screen.
 
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 
 use super::latency::Latency;
 use super::reading::CacheReading;
