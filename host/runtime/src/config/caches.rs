@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cache::Limits;
 use crate::cache::Namespace;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{ServerKind, ServerOptions};
@@ -99,15 +98,11 @@ const MAX_SERVER_VALUE: u64 = 512 << 20;
 impl Default for CacheConfig {
     /// A RAM cache.
     fn default() -> Self {
-        let policy = Policy {
-            default_expire: Some(RAM_DEFAULTS.default_expire),
-            max_expire: None,
-            max_value_bytes: RAM_DEFAULTS.max_value_bytes,
-            max_batch_bytes: Limits::default().max_batch_bytes,
-            wait: RAM_DEFAULTS.wait,
-            max_lease: MAX_LEASE,
-            on_outage: OnOutage::default(),
-        };
+        let mut policy = Policy::default();
+        policy.default_expire = Some(RAM_DEFAULTS.default_expire);
+        policy.max_value_bytes = RAM_DEFAULTS.max_value_bytes;
+        policy.wait = RAM_DEFAULTS.wait;
+        policy.max_lease = MAX_LEASE;
         Self { policy, store: Store::Ram { max_bytes: RAM_DEFAULTS.max_bytes, shares: Vec::new() } }
     }
 }
@@ -211,15 +206,12 @@ impl RawRam {
             );
             return Err(section.fault("max_bytes", &rule));
         }
-        let policy = Policy {
-            default_expire: default_expire.map_or(Some(RAM_DEFAULTS.default_expire), |expire| expire.0),
-            max_expire: max_expire.map(|duration| duration.0),
-            max_value_bytes,
-            max_batch_bytes: Limits::default().max_batch_bytes,
-            wait: wait.map_or(RAM_DEFAULTS.wait, |span| span.0),
-            max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
-            on_outage: OnOutage::default(),
-        };
+        let mut policy = Policy::default();
+        policy.default_expire = default_expire.map_or(Some(RAM_DEFAULTS.default_expire), |expire| expire.0);
+        policy.max_expire = max_expire.map(|duration| duration.0);
+        policy.max_value_bytes = max_value_bytes;
+        policy.wait = wait.map_or(RAM_DEFAULTS.wait, |span| span.0);
+        policy.max_lease = max_lease.map_or(MAX_LEASE, |duration| duration.0);
         Ok(CacheConfig { policy, store: Store::Ram { max_bytes, shares: Vec::new() } })
     }
 }
@@ -356,15 +348,13 @@ impl RawServer {
         if !(LEAST_LEASE..=LONGEST_LEASE).contains(&lease) {
             return Err(invalid("lease", "must be from 100ms to 1h"));
         }
-        let policy = Policy {
-            default_expire: default_expire.map_or(Some(SERVER_DEFAULTS.default_expire), |expire| expire.0),
-            max_expire: max_expire.map(|duration| duration.0),
-            max_value_bytes,
-            max_batch_bytes: Limits::default().max_batch_bytes,
-            wait: wait.map_or(SERVER_DEFAULTS.wait, |span| span.0),
-            max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
-            on_outage,
-        };
+        let mut policy = Policy::default();
+        policy.default_expire = default_expire.map_or(Some(SERVER_DEFAULTS.default_expire), |expire| expire.0);
+        policy.max_expire = max_expire.map(|duration| duration.0);
+        policy.max_value_bytes = max_value_bytes;
+        policy.wait = wait.map_or(SERVER_DEFAULTS.wait, |span| span.0);
+        policy.max_lease = max_lease.map_or(MAX_LEASE, |duration| duration.0);
+        policy.on_outage = on_outage;
         let options = ServerOptions {
             kind,
             deployment,
