@@ -6,9 +6,11 @@
 pub mod attack;
 mod certificates;
 mod cluster;
+pub mod documents;
 pub mod fuzz;
 mod program;
 mod relay;
+pub mod repository;
 mod sentinel;
 mod server;
 mod serving;
