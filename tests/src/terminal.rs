@@ -55,7 +55,7 @@ impl Terminal {
     }
 
     /// Waits until the output contains a text, and returns the whole output with its control sequences. A redraw sends
-    /// only the cells that have changed, so the text must not share characters with the text that it replaces.
+    /// only the cells that have changed, so wait for a text in cells that were empty before.
     pub fn shows(&self, text: &str) -> String {
         let all = || String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned();
         wait_for(text, || Some(all()).filter(|all| all.contains(text)))
