@@ -3,9 +3,11 @@
 
 CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
+# Selected beside any package that is built alone, so that its dependencies are those of all other builds here.
+FEATURES = -p larder-build-features
 EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
 # What builds for this machine, with the fuzz targets.
-NATIVE = -p larder -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz
+NATIVE = -p larder -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz $(FEATURES)
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
 
 # The program under test sends traces; a release does not.
@@ -13,11 +15,11 @@ WITH_TRACES = --features larder-cli/otlp
 
 .PHONY: advisories book demo dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
 
-# The same build as for the tests: one package alone would have its dependencies compiled with other features.
+# The plugin is a development build: its macros then share their dependencies with the program.
 demo: target
-	$(CARGO) build --locked $(WITH_TRACES)
-	$(CARGO) build --locked --release --target $(WASM_TARGET) -p memoise
-	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
+	$(CARGO) build --locked -p larder-cli $(FEATURES)
+	$(CARGO) build --locked --target $(WASM_TARGET) -p memoise
+	target/debug/larder run target/$(WASM_TARGET)/debug/memoise.wasm
 
 # The programs come first: the tests run them, and cargo would not build them for another package's tests.
 test: servers guests languages templates
@@ -85,8 +87,8 @@ servers:
 
 lint: target
 	$(CARGO) clippy --locked --all-targets $(WITH_TRACES) $(NATIVE) -- -D warnings
-	$(CARGO) clippy --locked -p larder-host -- -D warnings
-	$(CARGO) clippy --locked -p larder-cli -- -D warnings
+	$(CARGO) clippy --locked -p larder-host $(FEATURES) -- -D warnings
+	$(CARGO) clippy --locked -p larder-cli $(FEATURES) -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
 
 # What is known of the weaknesses of our dependencies. Their list has to be fetched, so `.ci/run` does this where
@@ -96,7 +98,8 @@ advisories:
 	$(CARGO) deny --locked check advisories
 
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-cache -p larder-host --features larder-host/opentelemetry,larder-host/schema
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-cache -p larder-host $(FEATURES) \
+		--features larder-host/opentelemetry,larder-host/schema
 	.ci/public-items $(UPDATE)
 
 # Writes the page of the interface, and each crate's copy of it, anew from wit/cache.wit.

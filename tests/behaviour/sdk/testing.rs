@@ -373,7 +373,7 @@ fn a_plugin_says_natively_what_it_says_in_larder() {
         .iter()
         .map(|operation| {
             let words: Vec<&str> = operation.split(' ').collect();
-            guests::carry_out(&cache, &words).unwrap_or_else(|error| guests::describe(&error)) + "\n"
+            guests::execute(&cache, &words).unwrap_or_else(|error| guests::format_error(&error)) + "\n"
         })
         .collect();
     on_every_cache(|config| {

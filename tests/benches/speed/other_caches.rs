@@ -1,11 +1,12 @@
-//! Other caches, used as one would without us: bounded by the bytes of keys and values.
+//! The caches that Larder is compared with, used directly. Their capacity is the total size of keys and values in
+//! bytes.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quick_cache::Weighter;
 
-/// quick_cache, which our RAM is built on.
+/// quick_cache, which the RAM backend is built on.
 pub(crate) struct QuickCache(quick_cache::sync::Cache<Box<str>, Bytes, ByBytes>);
 
 /// moka.

@@ -1,16 +1,16 @@
-//! Where it was measured, and the file that keeps it.
+//! The results file: the measurements, the machine, and the versions.
 
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// The variable that names the file.
+/// The environment variable with the path of the file.
 const VARIABLE: &str = "LARDER_RESULTS";
 
-/// Writes all results, with the machine and the versions they hold for, where the variable says.
-pub(crate) fn write_results(results: Value) {
+/// Writes the results file, if the environment variable is set.
+pub(crate) fn write(results: Value) {
     let Some(file) = std::env::var_os(VARIABLE).filter(|file| !file.is_empty()) else { return };
-    let told = |program: &str, arguments: &[&str]| {
+    let output_of = |program: &str, arguments: &[&str]| {
         let output =
             Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -24,13 +24,13 @@ pub(crate) fn write_results(results: Value) {
     let version = |package: &str| {
         let begin = format!("name = \"{package}\"\nversion = \"");
         let version = lock.split_once(&begin).and_then(|(_, rest)| rest.split_once('"'));
-        format!("{package} {}", version.expect("a package of ours").0)
+        format!("{package} {}", version.expect("the package is in `Cargo.lock`").0)
     };
-    let versions: Vec<String> = std::iter::once(told("rustc", &["--version"]))
+    let versions: Vec<String> = std::iter::once(output_of("rustc", &["--version"]))
         .chain(["wasmtime", "quick_cache", "moka", "redis"].map(version))
         .collect();
-    let whole = json!({
-        "date": told("date", &["-u", "+%Y-%m-%d"]),
+    let contents = json!({
+        "date": output_of("date", &["-u", "+%Y-%m-%d"]),
         "machine": {
             "processor": line_of("/proc/cpuinfo", "model name"),
             "cores": std::thread::available_parallelism().map_or(0, usize::from),
@@ -40,6 +40,6 @@ pub(crate) fn write_results(results: Value) {
         "versions": versions,
         "results": results,
     });
-    let text = format!("{}\n", serde_json::to_string_pretty(&whole).unwrap());
+    let text = format!("{}\n", serde_json::to_string_pretty(&contents).unwrap());
     std::fs::write(&file, text).unwrap_or_else(|error| panic!("{VARIABLE}: `{}`: {error}", file.display()));
 }
