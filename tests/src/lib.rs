@@ -1,14 +1,16 @@
 //! The harness of the end-to-end tests: real servers, the real `larder` program, real plugins.
 //!
-//! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
-//! that was there before is never touched.
+//! Every process that the harness starts listens on loopback on a separate port, and is killed when its handle is
+//! dropped. The harness does not connect to servers that it has not started.
 
 pub mod attack;
 mod certificates;
 mod cluster;
+pub mod documents;
 pub mod fuzz;
 mod program;
 mod relay;
+pub mod repository;
 mod sentinel;
 mod server;
 mod serving;
@@ -27,22 +29,23 @@ pub use upstream::{Pieces, Reply, Upstream, reply};
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up on it: far more than it ever should.
+/// The deadline of every wait in a test. It is far longer than any wait should take, so that a busy machine fails no
+/// test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again until the answer is there; panics when [`PATIENCE`] runs out.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Polls until `poll` returns a value, and returns it. Panics after [`PATIENCE`], with the name of `event`.
+pub fn wait_for<T>(event: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = poll() {
+            return value;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out after {PATIENCE:?}: {event}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Does a check with a configuration of one cache, named `cache`: in RAM, on Valkey and on Redis.
+/// Runs a check with the TOML of one cache named `cache`, once in RAM and once on a server of each installed kind.
 pub fn on_every_cache(check: impl Fn(&str)) {
     check("[caches.cache]\ntype = \"ram\"\n");
     for kind in Kind::ALL {

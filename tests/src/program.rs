@@ -9,52 +9,53 @@ use tempfile::TempDir;
 
 use crate::{PATIENCE, wait_for};
 
-/// The build's folder for this profile: this test stands in its `deps`.
+/// The build directory of this profile. The test executable is in its subdirectory `deps`.
 pub(crate) fn build_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.parent().and_then(Path::parent).expect("a test stands in `target/<profile>/deps`").to_owned()
+    test.parent().and_then(Path::parent).expect("the test is in `target/<profile>/deps`").to_owned()
 }
 
-/// The `larder` program.
+/// The path of the `larder` program. Panics if it is not built.
 pub fn program() -> PathBuf {
     let program = build_folder().join("larder");
     assert!(program.exists(), "`{}` is missing: run `make test`, or `cargo build` first", program.display());
     program
 }
 
-/// A plugin by the name of its binary or library, as `make guests` builds it.
+/// The path of a plugin built by `make guests`, by the name of its binary or library. Panics if it is not built.
 pub fn guest(name: &str) -> PathBuf {
-    let folder = build_folder().parent().expect("a profile stands in `target`").join("wasm32-wasip2/release");
+    let folder = build_folder().parent().expect("the build directory is in `target`").join("wasm32-wasip2/release");
     let guest = folder.join(format!("{name}.wasm"));
     assert!(guest.exists(), "`{}` is missing: run `make guests` first", guest.display());
     guest
 }
 
-/// The plugin of `examples/python` or `examples/javascript`, as `make languages` builds it, or `None` with a word on
-/// standard error where its tools cannot be had; in CI that is a failure.
+/// The path of the plugin of `examples/python` or `examples/javascript`, built by `make languages`.
+///
+/// Returns `None`, with a note on standard error, if it is not built because its tools are unavailable. Panics in CI.
 pub fn language(name: &str) -> Option<PathBuf> {
     built("languages", name)
 }
 
-/// The plugin of a language as `larder new` writes it and `make templates` builds it, or `None` as in [`language`].
+/// The path of a plugin that `larder new` creates and `make templates` builds, or `None` as in [`language`].
 pub fn template(name: &str) -> Option<PathBuf> {
     built("templates", name)
 }
 
-/// A plugin that a target of the Makefile builds into the folder of its own name.
+/// A plugin in the directory of the Makefile's target that builds it.
 fn built(target: &str, name: &str) -> Option<PathBuf> {
-    let folder = build_folder().parent().expect("a profile stands in `target`").join(target);
+    let folder = build_folder().parent().expect("the build directory is in `target`").join(target);
     let plugin = folder.join(format!("{name}.wasm"));
     if !plugin.exists() {
         let missing = format!("`{}` is missing", plugin.display());
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
-        eprintln!("skipped: {missing}; `make {target}` builds it, or says why not");
+        eprintln!("skipped: {missing}; run `make {target}`, which builds it or reports why it cannot");
         return None;
     }
     Some(plugin)
 }
 
-/// A `larder` command in an empty folder, with nothing of the surrounding environment that it reads.
+/// A `larder` command that runs in an empty directory, without the environment variables that `larder` reads.
 #[derive(Debug)]
 pub struct Larder {
     command: Command,
@@ -62,7 +63,7 @@ pub struct Larder {
 }
 
 impl Larder {
-    /// `larder` with these arguments.
+    /// Creates the command `larder` with these arguments.
     pub fn new<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let folder = TempDir::new().unwrap();
         let mut command = Command::new(program());
@@ -72,60 +73,60 @@ impl Larder {
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_read)) {
             command.env_remove(variable);
         }
-        // Shared by all tests, so that each plugin is compiled once.
+        // All tests share the compilation cache, so that each plugin is compiled once.
         command.env("LARDER_COMPILED", build_folder().join("larder-compiled"));
         Self { command, folder }
     }
 
-    /// `larder run` of a plugin.
+    /// Creates the command `larder run` for a plugin.
     pub fn run(name: &str) -> Self {
         Self::new(["run".as_ref(), guest(name).as_os_str()])
     }
 
-    /// `larder serve` on a free port of loopback.
+    /// Creates the command `larder serve` on a free port of loopback.
     pub fn serve() -> Self {
         Self::new(["serve", "--addr", "127.0.0.1:0"])
     }
 
-    /// `larder run` of a plugin, with options of `run` in front of it, such as `["--name", "shop"]`.
+    /// Creates the command `larder run` for a plugin, with options such as `["--name", "shop"]`.
     pub fn run_with(options: &[&str], name: &str) -> Self {
         let plugin = guest(name);
         let run = std::iter::once("run").chain(options.iter().copied()).map(AsRef::as_ref);
         Self::new(run.chain(std::iter::once(plugin.as_os_str())))
     }
 
-    /// Writes `larder.toml` into the working folder.
+    /// Writes `larder.toml` into the working directory.
     #[must_use]
     pub fn config(self, toml: &str) -> Self {
         std::fs::write(self.folder.path().join("larder.toml"), toml).unwrap();
         self
     }
 
-    /// One more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(argument);
         self
     }
 
-    /// An environment variable for `larder` itself.
+    /// Sets an environment variable of the `larder` process.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// The working folder.
+    /// The working directory.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts it and leaves it running.
+    /// Starts the process.
     pub fn start(mut self) -> Running {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap();
         let stdin = child.stdin.take();
-        // Both are read at once, so that a talkative plugin never waits for us, and we never for a silent one.
+        // Threads read both streams, so that neither a full pipe nor a silent plugin blocks the other side.
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -141,17 +142,17 @@ impl Larder {
         Running { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
     }
 
-    /// Runs it to its end with nothing on standard input.
+    /// Runs the command to its end with empty standard input.
     pub fn finish(self) -> Finished {
         self.start().finish()
     }
 
-    /// Runs it to its end, and panics with all it said unless it succeeds.
+    /// Runs the command to its end. Panics with its output if it fails.
     pub fn succeed(self) -> Finished {
         self.start().succeed()
     }
 
-    /// Runs it to its end, and panics unless it fails with this status.
+    /// Runs the command to its end. Panics with its output unless it fails with this exit status.
     pub fn fail(self, status: i32) -> Finished {
         let finished = self.finish();
         assert_eq!(finished.status, Some(status), "{finished:#?}");
@@ -159,24 +160,24 @@ impl Larder {
     }
 }
 
-/// A `larder` that runs; ends with this value.
+/// A `larder` process. Dropping this value kills it.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// The lines of its standard output, with their ends.
+    /// The lines of standard output, with their line breaks.
     stdout: Receiver<Vec<u8>>,
     stderr: Option<std::thread::JoinHandle<String>>,
     _folder: TempDir,
 }
 
 impl Running {
-    /// The process's id, for signals and `/proc`.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The most memory it has had so far, in bytes, as the system counts it.
+    /// The peak resident memory in bytes (`VmHWM`).
     #[cfg(target_os = "linux")]
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
@@ -184,22 +185,23 @@ impl Running {
         peak.parse::<u64>().unwrap() << 10
     }
 
-    /// Writes a line to its standard input.
+    /// Writes a line to standard input.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("standard input is open");
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap();
     }
 
-    /// The next line of its standard output; empty at the end. Panics when [`PATIENCE`] runs out.
+    /// Waits for the next line of standard output, and returns it without its line break. Returns an empty string at
+    /// the end of the output. Panics after [`PATIENCE`].
     pub fn line(&mut self) -> String {
         match self.stdout.recv_timeout(PATIENCE) {
             Ok(line) => text(&line),
             Err(RecvTimeoutError::Disconnected) => String::new(),
-            Err(RecvTimeoutError::Timeout) => panic!("waited {PATIENCE:?} in vain for a line"),
+            Err(RecvTimeoutError::Timeout) => panic!("timed out after {PATIENCE:?}: no line on standard output"),
         }
     }
 
-    /// [`Running::line`], or `None` where there is none yet.
+    /// Returns the next line of standard output, or `None` if there is none yet.
     pub fn line_so_far(&mut self) -> Option<String> {
         match self.stdout.try_recv() {
             Ok(line) => Some(text(&line)),
@@ -208,32 +210,32 @@ impl Running {
         }
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the process (SIGKILL), as in a crash.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, as a service manager does.
+    /// Sends SIGTERM, as a service manager does.
     pub fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    /// Sends it a signal, such as `-HUP`.
+    /// Sends a signal, such as `-HUP`.
     pub fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
-    /// Closes its standard input and waits for its end.
+    /// Closes standard input and waits until the process has exited.
     pub fn finish(mut self) -> Finished {
         drop(self.stdin.take());
         let stdout = self.stdout.iter().flatten().collect::<Vec<u8>>();
-        let status = wait_for("larder to end", || self.child.try_wait().unwrap());
-        let stderr = self.stderr.take().expect("read once").join().unwrap();
+        let status = wait_for("larder has exited", || self.child.try_wait().unwrap());
+        let stderr = self.stderr.take().expect("standard error is read once").join().unwrap();
         Finished { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
     }
 
-    /// [`Running::finish`], and panics with all it said unless it succeeded.
+    /// [`Running::finish`]. Panics with the process's output if it failed.
     pub fn succeed(self) -> Finished {
         let finished = self.finish();
         assert_eq!(finished.status, Some(0), "{finished:#?}");
@@ -252,10 +254,10 @@ impl Drop for Running {
     }
 }
 
-/// What a `larder` said, and how it ended.
+/// The output and exit status of a `larder` process.
 #[derive(Debug)]
 pub struct Finished {
-    /// The exit status; none after a signal.
+    /// The exit status, or `None` if a signal ended the process.
     pub status: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -264,12 +266,12 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The one line on standard error; panics when it is not one.
+    /// The only line on standard error. Panics if there is not exactly one line.
     pub fn complaint(&self) -> &str {
         let mut lines = self.stderr.lines();
         match (lines.next(), lines.next()) {
             (Some(line), None) => line,
-            _ => panic!("not one line on standard error: {self:#?}"),
+            _ => panic!("expected one line on standard error: {self:#?}"),
         }
     }
 }
