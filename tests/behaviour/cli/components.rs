@@ -1,14 +1,14 @@
 //! Files that are no plugins this host can run, each told from the others.
 
-use larder_tests::{Finished, Larder, guest};
+use larder_tests::{Larder, LarderOutput, guest};
 
 /// `larder run` of a file with these bytes.
-fn run_file(bytes: &[u8]) -> Finished {
+fn run_file(bytes: &[u8]) -> LarderOutput {
     let larder = Larder::new(["run", "plugin.wasm"]);
     std::fs::write(larder.folder().join("plugin.wasm"), bytes).unwrap();
     let run = larder.fail(1);
     assert_eq!(run.stdout, "");
-    assert!(run.complaint().starts_with("larder: cannot load plugin `plugin.wasm`: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot load plugin `plugin.wasm`: "), "{}", run.stderr);
     run
 }
 
@@ -55,9 +55,9 @@ fn a_file_that_is_not_webassembly_is_said_to_be_none() {
 #[test]
 fn a_missing_file_is_named() {
     let run = Larder::new(["run", "none.wasm"]).fail(1);
-    assert!(run.complaint().starts_with("larder: cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
     let run = Larder::new(["run", "."]).fail(1);
-    assert!(run.complaint().starts_with("larder: cannot load plugin `.`: Is a directory"), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot load plugin `.`: Is a directory"), "{}", run.stderr);
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn a_component_without_a_main_names_what_can_be_invoked() {
     is_refused(&wat::parse_str("(component)").unwrap(), "it exports no function, not even a `main`");
     let run = Larder::run("exports").fail(1);
     let words = "it is no command; call one of its functions with `--invoke`: `greet`, `half`";
-    assert!(run.complaint().contains(words), "{}", run.stderr);
+    assert!(run.error_line().contains(words), "{}", run.stderr);
 }
 
 /// What cannot be loaded must not keep a host from being asked about its configuration first, nor the other way round.
 #[test]
 fn a_bad_configuration_is_reported_before_a_bad_plugin() {
     let run = Larder::new(["run", "none.wasm"]).config("defualt = \"ram\"\n").fail(2);
-    assert!(run.complaint().starts_with("larder: larder.toml:1:1: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: larder.toml:1:1: "), "{}", run.stderr);
 }

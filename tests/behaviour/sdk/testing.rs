@@ -14,7 +14,7 @@ use larder_host::cache::{
     Access, Cache, CacheBackend, CacheError, Claim, Duration, Health, Key, Lease, OnOutage, Owner, Policy, Release,
     ScopedCache, Selection,
 };
-use larder_tests::{Larder, on_every_cache};
+use larder_tests::{Larder, on_every_backend};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -376,7 +376,7 @@ fn a_plugin_says_natively_what_it_says_in_larder() {
             guests::execute(&cache, &words).unwrap_or_else(|error| guests::format_error(&error)) + "\n"
         })
         .collect();
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let run = operations.iter().fold(Larder::run("script").config(config), Larder::arg);
         assert_eq!(run.succeed().stdout, natively);
     });

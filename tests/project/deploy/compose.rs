@@ -113,7 +113,7 @@ fn every_service_has_a_version_a_network_and_ports_for_this_machine_only() {
 #[test]
 fn the_servers_evict_and_keep_what_they_hold_through_a_restart() {
     let compose = compose();
-    for (name, kind) in [("valkey", Kind::NewValkey), ("redis", Kind::Redis)] {
+    for (name, kind) in [("valkey", Kind::ValkeyWithIfeq), ("redis", Kind::Redis)] {
         let service = &compose["services"][name];
         assert_eq!(texts(&service["volumes"]), [format!("{name}-data:/data")]);
         let command = texts(&service["command"]);
@@ -167,10 +167,10 @@ async fn the_hosts_run_and_share_what_one_of_them_has_rendered() {
     let mut one = host(&compose["services"]["larder-1"]).start(&[], &place);
     let mut two = host(&compose["services"]["larder-2"]).start(&[], &place);
     for running in [&mut one, &mut two] {
-        running.serving.says(&format!("metrics on http://{}/metrics", running.metrics)).await;
+        running.serving.expect_line(&format!("metrics on http://{}/metrics", running.metrics)).await;
         assert_eq!(running.serving.get("/hello").await.body, "<h1>/hello</h1>\n");
     }
-    one.serving.says("pages: rendering /hello").await;
+    one.serving.expect_line("pages: rendering /hello").await;
     let second = two.serving.terminate().await;
     assert_eq!((second.status, second.stdout.as_str()), (Some(0), ""), "it rendered nothing itself");
 

@@ -65,7 +65,7 @@ fn folder(server: &Server) -> PathBuf {
 
 #[test]
 fn an_rdb_file_takes_the_values_along_and_an_aof_can_follow() {
-    for kind in [Kind::Valkey, Kind::NewValkey] {
+    for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
         let Some(old) = old_server(&[]) else { return };
         let printed = follow(SAVE, &old, None);
         let lines: Vec<&str> = printed.lines().collect();
@@ -106,7 +106,7 @@ fn an_aof_takes_the_values_along() {
 
 #[test]
 fn replication_takes_the_values_along() {
-    for kind in [Kind::Valkey, Kind::NewValkey] {
+    for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
         let Some(old) = old_server(&[]) else { return };
         let Some(new) = Server::start(kind) else { return };
         let () = new.client().set("cache:before", "discarded").unwrap();

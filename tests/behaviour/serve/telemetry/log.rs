@@ -1,17 +1,17 @@
 //! The log on standard error, as text and as JSON.
 
-use larder_tests::{Client, Larder, Serving, guest};
+use larder_tests::{Client, Larder, ServeProcess, guest};
 use serde_json::Value;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn serve(log: &str, format: &str) -> Serving {
+fn serve(log: &str, format: &str) -> ServeProcess {
     let larder = Larder::serve().arg(guest("http")).env("LARDER_LOG", log);
-    Serving::start_with(larder.arg("--log-format").arg(format))
+    ServeProcess::start_with(larder.arg("--log-format").arg(format))
 }
 
 /// The lines on standard error that are not the plugin's.
-async fn lines(serving: Serving) -> Vec<Value> {
+async fn lines(serving: ServeProcess) -> Vec<Value> {
     let finished = serving.terminate().await;
     let lines = finished.stderr.lines().filter(|line| !line.starts_with("http: "));
     lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
@@ -56,7 +56,7 @@ async fn an_error_in_a_text_log_says_which_request_it_happened_in() {
 
 #[tokio::test]
 async fn the_format_of_the_log_is_read_from_the_environment_too() {
-    let serving = Serving::start_with(Larder::serve().arg(guest("http")).env("LARDER_LOG_FORMAT", "json"));
+    let serving = ServeProcess::start_with(Larder::serve().arg(guest("http")).env("LARDER_LOG_FORMAT", "json"));
     serving.get("/hello").await;
     assert_eq!(lines(serving).await[0]["path"], "/hello");
     let refused = Larder::new(["check"]).env("LARDER_LOG_FORMAT", "xml").fail(2);

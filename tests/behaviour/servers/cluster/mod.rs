@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use larder_host::cache::{Cache, Duration, Entry, ScopedCache};
 use larder_host::{Config, connect_cache};
-use larder_tests::{Cluster, Kind, Larder, Running, Server, wait_for};
+use larder_tests::{Cluster, Kind, Larder, LarderProcess, Server, wait_for};
 
 use crate::backends::{bytes, namespaced, put, view, within};
 
@@ -25,7 +25,7 @@ fn in_one_slot(cluster: &Cluster, count: usize) -> (u16, Vec<String>) {
 async fn set_all(cluster: &Cluster, cache: &ScopedCache, keys: &[String]) {
     for key in keys {
         let set = cache.set(key, bytes(key), Duration::Default).await;
-        assert_eq!(set, Ok(()), "{key}: {}", cluster.views());
+        assert_eq!(set, Ok(()), "{key}: {}", cluster.cluster_nodes());
     }
 }
 
@@ -38,15 +38,15 @@ async fn assert_present(cache: &ScopedCache, keys: &[String]) {
 }
 
 /// A session of a plugin, whose value for a key names the key.
-fn session(cluster: &Cluster, more: &str) -> Running {
+fn session(cluster: &Cluster, more: &str) -> LarderProcess {
     Larder::run("session")
         .config(&format!("{}{more}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n", cluster.cache("c")))
         .start()
 }
 
-fn ask(session: &mut Running, operation: &str) -> String {
-    session.say(operation);
-    session.line()
+fn ask(session: &mut LarderProcess, operation: &str) -> String {
+    session.write_line(operation);
+    session.read_line()
 }
 
 /// What calls met until all was well.
@@ -61,7 +61,7 @@ struct Toll {
 
 /// Sets and gets keys in all slots, and clears none of them, until all of that works. What is read is right or, if the
 /// replica had not heard of it, not there. A clear needs all primaries, and so may fail for longer than each key does.
-fn work_until_all_is_well(session: &mut Running) -> Toll {
+fn work_until_all_is_well(session: &mut LarderProcess) -> Toll {
     let mut toll = Toll::default();
     let began = Instant::now();
     wait_for("all keys to work again", || {
@@ -90,7 +90,7 @@ fn work_until_all_is_well(session: &mut Running) -> Toll {
     toll
 }
 
-fn assert_all_is_well(session: &mut Running) {
+fn assert_all_is_well(session: &mut LarderProcess) {
     let toll = work_until_all_is_well(session);
     assert_eq!(toll.failed, 0, "{toll:?}");
 }
@@ -133,14 +133,14 @@ async fn a_slot_on_its_way_is_served_from_both_sides(cluster: &Cluster, more: &s
     let cache = cache(cluster, more).await;
     let view = view(&cache);
     let (slot, keys) = in_one_slot(cluster, 20);
-    let from = cluster.first_owner(slot);
+    let from = cluster.initial_owner(slot);
     let to = (from + 1) % 3;
     set_all(cluster, &view, &keys).await;
     let Ok(Entry::Vacant(held)) = view.get_or_set("{slot}held").await else { panic!("it has a value") };
     let physical = |key: &String| format!("cache:{key}");
-    cluster.begin_move(slot, from, to);
+    cluster.start_migration(slot, from, to);
     let gone: Vec<String> = keys[..10].iter().map(physical).chain(["cache:{slot}held".to_owned()]).collect();
-    cluster.move_keys(from, to, &gone);
+    cluster.migrate_keys(from, to, &gone);
 
     assert_present(&view, &keys).await;
     assert_eq!(view.fill(held, bytes("filled"), Duration::Default).await, Ok(true));
@@ -154,16 +154,16 @@ async fn a_slot_on_its_way_is_served_from_both_sides(cluster: &Cluster, more: &s
     assert_eq!(view.clear_pattern("{slot}*").await, Ok(21));
 
     set_all(cluster, &view, &keys).await;
-    let rest = cluster.keys_of(from, slot);
+    let rest = cluster.keys_in_slot(from, slot);
     if !rest.is_empty() {
-        cluster.move_keys(from, to, &rest);
+        cluster.migrate_keys(from, to, &rest);
     }
-    cluster.end_move(slot, from, to);
+    cluster.finish_migration(slot, from, to);
     assert_present(&view, &keys).await;
     assert_eq!(view.clear_all().await, Ok(20));
     // And back, for the next fact.
-    cluster.begin_move(slot, to, from);
-    cluster.end_move(slot, to, from);
+    cluster.start_migration(slot, to, from);
+    cluster.finish_migration(slot, to, from);
 }
 
 /// Keys move from a node that the clear has not come to, to one that it has been at.
@@ -171,10 +171,10 @@ async fn a_clear_misses_nothing_that_moves_meanwhile(cluster: &Cluster) {
     let cache = cache(cluster, "").await;
     let view = view(&cache);
     let (slot, keys) = in_one_slot(cluster, 300);
-    let from = cluster.first_owner(slot);
+    let from = cluster.initial_owner(slot);
     for to in [(from + 1) % 3, (from + 2) % 3] {
         set_all(cluster, &view, &keys).await;
-        cluster.begin_move(slot, from, to);
+        cluster.start_migration(slot, from, to);
         let clearing = tokio::spawn({
             let view = view.clone();
             async move { view.clear_all().await }
@@ -182,22 +182,22 @@ async fn a_clear_misses_nothing_that_moves_meanwhile(cluster: &Cluster) {
         // Some are cleared and some have moved; a key that is gone is not an error to the servers.
         for few in keys.chunks(10) {
             let physical: Vec<String> = few.iter().map(|key| format!("cache:{key}")).collect();
-            cluster.move_keys(from, to, &physical);
+            cluster.migrate_keys(from, to, &physical);
             tokio::task::yield_now().await;
         }
         assert_eq!(within(clearing).await.unwrap(), Ok(300));
         assert_eq!(view.clear_all().await, Ok(0));
-        assert_eq!((cluster.keys_of(from, slot).len(), cluster.keys_of(to, slot).len()), (0, 0));
-        cluster.end_move(slot, from, to);
-        cluster.begin_move(slot, to, from);
-        cluster.end_move(slot, to, from);
+        assert_eq!((cluster.keys_in_slot(from, slot).len(), cluster.keys_in_slot(to, slot).len()), (0, 0));
+        cluster.finish_migration(slot, from, to);
+        cluster.start_migration(slot, to, from);
+        cluster.finish_migration(slot, to, from);
     }
 }
 
 /// Three hosts store and read keys of a slot that goes from node to node under their hands.
 fn plugins_that_work_do_not_notice_that_a_slot_moves(cluster: &Cluster) {
     let slot = cluster.slot("{slot}");
-    let first = cluster.first_owner(slot);
+    let first = cluster.initial_owner(slot);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for worker in 0..3 {
@@ -218,15 +218,15 @@ fn plugins_that_work_do_not_notice_that_a_slot_moves(cluster: &Cluster) {
             });
         }
         for (from, to) in [(0, 1), (1, 2), (2, 0)].map(|(from, to)| ((first + from) % 3, (first + to) % 3)) {
-            cluster.begin_move(slot, from, to);
+            cluster.start_migration(slot, from, to);
             wait_for("all keys of the slot to have moved", || {
-                let keys = cluster.keys_of(from, slot);
+                let keys = cluster.keys_in_slot(from, slot);
                 if !keys.is_empty() {
-                    cluster.move_keys(from, to, &keys);
+                    cluster.migrate_keys(from, to, &keys);
                 }
                 keys.is_empty().then_some(())
             });
-            cluster.end_move(slot, from, to);
+            cluster.finish_migration(slot, from, to);
         }
         is_over.store(true, Ordering::Relaxed);
     });
@@ -241,7 +241,7 @@ fn a_node_that_is_none_stops_the_start(cluster: &Cluster) {
     let kind = server.kind().type_name();
     let alone = format!("[caches.c]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{}\"]\n", server.port());
     let run = Larder::run("script").config(&alone).fail(1);
-    assert!(run.complaint().ends_with("it is no node of a cluster"), "{}", run.stderr);
+    assert!(run.error_line().ends_with("it is no node of a cluster"), "{}", run.stderr);
     // A node that is dead does no harm where another one is named.
     let (dead, live) = (1, cluster.nodes[2].port());
     let some = format!("[caches.c]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{dead}\", \"127.0.0.1:{live}\"]\n");
@@ -250,7 +250,7 @@ fn a_node_that_is_none_stops_the_start(cluster: &Cluster) {
     let none = format!("[caches.c]\ntype = \"{kind}\"\ncluster = [\"127.0.0.1:{dead}\"]\n");
     let run = Larder::run("script").config(&none).fail(1);
     assert!(
-        run.complaint().contains("cache `c`: cannot reach") && run.stderr.contains("127.0.0.1:1"),
+        run.error_line().contains("cache `c`: cannot reach") && run.stderr.contains("127.0.0.1:1"),
         "{}",
         run.stderr
     );
@@ -260,7 +260,7 @@ fn a_node_that_is_none_stops_the_start(cluster: &Cluster) {
 #[cfg(target_os = "linux")]
 fn a_batch_that_is_too_large_does_not_come_into_the_host(cluster: &Cluster) {
     let mut session = session(cluster, "timeout = \"30s\"\n");
-    let owner = &cluster.nodes[cluster.first_owner(cluster.slot("cache:large"))];
+    let owner = &cluster.nodes[cluster.initial_owner(cluster.slot("cache:large"))];
     redis::cmd("SETRANGE").arg(&["cache:large", "1048575", "x"]).exec(&mut owner.client()).unwrap();
     let answer = ask(&mut session, &format!("get-many{}", " large".repeat(1024)));
     assert_eq!(answer, "error ValueTooLarge(67108864)");
@@ -314,7 +314,7 @@ fn a_primary_that_dies_costs_calls_until_its_replica_has_taken_over(mut cluster:
     assert_all_is_well(&mut misses);
     // Back as a replica it does no harm.
     cluster.nodes[0].restart();
-    cluster.wait_until_whole();
+    cluster.wait_until_healthy();
     assert_all_is_well(&mut errors);
     assert_all_is_well(&mut misses);
     assert_eq!(ask(&mut errors, "clear-all"), "24");
@@ -353,5 +353,5 @@ async fn a_cluster_of_redis_is_one_cache() {
 
 #[tokio::test]
 async fn a_cluster_of_a_newer_valkey_is_one_cache() {
-    every_fact(Kind::NewValkey).await;
+    every_fact(Kind::ValkeyWithIfeq).await;
 }

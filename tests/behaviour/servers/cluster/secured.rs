@@ -64,7 +64,7 @@ async fn a_cluster_of_redis_is_one_cache_over_tls_with_a_password() {
 
 #[tokio::test]
 async fn a_cluster_whose_nodes_have_names_is_one_cache_over_tls() {
-    is_one_cache_over_tls_with_a_password(Kind::NewValkey, "localhost").await;
+    is_one_cache_over_tls_with_a_password(Kind::ValkeyWithIfeq, "localhost").await;
 }
 
 /// The user has the rights that the guide names, on the keys of the cache, and no others.
@@ -92,5 +92,5 @@ async fn a_cluster_of_redis_is_one_cache_to_a_user_of_the_access_list() {
 
 #[tokio::test]
 async fn a_cluster_of_a_newer_valkey_is_one_cache_to_a_user_of_the_access_list() {
-    is_one_cache_to_a_user_of_the_access_list(Kind::NewValkey).await;
+    is_one_cache_to_a_user_of_the_access_list(Kind::ValkeyWithIfeq).await;
 }
