@@ -137,8 +137,8 @@ impl Handler {
     }
 }
 
-/// Contacts the server of a cache, within the cache's `timeout`. Returns whether the cache is ready, and its line of the
-/// report.
+/// Contacts the server of a cache, within the cache's `timeout`. Returns whether the cache is ready, and its line of
+/// the report.
 async fn check(cache: &Cache) -> (bool, String) {
     let name = cache.name();
     match cache.check().await {

@@ -35,8 +35,8 @@ enum Language {
 /// `{{commands}}`.
 type Template = (&'static str, &'static str);
 
-/// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory with
-/// a `Cargo.toml` from this package, and git would apply the `.gitignore` to this repository.
+/// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory
+/// with a `Cargo.toml` from this package, and git would apply the `.gitignore` to this repository.
 macro_rules! template {
     ($path:literal) => {
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $path))

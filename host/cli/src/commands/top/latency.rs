@@ -19,7 +19,7 @@ pub(super) enum Latency {
 }
 
 impl Buckets {
-    /// Adds a bucket. Buckets of several histograms with the same bounds add up. A bound that is not positive is ignored.
+    /// Adds a bucket. Buckets of several histograms with the same bounds add up. Ignores a bound that is not positive.
     pub(super) fn add(&mut self, bound: f64, count: f64) {
         if bound > 0.0 {
             *self.0.entry(bound.to_bits()).or_default() += count;

@@ -51,8 +51,8 @@ pub(super) struct CacheRates {
 }
 
 impl Stats {
-    /// Computes the rates from an earlier snapshot and the time since. If the host restarted in between, all of its counts
-    /// are from that time.
+    /// Computes the rates from an earlier snapshot and the time since. If the host restarted in between, all of its
+    /// counts are from that time.
     pub(super) fn new(snapshot: &Snapshot, earlier: Option<(&Snapshot, Duration)>) -> Self {
         let empty = Snapshot::default();
         let earlier = earlier.map(|(earlier, elapsed)| {

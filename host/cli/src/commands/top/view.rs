@@ -29,7 +29,8 @@ pub(super) struct View {
     latest: (Snapshot, Instant),
 }
 
-/// The rates of a cache over time, latest first. An entry is `None` if the scrape failed, or there was nothing to measure.
+/// The rates of a cache over time, latest first. An entry is `None` if the scrape failed or there was nothing to
+/// measure.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Calls per second.
