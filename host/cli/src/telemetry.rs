@@ -10,8 +10,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
 
-/// The prefix of the log targets of all crates of this project: `larder`, `larder_cache` and `larder_host`. A filter for
-/// a target also applies to all targets that begin with it.
+/// The prefix of the log targets of all crates of this project: `larder`, `larder_cache` and `larder_host`. A filter
+/// for a target also applies to all targets that begin with it.
 pub(crate) const TARGET: &str = "larder";
 
 #[derive(Debug, Clone, Copy, Args)]
