@@ -38,7 +38,7 @@ def time(seconds):
 
 
 def groups(section):
-    """Groups the rows of a section by place."""
+    """Groups the rows of a section by backend, which the results call `place`."""
     found = []
     for row in section["rows"]:
         if not found or row["place"] and row["place"] != found[-1][0]:
@@ -61,8 +61,8 @@ def bars(section):
             colour = COLOURS[nth % len(COLOURS)]
             lines.append(f'<text x="{LABEL - 10}" y="{y + 12}" text-anchor="end">{escape(row["what"])}</text>')
             lines.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}"/>')
-            told = f'{row["ratio"]:.2f} ×, {time(row["seconds"])}'
-            lines.append(f'<text x="{LABEL + width + 6:.1f}" y="{y + 12}">{told}</text>')
+            label = f'{row["ratio"]:.2f} ×, {time(row["seconds"])}'
+            lines.append(f'<text x="{LABEL + width + 6:.1f}" y="{y + 12}">{label}</text>')
         y += BAR + GAP * 3
     title = f'<text class="title" x="10" y="18">{escape(section["title"])}</text>'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" role="img">'
@@ -94,7 +94,7 @@ def drawn(results, page):
         section = next(section for title, section in sections.items() if title.startswith(begin))
         files[FOLDER / f"{name}.svg"] = bars(section)
 
-    def whole(match):
+    def replacement(match):
         name = match[1]
         if name == "machine":
             machine = results["machine"]
@@ -110,9 +110,9 @@ def drawn(results, page):
             text = table(sections.pop(titles[0]))
         return f"<!-- drawn: {name} -->\n\n{text}\n\n<!-- end -->"
 
-    files[PAGE] = re.sub(r"<!-- drawn: (.*?) -->.*?<!-- end -->", whole, page, flags=re.DOTALL)
+    files[PAGE] = re.sub(r"<!-- drawn: (.*?) -->.*?<!-- end -->", replacement, page, flags=re.DOTALL)
     if sections:
-        sys.exit(f"{PAGE.name} has no place for {', '.join(map(repr, sections))}")
+        sys.exit(f"{PAGE.name} has no marker for {', '.join(map(repr, sections))}")
     return files
 
 

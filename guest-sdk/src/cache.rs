@@ -46,7 +46,7 @@ pub enum Entry {
 ///
 /// Dropping a vacancy without filling it passes it to exactly one of the waiters. A trap does the same.
 ///
-/// The host renews the vacancy while the plugin instance lives, up to the cache's `max_lease` (5 minutes by default).
+/// The host renews the vacancy while the plugin instance exists, up to the cache's `max_lease` (5 minutes by default).
 /// After that it passes to another caller, and filling it stores nothing.
 #[derive(Debug)]
 pub struct Vacancy(bindings::Vacancy);

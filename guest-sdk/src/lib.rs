@@ -30,7 +30,7 @@
 //! - [`Cache`] is an open cache. [`Cache::open`] opens one by name, [`Cache::default`] the operator's default.
 //! - [`Cache::get_or_set`] and its variants compute a missing value once for all concurrent callers.
 //! - [`Duration`] is how long a value may be served. Every call also takes a [`std::time::Duration`].
-//! - [`Error`] is why a call failed. Its variants tell who can act on it:
+//! - [`Error`] is the reason why a call failed. Its variants state who can act on it:
 //!
 //! ```no_run
 //! use larder::{Cache, Error};

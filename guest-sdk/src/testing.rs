@@ -39,13 +39,13 @@
 //! vacancies follow the rules of the real host. The rules are copies; property tests of the project, which make the
 //! same calls to both hosts, hold them equal.
 //!
-//! The in-memory host differs from the real one in three ways. It has no memory limit, so it never evicts. It does not
+//! The in-memory host differs from the real one in three respects. It has no memory limit, so it never evicts. It does not
 //! limit handles or calls. And it does not wait: a caller that would wait for another's vacancy is treated as if its
-//! wait had timed out. It gets a vacancy of its own, which stores a value only if the key was neither filled, set nor
+//! wait had timed out. It gets its own vacancy, which stores a value only if the key was neither filled, set nor
 //! cleared in the meantime.
 
 // This crate cannot depend on the host's crates, so the rules for globs, keys, batches, values and leases are copies.
-// The property tests are in `tests/behaviour/properties/fake.rs`.
+// The property tests are in `tests/behaviour/sdk/testing.rs`.
 
 // Decision: docs/decisions/0051-native-sdk-tests-use-a-host-in-memory-without-a-feature.md
 

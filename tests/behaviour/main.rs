@@ -1,49 +1,23 @@
-//! Behaviour, one file for each kind; one binary, so that it links once.
+//! Tests of what Larder does, from outside: as a library, as the program, and from plugins.
+//!
+//! - `backends`: not tests, but the caches that tests are repeated over: RAM, each server, and a cluster.
+//! - `cache`: what a cache stores, limits and separates, alike on every backend.
+//! - `get_or_set`: one computation per key, in one process and across processes.
+//! - `servers`: connections to Valkey and Redis, clusters, Sentinel, TLS, outages and faults.
+//! - `config`: `larder.toml`, its schema and its messages.
+//! - `cli`: the program `larder` and its subcommands.
+//! - `serve`: `larder serve`, its telemetry, and the sandbox that plugins run in.
+//! - `sdk`: plugins written with the SDK, in Rust and other languages, and the SDK's own host for tests.
+//!
+//! `tests/project` has the tests of the repository itself. Each folder's `mod.rs` begins with an index.
 
-#![allow(missing_docs, reason = "nobody uses a test as a library")]
+#![allow(missing_docs, reason = "tests have no users")]
 
-mod architecture;
 mod backends;
-mod bad_input;
-mod bounds;
-mod cluster;
-mod compiled;
-mod components;
-mod connection;
-mod connections;
-mod contract;
-mod corpus;
-mod dependencies;
-mod deploy;
-mod documents;
-mod examples;
-mod faults;
-mod figures;
+mod cache;
+mod cli;
+mod config;
 mod get_or_set;
-mod hostile;
-mod instances;
-mod instructions;
-mod invoke;
-mod isolation;
-mod languages;
-mod large_values;
-mod leases;
-mod man;
-mod memory;
-mod migration;
-mod new;
-mod outage;
-mod performance;
-mod program;
-mod properties;
-mod ready;
-mod release;
-mod sandbox;
-mod schema;
-mod sentinel;
+mod sdk;
 mod serve;
-mod sharing;
-mod specification;
-mod telemetry;
-mod tls;
-mod top;
+mod servers;

@@ -1,4 +1,4 @@
-//! Certificates for the tests of TLS, made anew for each.
+//! A certificate authority for the tests of TLS. Each test creates its own.
 
 use std::path::{Path, PathBuf};
 
@@ -8,24 +8,24 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// Who issues certificates, and a folder with all it issued.
+/// A certificate authority, and a temporary directory with the certificates it has issued.
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
-/// A certificate and its key, in files that last as long as their [`Authority`].
+/// A certificate and its private key. The files are deleted when the [`Authority`] is dropped.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// The certificate in PEM.
+    /// The certificate, in PEM.
     pub cert_file: PathBuf,
-    /// Its key in PEM.
+    /// The private key, in PEM.
     pub key_file: PathBuf,
 }
 
 impl Authority {
-    /// A new authority.
+    /// Creates an authority with a self-signed certificate.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,34 +37,35 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    /// Its own certificate, which those have who trust it.
+    /// The authority's own certificate, in PEM.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// A folder for files of a test.
+    /// The temporary directory, where a test may create files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The options of a server with such a certificate, that asks its clients for one where `asks` says so.
-    pub fn server_options(&self, certificate: &Certificate, asks: bool) -> Vec<String> {
+    /// The options of a server that uses this certificate. With `needs_client_certificate`, the server requires one of
+    /// its clients.
+    pub fn server_options(&self, certificate: &Certificate, needs_client_certificate: bool) -> Vec<String> {
         let files = [
             ("--tls-cert-file", &certificate.cert_file),
             ("--tls-key-file", &certificate.key_file),
             ("--tls-ca-cert-file", &self.ca_file()),
         ];
         let files = files.map(|(name, file)| [name.to_owned(), file.display().to_string()]);
-        let asks = ["--tls-auth-clients", if asks { "yes" } else { "no" }].map(str::to_owned);
-        files.into_iter().flatten().chain(asks).collect()
+        let clients = ["--tls-auth-clients", if needs_client_certificate { "yes" } else { "no" }].map(str::to_owned);
+        files.into_iter().flatten().chain(clients).collect()
     }
 
-    /// A certificate for a name or an address, for servers and clients, valid for a long time.
+    /// Issues a certificate for a host name or an IP address, for servers and clients. It does not expire before 2500.
     pub fn issue(&self, name: &str) -> Certificate {
         self.issue_until(name, 2500)
     }
 
-    /// A certificate that was or is valid until the beginning of this year.
+    /// Issues a certificate that expires on 1 January of this year.
     pub fn issue_until(&self, name: &str, year: i32) -> Certificate {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2000, 1, 1);
@@ -72,7 +73,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let file = |ending: &str| self.folder.path().join(format!("{name}-{year}.{ending}"));
+        let file = |extension: &str| self.folder.path().join(format!("{name}-{year}.{extension}"));
         let files = Certificate { cert_file: file("pem"), key_file: file("key") };
         std::fs::write(&files.cert_file, certificate.pem()).unwrap();
         std::fs::write(&files.key_file, key.serialize_pem()).unwrap();

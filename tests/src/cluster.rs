@@ -1,4 +1,4 @@
-//! A cluster of real servers on loopback, whose nodes fail and whose slots move when a test says so.
+//! A cluster of real servers on loopback. A test can stop nodes, fail over and migrate slots.
 
 use std::collections::BTreeSet;
 
@@ -7,50 +7,51 @@ use redis::{Commands, Connection, Value};
 use crate::server::free_port;
 use crate::{Kind, Server, wait_for};
 
-/// How many primaries there are; each has one replica.
+/// The number of primaries. Each has one replica.
 const PRIMARIES: usize = 3;
 
-/// The slots of each primary, first and last.
+/// The first and last slot of each primary when the cluster starts.
 const SLOTS: [(u16, u16); PRIMARIES] = [(0, 5460), (5461, 10922), (10923, 16383)];
 
-/// Three primaries and a replica of each, which end with this value.
+/// Three primaries with one replica each. Dropping this value kills all nodes.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The nodes: first the primaries, then their replicas in the same order, as it all began.
+    /// The nodes: first the initial primaries, then their replicas in the same order.
     pub nodes: Vec<Server>,
     ids: Vec<String>,
 }
 
 impl Cluster {
-    /// Starts a cluster, or none where the server is not installed.
+    /// Starts a cluster and waits until it is healthy. Returns `None` if the server is not installed, as
+    /// [`Server::start`] does.
     pub fn start(kind: Kind) -> Option<Self> {
         Self::start_with(kind, &[])
     }
 
-    /// [`Cluster::start`] with more options for each node.
-    pub fn start_with(kind: Kind, more: &[&str]) -> Option<Self> {
+    /// [`Cluster::start`] with additional options for each node.
+    pub fn start_with(kind: Kind, extra: &[&str]) -> Option<Self> {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
         for _ in 0..PRIMARIES * 2 {
             let bus = free_port().to_string();
             let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
-            // Replicas need not wait for others to be better, or data to be fresh.
+            // A replica may take over however old its data is, and replication starts without a delay.
             let failover = ["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"];
-            nodes.push(Server::start_with(kind, &[&options[..], &failover, more].concat())?);
+            nodes.push(Server::start_with(kind, &[&options[..], &failover, extra].concat())?);
             buses.push(bus);
         }
         let ids = nodes.iter().map(|node| ask(&mut node.client(), &["CLUSTER", "MYID"])).collect();
         let cluster = Self { nodes, ids };
-        for (place, node) in cluster.nodes.iter().enumerate() {
+        for (index, node) in cluster.nodes.iter().enumerate() {
             let mut client = node.client();
-            ask::<()>(&mut client, &["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()]);
-            if let Some((first, last)) = SLOTS.get(place) {
+            ask::<()>(&mut client, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
+            if let Some((first, last)) = SLOTS.get(index) {
                 ask::<()>(&mut client, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
             }
             let first = &cluster.nodes[0];
             ask::<()>(&mut client, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string(), &buses[0]]);
         }
-        wait_for("the nodes to know each other", || {
+        wait_for("all nodes know each other", || {
             let knows_all = |node: &Server| {
                 let nodes: String = ask(&mut node.client(), &["CLUSTER", "NODES"]);
                 let has_name =
@@ -59,63 +60,63 @@ impl Cluster {
             };
             cluster.nodes.iter().all(knows_all).then_some(())
         });
-        for place in 0..PRIMARIES {
-            let mut replica = cluster.nodes[PRIMARIES + place].client();
-            ask::<()>(&mut replica, &["CLUSTER", "REPLICATE", &cluster.ids[place]]);
+        for primary in 0..PRIMARIES {
+            let mut replica = cluster.nodes[PRIMARIES + primary].client();
+            ask::<()>(&mut replica, &["CLUSTER", "REPLICATE", &cluster.ids[primary]]);
         }
-        cluster.wait_until_whole();
+        cluster.wait_until_healthy();
         Some(cluster)
     }
 
-    /// Waits until all nodes that run say that the cluster is whole, and each replica follows its primary.
-    pub fn wait_until_whole(&self) {
-        wait_for("the cluster to be whole", || {
-            let is_whole = |node: &Server| {
+    /// Waits until all running nodes report `cluster_state:ok`, and each replica is connected to its primary.
+    pub fn wait_until_healthy(&self) {
+        wait_for("the cluster is healthy", || {
+            let is_healthy = |node: &Server| {
                 let Some(mut client) = node.try_client() else { return true };
                 let state: String = ask(&mut client, &["CLUSTER", "INFO"]);
                 let role: String = ask(&mut client, &["INFO", "replication"]);
                 state.contains("cluster_state:ok") && (role.contains("role:master") || role.contains("link_status:up"))
             };
-            self.nodes.iter().all(is_whole).then_some(())
+            self.nodes.iter().all(is_healthy).then_some(())
         });
     }
 
-    /// A cache's table in TOML, that names two of the nodes.
+    /// The TOML of a cache on this cluster. It lists two of the nodes.
     pub fn cache(&self, name: &str) -> String {
         let kind = self.nodes[0].kind().type_name();
-        let (one, two) = (self.nodes[1].port(), self.nodes[2].port());
+        let (first, second) = (self.nodes[1].port(), self.nodes[2].port());
         let host = self.nodes[0].option("--cluster-announce-hostname").unwrap_or("127.0.0.1");
-        format!("[caches.{name}]\ntype = \"{kind}\"\ncluster = [\"{host}:{one}\", \"{host}:{two}\"]\n")
+        format!("[caches.{name}]\ntype = \"{kind}\"\ncluster = [\"{host}:{first}\", \"{host}:{second}\"]\n")
     }
 
-    /// What each node that runs says of all, for the message of a test that fails.
-    pub fn views(&self) -> String {
+    /// The output of `CLUSTER NODES` of each running node, for the message of a failed assertion.
+    pub fn cluster_nodes(&self) -> String {
         let views = self.nodes.iter().filter_map(|node| {
             let view: String = ask(&mut node.try_client()?, &["CLUSTER", "NODES"]);
-            Some(format!("\nas {} says:\n{view}", node.port()))
+            Some(format!("\nCLUSTER NODES of {}:\n{view}", node.port()))
         });
         views.collect()
     }
 
-    /// The slot of a key, as the servers say.
+    /// The slot of a key, from `CLUSTER KEYSLOT`.
     pub fn slot(&self, key: &str) -> u16 {
         ask(&mut self.nodes[0].client(), &["CLUSTER", "KEYSLOT", key])
     }
 
-    /// The primary that a slot began with.
-    pub fn first_owner(&self, slot: u16) -> usize {
+    /// The index of the node that owned a slot when the cluster started.
+    pub fn initial_owner(&self, slot: u16) -> usize {
         SLOTS.iter().position(|(first, last)| (*first..=*last).contains(&slot)).unwrap()
     }
 
-    /// Begins to move a slot: from now on new keys go to the other node.
-    pub fn begin_move(&self, slot: u16, from: usize, to: usize) {
+    /// Starts the migration of a slot. From then on new keys are stored on the target node.
+    pub fn start_migration(&self, slot: u16, from: usize, to: usize) {
         let slot = slot.to_string();
         ask::<()>(&mut self.nodes[to].client(), &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.ids[from]]);
         ask::<()>(&mut self.nodes[from].client(), &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.ids[to]]);
     }
 
-    /// Moves keys of a slot that is on its way.
-    pub fn move_keys(&self, from: usize, to: usize, keys: &[String]) {
+    /// Migrates keys of a slot whose migration has started.
+    pub fn migrate_keys(&self, from: usize, to: usize, keys: &[String]) {
         let mut command = redis::cmd("MIGRATE");
         command.arg("127.0.0.1").arg(self.nodes[to].port()).arg("").arg(0).arg(10_000);
         if let Some(password) = self.nodes[to].option("--requirepass") {
@@ -125,63 +126,64 @@ impl Cluster {
         command.exec(&mut self.nodes[from].client()).unwrap();
     }
 
-    /// The keys of a slot that a node has.
-    pub fn keys_of(&self, node: usize, slot: u16) -> Vec<String> {
+    /// The keys of a slot that are stored on a node.
+    pub fn keys_in_slot(&self, node: usize, slot: u16) -> Vec<String> {
         ask(&mut self.nodes[node].client(), &["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "100000"])
     }
 
-    /// Ends a move, and waits until all nodes know.
+    /// Finishes the migration of a slot, and waits until all nodes agree on its owner.
     ///
-    /// What a node said before it was told may still be on its way to another, and undo what that one was told. So
-    /// those that disagree are told again. And all must have heard of the epoch with which the slot was taken: a node that
-    /// has not would take it back with a lower one, and what is on its way would undo that for good.
-    pub fn end_move(&self, slot: u16, from: usize, to: usize) {
+    /// A gossip message that a node sent before it received `SETSLOT` can still arrive at another node and revert that
+    /// node's slot table. The command is therefore repeated on nodes that disagree. All nodes must also have received
+    /// the new owner's configuration epoch: a node that has not could claim the slot with a lower epoch, and a late
+    /// message would make that permanent.
+    pub fn finish_migration(&self, slot: u16, from: usize, to: usize) {
         let others = (0..PRIMARIES).filter(|node| *node != from && *node != to);
         let primaries: Vec<usize> = [to, from].into_iter().chain(others).collect();
         let (number, id) = (slot.to_string(), &self.ids[to]);
-        let tell = |node: usize| {
+        let assign = |node: usize| {
             let command = ["CLUSTER", "SETSLOT", &number, "NODE", id];
             redis::cmd(command[0]).arg(&command[1..]).query::<()>(&mut self.nodes[node].client())
         };
-        primaries.iter().for_each(|node| tell(*node).unwrap());
+        primaries.iter().for_each(|node| assign(*node).unwrap());
         let agrees = |node: &Server| owner(&mut node.client(), slot).as_ref() == Some(id);
-        wait_for("the nodes to agree where a slot is", || {
+        wait_for("all nodes agree on the owner of a slot", || {
             for &node in primaries.iter().filter(|node| !agrees(&self.nodes[**node])) {
-                let _asked_again_next_time = tell(node);
+                let _retried_in_the_next_round = assign(node);
             }
             let epochs: BTreeSet<_> = self.nodes.iter().map(|node| epoch(&mut node.client(), id)).collect();
             (epochs.len() == 1 && self.nodes.iter().all(agrees)).then_some(())
         });
     }
 
-    /// Makes the replica of a primary the primary, in agreement, and waits for it.
+    /// Fails over to the replica of a primary with `CLUSTER FAILOVER`, and waits until it has taken over.
     pub fn fail_over(&self, primary: usize) {
         let mut replica = self.nodes[PRIMARIES + primary].client();
         ask::<()>(&mut replica, &["CLUSTER", "FAILOVER"]);
         self.wait_for_takeover(primary);
     }
 
-    /// Waits until the replica of a primary has taken over.
+    /// Waits until the replica of a primary has become a primary.
     pub fn wait_for_takeover(&self, primary: usize) {
-        wait_for("the replica to take over", || {
+        wait_for("the replica has taken over", || {
             let mut replica = self.nodes[PRIMARIES + primary].client();
             let role: Vec<Value> = ask(&mut replica, &["ROLE"]);
             matches!(&role[0], Value::BulkString(role) if role == b"master").then_some(())
         });
-        self.wait_until_whole();
+        self.wait_until_healthy();
     }
 
     /// Removes all keys.
     pub fn flush(&self) {
         for node in &self.nodes {
-            // A replica refuses, and follows its primary.
-            let _replica: Result<(), _> = node.client().flushall();
+            // A replica refuses the command, and receives the change from its primary.
+            let _refused_by_replicas: Result<(), _> = node.client().flushall();
         }
     }
 }
 
-/// The id of the primary that has a slot, as a node says. Its port is not asked: through a socket nodes say that for plain
-/// TCP.
+/// The id of the slot's owner according to a node. The port would not identify it: over a Unix socket, `CLUSTER SLOTS`
+/// reports the port for plain TCP even if the nodes use TLS.
 fn owner(client: &mut Connection, slot: u16) -> Option<String> {
     let ranges: Vec<Vec<Value>> = ask(client, &["CLUSTER", "SLOTS"]);
     let range = ranges.iter().find(|range| match (&range[0], &range[1]) {
@@ -194,7 +196,7 @@ fn owner(client: &mut Connection, slot: u16) -> Option<String> {
     }
 }
 
-/// The epoch of a node's claims, as a node has heard of it.
+/// The configuration epoch of a node `id`, as known to the node of the client.
 fn epoch(client: &mut Connection, id: &str) -> Option<u64> {
     let nodes: String = ask(client, &["CLUSTER", "NODES"]);
     let line = nodes.lines().find(|line| line.starts_with(id))?;

@@ -1,14 +1,16 @@
 //! The harness of the end-to-end tests: real servers, the real `larder` program, real plugins.
 //!
-//! Everything started here listens on loopback, on a port of its own, and ends with the value that holds it. A server
-//! that was there before is never touched.
+//! Every process that the harness starts listens on loopback on a separate port, and is killed when its handle is
+//! dropped. The harness does not connect to servers that it has not started.
 
 pub mod attack;
 mod certificates;
 mod cluster;
+pub mod documents;
 pub mod fuzz;
 mod program;
 mod relay;
+pub mod repository;
 mod sentinel;
 mod server;
 mod serving;
@@ -17,33 +19,34 @@ mod upstream;
 
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
-pub use program::{Finished, Larder, Running, guest, language, program, template};
+pub use program::{Larder, LarderOutput, LarderProcess, guest, language_plugin, program, template_plugin};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server, free_port};
-pub use serving::{Answer, Client, Serving};
+pub use serving::{Client, HttpResponse, ServeProcess};
 pub use terminal::Terminal;
-pub use upstream::{Pieces, Reply, Upstream, reply};
+pub use upstream::{ChannelBody, Upstream, UpstreamResponse, ok_response};
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up on it: far more than it ever should.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The deadline of every wait in a test. It is far longer than any wait should take, so that a busy machine fails no
+/// test.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Asks again and again until the answer is there; panics when [`PATIENCE`] runs out.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+/// Polls until `poll` returns a value, and returns it. Panics after [`TEST_TIMEOUT`], with the name of `event`.
+pub fn wait_for<T>(event: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(value) = poll() {
+            return value;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out after {TEST_TIMEOUT:?}: {event}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Does a check with a configuration of one cache, named `cache`: in RAM, on Valkey and on Redis.
-pub fn on_every_cache(check: impl Fn(&str)) {
+/// Runs a check with the TOML of one cache named `cache`, once in RAM and once on a server of each installed kind.
+pub fn on_every_backend(check: impl Fn(&str)) {
     check("[caches.cache]\ntype = \"ram\"\n");
     for kind in Kind::ALL {
         if let Some(server) = Server::start(kind) {

@@ -7,54 +7,55 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 
 use tempfile::TempDir;
 
-use crate::{PATIENCE, wait_for};
+use crate::{TEST_TIMEOUT, wait_for};
 
-/// The build's folder for this profile: this test stands in its `deps`.
+/// The build directory of this profile. The test executable is in its subdirectory `deps`.
 pub(crate) fn build_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.parent().and_then(Path::parent).expect("a test stands in `target/<profile>/deps`").to_owned()
+    test.parent().and_then(Path::parent).expect("the test is in `target/<profile>/deps`").to_owned()
 }
 
-/// The `larder` program.
+/// The path of the `larder` program. Panics if it is not built.
 pub fn program() -> PathBuf {
     let program = build_folder().join("larder");
     assert!(program.exists(), "`{}` is missing: run `make test`, or `cargo build` first", program.display());
     program
 }
 
-/// A plugin by the name of its binary or library, as `make guests` builds it.
+/// The path of a plugin built by `make guests`, by the name of its binary or library. Panics if it is not built.
 pub fn guest(name: &str) -> PathBuf {
-    let folder = build_folder().parent().expect("a profile stands in `target`").join("wasm32-wasip2/release");
+    let folder = build_folder().parent().expect("the build directory is in `target`").join("wasm32-wasip2/release");
     let guest = folder.join(format!("{name}.wasm"));
     assert!(guest.exists(), "`{}` is missing: run `make guests` first", guest.display());
     guest
 }
 
-/// The plugin of `examples/python` or `examples/javascript`, as `make languages` builds it, or `None` with a word on
-/// standard error where its tools cannot be had; in CI that is a failure.
-pub fn language(name: &str) -> Option<PathBuf> {
+/// The path of the plugin of `examples/python` or `examples/javascript`, built by `make languages`.
+///
+/// Returns `None`, with a note on standard error, if it is not built because its tools are unavailable. Panics in CI.
+pub fn language_plugin(name: &str) -> Option<PathBuf> {
     built("languages", name)
 }
 
-/// The plugin of a language as `larder new` writes it and `make templates` builds it, or `None` as in [`language`].
-pub fn template(name: &str) -> Option<PathBuf> {
+/// The path of a plugin that `larder new` creates and `make templates` builds, or `None` as in [`language_plugin`].
+pub fn template_plugin(name: &str) -> Option<PathBuf> {
     built("templates", name)
 }
 
-/// A plugin that a target of the Makefile builds into the folder of its own name.
+/// A plugin in the directory of the Makefile's target that builds it.
 fn built(target: &str, name: &str) -> Option<PathBuf> {
-    let folder = build_folder().parent().expect("a profile stands in `target`").join(target);
+    let folder = build_folder().parent().expect("the build directory is in `target`").join(target);
     let plugin = folder.join(format!("{name}.wasm"));
     if !plugin.exists() {
         let missing = format!("`{}` is missing", plugin.display());
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
-        eprintln!("skipped: {missing}; `make {target}` builds it, or says why not");
+        eprintln!("skipped: {missing}; run `make {target}`, which builds it or reports why it cannot");
         return None;
     }
     Some(plugin)
 }
 
-/// A `larder` command in an empty folder, with nothing of the surrounding environment that it reads.
+/// A `larder` command that runs in an empty directory, without the environment variables that `larder` reads.
 #[derive(Debug)]
 pub struct Larder {
     command: Command,
@@ -62,7 +63,7 @@ pub struct Larder {
 }
 
 impl Larder {
-    /// `larder` with these arguments.
+    /// Creates the command `larder` with these arguments.
     pub fn new<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let folder = TempDir::new().unwrap();
         let mut command = Command::new(program());
@@ -72,60 +73,60 @@ impl Larder {
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_read)) {
             command.env_remove(variable);
         }
-        // Shared by all tests, so that each plugin is compiled once.
+        // All tests share the compilation cache, so that each plugin is compiled once.
         command.env("LARDER_COMPILED", build_folder().join("larder-compiled"));
         Self { command, folder }
     }
 
-    /// `larder run` of a plugin.
+    /// Creates the command `larder run` for a plugin.
     pub fn run(name: &str) -> Self {
         Self::new(["run".as_ref(), guest(name).as_os_str()])
     }
 
-    /// `larder serve` on a free port of loopback.
+    /// Creates the command `larder serve` on a free port of loopback.
     pub fn serve() -> Self {
         Self::new(["serve", "--addr", "127.0.0.1:0"])
     }
 
-    /// `larder run` of a plugin, with options of `run` in front of it, such as `["--name", "shop"]`.
+    /// Creates the command `larder run` for a plugin, with options such as `["--name", "shop"]`.
     pub fn run_with(options: &[&str], name: &str) -> Self {
         let plugin = guest(name);
         let run = std::iter::once("run").chain(options.iter().copied()).map(AsRef::as_ref);
         Self::new(run.chain(std::iter::once(plugin.as_os_str())))
     }
 
-    /// Writes `larder.toml` into the working folder.
+    /// Writes `larder.toml` into the working directory.
     #[must_use]
     pub fn config(self, toml: &str) -> Self {
         std::fs::write(self.folder.path().join("larder.toml"), toml).unwrap();
         self
     }
 
-    /// One more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(argument);
         self
     }
 
-    /// An environment variable for `larder` itself.
+    /// Sets an environment variable of the `larder` process.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// The working folder.
+    /// The working directory.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts it and leaves it running.
-    pub fn start(mut self) -> Running {
+    /// Starts the process.
+    pub fn start(mut self) -> LarderProcess {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap();
         let stdin = child.stdin.take();
-        // Both are read at once, so that a talkative plugin never waits for us, and we never for a silent one.
+        // Threads read both streams, so that neither a full pipe nor a silent plugin blocks the other side.
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -138,45 +139,45 @@ impl Larder {
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Running { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
+        LarderProcess { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
     }
 
-    /// Runs it to its end with nothing on standard input.
-    pub fn finish(self) -> Finished {
+    /// Runs the command to its end with empty standard input.
+    pub fn finish(self) -> LarderOutput {
         self.start().finish()
     }
 
-    /// Runs it to its end, and panics with all it said unless it succeeds.
-    pub fn succeed(self) -> Finished {
+    /// Runs the command to its end. Panics with its output if it fails.
+    pub fn succeed(self) -> LarderOutput {
         self.start().succeed()
     }
 
-    /// Runs it to its end, and panics unless it fails with this status.
-    pub fn fail(self, status: i32) -> Finished {
+    /// Runs the command to its end. Panics with its output unless it fails with this exit status.
+    pub fn fail(self, status: i32) -> LarderOutput {
         let finished = self.finish();
         assert_eq!(finished.status, Some(status), "{finished:#?}");
         finished
     }
 }
 
-/// A `larder` that runs; ends with this value.
+/// A `larder` process. Dropping this value kills it.
 #[derive(Debug)]
-pub struct Running {
+pub struct LarderProcess {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// The lines of its standard output, with their ends.
+    /// The lines of standard output, with their line breaks.
     stdout: Receiver<Vec<u8>>,
     stderr: Option<std::thread::JoinHandle<String>>,
     _folder: TempDir,
 }
 
-impl Running {
-    /// The process's id, for signals and `/proc`.
+impl LarderProcess {
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The most memory it has had so far, in bytes, as the system counts it.
+    /// The peak resident memory in bytes (`VmHWM`).
     #[cfg(target_os = "linux")]
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
@@ -184,23 +185,24 @@ impl Running {
         peak.parse::<u64>().unwrap() << 10
     }
 
-    /// Writes a line to its standard input.
-    pub fn say(&mut self, line: &str) {
+    /// Writes a line to standard input.
+    pub fn write_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("standard input is open");
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap();
     }
 
-    /// The next line of its standard output; empty at the end. Panics when [`PATIENCE`] runs out.
-    pub fn line(&mut self) -> String {
-        match self.stdout.recv_timeout(PATIENCE) {
+    /// Waits for the next line of standard output, and returns it without its line break. Returns an empty string at
+    /// the end of the output. Panics after [`TEST_TIMEOUT`].
+    pub fn read_line(&mut self) -> String {
+        match self.stdout.recv_timeout(TEST_TIMEOUT) {
             Ok(line) => text(&line),
             Err(RecvTimeoutError::Disconnected) => String::new(),
-            Err(RecvTimeoutError::Timeout) => panic!("waited {PATIENCE:?} in vain for a line"),
+            Err(RecvTimeoutError::Timeout) => panic!("timed out after {TEST_TIMEOUT:?}: no line on standard output"),
         }
     }
 
-    /// [`Running::line`], or `None` where there is none yet.
-    pub fn line_so_far(&mut self) -> Option<String> {
+    /// Returns the next line of standard output, or `None` if there is none yet.
+    pub fn try_read_line(&mut self) -> Option<String> {
         match self.stdout.try_recv() {
             Ok(line) => Some(text(&line)),
             Err(TryRecvError::Disconnected) => Some(String::new()),
@@ -208,33 +210,33 @@ impl Running {
         }
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the process (SIGKILL), as in a crash.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to end, as a service manager does.
+    /// Sends SIGTERM, as a service manager does.
     pub fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    /// Sends it a signal, such as `-HUP`.
+    /// Sends a signal, such as `-HUP`.
     pub fn signal(&self, signal: &str) {
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
-    /// Closes its standard input and waits for its end.
-    pub fn finish(mut self) -> Finished {
+    /// Closes standard input and waits until the process has exited.
+    pub fn finish(mut self) -> LarderOutput {
         drop(self.stdin.take());
         let stdout = self.stdout.iter().flatten().collect::<Vec<u8>>();
-        let status = wait_for("larder to end", || self.child.try_wait().unwrap());
-        let stderr = self.stderr.take().expect("read once").join().unwrap();
-        Finished { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
+        let status = wait_for("larder has exited", || self.child.try_wait().unwrap());
+        let stderr = self.stderr.take().expect("standard error is read once").join().unwrap();
+        LarderOutput { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
     }
 
-    /// [`Running::finish`], and panics with all it said unless it succeeded.
-    pub fn succeed(self) -> Finished {
+    /// [`LarderProcess::finish`]. Panics with the process's output if it failed.
+    pub fn succeed(self) -> LarderOutput {
         let finished = self.finish();
         assert_eq!(finished.status, Some(0), "{finished:#?}");
         finished
@@ -245,17 +247,17 @@ fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim_end().to_owned()
 }
 
-impl Drop for Running {
+impl Drop for LarderProcess {
     fn drop(&mut self) {
         let _already_dead = self.child.kill();
         let _reaped = self.child.wait();
     }
 }
 
-/// What a `larder` said, and how it ended.
+/// The output and exit status of a `larder` process.
 #[derive(Debug)]
-pub struct Finished {
-    /// The exit status; none after a signal.
+pub struct LarderOutput {
+    /// The exit status, or `None` if a signal ended the process.
     pub status: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -263,13 +265,13 @@ pub struct Finished {
     pub stderr: String,
 }
 
-impl Finished {
-    /// The one line on standard error; panics when it is not one.
-    pub fn complaint(&self) -> &str {
+impl LarderOutput {
+    /// The only line on standard error. Panics if there is not exactly one line.
+    pub fn error_line(&self) -> &str {
         let mut lines = self.stderr.lines();
         match (lines.next(), lines.next()) {
             (Some(line), None) => line,
-            _ => panic!("not one line on standard error: {self:#?}"),
+            _ => panic!("expected one line on standard error: {self:#?}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A port that leads to a server, and does to what passes what networks do to it.
+//! A TCP relay that injects network faults between a client and a server.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -8,44 +8,45 @@ use std::time::Duration;
 
 use redis::io::tcp::socket2::SockRef;
 
-/// What becomes of what passes. What was held back arrives when the fault is over.
+/// A network fault. Data that a fault has held back is delivered when the fault ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It arrives.
+    /// No fault: data is delivered immediately.
     None,
-    /// It arrives so much later.
+    /// Data is delivered after this delay.
     Delay(Duration),
-    /// So many bytes of it arrive in a second, in each direction of each connection.
+    /// At most this many bytes per second are delivered in each direction of a connection.
     Throttle(usize),
-    /// Nothing arrives and nothing is refused, new connections included, as when packets are dropped.
-    Silence,
-    /// So many bytes of the server's answers arrive on each connection; then it is reset.
-    Cut(usize),
+    /// No data is delivered and no connection is refused, as when a firewall drops all packets.
+    Blackhole,
+    /// Each connection is reset after this many bytes from the server.
+    ResetAfter(usize),
 }
 
-/// A port on 127.0.0.1 that leads to another one. Lasts until the test's process ends.
+/// A port on 127.0.0.1 that relays to another port. It stays open until the test process ends.
 #[derive(Debug)]
 pub struct Relay {
     port: u16,
-    shared: Arc<Shared>,
+    link: Arc<Link>,
 }
 
+/// The state that all connections of a relay share.
 #[derive(Debug)]
-struct Shared {
-    line: Mutex<Line>,
-    /// The fault is another one, or a connection was reset.
+struct Link {
+    state: Mutex<State>,
+    /// Notified when the fault changes or a connection is reset.
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct Line {
+struct State {
     target: u16,
     fault: Fault,
     connections: Vec<Weak<Connection>>,
 }
 
-/// A connection belongs to the two threads that pass on what comes, one in each direction: it is closed when both have
-/// ended.
+/// A relayed connection. The two threads that forward its data own it, one for each direction; it is closed when both
+/// end.
 #[derive(Debug)]
 struct Connection {
     client: TcpStream,
@@ -53,90 +54,90 @@ struct Connection {
     is_reset: AtomicBool,
 }
 
-/// The ends of a connection.
+/// The two sides of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Side {
     Client,
     Server,
 }
 
 impl Relay {
-    /// A port that leads to this one.
+    /// Opens a port that relays to this one.
     pub fn to(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let line = Line { target, fault: Fault::None, connections: Vec::new() };
-        let shared = Arc::new(Shared { line: Mutex::new(line), changed: Condvar::new() });
-        let relayed = Arc::clone(&shared);
+        let state = State { target, fault: Fault::None, connections: Vec::new() };
+        let link = Arc::new(Link { state: Mutex::new(state), changed: Condvar::new() });
+        let accepting = Arc::clone(&link);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let target = relayed.line().target;
+                let target = accepting.state().target;
                 if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) {
-                    open(&relayed, client, server);
+                    open(&accepting, client, server);
                 }
             }
         });
-        Self { port, shared }
+        Self { port, link }
     }
 
-    /// Its port.
+    /// The relay's port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Leads new connections elsewhere. Those that are open stay where they are.
-    pub fn lead_to(&self, target: u16) {
-        self.shared.line().target = target;
+    /// Changes the target of new connections. Open connections keep their target.
+    pub fn set_target(&self, target: u16) {
+        self.link.state().target = target;
     }
 
-    /// From now on this becomes of what passes.
-    pub fn fault(&self, fault: Fault) {
-        self.shared.line().fault = fault;
-        self.shared.changed.notify_all();
+    /// Replaces the fault, for all connections.
+    pub fn set_fault(&self, fault: Fault) {
+        self.link.state().fault = fault;
+        self.link.changed.notify_all();
     }
 
-    /// Resets all open connections, as a machine does that has forgotten them.
+    /// Resets all open connections, as a server does after a crash.
     pub fn reset(&self) {
-        let connections = std::mem::take(&mut self.shared.line().connections);
-        connections.iter().filter_map(Weak::upgrade).for_each(|connection| self.shared.reset(&connection));
+        let connections = std::mem::take(&mut self.link.state().connections);
+        connections.iter().filter_map(Weak::upgrade).for_each(|connection| self.link.reset(&connection));
     }
 }
 
-fn open(shared: &Arc<Shared>, client: TcpStream, server: TcpStream) {
-    let _gone = (client.set_nodelay(true), server.set_nodelay(true));
+fn open(link: &Arc<Link>, client: TcpStream, server: TcpStream) {
+    let _already_closed = (client.set_nodelay(true), server.set_nodelay(true));
     let connection = Arc::new(Connection { client, server, is_reset: AtomicBool::new(false) });
     {
-        let mut line = shared.line();
-        line.connections.retain(|connection| connection.strong_count() > 0);
-        line.connections.push(Arc::downgrade(&connection));
+        let mut state = link.state();
+        state.connections.retain(|connection| connection.strong_count() > 0);
+        state.connections.push(Arc::downgrade(&connection));
     }
-    for from in [End::Client, End::Server] {
-        let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
+    for from in [Side::Client, Side::Server] {
+        let (link, connection) = (Arc::clone(link), Arc::clone(&connection));
         std::thread::spawn(move || {
-            // A side that is reset, or that nobody reads any more, is so to the other side too.
-            if pass(&shared, &connection, from).is_none() {
-                shared.reset(&connection);
+            // An error on one side resets the other side too.
+            if forward(&link, &connection, from).is_none() {
+                link.reset(&connection);
             }
         });
     }
 }
 
-/// Passes on in one direction until that end closes; nothing where the connection broke.
-fn pass(shared: &Shared, connection: &Connection, from: End) -> Option<()> {
+/// Forwards data in one direction until that side closes its stream. Returns `None` if the connection breaks.
+fn forward(link: &Link, connection: &Connection, from: Side) -> Option<()> {
     let (mut source, mut sink) = match from {
-        End::Client => (&connection.client, &connection.server),
-        End::Server => (&connection.server, &connection.client),
+        Side::Client => (&connection.client, &connection.server),
+        Side::Server => (&connection.server, &connection.client),
     };
     let mut chunk = [0; 16 << 10];
-    let mut passed = 0;
+    let mut forwarded = 0;
     loop {
         let len = source.read(&mut chunk).ok()?;
         let mut rest = &chunk[..len];
         loop {
-            let arrives = shared.wait(connection, from, passed, rest.len())?;
-            sink.write_all(&rest[..arrives]).ok()?;
-            passed += arrives;
-            rest = &rest[arrives..];
+            let count = link.wait(connection, from, forwarded, rest.len())?;
+            sink.write_all(&rest[..count]).ok()?;
+            forwarded += count;
+            rest = &rest[count..];
             if rest.is_empty() {
                 break;
             }
@@ -147,50 +148,51 @@ fn pass(shared: &Shared, connection: &Connection, from: End) -> Option<()> {
     }
 }
 
-impl Shared {
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+impl Link {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as the fault wants it, and says how much of what came then arrives; nothing where the connection is reset.
-    fn wait(&self, connection: &Connection, from: End, passed: usize, len: usize) -> Option<usize> {
-        let mut line = self.line();
+    /// Waits as long as the fault delays the next `len` bytes, and returns how many of them to deliver. Returns `None`
+    /// if the connection is reset. `forwarded` is the number of bytes already delivered in this direction.
+    fn wait(&self, connection: &Connection, from: Side, forwarded: usize, len: usize) -> Option<usize> {
+        let mut state = self.state();
         loop {
             if connection.is_reset.load(Ordering::Relaxed) {
                 return None;
             }
-            let fault = line.fault;
-            let (pause, arrives) = match fault {
-                Fault::Cut(after) if from == End::Server && len > 0 => {
-                    return Some(len.min(after.saturating_sub(passed))).filter(|arrives| *arrives > 0);
+            let fault = state.fault;
+            let (delay, count) = match fault {
+                Fault::ResetAfter(limit) if from == Side::Server && len > 0 => {
+                    return Some(len.min(limit.saturating_sub(forwarded))).filter(|count| *count > 0);
                 }
-                Fault::None | Fault::Cut(_) => return Some(len),
+                Fault::None | Fault::ResetAfter(_) => return Some(len),
                 Fault::Delay(delay) => (delay, len),
-                // A tenth of it ten times a second.
-                Fault::Throttle(a_second) => (Duration::from_millis(100), len.min((a_second / 10).max(1))),
-                Fault::Silence => (Duration::MAX, 0),
+                // Ten times a second, a tenth of the bytes of a second.
+                Fault::Throttle(per_second) => (Duration::from_millis(100), len.min((per_second / 10).max(1))),
+                Fault::Blackhole => (Duration::MAX, 0),
             };
-            let lasts = |line: &mut Line| line.fault == fault && !connection.is_reset.load(Ordering::Relaxed);
-            let waited = self.changed.wait_timeout_while(line, pause, lasts);
+            let is_unchanged = |state: &mut State| state.fault == fault && !connection.is_reset.load(Ordering::Relaxed);
+            let waited = self.changed.wait_timeout_while(state, delay, is_unchanged);
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {
-                return Some(arrives);
+                return Some(count);
             }
-            line = guard;
+            state = guard;
         }
     }
 
-    /// Resets a connection: a stream that ends without lingering is reset, not closed. Its two threads, which read from it
-    /// or wait with what they have read, let go of it.
+    /// Resets a connection: with a linger time of zero, closing the socket sends RST. Shutting down the read side ends
+    /// the two threads, which then drop the sockets.
     fn reset(&self, connection: &Connection) {
         {
-            let _line = self.line();
+            let _state = self.state();
             connection.is_reset.store(true, Ordering::Relaxed);
         }
         self.changed.notify_all();
         for end in [&connection.client, &connection.server] {
-            let _gone = SockRef::from(end).set_linger(Some(Duration::ZERO));
-            let _gone = end.shutdown(Shutdown::Read);
+            let _already_closed = SockRef::from(end).set_linger(Some(Duration::ZERO));
+            let _already_closed = end.shutdown(Shutdown::Read);
         }
     }
 }

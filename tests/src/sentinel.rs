@@ -1,4 +1,4 @@
-//! A primary, its replica, and the sentinels that watch them.
+//! A primary and a replica, monitored by three sentinels.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,10 +7,10 @@ use tempfile::TempDir;
 use crate::server::free_port;
 use crate::{Kind, Server, wait_for};
 
-/// A primary and a replica watched by three sentinels; all end with this value.
+/// A primary, a replica and three sentinels. Dropping this value kills all of them.
 #[derive(Debug)]
 pub struct Sentinels {
-    /// The server that was the primary first, and its replica.
+    /// The initial primary, and its replica.
     pub servers: [Server; 2],
     sentinels: Vec<Sentinel>,
 }
@@ -31,34 +31,35 @@ impl Drop for Sentinel {
 }
 
 impl Sentinels {
-    /// The name of the primary.
+    /// The name under which the sentinels monitor the primary.
     pub const MASTER: &str = "main";
 
-    /// Starts them all, or none where the server is not installed.
+    /// Starts all processes, and waits until the sentinels know each other and the replica. Returns `None` if the
+    /// server is not installed, as [`Server::start`] does.
     pub fn start(kind: Kind) -> Option<Self> {
         Self::start_with(kind, &[], &[])
     }
 
-    /// [`Sentinels::start`] with more options of the servers, and more lines of the sentinels' configuration. Sentinels
-    /// that are given a `tls-cert-file` speak nothing but TLS on their port.
+    /// [`Sentinels::start`] with additional options for the servers, and additional lines for the configuration of the
+    /// sentinels. With a `tls-cert-file`, the port of a sentinel accepts only TLS.
     pub fn start_with(kind: Kind, options: &[&str], lines: &[&str]) -> Option<Self> {
         let primary = Server::start_with(kind, options)?;
         let follow = ["--replicaof", &format!("127.0.0.1 {}", primary.port())];
         let replica = Server::start_with(kind, &[options, &follow].concat())?;
         let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(kind, primary.port(), lines)).collect();
-        let watched = Self { servers: [primary, replica], sentinels };
-        wait_for("the sentinels to know each other and the replica", || {
+        let deployment = Self { servers: [primary, replica], sentinels };
+        wait_for("the sentinels know each other and the replica", || {
             let knows = |sentinel: &Sentinel| {
-                let about = sentinel.ask::<Vec<String>>(&["SENTINEL", "MASTER", Self::MASTER]).unwrap_or_default();
-                let number = |name: &str| about.chunks(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
+                let fields = sentinel.ask::<Vec<String>>(&["SENTINEL", "MASTER", Self::MASTER]).unwrap_or_default();
+                let number = |name: &str| fields.chunks(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
                 number("num-slaves").as_deref() == Some("1") && number("num-other-sentinels").as_deref() == Some("2")
             };
-            watched.sentinels.iter().all(knows).then_some(())
+            deployment.sentinels.iter().all(knows).then_some(())
         });
-        Some(watched)
+        Some(deployment)
     }
 
-    /// A cache's table in TOML.
+    /// The TOML of a cache on this deployment.
     pub fn cache(&self, name: &str) -> String {
         let nodes: Vec<String> =
             self.sentinels.iter().map(|sentinel| format!("\"127.0.0.1:{}\"", sentinel.port)).collect();
@@ -66,30 +67,31 @@ impl Sentinels {
         format!("[caches.{name}]\ntype = \"{kind}\"\nsentinel = {{ master = \"{master}\", nodes = [{nodes}] }}\n")
     }
 
-    /// Kills the sentinel that is named first.
+    /// Kills the sentinel that the TOML lists first.
     pub fn kill_the_first_sentinel(&mut self) {
         self.sentinels[0].child.kill().unwrap();
         self.sentinels[0].child.wait().unwrap();
     }
 
-    /// Asks the sentinels to make the replica the primary, which they may not be ready for.
+    /// Requests a failover to the replica. The sentinels may refuse it.
     pub fn fail_over(&self) {
         let _refused: Option<()> = self.sentinels[1].ask(&["SENTINEL", "FAILOVER", Self::MASTER]);
     }
 
-    /// Has the sentinels call a server down only after so long a silence that a busy machine does not cause it. They take
-    /// an old primary back when it was up for 8 s without a break, and by what they start with half a second is one.
-    pub fn be_patient(&self) {
+    /// Raises `down-after-milliseconds` to 10 s, so that a pause on a busy machine does not count as down. The
+    /// sentinels reconfigure an old primary as a replica only after it has been up for 8 s without interruption; with
+    /// the initial 500 ms, short pauses would restart that time.
+    pub fn raise_down_after(&self) {
         for sentinel in &self.sentinels {
-            let patience = ["SENTINEL", "SET", Self::MASTER, "down-after-milliseconds", "10000"];
-            let _dead: Option<()> = sentinel.ask(&patience);
+            let command = ["SENTINEL", "SET", Self::MASTER, "down-after-milliseconds", "10000"];
+            let _killed: Option<()> = sentinel.ask(&command);
         }
     }
 
-    /// Waits until the sentinels that live name this server as the primary.
+    /// Waits until all running sentinels report this server as the primary.
     pub fn wait_for_primary(&self, server: usize) {
         let port = self.servers[server].port().to_string();
-        wait_for("the sentinels to agree on the new primary", || {
+        wait_for("the sentinels agree on the new primary", || {
             let agrees = |sentinel: &Sentinel| {
                 let address = sentinel.ask::<Vec<String>>(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::MASTER]);
                 address.is_none_or(|address| address[1] == port)
@@ -126,7 +128,7 @@ impl Sentinel {
         Self { port, password: value("requirepass "), child, folder }
     }
 
-    /// Asks it through its socket, unless it is dead.
+    /// Sends a command over the Unix socket. Returns `None` if the sentinel is not running or refuses the command.
     fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> Option<T> {
         let url = format!("redis+unix://{}", self.folder.path().join("socket").display());
         let mut client = redis::Client::open(url).unwrap().get_connection().ok()?;

@@ -1,4 +1,4 @@
-//! A `larder serve` as a child process, and clients that ask it.
+//! `larder serve` as a child process, and HTTP clients for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,127 +12,127 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use crate::{Finished, Larder, PATIENCE, Running, guest};
+use crate::{Larder, LarderOutput, LarderProcess, TEST_TIMEOUT, guest};
 
-/// A `larder serve` on a port of its own, which ends with this value.
+/// A `larder serve` process on a free port. Dropping this value kills it.
 #[derive(Debug)]
-pub struct Serving {
+pub struct ServeProcess {
     address: SocketAddr,
     metrics: Option<SocketAddr>,
-    running: Running,
+    process: LarderProcess,
 }
 
-impl Serving {
-    /// Serves the guest `http`, under all paths, with a configuration.
+impl ServeProcess {
+    /// Serves the plugin `http` at all paths, with a configuration.
     pub fn start(config: &str) -> Self {
         Self::start_with(Larder::serve().config(config).arg(guest("http")))
     }
 
-    /// Starts a [`Larder::serve`] and waits until it listens.
+    /// Starts a [`Larder::serve`] and waits until it has printed its address.
     pub fn start_with(larder: Larder) -> Self {
-        let mut running = larder.start();
-        let line = running.line();
+        let mut process = larder.start();
+        let line = process.read_line();
         let Some(address) = line.strip_prefix("listening on http://") else {
-            panic!("`{line}`: {:#?}", running.finish());
+            panic!("`{line}`: {:#?}", process.finish());
         };
-        Self { address: address.parse().unwrap(), metrics: None, running }
+        Self { address: address.parse().unwrap(), metrics: None, process }
     }
 
-    /// [`Serving::start`] with the operator's port.
-    pub fn start_watched(config: &str) -> Self {
+    /// [`ServeProcess::start`] with a metrics port.
+    pub fn start_with_metrics(config: &str) -> Self {
         let larder = Larder::serve().config(config).arg("--metrics-addr").arg("127.0.0.1:0").arg(guest("http"));
         let mut serving = Self::start_with(larder);
-        let line = serving.running.line();
+        let line = serving.process.read_line();
         let address = line.strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/metrics"));
-        serving.metrics = Some(address.expect("the second line is the operator's port").parse().unwrap());
+        serving.metrics = Some(address.expect("the second line is the address of the metrics port").parse().unwrap());
         serving
     }
 
-    /// Asks the operator's port of [`Serving::start_watched`].
-    pub async fn ask(&self, path: &str) -> Answer {
-        Client::connect(self.metrics()).await.get(path).await.unwrap()
+    /// Sends a GET request to the metrics port of [`ServeProcess::start_with_metrics`].
+    pub async fn get_from_metrics_port(&self, path: &str) -> HttpResponse {
+        Client::connect(self.metrics_address()).await.get(path).await.unwrap()
     }
 
-    /// Where the operator's port of [`Serving::start_watched`] listens.
-    pub fn metrics(&self) -> SocketAddr {
-        self.metrics.expect("it is watched")
+    /// The address of the metrics port of [`ServeProcess::start_with_metrics`].
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics.expect("the process has a metrics port")
     }
 
-    /// Where it listens.
+    /// The address of the HTTP port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The process.
-    pub fn running(&mut self) -> &mut Running {
-        &mut self.running
+    pub fn process(&mut self) -> &mut LarderProcess {
+        &mut self.process
     }
 
-    /// Waits for its next line on standard output, which must be this one.
-    pub async fn says(&mut self, expected: &str) {
-        let said = async {
+    /// Waits for the next line of standard output, and asserts that it equals `expected`.
+    pub async fn expect_line(&mut self, expected: &str) {
+        let next_line = async {
             loop {
-                if let Some(line) = self.running.line_so_far() {
+                if let Some(line) = self.process.try_read_line() {
                     return line;
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        let line = tokio::time::timeout(PATIENCE, said).await;
+        let line = tokio::time::timeout(TEST_TIMEOUT, next_line).await;
         assert_eq!(line.as_deref(), Ok(expected));
     }
 
-    /// Asks once, on a connection of its own.
-    pub async fn get(&self, path: &str) -> Answer {
+    /// Sends a GET request on a new connection.
+    pub async fn get(&self, path: &str) -> HttpResponse {
         Client::connect(self.address).await.get(path).await.unwrap()
     }
 
-    /// Asks it to end and waits for that.
-    pub async fn terminate(self) -> Finished {
-        self.running.terminate();
-        tokio::task::spawn_blocking(|| self.running.finish()).await.unwrap()
+    /// Sends SIGTERM and waits until the process has exited.
+    pub async fn terminate(self) -> LarderOutput {
+        self.process.terminate();
+        tokio::task::spawn_blocking(|| self.process.finish()).await.unwrap()
     }
 }
 
-/// What was answered, to the last byte.
+/// A complete HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status.
     pub status: u16,
     /// The body.
     pub body: String,
-    /// The header `retry-after`.
+    /// The value of the header `retry-after`.
     pub retry_after: Option<String>,
 }
 
-impl Answer {
-    /// With status 200.
+impl HttpResponse {
+    /// A response with status 200 and this body.
     pub fn ok(body: &str) -> Self {
         Self { status: 200, body: body.to_owned(), retry_after: None }
     }
 }
 
-/// One connection.
+/// An HTTP connection to a [`ServeProcess`]. Clones share the connection.
 #[derive(Debug, Clone)]
 pub enum Client {
-    /// HTTP/1.1: one request after the other.
+    /// HTTP/1.1: one request at a time.
     Http1(Arc<Mutex<http1::SendRequest<Full<Bytes>>>>),
-    /// HTTP/2 without TLS: many at a time.
+    /// HTTP/2 without TLS: concurrent requests.
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Client {
-    /// A connection with HTTP/1.1.
+    /// Connects with HTTP/1.1.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::try_connect(address).await.expect("the server takes connections")
+        Self::try_connect(address).await.expect("the server accepts connections")
     }
 
-    /// A connection with HTTP/2.
+    /// Connects with HTTP/2.
     pub async fn connect_http2(address: SocketAddr) -> Self {
-        Self::try_connect_http2(address).await.expect("the server takes connections")
+        Self::try_connect_http2(address).await.expect("the server accepts connections")
     }
 
-    /// [`Client::connect`], unless the server is about to end.
+    /// [`Client::connect`], or `None` if the server is shutting down.
     pub async fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = TokioIo::new(TcpStream::connect(address).await.ok()?);
         let (send, connection) = http1::handshake(stream).await.ok()?;
@@ -140,7 +140,7 @@ impl Client {
         Some(Self::Http1(Arc::new(send.into())))
     }
 
-    /// [`Client::connect_http2`], unless the server is about to end.
+    /// [`Client::connect_http2`], or `None` if the server is shutting down.
     pub async fn try_connect_http2(address: SocketAddr) -> Option<Self> {
         let stream = TokioIo::new(TcpStream::connect(address).await.ok()?);
         let (send, connection) = http2::handshake(TokioExecutor::new(), stream).await.ok()?;
@@ -148,18 +148,18 @@ impl Client {
         Some(Self::Http2(send))
     }
 
-    /// Asks for a path.
-    pub async fn get(&self, path: &str) -> Result<Answer, hyper::Error> {
+    /// Sends a GET request.
+    pub async fn get(&self, path: &str) -> Result<HttpResponse, hyper::Error> {
         self.get_with(path, &[]).await
     }
 
-    /// Asks for a path, with these headers.
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, hyper::Error> {
+    /// Sends a GET request with headers.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, hyper::Error> {
         self.request(Method::GET, path, headers, "").await
     }
 
-    /// Sends a body to a path. An answer that breaks off is an error. Panics when [`PATIENCE`] runs out.
-    pub async fn send(&self, path: &str, body: &str) -> Result<Answer, hyper::Error> {
+    /// Sends a POST request. A response that ends early is an error. Panics after [`TEST_TIMEOUT`].
+    pub async fn send(&self, path: &str, body: &str) -> Result<HttpResponse, hyper::Error> {
         self.request(Method::POST, path, &[], body).await
     }
 
@@ -169,13 +169,13 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Result<Answer, hyper::Error> {
+    ) -> Result<HttpResponse, hyper::Error> {
         let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
         let request = Request::builder().method(method).uri(format!("http://host.example{path}"));
         let request = request.header("host", "host.example");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(body).unwrap();
-        let answer = async {
+        let response = async {
             let response = match self {
                 Self::Http1(send) => {
                     let mut send = send.lock().await;
@@ -192,8 +192,8 @@ impl Client {
             let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
             let body = response.into_body().collect().await?.to_bytes();
             let body = String::from_utf8(body.into()).unwrap();
-            Ok(Answer { status, body, retry_after })
+            Ok(HttpResponse { status, body, retry_after })
         };
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("no answer to {path}"))
+        tokio::time::timeout(TEST_TIMEOUT, response).await.unwrap_or_else(|_| panic!("no response to {path}"))
     }
 }

@@ -1,4 +1,4 @@
-//! A host on loopback that plugins send requests to, as the test that starts it wants it to be.
+//! An HTTP server on loopback for the outgoing requests of plugins. Each test defines its responses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -26,10 +26,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Certificate;
 
-/// What an upstream answers with.
-pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+/// A response of an [`Upstream`].
+pub type UpstreamResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// An HTTP/1.1 server of the test's own, which ends with this value.
+/// An HTTP/1.1 server. Dropping this value closes its port.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
@@ -37,21 +37,21 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Answers each request in this way.
-    pub async fn start<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
+    /// Starts a server that handles each request with `handler`.
+    pub async fn start<F>(handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = UpstreamResponse> + Send + 'static,
     {
-        Self::serve(None, answer).await
+        Self::serve(None, handler).await
     }
 
     /// [`Upstream::start`] with TLS.
     pub async fn start_tls<F>(
         certificate: &Certificate,
-        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     ) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = UpstreamResponse> + Send + 'static,
     {
         let chain = CertificateDer::pem_file_iter(&certificate.cert_file).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(&certificate.key_file).unwrap();
@@ -61,29 +61,29 @@ impl Upstream {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
-        Self::serve(Some(TlsAcceptor::from(Arc::new(config))), answer).await
+        Self::serve(Some(TlsAcceptor::from(Arc::new(config))), handler).await
     }
 
     async fn serve<F>(
         tls: Option<TlsAcceptor>,
-        answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     ) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = UpstreamResponse> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (tls, answer) = (tls.clone(), answer.clone());
+                let (tls, handler) = (tls.clone(), handler.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => converse(stream, answer).await,
-                        // A client that does not trust us goes away.
+                        None => serve_connection(stream, handler).await,
+                        // The handshake fails if the client does not trust the certificate.
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                converse(stream, answer).await;
+                                serve_connection(stream, handler).await;
                             }
                         }
                     }
@@ -93,25 +93,25 @@ impl Upstream {
         Self { address, serving }
     }
 
-    /// Where it listens.
+    /// The address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its port.
+    /// The port of the server.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 }
 
-/// Serves one connection to its end, whatever that is.
-async fn converse<S, F>(stream: S, answer: impl Fn(Request<Incoming>) -> F)
+/// Serves one connection until it is closed or breaks.
+async fn serve_connection<S, F>(stream: S, handler: impl Fn(Request<Incoming>) -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Future<Output = Reply>,
+    F: Future<Output = UpstreamResponse>,
 {
     let service = service_fn(move |request| {
-        let reply = answer(request);
+        let reply = handler(request);
         async move { Ok::<_, Infallible>(reply.await) }
     });
     let _broken = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -123,16 +123,16 @@ impl Drop for Upstream {
     }
 }
 
-/// A reply with status 200 and this body.
-pub fn reply(body: impl Into<Bytes>) -> Reply {
+/// A response with status 200 and this body.
+pub fn ok_response(body: impl Into<Bytes>) -> UpstreamResponse {
     Response::new(Full::new(body.into()).boxed_unsync())
 }
 
-/// A body whose pieces the test hands out, and which ends with their sender.
+/// A body whose chunks come from a channel. It ends when the sender is dropped.
 #[derive(Debug)]
-pub struct Pieces(pub UnboundedReceiver<Bytes>);
+pub struct ChannelBody(pub UnboundedReceiver<Bytes>);
 
-impl Body for Pieces {
+impl Body for ChannelBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -140,6 +140,6 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 }

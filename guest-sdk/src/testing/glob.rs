@@ -1,6 +1,6 @@
 //! A matcher for Redis globs that parses the pattern while it matches.
 //!
-//! A copy of the host's rules, held equal by the property tests in `tests/behaviour/properties/fake.rs`.
+//! A copy of the host's rules, held equal by the property tests in `tests/behaviour/sdk/testing.rs`.
 
 /// Returns whether the host accepts the pattern. A range from an ASCII to a non-ASCII byte is rejected, because servers
 /// disagree on it.

@@ -1,4 +1,4 @@
-//! The in-memory host. `tests/behaviour/properties/fake.rs` compares its answers with those of the real host.
+//! The in-memory host. `tests/behaviour/sdk/testing.rs` compares its answers with those of the real host.
 
 use std::time::Duration as StdDuration;
 

@@ -1,10 +1,13 @@
-//! What `larder serve` does under load, release build: against `wasmtime serve` with the same component, in turns within
-//! one run; with a computation that is cached for a second in two processes that share a Valkey, whose hits and
-//! computations are counted; and its memory over many requests.
+//! Load tests of `larder serve`, in the release build.
 //!
-//! `WASMTIME` names a `wasmtime` program to compare with. `REQUESTS` is how many requests the memory is watched over.
+//! - Throughput and latency, compared with `wasmtime serve` and the same component in interleaved rounds.
+//! - Hits and computations of a value that two processes cache for a second on one Valkey server.
+//! - Memory over many requests.
+//!
+//! `WASMTIME` is the path of a `wasmtime` program to compare with. `REQUESTS` is the number of requests of the memory
+//! test.
 
-#![allow(missing_docs, reason = "nobody uses a bench as a library")]
+#![allow(missing_docs, reason = "a benchmark is not a library")]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,22 +15,23 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use larder_tests::{Answer, Client, Kind, Larder, Server, Serving, guest};
+use larder_tests::{Client, HttpResponse, Kind, Larder, ServeProcess, Server, guest};
 use tokio::task::JoinSet;
 
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(4);
 
-/// How long each request of a round took, sorted, and the round itself.
+/// The measurements of one round.
 struct Round {
+    /// The latencies of the requests, sorted.
     latencies: Vec<Duration>,
-    took: Duration,
+    duration: Duration,
 }
 
 impl Round {
     fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.took.as_secs_f64()
+        self.latencies.len() as f64 / self.duration.as_secs_f64()
     }
 
     fn percentile(&self, percent: usize) -> f64 {
@@ -35,57 +39,57 @@ impl Round {
     }
 }
 
-/// Asks on many connections at once, until the round is over; `check` looks at each answer.
-async fn load(addresses: &[SocketAddr], path: &str, round: Duration, check: fn(&Answer)) -> Round {
-    let began = Instant::now();
+/// Sends requests on [`CONNECTIONS`] concurrent connections for a duration. `check` asserts on each response.
+async fn load(addresses: &[SocketAddr], path: &str, duration: Duration, check: fn(&HttpResponse)) -> Round {
+    let start = Instant::now();
     let mut clients = JoinSet::new();
     for n in 0..CONNECTIONS {
         let (address, path) = (addresses[n % addresses.len()], path.to_owned());
         clients.spawn(async move {
             let client = Client::connect(address).await;
             let mut latencies = Vec::new();
-            while began.elapsed() < round {
-                let asked = Instant::now();
+            while start.elapsed() < duration {
+                let sent = Instant::now();
                 check(&client.get(&path).await.unwrap());
-                latencies.push(asked.elapsed());
+                latencies.push(sent.elapsed());
             }
             latencies
         });
     }
     let mut latencies: Vec<Duration> = clients.join_all().await.into_iter().flatten().collect();
     latencies.sort_unstable();
-    Round { latencies, took: began.elapsed() }
+    Round { latencies, duration: start.elapsed() }
 }
 
-fn says_hello(answer: &Answer) {
-    assert_eq!(answer, &Answer::ok("hello\n"));
+fn is_hello(answer: &HttpResponse) {
+    assert_eq!(answer, &HttpResponse::ok("hello\n"));
 }
 
-fn larder(config: &str, plugin: &str) -> Serving {
+fn larder(config: &str, plugin: &str) -> ServeProcess {
     // `wasmtime serve` writes no access log.
-    Serving::start_with(Larder::serve().config(config).env("LARDER_LOG", "warn").arg(guest(plugin)))
+    ServeProcess::start_with(Larder::serve().config(config).env("LARDER_LOG", "warn").arg(guest(plugin)))
 }
 
-/// A `wasmtime serve`, which ends with this value.
+/// A `wasmtime serve` process. Dropping this value kills it.
 struct Wasmtime(Child, SocketAddr);
 
 impl Wasmtime {
     fn start(program: &str) -> Self {
         let mut command = Command::new(program);
         command.args(["serve", "-Scli", "--addr", "127.0.0.1:0"]).arg(guest("http_hello"));
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("`WASMTIME` names a program");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("`WASMTIME` is the path of a program");
         let mut line = String::new();
         BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().trim_end_matches('/').rsplit('/').next().unwrap();
-        let address = address.parse().unwrap_or_else(|_| panic!("`{line}` names no address"));
+        let address = address.parse().unwrap_or_else(|_| panic!("no address in `{line}`"));
         Self(child, address)
     }
 }
 
 impl Drop for Wasmtime {
     fn drop(&mut self) {
-        let _ended = self.0.kill();
-        let _status = self.0.wait();
+        let _already_dead = self.0.kill();
+        let _reaped = self.0.wait();
     }
 }
 
@@ -100,18 +104,19 @@ async fn hello() {
     let mut hosts = vec![("larder serve", ours.address())];
     hosts.extend(theirs.iter().map(|Wasmtime(_, address)| ("wasmtime serve", *address)));
     for (_, address) in &hosts {
-        load(&[*address], "/", Duration::from_secs(1), says_hello).await;
+        load(&[*address], "/", Duration::from_secs(1), is_hello).await;
     }
     let mut rounds: Vec<Vec<Round>> = hosts.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
         for ((_, address), rounds) in hosts.iter().zip(&mut rounds) {
-            rounds.push(load(&[*address], "/", ROUND, says_hello).await);
+            rounds.push(load(&[*address], "/", ROUND, is_hello).await);
         }
     }
-    println!("hello on {CONNECTIONS} connections, medians of {ROUNDS} rounds of {ROUND:?} in turns");
+    println!("hello on {CONNECTIONS} connections, medians of {ROUNDS} interleaved rounds of {ROUND:?}");
     for ((name, _), rounds) in hosts.iter().zip(&rounds) {
-        let of = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
-        let (rate, p50, p99) = (of(Round::rate), of(|round| round.percentile(50)), of(|round| round.percentile(99)));
+        let median_of = |measure: fn(&Round) -> f64| median(rounds.iter().map(measure).collect());
+        let (p50, p99) = (median_of(|round| round.percentile(50)), median_of(|round| round.percentile(99)));
+        let rate = median_of(Round::rate);
         println!("  {name:<15} {rate:>8.0} requests/s  p50 {p50:.2} ms  p99 {p99:.2} ms");
     }
     if let [ours, theirs] = rounds.as_slice() {
@@ -125,8 +130,8 @@ async fn cached() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = format!("{}default_expire = 1\n", server.cache("c"));
     let hosts = [larder(&config, "http"), larder(&config, "http")];
-    let addresses = hosts.each_ref().map(Serving::address);
-    let check = |answer: &Answer| match answer.body.as_str() {
+    let addresses = hosts.each_ref().map(ServeProcess::address);
+    let check = |answer: &HttpResponse| match answer.body.as_str() {
         "key true" => _ = COMPUTED.fetch_add(1, Ordering::Relaxed),
         "key false" => {}
         _ => panic!("{answer:?}"),
@@ -134,36 +139,40 @@ async fn cached() {
     let round = load(&addresses, "/compute/key", 2 * ROUND, check).await;
     let (p50, p99) = (round.percentile(50), round.percentile(99));
     let computed = COMPUTED.load(Ordering::Relaxed);
-    let hits = (round.latencies.len() - computed) as f64 / round.took.as_secs_f64();
-    println!("a value that takes 200 ms and lasts 1 s, {CONNECTIONS} connections to two processes that share a Valkey");
-    println!("  {hits:>8.0} hits/s  p50 {p50:.2} ms  p99 {p99:.2} ms; computed {computed} times in {:.1?}", round.took);
-    // Less time than that does not lie between two computations.
-    assert!(computed as f64 <= round.took.as_secs_f64() / 1.2 + 1.0, "it was computed too often");
+    let hits = (round.latencies.len() - computed) as f64 / round.duration.as_secs_f64();
+    println!("a value computed in 200 ms, cached for 1 s; {CONNECTIONS} connections, two processes, one Valkey server");
+    println!(
+        "  {hits:>8.0} hits/s  p50 {p50:.2} ms  p99 {p99:.2} ms; computed {computed} times in {:.1?}",
+        round.duration
+    );
+    // A computation of 200 ms and an expiry after 1 s are at least 1.2 s per computation.
+    assert!(computed as f64 <= round.duration.as_secs_f64() / 1.2 + 1.0, "the value was computed too often");
 }
 
 async fn memory() {
-    let all: usize = std::env::var("REQUESTS").map_or(100_000, |all| all.parse().expect("`REQUESTS` is a number"));
+    let requests: usize =
+        std::env::var("REQUESTS").map_or(100_000, |requests| requests.parse().expect("`REQUESTS` is a number"));
     let mut serving = larder("", "http_hello");
-    let status = format!("/proc/{}/status", serving.running().id());
+    let status = format!("/proc/{}/status", serving.process().id());
     let resident = || {
         let status = std::fs::read_to_string(&status).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.trim_start_matches("VmRSS:").trim().to_owned()
     };
     let address = serving.address();
-    println!("memory of larder serve over {all} requests");
+    println!("memory of larder serve over {requests} requests");
     for tenth in 1..=10 {
         let mut clients = JoinSet::new();
         for _ in 0..CONNECTIONS {
             clients.spawn(async move {
                 let client = Client::connect(address).await;
-                for _ in 0..all / 10 / CONNECTIONS {
-                    says_hello(&client.get("/").await.unwrap());
+                for _ in 0..requests / 10 / CONNECTIONS {
+                    is_hello(&client.get("/").await.unwrap());
                 }
             });
         }
         clients.join_all().await;
-        println!("  after {tenth:>2} tenths: {}", resident());
+        println!("  after {tenth:>2}/10: {}", resident());
     }
 }
 

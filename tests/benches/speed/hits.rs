@@ -1,4 +1,4 @@
-//! Calls on a server: through a cache in native code and from plugins, beside the bare client.
+//! Hits and sets on a server: from native code and from plugins, compared with a bare Redis client.
 
 use std::pin::Pin;
 use std::time::Instant;
@@ -6,81 +6,87 @@ use std::time::Instant;
 use bytes::Bytes;
 use larder_host::Caches;
 use larder_host::cache::{Duration, Entry, ScopedCache};
-use larder_tests::PATIENCE;
+use larder_tests::TEST_TIMEOUT;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
-use crate::place::{Place, view};
-use crate::plugin::{Plugin, Running};
+use crate::backend::{Backend, view};
+use crate::plugin::{Plugin, PluginInstance};
 use crate::table;
 
-/// As the plugin has them.
+/// The key and value that the plugin uses for a size of 100 bytes.
 const KEY: &str = "value-100";
 const VALUE: Bytes = Bytes::from_static(&[b'v'; 100]);
 
-/// One caller, who makes so many calls one after the other.
-type Caller = Box<dyn Fn(u32) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
+/// Makes a number of sequential calls.
+type NativeCaller = Box<dyn Fn(u32) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
 
-/// How a call is made.
-enum Way {
-    Native(Caller),
+/// One of the compared implementations of a call.
+enum Candidate {
+    Native(NativeCaller),
+    /// The name of the plugin's call.
     Plugin(&'static str),
 }
 
-/// get, get-or-set and set by so many callers at once, against the bare client's `GET` and `SET`.
-pub(crate) async fn against_a_bare_client(place: &Place, callers: u32) {
-    let caches = Caches::connect(place.config("")).await.unwrap();
+/// Compares get, get-or-set and set by a number of concurrent callers with the bare client's `GET` and `SET`.
+pub(crate) async fn compare_with_bare_client(backend: &Backend, callers: u32) {
+    let caches = Caches::connect(backend.config("")).await.unwrap();
     let cache = view(caches.get("cache").unwrap());
     cache.set(KEY, VALUE, Duration::Unlimited).await.unwrap();
     let plugin = Plugin::new(caches, false);
     let mut instances = Vec::new();
     for _ in 0..callers {
-        instances.push(plugin.start().await);
+        instances.push(plugin.instantiate().await);
     }
-    let client = place.client(Some(PATIENCE)).await;
+    let client = backend.client(Some(TEST_TIMEOUT)).await;
     let reads = [
-        ("GET, bare client", Way::Native(bare_get(place.client(None).await))),
-        ("GET, bare, with a deadline", Way::Native(bare_get(client.clone()))),
-        ("get, native", Way::Native(get(cache.clone()))),
-        ("get, plugin", Way::Plugin("get")),
-        ("get-or-set, native", Way::Native(get_or_set(cache.clone()))),
-        ("get-or-set, plugin", Way::Plugin("get-or-set")),
+        ("GET, bare client", Candidate::Native(bare_get(backend.client(None).await))),
+        ("GET, bare, with a deadline", Candidate::Native(bare_get(client.clone()))),
+        ("get, native", Candidate::Native(get(cache.clone()))),
+        ("get, plugin", Candidate::Plugin("get")),
+        ("get-or-set, native", Candidate::Native(get_or_set(cache.clone()))),
+        ("get-or-set, plugin", Candidate::Plugin("get-or-set")),
     ];
-    compare(place, &reads, callers, &mut instances).await;
+    compare(backend, &reads, callers, &mut instances).await;
     let writes = [
-        ("SET, bare, with a deadline", Way::Native(bare_set(client))),
-        ("set, native", Way::Native(set(cache))),
-        ("set, plugin", Way::Plugin("set")),
+        ("SET, bare, with a deadline", Candidate::Native(bare_set(client))),
+        ("set, native", Candidate::Native(set(cache))),
+        ("set, plugin", Candidate::Plugin("set")),
     ];
-    compare(place, &writes, callers, &mut instances).await;
+    compare(backend, &writes, callers, &mut instances).await;
 }
 
-async fn compare(place: &Place, ways: &[(&str, Way)], callers: u32, instances: &mut Vec<Running>) {
+async fn compare(
+    backend: &Backend,
+    candidates: &[(&str, Candidate)],
+    callers: u32,
+    instances: &mut Vec<PluginInstance>,
+) {
     let calls = if callers == 1 { 500 } else { 50 };
-    let passes = table::in_turns(ways.len(), 31, async |way| {
-        let begun = Instant::now();
-        match &ways[way].1 {
-            Way::Native(caller) => {
+    let passes = table::interleave(candidates.len(), 31, async |candidate| {
+        let start = Instant::now();
+        match &candidates[candidate].1 {
+            Candidate::Native(caller) => {
                 let tasks: JoinSet<()> = (0..callers).map(|_| caller(calls)).collect();
                 tasks.join_all().await;
             }
-            Way::Plugin(call) => {
+            Candidate::Plugin(call) => {
                 let call: &'static str = call;
-                let calling = |mut instance: Running| async move {
+                let run = |mut instance: PluginInstance| async move {
                     instance.time(call, 100, calls).await;
                     instance
                 };
-                let tasks: JoinSet<Running> = instances.drain(..).map(calling).collect();
+                let tasks: JoinSet<PluginInstance> = instances.drain(..).map(run).collect();
                 *instances = tasks.join_all().await;
             }
         }
-        begun.elapsed().as_secs_f64() / f64::from(callers * calls)
+        start.elapsed().as_secs_f64() / f64::from(callers * calls)
     });
-    let names: Vec<&str> = ways.iter().map(|(name, _)| *name).collect();
-    table::ways(&place.name, &names, &passes.await);
+    let names: Vec<&str> = candidates.iter().map(|(name, _)| *name).collect();
+    table::candidates(&backend.name, &names, &passes.await);
 }
 
-fn get(cache: ScopedCache) -> Caller {
+fn get(cache: ScopedCache) -> NativeCaller {
     Box::new(move |calls| {
         let cache = cache.clone();
         Box::pin(async move {
@@ -91,7 +97,7 @@ fn get(cache: ScopedCache) -> Caller {
     })
 }
 
-fn get_or_set(cache: ScopedCache) -> Caller {
+fn get_or_set(cache: ScopedCache) -> NativeCaller {
     Box::new(move |calls| {
         let cache = cache.clone();
         Box::pin(async move {
@@ -105,7 +111,7 @@ fn get_or_set(cache: ScopedCache) -> Caller {
     })
 }
 
-fn set(cache: ScopedCache) -> Caller {
+fn set(cache: ScopedCache) -> NativeCaller {
     Box::new(move |calls| {
         let cache = cache.clone();
         Box::pin(async move {
@@ -116,7 +122,7 @@ fn set(cache: ScopedCache) -> Caller {
     })
 }
 
-fn bare_get(client: MultiplexedConnection) -> Caller {
+fn bare_get(client: MultiplexedConnection) -> NativeCaller {
     Box::new(move |calls| {
         let mut client = client.clone();
         Box::pin(async move {
@@ -130,7 +136,7 @@ fn bare_get(client: MultiplexedConnection) -> Caller {
     })
 }
 
-fn bare_set(client: MultiplexedConnection) -> Caller {
+fn bare_set(client: MultiplexedConnection) -> NativeCaller {
     Box::new(move |calls| {
         let mut client = client.clone();
         Box::pin(async move {

@@ -1,23 +1,22 @@
-//! How fast Larder is, in ratios.
+//! Benchmarks of Larder, with ratios between the compared candidates.
 //!
-//! What is compared is done in turns, a round of one and a round of the next, and the medians are printed with their
-//! ratios: on a machine whose speed drifts, what is measured one after the other compares the drift. So this is no
-//! framework for micro-benchmarks. Nothing is asserted about any time; what is asserted is that each call did what it is
-//! timed for.
+//! The rounds of the candidates are interleaved, and the medians are printed with their ratios. On a machine whose
+//! speed drifts, a framework that measures one candidate after the other would compare the drift. The benchmarks assert
+//! that each call returned the expected result, but assert nothing about times.
 //!
-//! `make bench` runs it, `make bench PART=ram` a part of it; docs/performance.md explains the rows. `LARDER_RESULTS`
-//! names a file for the results. All servers are its own, on loopback.
+//! `make bench` runs all benchmarks, and `make bench PART=ram` a part. `docs/performance.md` explains the rows.
+//! `LARDER_RESULTS` names the results file. The benchmarks start their own servers on loopback.
 
-mod beside;
+mod backend;
 mod clearing;
 mod hits;
 mod keys;
-mod machine;
-mod others;
-mod place;
+mod large_values;
+mod other_caches;
 mod plugin;
 mod ram;
-mod starting;
+mod results_file;
+mod startup;
 mod table;
 mod waiting;
 
@@ -25,24 +24,24 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 
-use crate::place::Place;
+use crate::backend::Backend;
 
-/// Far more than it takes; what takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(1800);
+/// The deadline of each part, so that a benchmark that hangs fails.
+const TIMEOUT: Duration = Duration::from_secs(1800);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo bench` says so; `cargo test --all-targets` runs this as well, and has no use for it.
+    // `cargo bench` passes `--bench`. `cargo test --all-targets` also runs this program, without the flag.
     if !arguments.iter().any(|argument| argument == "--bench") {
-        println!("skipped: this is for `cargo bench`");
+        println!("skipped: run the benchmarks with `cargo bench`");
         return;
     }
     if let Some((of, _)) = arguments.split_last().filter(|(_, before)| before.iter().any(|word| word == "--memory")) {
-        return keys::tell_memory(of);
+        return keys::print_memory(of);
     }
     let part = arguments.iter().find(|argument| !argument.starts_with('-'));
     let is_wanted = |name: &str| part.is_none_or(|part| part == name);
-    // One thread, as the `larder` program has; an embedder may have more.
+    // The `larder` program uses one thread. An embedder may use more.
     let one_thread = Builder::new_current_thread().enable_all().build().unwrap();
     let two_threads = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if is_wanted("ram") {
@@ -57,7 +56,7 @@ fn main() {
         one_thread.block_on(within(start()));
     }
     if is_wanted("server") {
-        let servers = one_thread.block_on(within(Place::servers()));
+        let servers = one_thread.block_on(within(Backend::servers()));
         one_thread.block_on(within(hits(&servers, "one call at a time", 1)));
         one_thread.block_on(within(hits(&servers, "64 calls at once on one thread", 64)));
         two_threads.block_on(within(hits(&servers, "64 calls at once on two threads", 64)));
@@ -69,60 +68,60 @@ fn main() {
         one_thread.block_on(within(clears(&servers)));
         one_thread.block_on(within(waits(servers)));
     }
-    machine::write_results(table::results());
+    results_file::write(table::results());
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, future).await.expect("it hangs")
+    tokio::time::timeout(TIMEOUT, future).await.expect("the benchmark ends before the timeout")
 }
 
 async fn ram() {
-    ram::Bench::new().await.all().await;
+    ram::Bench::new().await.run().await;
     clearing::in_ram().await;
 }
 
 async fn start() {
-    starting::programs().await;
-    starting::instances().await;
+    startup::processes().await;
+    startup::instances().await;
 }
 
-async fn hits(servers: &[Place], how: &str, callers: u32) {
-    table::heading(&format!("100 bytes on a server, {how}"));
-    for place in servers {
-        hits::against_a_bare_client(place, callers).await;
+async fn hits(servers: &[Backend], concurrency: &str, callers: u32) {
+    table::heading(&format!("100 bytes on a server, {concurrency}"));
+    for backend in servers {
+        hits::compare_with_bare_client(backend, callers).await;
     }
 }
 
-async fn beside_large_values(servers: &[Place]) {
-    for place in servers {
-        beside::large_values(place).await;
+async fn beside_large_values(servers: &[Backend]) {
+    for backend in servers {
+        large_values::hits_beside_large_values(backend).await;
     }
 }
 
-async fn clears(servers: &[Place]) {
+async fn clears(servers: &[Backend]) {
     table::heading("Removing all of 10,000 values, against the SCAN of the same database by a bare client");
-    for place in servers {
-        clearing::everything(place).await;
+    for backend in servers {
+        clearing::clear_all(backend).await;
     }
     table::heading("Removing 1,000 of 100,000 values by a pattern, against the SCAN of the same database");
-    for place in servers {
-        clearing::a_hundredth(place).await;
+    for backend in servers {
+        clearing::clear_pattern_of_100_000(backend).await;
     }
     table::heading(
         "Removing 10,000 of 1,000,000 values on a server by a pattern, against the SCAN of the same database",
     );
-    for place in servers {
-        clearing::of_a_million(place).await;
+    for backend in servers {
+        clearing::clear_pattern_of_a_million(backend).await;
     }
     table::heading(
         "The server meanwhile: slowest SCAN, GETRANGE and UNLINK; another client's PING: median, 99th percentile, longest",
     );
-    for place in servers {
-        clearing::slowest(place).await;
+    for backend in servers {
+        clearing::impact_on_server(backend).await;
     }
 }
 
-async fn waits(servers: Vec<Place>) {
-    waiting::from_fill_to_return(&Place::ram(), &servers).await;
+async fn waits(servers: Vec<Backend>) {
+    waiting::from_fill_to_return(&Backend::ram(), &servers).await;
     waiting::commands_while_waiting(servers).await;
 }

@@ -1,4 +1,5 @@
-//! The plugin that makes the calls, embedded as another program would, with an empty call beside ours.
+//! The plugin that makes the timed calls, embedded in a wasmtime program. The linker also has empty calls to compare
+//! with.
 
 use std::future::ready;
 use std::time::{Duration, Instant};
@@ -10,15 +11,15 @@ use wasmtime::component::{Component, Instance, InstancePre, Linker, ResourceTabl
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-/// The plugin, loaded and linked.
+/// The compiled and linked plugin.
 pub(crate) struct Plugin {
     engine: Engine,
     pre: InstancePre<State>,
     caches: Caches,
 }
 
-/// One instance of it.
-pub(crate) struct Running {
+/// An instance of the plugin.
+pub(crate) struct PluginInstance {
     store: Store<State>,
     instance: Instance,
 }
@@ -36,10 +37,10 @@ impl WasiView for State {
 }
 
 impl Plugin {
-    /// The plugin over these caches. Pooled instances have their memory set aside.
+    /// Loads the plugin. With `is_pooled`, wasmtime's pooling allocator reserves the memory of instances in advance.
     pub(crate) fn new(caches: Caches, is_pooled: bool) -> Self {
         let mut config = Config::new();
-        // As the `larder` program has it, so that the plugin's code is the same.
+        // The `larder` program enables it too, so both compile the plugin to the same code.
         config.epoch_interruption(true);
         if is_pooled {
             let mut pool = PoolingAllocationConfig::new();
@@ -50,41 +51,40 @@ impl Plugin {
         let mut linker = Linker::<State>::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
         add_to_linker(&mut linker, |state| LarderView { ctx: &mut state.larder, table: &mut state.table }).unwrap();
-        let mut empty = linker.instance("larder-bench:plugin/host").unwrap();
-        empty.func_wrap("nothing", |_, (): ()| Ok(())).unwrap();
-        empty.func_wrap_async("nothing-later", |_, (): ()| Box::new(async { Ok(()) })).unwrap();
-        let at_hand = Bytes::from_static(&[b'v'; 100 << 10]);
-        empty
-            .func_wrap_async("bytes", move |_, (_, size): (WasmStr, u32)| {
-                Box::new(ready(Ok((Some(at_hand.slice(..size as usize)),))))
-            })
-            .unwrap();
+        let mut host = linker.instance("larder-bench:plugin/host").unwrap();
+        host.func_wrap("nothing", |_, (): ()| Ok(())).unwrap();
+        host.func_wrap_async("nothing-later", |_, (): ()| Box::new(async { Ok(()) })).unwrap();
+        let bytes = Bytes::from_static(&[b'v'; 100 << 10]);
+        host.func_wrap_async("bytes", move |_, (_, size): (WasmStr, u32)| {
+            Box::new(ready(Ok((Some(bytes.slice(..size as usize)),))))
+        })
+        .unwrap();
         let component = Component::from_file(&engine, guest("bench_calls")).unwrap();
         let pre = linker.instantiate_pre(&component).unwrap();
         Self { engine, pre, caches }
     }
 
-    pub(crate) async fn start(&self) -> Running {
+    pub(crate) async fn instantiate(&self) -> PluginInstance {
         let larder = self.caches.plugin("bench");
         let state = State { larder, wasi: WasiCtx::builder().build(), table: ResourceTable::new() };
         let mut store = Store::new(&self.engine, state);
         store.set_epoch_deadline(u64::MAX / 2);
         let instance = self.pre.instantiate_async(&mut store).await.unwrap();
-        Running { store, instance }
+        PluginInstance { store, instance }
     }
 }
 
-impl Running {
-    /// How long so many calls of a kind take together.
+impl PluginInstance {
+    /// Repeats a call, and returns the total time.
     pub(crate) async fn time(&mut self, call: &str, size: u32, calls: u32) -> Duration {
         let run = self.instance.get_typed_func::<(&str, u32, u32), ()>(&mut self.store, "run").unwrap();
-        let begun = Instant::now();
+        let start = Instant::now();
         run.call_async(&mut self.store, (call, size, calls)).await.unwrap();
-        begun.elapsed()
+        start.elapsed()
     }
 
-    /// How long one takes, in seconds.
-    pub(crate) async fn time_of_one(&mut self, call: &str, size: u32, calls: u32) -> f64 {
+    /// Repeats a call, and returns the mean time of a call in seconds.
+    pub(crate) async fn seconds_per_call(&mut self, call: &str, size: u32, calls: u32) -> f64 {
         self.time(call, size, calls).await.as_secs_f64() / f64::from(calls)
     }
 }

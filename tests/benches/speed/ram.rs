@@ -1,4 +1,4 @@
-//! What a call costs where the cache is in this process: from a plugin, from native code, and beside other caches.
+//! Calls on a RAM cache from a plugin and from native code, compared with other caches.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -7,24 +7,25 @@ use bytes::Bytes;
 use larder_host::cache::{Duration, ScopedCache};
 use larder_host::{Caches, operator_view};
 
-use crate::others::{Moka, QuickCache};
-use crate::place::Place;
-use crate::plugin::{Plugin, Running};
+use crate::backend::Backend;
+use crate::other_caches::{Moka, QuickCache};
+use crate::plugin::{Plugin, PluginInstance};
 use crate::table;
 
 const ROUNDS: usize = 21;
 
-/// A plugin and native code on one cache.
+/// A plugin and a native view on the same RAM cache, and the caches to compare with.
 pub(crate) struct Bench {
-    running: Running,
+    plugin: PluginInstance,
     view: ScopedCache,
     quick_cache: QuickCache,
     moka: Moka,
 }
 
-/// One way to make so many calls.
+/// One of the compared implementations of a call.
 #[derive(Clone, Copy)]
-enum Way {
+enum Candidate {
+    /// The name of the plugin's call.
     Plugin(&'static str),
     Native,
     QuickCache,
@@ -33,31 +34,31 @@ enum Way {
 
 impl Bench {
     pub(crate) async fn new() -> Self {
-        let caches = Caches::connect(Place::ram().config("max_bytes = \"64MiB\"\n")).await.unwrap();
+        let caches = Caches::connect(Backend::ram().config("max_bytes = \"64MiB\"\n")).await.unwrap();
         let view = operator_view(caches.get("cache").unwrap().clone(), None);
-        let running = Plugin::new(caches, false).start().await;
-        Self { running, view, quick_cache: QuickCache::new(64 << 20), moka: Moka::new(64 << 20) }
+        let plugin = Plugin::new(caches, false).instantiate().await;
+        Self { plugin, view, quick_cache: QuickCache::new(64 << 20), moka: Moka::new(64 << 20) }
     }
 
-    pub(crate) async fn all(mut self) {
+    pub(crate) async fn run(mut self) {
         table::heading("A call from a plugin that does nothing");
-        let ways = [Way::Plugin("nothing"), Way::Plugin("nothing-later")];
-        self.compare(&["synchronous", "ready future"], &ways, 0, 20_000).await;
+        let candidates = [Candidate::Plugin("nothing"), Candidate::Plugin("nothing-later")];
+        self.compare(&["synchronous", "ready future"], &candidates, 0, 20_000).await;
         table::heading(
             "A hit in RAM, and its copy: an empty call, from a plugin, in native code, and other caches alone",
         );
         for (size, calls) in [(16, 20_000), (100, 20_000), (1 << 10, 20_000), (10 << 10, 5_000), (100 << 10, 500)] {
-            let [nothing, bytes, get] = ["nothing", "bytes", "get"].map(Way::Plugin);
-            let ways = [nothing, bytes, get, Way::Native, Way::QuickCache, Way::Moka];
+            let [nothing, bytes, get] = ["nothing", "bytes", "get"].map(Candidate::Plugin);
+            let candidates = [nothing, bytes, get, Candidate::Native, Candidate::QuickCache, Candidate::Moka];
             let names = ["empty call", "the same bytes, no cache", "get, plugin", "get, native", "quick_cache", "moka"];
             self.fill(size).await;
-            self.compare(&names, &ways, size, calls).await;
+            self.compare(&names, &candidates, size, calls).await;
         }
         table::heading("A hit of get-or-set in RAM, beside get");
         for size in [100, 10 << 10] {
             self.compare(
                 &["get, plugin", "get-or-set, plugin"],
-                &[Way::Plugin("get"), Way::Plugin("get-or-set")],
+                &[Candidate::Plugin("get"), Candidate::Plugin("get-or-set")],
                 size,
                 5_000,
             )
@@ -79,44 +80,44 @@ impl Bench {
         self.moka.set(&key, value);
     }
 
-    async fn compare(&mut self, names: &[&str], ways: &[Way], size: u32, calls: u32) {
-        let passes = table::in_turns(ways.len(), ROUNDS, async |way| {
+    async fn compare(&mut self, names: &[&str], candidates: &[Candidate], size: u32, calls: u32) {
+        let passes = table::interleave(candidates.len(), ROUNDS, async |candidate| {
             let key = key(size);
-            match ways[way] {
-                Way::Plugin(call) => self.running.time_of_one(call, size, calls).await,
-                Way::Native => {
-                    let begun = Instant::now();
+            match candidates[candidate] {
+                Candidate::Plugin(call) => self.plugin.seconds_per_call(call, size, calls).await,
+                Candidate::Native => {
+                    let start = Instant::now();
                     for _ in 0..calls {
                         black_box(self.view.get(black_box(&key)).await.unwrap().unwrap().to_vec());
                     }
-                    begun.elapsed().as_secs_f64() / f64::from(calls)
+                    start.elapsed().as_secs_f64() / f64::from(calls)
                 }
-                Way::QuickCache => time(calls, || self.quick_cache.get(black_box(&key)).unwrap().to_vec()),
-                Way::Moka => time(calls, || self.moka.get(black_box(&key)).unwrap().to_vec()),
+                Candidate::QuickCache => time(calls, || self.quick_cache.get(black_box(&key)).unwrap().to_vec()),
+                Candidate::Moka => time(calls, || self.moka.get(black_box(&key)).unwrap().to_vec()),
             }
         });
-        table::ways(&bytes(size), names, &passes.await);
+        table::candidates(&bytes(size), names, &passes.await);
     }
 
     async fn sets(&mut self, names: &[&str], size: u32, calls: u32) {
         let (key, value) = (key(size), vec![b'v'; size as usize]);
-        let passes = table::in_turns(names.len(), ROUNDS, async |way| {
+        let passes = table::interleave(names.len(), ROUNDS, async |candidate| {
             let value = || Bytes::copy_from_slice(black_box(&value));
-            match way {
-                0 => self.running.time_of_one("nothing", size, calls).await,
-                1 => self.running.time_of_one("set", size, calls).await,
+            match candidate {
+                0 => self.plugin.seconds_per_call("nothing", size, calls).await,
+                1 => self.plugin.seconds_per_call("set", size, calls).await,
                 2 => {
-                    let begun = Instant::now();
+                    let start = Instant::now();
                     for _ in 0..calls {
                         self.view.set(black_box(&key), value(), Duration::Unlimited).await.unwrap();
                     }
-                    begun.elapsed().as_secs_f64() / f64::from(calls)
+                    start.elapsed().as_secs_f64() / f64::from(calls)
                 }
                 3 => time(calls, || self.quick_cache.set(black_box(&key), value())),
                 _ => time(calls, || self.moka.set(black_box(&key), value())),
             }
         });
-        table::ways(&bytes(size), names, &passes.await);
+        table::candidates(&bytes(size), names, &passes.await);
     }
 
     async fn batches(&mut self) {
@@ -126,22 +127,22 @@ impl Bench {
         }
         self.fill(100).await;
         let names = ["get, plugin", "get-many of 1", "of 10", "of 100"];
-        let passes = table::in_turns(names.len(), ROUNDS, async |way| match way.checked_sub(1) {
-            None => self.running.time_of_one("get", 100, 10_000).await,
+        let passes = table::interleave(names.len(), ROUNDS, async |candidate| match candidate.checked_sub(1) {
+            None => self.plugin.seconds_per_call("get", 100, 10_000).await,
             Some(nth) => {
-                self.running.time_of_one("get-many", sizes[nth], 10_000 / sizes[nth]).await / f64::from(sizes[nth])
+                self.plugin.seconds_per_call("get-many", sizes[nth], 10_000 / sizes[nth]).await / f64::from(sizes[nth])
             }
         });
-        table::ways("", &names, &passes.await);
+        table::candidates("", &names, &passes.await);
     }
 }
 
 fn time<T>(calls: u32, mut call: impl FnMut() -> T) -> f64 {
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..calls {
         black_box(call());
     }
-    begun.elapsed().as_secs_f64() / f64::from(calls)
+    start.elapsed().as_secs_f64() / f64::from(calls)
 }
 
 fn key(size: u32) -> String {

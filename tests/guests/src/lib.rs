@@ -6,10 +6,12 @@ use larder::{Cache, Duration, Error};
 
 /// Executes `get K`, `get-many K …`, `set K V`, `slow K V MS`, `clear K`, `clear-pattern P` or `clear-all`, and returns the
 /// result as text. `slow` is a get-or-set that computes `V` for `MS` milliseconds.
-pub fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
+pub fn execute(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
-        ["get", key] => show(cache.get_bytes(key)?),
-        ["get-many", keys @ ..] => cache.get_many_bytes(keys)?.into_iter().map(show).collect::<Vec<_>>().join(" "),
+        ["get", key] => format_value(cache.get_bytes(key)?),
+        ["get-many", keys @ ..] => {
+            cache.get_many_bytes(keys)?.into_iter().map(format_value).collect::<Vec<_>>().join(" ")
+        }
         ["set", key, value] => cache.set_bytes(key, value.as_bytes()).map(|()| "ok".to_owned())?,
         ["slow", key, value, ms] => {
             let pause = StdDuration::from_millis(ms.parse().expect("a number of milliseconds"));
@@ -29,12 +31,12 @@ pub fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
 }
 
 /// Formats the result of a read: `hit VALUE` or `miss`.
-pub fn show(value: Option<Vec<u8>>) -> String {
+pub fn format_value(value: Option<Vec<u8>>) -> String {
     value.map_or("miss".to_owned(), |value| format!("hit {}", String::from_utf8_lossy(&value)))
 }
 
 /// Formats an error: `error VARIANT`.
-pub fn describe(error: &Error) -> String {
+pub fn format_error(error: &Error) -> String {
     format!("error {error:?}")
 }
 

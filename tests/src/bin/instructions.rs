@@ -1,5 +1,5 @@
-//! Does one thing of the hot paths so many times: `instructions PATH TIMES`. What it takes is for a tool that counts
-//! instructions to say; the test `instructions::` runs it under one.
+//! Repeats one hot path: `instructions PATH TIMES`. The test module `instructions` runs this program under a tool that
+//! counts instructions.
 
 use std::hint::black_box;
 
@@ -29,31 +29,31 @@ namespace = \"shop\"
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [path, times] = arguments.as_slice() else { panic!("not a path and a number: {arguments:?}") };
-    let times: u32 = times.parse().expect("a number of times");
+    let [path, times] = arguments.as_slice() else { panic!("expected `PATH TIMES`, not {arguments:?}") };
+    let times: u32 = times.parse().expect("`TIMES` is a number");
     let namespace = Namespace::new("shop").unwrap();
     let cache = cache();
-    let alone = operator_view(cache.clone(), None);
-    let shared = ScopedCache::new(cache, Some(namespace.clone()), Access::ReadWrite, Owner::new());
-    for view in [&alone, &shared] {
+    let plain = operator_view(cache.clone(), None);
+    let namespaced = ScopedCache::new(cache, Some(namespace.clone()), Access::ReadWrite, Owner::new());
+    for view in [&plain, &namespaced] {
         view.fast_path().unwrap().set("user:42", vec![b'v'; 100].into(), Duration::Default).unwrap();
     }
     let pattern = Pattern::new("user:*:pro[a-f]ile").unwrap();
     for _ in 0..times {
         match path.as_str() {
             "nothing" => {}
-            "get" => assert!(get(&alone, "user:42")),
-            "get-in-a-namespace" => assert!(get(&shared, "user:42")),
-            "miss" => assert!(!get(&alone, "user:43")),
-            "get-or-set" => assert!(alone.fast_path().unwrap().occupied(black_box("user:42")).is_some()),
+            "get" => assert!(get(&plain, "user:42")),
+            "get-in-a-namespace" => assert!(get(&namespaced, "user:42")),
+            "miss" => assert!(!get(&plain, "user:43")),
+            "get-or-set" => assert!(plain.fast_path().unwrap().occupied(black_box("user:42")).is_some()),
             "set" => {
                 let value = vec![b'v'; 100].into();
-                alone.fast_path().unwrap().set(black_box("user:42"), value, Duration::Default).unwrap();
+                plain.fast_path().unwrap().set(black_box("user:42"), value, Duration::Default).unwrap();
             }
             "key" => drop(black_box(Key::new(Some(&namespace), black_box("user:42")).unwrap())),
             "glob" => assert!(pattern.matches(black_box(b"user:1234567:profile"))),
             "configuration" => drop(black_box(Config::from_toml(black_box(CONFIG)).unwrap())),
-            other => panic!("no such path: {other}"),
+            other => panic!("unknown path: {other}"),
         }
     }
 }
@@ -62,7 +62,7 @@ fn get(view: &ScopedCache, key: &str) -> bool {
     view.fast_path().unwrap().get(black_box(key)).unwrap().is_some()
 }
 
-/// Made outside of a runtime, so that nothing else runs.
+/// Creates the cache outside a Tokio runtime, so that no background task is counted.
 fn cache() -> std::sync::Arc<Cache> {
     let policy = Policy::default();
     Cache::new("cache", RamBackend::new(64 << 20, policy.max_value_bytes, &[]), policy).into()

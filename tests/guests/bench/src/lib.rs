@@ -32,7 +32,7 @@ struct Plugin;
 
 impl Guest for Plugin {
     fn run(call: String, size: u32, calls: u32) {
-        if let Err(error) = make(&call, size, calls) {
+        if let Err(error) = run(&call, size, calls) {
             panic!("{call} of {size}: {error}");
         }
     }
@@ -40,28 +40,28 @@ impl Guest for Plugin {
 
 export!(Plugin);
 
-fn make(call: &str, size: u32, calls: u32) -> Result<(), Error> {
+fn run(call: &str, size: u32, calls: u32) -> Result<(), Error> {
     let cache = Cache::default()?;
     let key = format!("value-{size}");
     let value = vec![b'v'; size as usize];
     let is_whole = |found: &[u8]| found.len() == value.len();
     match call {
-        "nothing" => again(calls, || {
+        "nothing" => repeat(calls, || {
             host::nothing();
             Ok(true)
         }),
-        "nothing-later" => again(calls, || {
+        "nothing-later" => repeat(calls, || {
             host::nothing_later();
             Ok(true)
         }),
-        "bytes" => again(calls, || Ok(host::bytes(&key, size).is_some_and(|found| is_whole(&found)))),
-        "get" => again(calls, || Ok(cache.get_bytes(&key)?.is_some_and(|found| is_whole(&found)))),
-        "get-or-set" => again(calls, || Ok(matches!(cache.entry(&key)?, Entry::Occupied(found) if is_whole(&found)))),
+        "bytes" => repeat(calls, || Ok(host::bytes(&key, size).is_some_and(|found| is_whole(&found)))),
+        "get" => repeat(calls, || Ok(cache.get_bytes(&key)?.is_some_and(|found| is_whole(&found)))),
+        "get-or-set" => repeat(calls, || Ok(matches!(cache.entry(&key)?, Entry::Occupied(found) if is_whole(&found)))),
         "get-many" => {
             let batch: Vec<String> = (0..size).map(|nth| format!("batch-{nth}")).collect();
-            again(calls, || Ok(cache.get_many_bytes(&batch)?.iter().all(Option::is_some)))
+            repeat(calls, || Ok(cache.get_many_bytes(&batch)?.iter().all(Option::is_some)))
         }
-        "set" => again(calls, || {
+        "set" => repeat(calls, || {
             cache.set_bytes_with_duration(&key, &value, Duration::Unlimited)?;
             Ok(true)
         }),
@@ -69,7 +69,7 @@ fn make(call: &str, size: u32, calls: u32) -> Result<(), Error> {
     }
 }
 
-fn again(calls: u32, call: impl Fn() -> Result<bool, Error>) -> Result<(), Error> {
+fn repeat(calls: u32, call: impl Fn() -> Result<bool, Error>) -> Result<(), Error> {
     for _ in 0..calls {
         assert!(call()?, "a value is missing");
     }

@@ -9,7 +9,7 @@ fn main() {
     cache.set_bytes("held", b"").expect("can store");
     while cache.get_bytes("go").expect("can read").is_none() {}
     match std::env::args().nth(1).as_deref() {
-        Some("panic") => panic!("as asked for"),
+        Some("panic") => panic!("on request"),
         Some("exit") => std::process::exit(3),
         Some("drop") => drop(vacancy),
         Some("fill") => assert_eq!(vacancy.fill(b"held's", Duration::Default), Ok(true)),

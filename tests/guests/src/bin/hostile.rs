@@ -2,7 +2,7 @@
 //!
 //! The operations are `handles`, `vacancies`, `key N`, `pattern N`, `batch N`, `batch-bytes KEYS BYTES`, `write STREAM N`,
 //! `flood N BYTES`, `fail N`, `compute`, `compute-and-call`, `sleep MS`, `hold`, `hold K MS`, and those of
-//! `larder_test_guests::carry_out`. One space separates the words. An operation may end with ` => RESULT`: then the result
+//! `larder_test_guests::execute`. One space separates the words. An operation may end with ` => RESULT`: then the result
 //! must be this, and is not printed.
 
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::time::Duration as StdDuration;
 
 use larder::{Cache, Duration, Entry, Error};
-use larder_test_guests::{carry_out, describe};
+use larder_test_guests::{execute, format_error};
 
 fn main() {
     let cache = Cache::default().expect("a default cache");
@@ -20,7 +20,7 @@ fn main() {
             None => (operation.as_str(), None),
         };
         let words: Vec<&str> = operation.split(' ').collect();
-        let outcome = attack(&cache, &words).unwrap_or_else(|error| describe(&error));
+        let outcome = attack(&cache, &words).unwrap_or_else(|error| format_error(&error));
         if let Some(expected) = expected {
             assert_eq!(outcome, expected, "{operation}");
         } else if !outcome.is_empty() {
@@ -34,7 +34,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
         ["handles"] => {
             let (held, error) = hoard(|_| Cache::default());
             // The handle that all operations use counts too.
-            format!("{} {}", held.len() + 1, describe(&error))
+            format!("{} {}", held.len() + 1, format_error(&error))
         }
         ["vacancies"] => {
             let (mut held, error) = hoard(|n| cache.entry(format!("key:{n}")));
@@ -42,7 +42,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             // Dropping one vacancy allows another.
             held.pop();
             let Entry::Vacant(_another) = cache.entry("another")? else { panic!("`another` has a value") };
-            format!("{count} {}", describe(&error))
+            format!("{count} {}", format_error(&error))
         }
         ["key", bytes] => cache.set_bytes("k".repeat(number(bytes)), b"v").map(|()| "ok".to_owned())?,
         ["pattern", bytes] => cache.clear_pattern("p".repeat(number(bytes)))?.to_string(),
@@ -51,7 +51,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             let entries: Vec<(&str, u8)> = keys.iter().map(|key| (key.as_str(), 1)).collect();
             let stored = cache.set_many(&entries, Duration::Default).map(|()| "ok".to_owned());
             let read = cache.get_many_bytes(&keys).map(|values| values.len().to_string());
-            let say = |outcome: Result<String, Error>| outcome.unwrap_or_else(|error| describe(&error));
+            let say = |outcome: Result<String, Error>| outcome.unwrap_or_else(|error| format_error(&error));
             format!("{} {}", say(stored), say(read))
         }
         // The JSON of a number is its digits, so a number of N digits is a value of N bytes.
@@ -102,7 +102,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
                 }
             };
             assert!(vacancy.fill(b"\"held\"", Duration::Default)?);
-            describe(&refusal)
+            format_error(&refusal)
         }
         // Holds the vacancy of a key for a number of milliseconds, and fills it.
         ["hold", key, ms] => {
@@ -110,7 +110,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
             format!("filled {}", vacancy.fill(b"v", Duration::Default)?)
         }
-        words => carry_out(cache, words)?,
+        words => execute(cache, words)?,
     })
 }
 

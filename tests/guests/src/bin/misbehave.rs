@@ -1,4 +1,4 @@
-//! Misbehaves in the way that its first argument names.
+//! Fails or exceeds a limit, as its first argument says.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn main() -> Result<(), Error> {
             std::thread::sleep(Duration::from_secs(3600));
             panic!("an hour has passed");
         }
-        ["panic"] => panic!("as told"),
+        ["panic"] => panic!("on request"),
         ["recurse"] => {
             println!("{}", recurse(1));
             Ok(())

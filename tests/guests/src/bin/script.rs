@@ -1,10 +1,10 @@
 //! Executes cache operations. Each argument is one operation, and the plugin prints one line per operation.
 //!
 //! The operations are `set K V [MS]`, `set-large K BYTES`, `get-or-set K V`, `open NAME`, `open-default`, and those of
-//! `larder_test_guests::carry_out`. One space separates the words. The first operation uses the default cache.
+//! `larder_test_guests::execute`. One space separates the words. The first operation uses the default cache.
 
 use larder::{Cache, Duration, Entry, Error};
-use larder_test_guests::{describe, show};
+use larder_test_guests::{format_error, format_value};
 
 fn main() {
     let mut cache = Cache::default();
@@ -14,17 +14,17 @@ fn main() {
             ["open", name] => cache = Cache::open(name),
             ["open-default"] => cache = Cache::default(),
             words => match &cache {
-                Ok(cache) => println!("{}", carry_out(cache, words).unwrap_or_else(|error| describe(&error))),
-                Err(error) => println!("{}", describe(error)),
+                Ok(cache) => println!("{}", execute(cache, words).unwrap_or_else(|error| format_error(&error))),
+                Err(error) => println!("{}", format_error(error)),
             },
         }
     }
     if let Err(error) = cache {
-        println!("{}", describe(&error));
+        println!("{}", format_error(&error));
     }
 }
 
-fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
+fn execute(cache: &Cache, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
         ["set-large", key, bytes] => {
             let value = vec![b'x'; bytes.parse().expect("a number of bytes")];
@@ -38,9 +38,9 @@ fn carry_out(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             cache.set_bytes_with_duration(key, value.as_bytes(), duration).map(|()| "ok".to_owned())?
         }
         ["get-or-set", key, value] => match cache.entry(key)? {
-            Entry::Occupied(found) => show(Some(found)),
+            Entry::Occupied(found) => format_value(Some(found)),
             Entry::Vacant(vacancy) => format!("filled {}", vacancy.fill(value.as_bytes(), Duration::Default)?),
         },
-        words => larder_test_guests::carry_out(cache, words)?,
+        words => larder_test_guests::execute(cache, words)?,
     })
 }

@@ -2,35 +2,35 @@
 //! environment between two operations of one plugin instance.
 //!
 //! The operations are `get-or-set K V`, `compute K V`, `take K`, `fill K V`, `drop K`, `trap`, and those of
-//! `larder_test_guests::carry_out`. One space separates the words. `take` holds a vacancy until `fill`, `drop` or `trap`.
+//! `larder_test_guests::execute`. One space separates the words. `take` holds a vacancy until `fill`, `drop` or `trap`.
 
 use std::collections::HashMap;
 
 use larder::{Cache, Duration, Entry, Error, Vacancy};
-use larder_test_guests::{describe, show, trap};
+use larder_test_guests::{format_error, format_value, trap};
 
 fn main() -> Result<(), Error> {
     let cache = Cache::default()?;
     let mut held = HashMap::new();
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
-        println!("{}", carry_out(&cache, &mut held, &words).unwrap_or_else(|error| describe(&error)));
+        println!("{}", execute(&cache, &mut held, &words).unwrap_or_else(|error| format_error(&error)));
     }
     Ok(())
 }
 
-fn carry_out(cache: &Cache, held: &mut HashMap<String, Vacancy>, words: &[&str]) -> Result<String, Error> {
+fn execute(cache: &Cache, held: &mut HashMap<String, Vacancy>, words: &[&str]) -> Result<String, Error> {
     Ok(match words {
         ["get-or-set", key, value] => match cache.entry(key)? {
-            Entry::Occupied(found) => show(Some(found)),
+            Entry::Occupied(found) => format_value(Some(found)),
             Entry::Vacant(vacancy) => match vacancy.fill(value.as_bytes(), Duration::Default) {
                 Ok(stored) => format!("vacant, filled {stored}"),
-                Err(error) => format!("vacant, {}", describe(&error)),
+                Err(error) => format!("vacant, {}", format_error(&error)),
             },
         },
         ["compute", key, value] => cache.get_or_set(key, Duration::Default, || format!("computed {value}"))?,
         ["take", key] => match cache.entry(key)? {
-            Entry::Occupied(found) => show(Some(found)),
+            Entry::Occupied(found) => format_value(Some(found)),
             Entry::Vacant(vacancy) => {
                 held.insert((*key).to_owned(), vacancy);
                 "vacant".to_owned()
@@ -42,6 +42,6 @@ fn carry_out(cache: &Cache, held: &mut HashMap<String, Vacancy>, words: &[&str])
         },
         ["drop", key] => held.remove(*key).map_or("no vacancy", |_dropped| "dropped").to_owned(),
         ["trap"] => trap(),
-        words => larder_test_guests::carry_out(cache, words)?,
+        words => larder_test_guests::execute(cache, words)?,
     })
 }

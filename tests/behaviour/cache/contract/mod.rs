@@ -1,0 +1,15 @@
+//! The contract of a cache, which RAM, Valkey and Redis implement alike.
+//!
+//! - `access`: what a plugin with a read-only grant may do.
+//! - `batches`: get-many and set-many.
+//! - `clearing`: clear, clear-pattern and clear-all.
+//! - `durations`: when an entry expires.
+//! - `namespaces`: separate keys for each plugin on a shared cache.
+//! - `values`: set and get of one key.
+
+mod access;
+mod batches;
+mod clearing;
+mod durations;
+mod namespaces;
+mod values;

@@ -1,0 +1,21 @@
+//! The program `larder`.
+//!
+//! - `compiled`: compiled plugins are kept on disk and used by the next start.
+//! - `components`: each file that is not a plugin of this host has its own message.
+//! - `instances`: several plugin instances in one process; a vacancy is released when its sandbox ends.
+//! - `invoke`: `larder run --invoke` calls one exported function.
+//! - `man`: `larder man` and `larder completions` describe the command line.
+//! - `new`: `larder new` creates a project that builds, and overwrites no file.
+//! - `program`: where the configuration is found, `larder check` and `larder cache`.
+//! - `ready`: `larder ready`, the health check of a container.
+//! - `top`: the table of `larder top`, its messages, and the terminal after it.
+
+mod compiled;
+mod components;
+mod instances;
+mod invoke;
+mod man;
+mod new;
+mod program;
+mod ready;
+mod top;

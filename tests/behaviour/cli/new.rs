@@ -1,0 +1,230 @@
+//! `larder new`: what it writes builds and runs, and it writes over nothing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use larder_tests::{Kind, Larder, LarderOutput, Server, program, template_plugin};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use larder_tests::repository::{read, root};
+
+const LANGUAGES: [&str; 3] = ["rust", "python", "javascript"];
+
+/// `larder new` with these arguments in a folder.
+fn new_in(folder: &Path, arguments: &[&str]) -> LarderOutput {
+    let output = std::process::Command::new(program()).arg("new").args(arguments).current_dir(folder).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    LarderOutput { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// All files below a folder, by their place there.
+fn files(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            found.insert(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+/// Runs the plugin of a language, as `make templates` built it, with what its last command has in front of its file.
+fn greet(language: &str, config: &str) -> Option<String> {
+    let plugin = template_plugin(language)?;
+    let run = match language {
+        "rust" => Larder::new(["run"]),
+        _ => Larder::new(["run", "--invoke", "greet(\"world\")"]),
+    };
+    Some(run.config(config).arg(plugin).succeed().stdout)
+}
+
+#[test]
+fn a_new_plugin_in_each_language_runs() {
+    let config = read("host/cli/templates/larder.toml");
+    assert!(template_plugin("rust").is_some());
+    assert_eq!(greet("rust", &config).unwrap(), "making a greeting ...\nHello, world!\n");
+    for language in ["python", "javascript"] {
+        if let Some(said) = greet(language, &config) {
+            assert_eq!(said, "ok(\"Hello, world!\")\n", "{language}");
+        }
+    }
+}
+
+#[test]
+fn new_plugins_in_all_languages_share_what_they_cache() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    for maker in LANGUAGES {
+        Larder::new(["cache", "clear-all"]).config(&config).succeed();
+        if greet(maker, &config).is_none() {
+            continue;
+        }
+        assert_eq!(
+            Larder::new(["cache", "get", "greeting:world"]).config(&config).succeed().stdout,
+            "\"Hello, world!\""
+        );
+        for reader in LANGUAGES {
+            if let Some(said) = greet(reader, &config) {
+                assert!(said.contains("Hello, world!") && !said.contains("making"), "{reader} after {maker}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_folder_has_all_that_its_readme_and_its_commands_speak_of() {
+    let folder = TempDir::new().unwrap();
+    for language in LANGUAGES {
+        let name = format!("my-{language}-x2");
+        let run = new_in(folder.path(), &[&name, "--lang", language]);
+        assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+        let plugin = folder.path().join(&name);
+        let readme = std::fs::read_to_string(plugin.join("README.md")).unwrap();
+        let mut commands = run.stdout.lines().filter_map(|line| line.strip_prefix("    "));
+        assert_eq!(commands.next(), Some(format!("cd {name}").as_str()));
+        let commands: Vec<&str> = commands.collect();
+        assert!(commands.len() >= 3, "{}", run.stdout);
+        assert!(readme.contains(&format!("```sh\n{}\n```", commands.join("\n"))), "{readme}");
+        assert!(commands.last().unwrap().ends_with(&format!("{name}.wasm")), "{}", run.stdout);
+        for linked in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            assert!(plugin.join(linked).is_file(), "{language}: {linked}");
+        }
+        for file in files(&plugin) {
+            let text = std::fs::read_to_string(plugin.join(&file)).unwrap();
+            for left in ["{{name}}", "{{larder}}", "{{commands}}"] {
+                assert!(!text.contains(left), "{language}: {file}: {text}");
+            }
+        }
+        Larder::new(["check"]).config(&std::fs::read_to_string(plugin.join("larder.toml")).unwrap()).succeed();
+    }
+    assert_eq!(files(&folder.path().join("my-rust-x2")).len(), 5);
+}
+
+#[test]
+fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
+    let folder = TempDir::new().unwrap();
+    let dependency = |name: &str, arguments: &[&str]| {
+        let run = new_in(folder.path(), &[&[name], arguments].concat());
+        assert_eq!(run.status, Some(0), "{run:#?}");
+        let manifest = std::fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        assert_eq!(manifest["package"]["name"].as_str(), Some(name));
+        manifest["dependencies"]["larder"].clone()
+    };
+    assert_eq!(dependency("published", &[]).as_str(), Some(env!("CARGO_PKG_VERSION")));
+    let sdk = root().join("guest-sdk").canonicalize().unwrap();
+    // From the working folder, and with a character that TOML needs escaped.
+    let link = folder.path().join("the \"sdk\"");
+    std::os::unix::fs::symlink(&sdk, &link).unwrap();
+    assert_eq!(dependency("local", &["--sdk", "the \"sdk\""])["path"].as_str(), sdk.to_str());
+    for (arguments, words) in [
+        (&["a", "--sdk", "."][..], "larder: --sdk: `.` is not the folder `guest-sdk` of a Larder checkout"),
+        (&["a", "--sdk", "no-such"], "larder: --sdk: `no-such` is not the folder"),
+        (&["a", "--lang", "python", "--sdk", "the \"sdk\""], "larder: --sdk requires --lang rust"),
+    ] {
+        let run = new_in(folder.path(), arguments);
+        assert_eq!(run.status, Some(2), "{run:#?}");
+        assert!(run.error_line().starts_with(words), "{}", run.stderr);
+    }
+    assert!(!folder.path().join("a").exists());
+}
+
+#[test]
+fn a_name_that_cargo_or_wit_would_refuse_is_refused_with_the_rule() {
+    let folder = TempDir::new().unwrap();
+    let words = "must be words of a-z and 0-9 that begin with a letter, joined by `-`";
+    let long = "a".repeat(65);
+    for (name, rule) in [
+        ("Shop", words),
+        ("my_shop", words),
+        ("my--shop", words),
+        ("-shop", "unexpected argument"),
+        ("shop-", words),
+        ("2shop", words),
+        ("käse", words),
+        ("../shop", words),
+        ("a/b", words),
+        (".", words),
+        ("", words),
+        (&long, "must not be longer than 64 characters"),
+        ("larder", "must not be one of"),
+        ("build", "must not be one of"),
+    ] {
+        let run = new_in(folder.path(), &[name]);
+        assert_eq!(run.status, Some(2), "{name}: {run:#?}");
+        assert!(run.stderr.contains(rule), "{name}: {}", run.stderr);
+    }
+    let run = new_in(folder.path(), &["shop", "--lang", "cobol"]);
+    assert!(run.status == Some(2) && run.stderr.contains("rust, python, javascript"), "{run:#?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    for name in ["a", "shop2", "my-shop2-x", &long[1..]] {
+        assert_eq!(new_in(folder.path(), &[name]).status, Some(0), "{name}");
+    }
+}
+
+#[test]
+fn what_is_there_already_is_not_touched() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("full")).unwrap();
+    std::fs::write(path("full/note.txt"), "mine").unwrap();
+    std::fs::write(path("file"), "mine").unwrap();
+    std::fs::create_dir(path("empty")).unwrap();
+    std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+    for name in ["full", "file", "link"] {
+        let run = new_in(folder.path(), &[name]);
+        assert_eq!(run.status, Some(1), "{run:#?}");
+        assert!(
+            run.error_line().contains(&format!("`{name}` already exists and is not an empty directory")),
+            "{run:#?}"
+        );
+        assert_eq!(run.stdout, "");
+    }
+    assert_eq!(new_in(folder.path(), &["empty"]).status, Some(0));
+    assert!(path("empty/Cargo.toml").is_file());
+    assert_eq!(std::fs::read_to_string(path("full/note.txt")).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(path("file")).unwrap(), "mine");
+    let names: BTreeSet<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names, ["empty", "file", "full", "link"].map(str::to_owned).into(), "a draft was left behind");
+}
+
+/// Nobody may make a folder there, not even root.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_can_not_be_made_is_an_error_that_names_it() {
+    let run = new_in(Path::new("/proc"), &["shop"]);
+    assert_eq!(run.status, Some(1), "{run:#?}");
+    assert!(run.error_line().starts_with("larder: cannot create the directory `.shop."), "{run:#?}");
+}
+
+/// The program's package has to hold what it writes, and so has copies of it.
+#[test]
+fn what_new_plugins_have_of_ours_is_ours() {
+    for (template, source) in [
+        ("python/larder_cache.py", "examples/python/larder_cache.py"),
+        ("python/requirements.txt", "examples/python/requirements.txt"),
+        ("javascript/larder-cache.js", "examples/javascript/larder-cache.js"),
+    ] {
+        assert_eq!(read(&format!("host/cli/templates/{template}")), read(source), "{template} is not {source}");
+    }
+    let json = |path: &str| -> Value { serde_json::from_str(&read(path)).unwrap() };
+    let [package, lock] = ["package.json", "package-lock.json"].map(|file| {
+        [json(&format!("host/cli/templates/javascript/{file}")), json(&format!("examples/javascript/{file}"))]
+    });
+    assert_eq!(package[0]["devDependencies"], package[1]["devDependencies"]);
+    // The package itself stands there as well, under its name.
+    let tools = lock.map(|lock| {
+        let mut packages = lock["packages"].as_object().unwrap().clone();
+        packages.remove("");
+        packages
+    });
+    assert!(tools[0].len() > 1);
+    assert_eq!(tools[0], tools[1]);
+}

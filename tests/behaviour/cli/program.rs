@@ -1,0 +1,165 @@
+//! The `larder` program beside running plugins: its configuration's place, `check`, `cache`, and the compiled plugins
+//! it keeps.
+
+use larder_tests::{Kind, Larder, Server};
+use redis::TypedCommands;
+
+#[test]
+fn the_configuration_is_the_options_then_the_variables_then_the_folders_then_one_ram_cache() {
+    let ram = |name: &str| format!("[caches.{name}]\ntype = \"ram\"\n");
+    let names = |larder: Larder| {
+        std::fs::write(larder.folder().join("by-option.toml"), ram("by-option")).unwrap();
+        std::fs::write(larder.folder().join("by-variable.toml"), ram("by-variable")).unwrap();
+        let run = larder.succeed();
+        let row = run.stdout.lines().nth(1).unwrap().to_owned();
+        row.split_whitespace().next().unwrap().to_owned()
+    };
+    let option = || Larder::new(["--config", "by-option.toml", "check"]);
+    let none = || Larder::new(["check"]);
+    let variable = |larder: Larder| larder.env("LARDER_CONFIG", "by-variable.toml");
+    assert_eq!(names(variable(option()).config(&ram("by-folder"))), "by-option");
+    assert_eq!(names(Larder::new(["check", "--config", "by-option.toml"]).config(&ram("by-folder"))), "by-option");
+    assert_eq!(names(variable(none()).config(&ram("by-folder"))), "by-variable");
+    assert_eq!(names(none().config(&ram("by-folder"))), "by-folder");
+    assert_eq!(names(none().env("LARDER_CONFIG", "").config(&ram("by-folder"))), "by-folder");
+    assert_eq!(names(none()), "ram");
+}
+
+#[test]
+fn check_prints_a_row_for_each_cache_and_succeeds_when_all_is_well() {
+    let (Some(valkey), Some(redis)) = (Server::start(Kind::Valkey), Server::start(Kind::Redis)) else { return };
+    let ram = "default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n".to_owned();
+    let config = ram + &valkey.cache("pages") + "db = 2\nprefix = \"app:\"\n" + &redis.cache("sessions");
+    let run = Larder::new(["check"]).config(&config).succeed();
+    assert_eq!(run.stderr, "");
+    let rows: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(rows.len(), 4, "{}", run.stdout);
+    let (pages, sessions) = (format!("127.0.0.1:{}/2", valkey.port()), format!("127.0.0.1:{}/0", redis.port()));
+    for (row, words) in rows.iter().zip([
+        &["NAME", "TYPE", "ADDRESS", "SERVER", "STATUS"][..],
+        &["pages", "valkey", &pages, "app:", "Valkey", "ms", "ok"],
+        &["ram (default)", "ram", "64.0 MiB", "ok"],
+        &["sessions", "redis", &sessions, "cache:", "Redis", "ms", "ok"],
+    ]) {
+        for word in words {
+            assert!(row.contains(word), "`{word}` is not in: {row}");
+        }
+    }
+}
+
+#[test]
+fn check_fails_when_one_cache_can_not_be_reached_and_names_it() {
+    let Some(server) = Server::start_with(Kind::Valkey, &["--requirepass", "s3cret"]) else { return };
+    let config = format!(
+        "default = \"up\"\n{}password = \"s3cret\"\n{}password = \"wr0ng-guess\"\n\
+         db = 1\n[caches.down]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = 1\npassword = \"s3cret\"\n",
+        server.cache("up"),
+        server.cache("locked"),
+    );
+    let run = Larder::new(["check"]).config(&config).fail(1);
+    let status = |name: &str| {
+        let row = run.stdout.lines().find(|row| row.starts_with(name)).unwrap_or_else(|| panic!("{}", run.stdout));
+        row.split_whitespace().last().unwrap().to_owned()
+    };
+    assert_eq!((status("up").as_str(), status("down").as_str(), status("locked").as_str()), ("ok", "failed", "failed"));
+    let locked = format!("larder: cache `locked`: cannot reach Valkey at `127.0.0.1:{}`: ", server.port());
+    let complaints: Vec<&str> = run.stderr.lines().collect();
+    assert_eq!(complaints.len(), 2, "{}", run.stderr);
+    assert!(complaints[0].starts_with("larder: cache `down`: cannot reach Redis at `127.0.0.1:1`: "), "{}", run.stderr);
+    assert!(complaints[1].starts_with(&locked), "{}", run.stderr);
+    for secret in ["s3cret", "wr0ng-guess"] {
+        assert!(!run.stdout.contains(secret) && !run.stderr.contains(secret), "{run:#?}");
+    }
+}
+
+#[test]
+fn an_operator_never_takes_an_outage_for_a_miss() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        // A replica that has lost its primary and must not answer from what it holds.
+        let mut client = server.client();
+        redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "no"]).exec(&mut client).unwrap();
+        redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec(&mut client).unwrap();
+        let run = Larder::new(["cache", "get", "k"]).config(&server.cache("c")).fail(1);
+        assert!(run.stderr.contains("larder: cache `c`: MasterDown: "), "{}", run.stderr);
+    }
+}
+
+fn cache(config: &str, arguments: &[&str]) -> Larder {
+    Larder::new(["cache"].iter().chain(arguments)).config(config)
+}
+
+#[test]
+fn an_operator_looks_purges_and_stores_through_cache() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        let config = server.cache("c") + "default_expire = 600\n[plugins.script]\nnamespace = \"own\"\n";
+        let cache = |arguments: &[&str]| cache(&config, arguments);
+        let left = |key: &str| redis::cmd("PTTL").arg(key).query::<i64>(&mut server.client()).unwrap();
+
+        assert_eq!(cache(&["set", "user:1", "John"]).succeed().stdout, "");
+        assert!((540_000..=600_000).contains(&left("cache:user:1")));
+        cache(&["set", "user:1", "Ada", "--duration", "30s"]).succeed();
+        assert!((1..=30_000).contains(&left("cache:user:1")));
+        cache(&["set", "user:2", "Eve", "--duration", "unlimited"]).succeed();
+        assert_eq!(left("cache:user:2"), -1);
+        // The bytes and nothing else, not even an end of line.
+        assert_eq!(cache(&["get", "user:1"]).succeed().stdout, "Ada");
+
+        Larder::run("script").config(&config).arg("set user:1 scoped").succeed();
+        assert_eq!(cache(&["get", "user:1", "--namespace", "own"]).succeed().stdout, "scoped");
+        assert_eq!(cache(&["--cache", "c", "get", "user:1"]).succeed().stdout, "Ada");
+
+        assert_eq!(cache(&["clear-pattern", "user:*"]).succeed().stdout, "2\n");
+        assert_eq!(cache(&["--namespace", "own", "clear", "user:1"]).succeed().stdout, "");
+        cache(&["set", "a", "1"]).succeed();
+        assert_eq!(cache(&["clear-all"]).succeed().stdout, "1\n");
+        assert_eq!(cache(&["clear-all"]).succeed().stdout, "0\n");
+        assert_eq!(server.client().keys("*").unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn a_value_is_read_from_standard_input_for_a_dash() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let mut set = cache(&server.cache("c"), &["set", "text", "-"]).start();
+    set.write_line("two");
+    set.write_line("lines");
+    set.succeed();
+    assert_eq!(cache(&server.cache("c"), &["get", "text"]).succeed().stdout, "two\nlines\n");
+}
+
+#[test]
+fn a_miss_is_status_1_with_nothing_on_standard_output() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    for operation in ["get", "clear"] {
+        let run = cache(&server.cache("c"), &[operation, "nothing"]).fail(1);
+        assert_eq!((run.stdout.as_str(), run.error_line()), ("", "larder: no value"));
+    }
+}
+
+#[test]
+fn what_an_operator_can_not_do_is_status_2_and_says_why() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config =
+        format!("default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n{}max_value_bytes = 10\n", server.cache("c"));
+    let long = "x".repeat(11);
+    for (arguments, words) in [
+        (&["get", "k"][..], "cache `ram` is a RAM cache: only the process that has it can reach it"),
+        (&["--cache", "none", "get", "k"], "there is no cache `none`, only `c`, `ram`"),
+        (&["--cache", "c", "get", ""], "key: must not be empty"),
+        (&["--cache", "c", "get", "a\nb"], "key: must not hold control characters"),
+        (&["--cache", "c", "clear-pattern", ""], "pattern: must not be empty"),
+        (&["--cache", "c", "--namespace", "", "clear-all"], "namespace: must not be empty"),
+        (&["--cache", "c", "set", "k", &long], "value of 11 bytes is over the limit: 10"),
+    ] {
+        let run = cache(&config, arguments).fail(2);
+        assert!(run.error_line().contains(words), "{arguments:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn the_program_calls_itself_by_its_name() {
+    let run = Larder::new(["--version"]).succeed();
+    assert_eq!(run.stdout, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,48 @@
+//! `larder ready`: the health check of a container.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use larder_tests::{Kind, Larder, ServeProcess, Server};
+
+#[tokio::test]
+async fn it_succeeds_while_the_host_is_ready_and_says_why_it_is_not() {
+    let Some(mut server) = Server::start(Kind::Valkey) else { return };
+    let serving = ServeProcess::start_with_metrics(&(server.cache("c") + "on_outage = \"error\"\n"));
+    let ready = || Larder::new(["ready"]).arg(serving.metrics_address().to_string());
+    assert_eq!(ready().succeed().stdout, "c: ready\n");
+    // An answer of the host at another path, by the same configuration that the host has.
+    let config = format!("[serve]\nmetrics_addr = \"{}\"\n", serving.metrics_address());
+    assert_eq!(Larder::new(["ready"]).config(&config).succeed().stdout, "c: ready\n");
+    server.kill();
+    let run = ready().fail(1);
+    assert!(run.stdout.starts_with("c: not ready: ") && run.stderr.is_empty(), "{run:#?}");
+}
+
+#[tokio::test]
+async fn who_is_no_host_is_not_ready() {
+    let serving = ServeProcess::start_with_metrics("");
+    let run = Larder::new(["ready"]).arg(serving.address().to_string()).fail(1);
+    assert!(run.error_line().ends_with("/readyz responded with 404 Not Found"), "{run:#?}");
+    let run = Larder::new(["ready", "127.0.0.1:1"]).fail(1);
+    assert!(run.error_line().starts_with("larder: cannot reach http://127.0.0.1:1/readyz: "), "{run:#?}");
+}
+
+#[test]
+fn without_an_address_it_says_where_one_may_stand() {
+    let run = Larder::new(["ready"]).fail(2);
+    assert!(run.error_line().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_escaped() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 1024];
+        assert!(stream.read(&mut head).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\na\x1b[2J\nb: c").unwrap();
+    });
+    assert_eq!(Larder::new(["ready", &address]).succeed().stdout, "a\\u{1b}[2J\nb: c\n");
+}

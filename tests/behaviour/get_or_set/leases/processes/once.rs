@@ -1,0 +1,98 @@
+//! Of all processes one computes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use larder_host::runtime::RunOptions;
+use larder_host::{Config, Runtime};
+use larder_tests::{LarderProcess, TEST_TIMEOUT, guest, program};
+use tokio::task::JoinSet;
+
+use super::{assert_one_computed, config, on_every_server, sessions};
+
+#[test]
+fn of_four_processes_that_start_together_one_computes() {
+    on_every_server(|server| {
+        let mut four = sessions(4, &server, "");
+        for (n, process) in four.iter_mut().enumerate() {
+            process.write_line(&format!("slow k v{n} 2000"));
+        }
+        let answers: Vec<String> = four.iter_mut().map(LarderProcess::read_line).collect();
+        assert_one_computed(&server, "k", &answers);
+        four.into_iter().for_each(|process| drop(process.succeed()));
+    });
+}
+
+/// The configuration for a copy of this test that is to run many instances.
+const MANY: &str = "LARDER_TESTS_MANY";
+
+/// How many instances each process runs at once.
+const INSTANCES: usize = 32;
+
+/// The test starts copies of itself, as `larder run` has one instance.
+#[test]
+fn of_many_instances_in_each_of_four_processes_one_computes() {
+    if let Ok(config) = std::env::var(MANY) {
+        return run_many(&config);
+    }
+    on_every_server(|server| {
+        let config = config(&server, "");
+        let copies: Vec<_> = (0..4).map(|_| start_copy(&config)).collect();
+        // All are ready before the first is let go.
+        let copies: Vec<_> = copies.into_iter().map(await_ready).collect();
+        let copies: Vec<_> = copies.into_iter().map(let_go).collect();
+        let lines: Vec<String> = copies.into_iter().flat_map(outcome_lines).collect();
+        assert_one_computed(&server, "k", &lines);
+        assert_eq!(lines.len(), 4 * INSTANCES);
+    });
+}
+
+/// The copy's part: as many instances of one plugin at once, on one runtime, each with a value of its own.
+#[tokio::main(worker_threads = 2)]
+async fn run_many(config: &str) {
+    let runtime = Arc::new(Runtime::new(Config::from_toml(config).unwrap()).await.unwrap());
+    let plugin = Arc::new(runtime.load(&guest("script"), None).unwrap());
+    // On a line of its own, whatever the test's frame has written.
+    println!("\nready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    let mut instances = JoinSet::new();
+    for n in 0..INSTANCES {
+        let (runtime, plugin) = (Arc::clone(&runtime), Arc::clone(&plugin));
+        let value = format!("{}-{n}", std::process::id());
+        let options = RunOptions { args: vec![format!("slow k {value} 2000")], ..RunOptions::default() };
+        instances.spawn(async move { runtime.run(&plugin, &options).await });
+    }
+    let statuses = tokio::time::timeout(TEST_TIMEOUT, instances.join_all()).await.expect("nobody hangs");
+    assert!(statuses.iter().all(|status| matches!(status, Ok(0))), "{statuses:?}");
+}
+
+fn start_copy(config: &str) -> Child {
+    let path = concat!(module_path!(), "::of_many_instances_in_each_of_four_processes_one_computes");
+    let (_crate, name) = path.split_once("::").unwrap();
+    Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(MANY, config)
+        .env("LARDER_COMPILED", program().with_file_name("larder-compiled"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn await_ready(mut copy: Child) -> (Child, impl Iterator<Item = String>) {
+    let mut lines = BufReader::new(copy.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "ready"), "the copy ends before it is ready");
+    (copy, lines)
+}
+
+fn let_go<L>((mut copy, lines): (Child, L)) -> (Child, L) {
+    writeln!(copy.stdin.take().unwrap(), "go").unwrap();
+    (copy, lines)
+}
+
+fn outcome_lines((mut copy, lines): (Child, impl Iterator<Item = String>)) -> Vec<String> {
+    let lines = lines.filter(|line| line.starts_with("computed ") || line.starts_with("received ")).collect();
+    assert!(copy.wait().unwrap().success());
+    lines
+}

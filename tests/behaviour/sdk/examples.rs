@@ -1,0 +1,120 @@
+//! Every example runs and shows what it says.
+
+use std::process::Command;
+
+use larder_tests::{HttpResponse, Kind, Larder, ServeProcess, Server, free_port, guest, on_every_backend, program};
+
+#[test]
+fn hello_cache_greets() {
+    assert_eq!(Larder::run("hello-cache").succeed().stdout, "hello\n");
+}
+
+/// It does all that the caching guide shows, in RAM and on each server alike.
+#[test]
+fn guide_does_what_the_guides_show() {
+    on_every_backend(|config| {
+        let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/guide/data::/data");
+        let run = Larder::run_with(&["--dir", data], "guide").config(config).succeed();
+        let expected = "hello\nexpensive\n{\"EUR\": 1.0}\n\na page\n[\"a post of page 1\"] [\"a post of page 2\"]\n\
+                        [Some(12), Some(0), None]\nstored: true\ntrue 2 6\n";
+        assert_eq!(run.stdout, expected);
+        let config = config.replace("[caches.cache]", "[caches.valkey]");
+        assert_eq!(Larder::run("users").config(&config).succeed().stdout, "Some(User { name: \"John\" })\n");
+        Larder::run("script").config(&config).arg("clear-all").succeed();
+        let emmett = Larder::run("from_emmett").config(&config).succeed().stdout;
+        let posts = "Some(\"John\")\n[\"a post of page 1\"]\n[\"a post of page 1\"]\ntrue\n1\n0\n";
+        assert_eq!(emmett, posts);
+    });
+}
+
+#[test]
+fn memoise_computes_once() {
+    let stdout = Larder::run("memoise").succeed().stdout;
+    assert_eq!(stdout.matches("computing").count(), 1, "{stdout}");
+    assert_eq!(stdout.matches("148933 primes").count(), 3, "{stdout}");
+}
+
+#[test]
+fn two_caches_keeps_one_count_for_the_process_and_one_for_all() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/two-caches/larder.toml");
+    for run in 1..=2 {
+        let larder = Larder::run("two-caches").arg("--config").arg(example);
+        let larder = larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", server.port().to_string());
+        let expected = format!("runs of this plugin in this process: 1, in all processes: {run}\n");
+        assert_eq!(larder.succeed().stdout, expected);
+    }
+}
+
+#[test]
+fn async_closure_asks_once() {
+    let stdout = Larder::run("async-closure").succeed().stdout;
+    assert_eq!(stdout, "asking the weather service ...\nround 1: sunny, 21 °C\nround 2: sunny, 21 °C\n");
+}
+
+#[test]
+fn exported_function_answers_by_name() {
+    let price = |call: &str| Larder::new(["run", "--invoke", call]).arg(guest("exported_function"));
+    assert_eq!(price("price(\"apple\")").succeed().stdout, "ok(45)\n");
+    assert_eq!(price("price(\"pear\")").fail(1).stdout, "err(\"no such article\")\n");
+}
+
+#[tokio::test]
+async fn http_pages_renders_a_page_once_for_two_processes() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let start = || ServeProcess::start_with(Larder::serve().config(&server.cache("c")).arg(guest("http-pages")));
+    let (one, two) = (start(), start());
+    let page = HttpResponse::ok("<h1>/home</h1>\n");
+    let asked = tokio::join!(one.get("/home"), two.get("/home"), one.get("/home"), two.get("/home"));
+    assert_eq!(asked, (page.clone(), page.clone(), page.clone(), page));
+    let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
+    assert_eq!(printed, "http-pages: rendering /home\n");
+}
+
+/// With the files of its folder, as its README says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_json_asks_its_slow_service_once_for_two_processes() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/http-json");
+    let service = format!("127.0.0.1:{}", free_port());
+    let config = std::fs::read_to_string(format!("{example}/larder.toml")).unwrap();
+    let plugins = guest("http-json").parent().unwrap().display().to_string();
+    let config = config.replace("127.0.0.1:8080", &service).replace("../../target/wasm32-wasip2/release", &plugins);
+    let start = |addr: &str| {
+        let larder = Larder::new(["serve", "--addr", addr]).config(&config);
+        let port = server.port().to_string();
+        ServeProcess::start_with(larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", port))
+    };
+    let (one, two) = (start(&service), start("127.0.0.1:0"));
+    let hosts = [one.address().to_string(), two.address().to_string()];
+    let output = Command::new(format!("{example}/load.sh")).args(hosts).env("ROUNDS", "10").output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.starts_with("400 answers with status 200\nhalf of them within "), "{stdout}");
+    let readme = std::fs::read_to_string(format!("{example}/README.md")).unwrap();
+    let shown = "$ curl http://127.0.0.1:8081/primes/2000000\n";
+    let (answer, _) = readme.split_once(shown).unwrap().1.split_once('\n').unwrap();
+    assert_eq!(two.get("/primes/2000000").await.body.trim_end(), answer);
+    let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
+    assert_eq!(printed.matches("service: counting primes below 200").count(), 21, "{printed}");
+    assert_eq!(printed.lines().count(), 21, "{printed}");
+}
+
+#[test]
+fn embed_runtime_shares_its_cache_and_clears_it() {
+    let output = Command::new(program().with_file_name("embed-runtime")).arg(guest("memoise")).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout.matches("computing").count(), 1, "{stdout}");
+    assert!(stdout.ends_with("computed: 1\ncleared: 1\n"), "{stdout}");
+}
+
+#[test]
+fn embed_host_shares_its_cache_between_two_runs() {
+    let program = program().with_file_name("embed-host");
+    let output = Command::new(program).arg(guest("memoise")).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("run 2\n"), "{stdout}");
+    assert_eq!(stdout.matches("computing").count(), 1, "{stdout}");
+}

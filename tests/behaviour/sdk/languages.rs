@@ -1,0 +1,236 @@
+//! Plugins in Python and JavaScript: what they cache is what plugins in Rust cache.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use larder_tests::{Kind, Larder, LarderOutput, Server, TEST_TIMEOUT, language_plugin};
+use redis::Commands;
+use serde_json::{Value, json};
+
+const RAM: &str = "[caches.ram]\ntype = \"ram\"\n";
+const LANGUAGES: [&str; 2] = ["python", "javascript"];
+
+/// The plugin of a language, compiled: an interpreter takes many seconds the first time, and tests that begin together
+/// would each compile it.
+fn compiled(language_name: &str) -> Option<PathBuf> {
+    static PLUGINS: [OnceLock<Option<PathBuf>>; 2] = [const { OnceLock::new() }; 2];
+    let nth = LANGUAGES.iter().position(|name| *name == language_name).unwrap();
+    PLUGINS[nth]
+        .get_or_init(|| {
+            let plugin = language_plugin(language_name)?;
+            Larder::new(["run", "--invoke", "forget(\"*\")"]).config(RAM).arg(&plugin).succeed();
+            Some(plugin)
+        })
+        .clone()
+}
+
+/// A call of one of the plugin's functions.
+fn call(plugin: &Path, config: &str, call: &str) -> LarderOutput {
+    Larder::new(["run", "--invoke", call]).config(config).arg(plugin).finish()
+}
+
+/// [`call`], which must succeed.
+fn answer(plugin: &Path, config: &str, called: &str) -> String {
+    let finished = call(plugin, config, called);
+    assert_eq!(finished.status, Some(0), "{called}: {finished:#?}");
+    finished.stdout.trim_end().to_owned()
+}
+
+/// What `primes` says of three rounds.
+fn rounds(said: [&str; 3]) -> String {
+    format!("[\"round 1: {}\", \"round 2: {}\", \"round 3: {}\"]", said[0], said[1], said[2])
+}
+
+/// Does a check with the plugin of each language.
+fn in_each_language(check: impl Fn(&str, &Path)) {
+    for name in LANGUAGES {
+        if let Some(plugin) = compiled(name) {
+            check(name, &plugin);
+        }
+    }
+}
+
+#[test]
+fn python_and_javascript_compute_once_over_ram() {
+    let [computed, received] = ["computed", "received"].map(|how| format!("9592 primes below 100000, {how}"));
+    in_each_language(|name, plugin| {
+        let said = answer(plugin, RAM, "primes(100000)");
+        assert_eq!(said, rounds([&computed, &received, &received]), "{name}");
+    });
+}
+
+#[test]
+fn what_one_language_computed_the_others_receive() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    let received = "168 primes below 1000, received";
+    in_each_language(|name, plugin| {
+        Larder::run("script").config(&config).arg("clear-all").succeed();
+        let said = answer(plugin, &config, "primes(1000)");
+        assert_eq!(said, rounds(["168 primes below 1000, computed", received, received]), "{name}");
+        let found = Larder::run("script").config(&config).arg("get primes-1000").arg("get-or-set primes-1000 1");
+        assert_eq!(found.succeed().stdout, "hit 168\nhit 168\n", "{name}");
+        in_each_language(|other, plugin| {
+            assert_eq!(answer(plugin, &config, "primes(1000)"), rounds([received; 3]), "{other} after {name}");
+        });
+    });
+}
+
+/// A round that fails gives its vacancy back: else the next round in the same plugin could not ask for the key.
+#[test]
+fn an_error_of_python_and_javascript_is_not_cached_and_the_next_caller_computes() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    for config in [RAM, &server.cache("c")] {
+        in_each_language(|name, plugin| {
+            assert_eq!(answer(plugin, config, "primes(2000000)"), rounds(["too many to count"; 3]), "{name}");
+        });
+    }
+    assert_eq!(server.client().keys::<_, Vec<String>>("*").unwrap(), [""; 0]);
+}
+
+/// One that has every type in it, and falsy ones, which a careless helper takes for a miss. No space is in them: it
+/// divides the words of the plugin `script`.
+fn values() -> [Value; 5] {
+    let all = json!({
+        "text": "Grüße,世界😀\"\\\u{1}",
+        "numbers": [0, -7, 1.5, 9_007_199_254_740_991_u64, 1e-7],
+        "booleans": [true, false],
+        "nothing": null,
+        "empty": ["", [], {}],
+    });
+    [all, Value::Null, json!(""), json!(0), json!(false)]
+}
+
+#[test]
+fn rust_python_and_javascript_read_what_the_others_set() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    let script = |operation: String| Larder::run("script").config(&config).arg(operation).succeed().stdout;
+    let parse = |json: &str| -> Value { serde_json::from_str(json).unwrap() };
+    let all_read = |writer: &str, value: &Value| {
+        let found = script(format!("get {writer}"));
+        assert_eq!(&parse(found.strip_prefix("hit ").unwrap()), value, "Rust after {writer}");
+        in_each_language(|reader, plugin| {
+            let said = answer(plugin, &config, &format!("recall(\"{writer}\")"));
+            // `--invoke` writes text as JSON does, but for control characters, and JSON has none.
+            let text = parse(said.strip_prefix("ok(").and_then(|text| text.strip_suffix(')')).unwrap());
+            assert_eq!(&parse(text.as_str().unwrap()), value, "{reader} after {writer}");
+        });
+    };
+    for value in values() {
+        let json = value.to_string();
+        assert_eq!(script(format!("set rust {json}")), "ok\n");
+        all_read("rust", &value);
+        in_each_language(|writer, plugin| {
+            let quoted = Value::String(json.clone());
+            assert_eq!(answer(plugin, &config, &format!("note(\"{writer}\", {quoted}, none)")), "ok");
+            all_read(writer, &value);
+        });
+    }
+}
+
+/// One call stores all, for one duration, and another reads them in the order that it asks in.
+#[test]
+fn rust_python_and_javascript_read_the_batches_that_the_others_set() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    let [all, ..] = values();
+    let object = json!({ "a": all, "b": null, "é": 0 });
+    let script = |operation: &str| Larder::run("script").config(&config).arg(operation).succeed().stdout;
+    let unpack = |said: &str| -> Value {
+        let text = said.strip_prefix("ok(").and_then(|text| text.strip_suffix(')')).unwrap();
+        let text: Value = serde_json::from_str(text).unwrap();
+        serde_json::from_str(text.as_str().unwrap()).unwrap()
+    };
+    in_each_language(|writer, plugin| {
+        script("clear-all");
+        let quoted = Value::String(object.to_string());
+        assert_eq!(answer(plugin, &config, &format!("note-many({quoted}, some(3600.0))")), "ok", "{writer}");
+        let read = script("get-many é b nobody b");
+        assert_eq!(read, "hit 0 hit null miss hit null\n", "Rust after {writer}");
+        for key in ["a", "b", "é"] {
+            let left: i64 = server.client().pttl(format!("cache:{key}")).unwrap();
+            assert!((1..=3_600_000).contains(&left), "{writer}: `{key}` lasts {left}");
+        }
+        in_each_language(|reader, plugin| {
+            let said = answer(plugin, &config, "recall-many([\"é\", \"a\", \"nobody\", \"b\"])");
+            assert_eq!(unpack(&said), json!([0, all, null, null]), "{reader} after {writer}");
+        });
+        assert_eq!(unpack(&answer(plugin, &config, "recall-many([])")), json!([]), "{writer}");
+        assert_eq!(answer(plugin, &config, "note-many(\"{}\", none)"), "ok", "{writer}");
+        let refused = call(plugin, &config, "recall-many([\"a\", \"\"])");
+        assert!(refused.stdout.contains("key: must not be empty"), "{writer}: {refused:#?}");
+    });
+}
+
+#[test]
+fn durations_of_python_and_javascript_are_kept() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c") + "default_expire = \"3h\"\n";
+    let patience = i64::try_from(TEST_TIMEOUT.as_millis()).unwrap();
+    in_each_language(|name, plugin| {
+        let left = |seconds: &str| -> i64 {
+            assert_eq!(answer(plugin, &config, &format!("note(\"k\", \"1\", {seconds})")), "ok", "{name}");
+            server.client().pttl("cache:k").unwrap()
+        };
+        for (seconds, expected) in [("some(3600.5)", 3_600_500), ("none", 3 * 3_600_000)] {
+            let left = left(seconds);
+            assert!((expected - patience..=expected).contains(&left), "{name}: {seconds}: {left}");
+        }
+        assert_eq!(left("some(inf)"), -1, "{name}");
+        let refused = |seconds: &str| call(plugin, &config, &format!("note(\"k\", \"1\", some({seconds}))"));
+        for (seconds, words) in [("0.0", "must not be zero"), ("-1.0", "a duration cannot be -1")] {
+            let refused = refused(seconds);
+            assert_eq!(refused.status, Some(1), "{name}: {refused:#?}");
+            assert!(refused.stdout.contains(words), "{name}: {refused:#?}");
+        }
+    });
+}
+
+#[test]
+fn a_value_that_is_no_json_is_computed_anew() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    in_each_language(|name, plugin| {
+        for damaged in [&b"{"[..], b"\xff", b""] {
+            server.client().set::<_, _, ()>("cache:primes-10", damaged).unwrap();
+            let received = "4 primes below 10, received";
+            let said = answer(plugin, &config, "primes(10)");
+            assert_eq!(said, rounds(["4 primes below 10, computed", received, received]), "{name}: {damaged:?}");
+        }
+    });
+}
+
+/// The computed value comes back: what is not stored is computed by the next round.
+#[test]
+fn a_fill_that_the_cache_refuses_costs_python_and_javascript_a_computation_and_no_error() {
+    let config = "[caches.ram]\ntype = \"ram\"\nmax_value_bytes = 1\n";
+    in_each_language(|name, plugin| {
+        assert_eq!(answer(plugin, config, "primes(1000)"), rounds(["168 primes below 1000, computed"; 3]), "{name}");
+    });
+}
+
+/// Its command for building and its calls, with what they print.
+#[test]
+fn the_readmes_of_python_and_javascript_are_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    in_each_language(|name, plugin| {
+        let readme = std::fs::read_to_string(root.join(format!("examples/{name}/README.md"))).unwrap();
+        let readme = readme.replace("\\\n", " ");
+        let folder = tempfile::TempDir::new().unwrap();
+        let built = folder.path().join("plugin.wasm");
+        let build = readme.lines().find(|line| line.contains("componentize-") && line.contains("--output")).unwrap();
+        let build = build.replace(&format!("target/languages/{name}.wasm"), built.to_str().unwrap());
+        let output = Command::new("sh").args(["-c", &build]).current_dir(root).output().unwrap();
+        assert!(output.status.success() && built.exists(), "{build}: {output:#?}");
+
+        let console = readme.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
+        let calls: Vec<_> = console.split("$ target/debug/larder run --invoke '").skip(1).collect();
+        assert!(!calls.is_empty(), "{name}");
+        for shown in calls {
+            let (called, printed) = shown.split_once(&format!("' target/languages/{name}.wasm\n")).unwrap();
+            assert_eq!(call(plugin, RAM, called).stdout, printed, "{name}: {called}");
+        }
+    });
+}

@@ -1,0 +1,157 @@
+//! The documents are true.
+//!
+//! - `book`: the book has every page, and every link has a target.
+//! - `commands`: the `larder` commands in the documents run.
+//! - `interface`: `docs/interface.md` is generated from `wit/cache.wit`.
+//! - `migrating`: the steps of `docs/migrating.md`, between real servers.
+//! - `operations`: the messages and alarms in `docs/operations.md` exist.
+//! - `snippets`: every snippet is part of a compiled example, is parsed by the program, or is run.
+//!
+//! The tests below compare configurations, tables of keys and quoted output with the code.
+
+mod book;
+mod commands;
+mod interface;
+mod migrating;
+mod operations;
+mod snippets;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use larder_host::Config;
+use larder_tests::documents::{TABLES, accepted_keys, blocks, configurations, rights_after, rows};
+use larder_tests::repository::{read, sources};
+use larder_tests::{Kind, Larder, Server};
+
+/// Parses a configuration with the one variable that the documents use.
+fn parse(text: &str, origin: &str) -> Config {
+    let environment = |name: &str| (name == "VALKEY_PASSWORD").then(|| "secret".to_owned());
+    Config::parse(text, origin, Path::new(""), &environment).unwrap()
+}
+
+#[test]
+fn every_configuration_in_the_documents_is_valid() {
+    for (document, block) in configurations() {
+        parse(&block, &document);
+    }
+    parse(&read("examples/two-caches/larder.toml"), "two-caches");
+}
+
+/// Each default written out makes no difference, and no key is missing.
+fn assert_table_is_true(document: &str, heading: &str, table: &str) {
+    let without = parse(table, "without");
+    let rows = rows(document, heading);
+    for (key, default) in rows.iter().filter(|(_, default)| default != "none") {
+        let with = parse(&format!("{table}\n{key} = {default}\n"), "with");
+        assert_eq!(with, without, "the default of `{key}` in {document} is not `{default}`");
+    }
+    let mut documented: BTreeSet<String> = rows.into_iter().map(|(key, _)| key).collect();
+    documented.remove("type");
+    assert_eq!(documented, accepted_keys(table), "under `{heading}` in {document}");
+}
+
+#[test]
+fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
+    for (document, heading, table) in TABLES {
+        assert_table_is_true(document, heading, table);
+    }
+}
+
+#[test]
+fn every_bound_has_a_test_named_after_its_key() {
+    let tests: String = sources("tests/behaviour").into_iter().map(|(_, text)| text).collect();
+    let caches = ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\""];
+    let keys = caches.into_iter().chain(["[plugins.p]", "[sandbox]", "[serve]"]).flat_map(accepted_keys);
+    let bounds: BTreeSet<String> = keys.filter(|key| key.starts_with("max_")).collect();
+    assert!(bounds.len() > 15, "{bounds:?}");
+    for bound in bounds {
+        assert!(tests.contains(&format!("fn {bound}_")), "no test is named after `{bound}`");
+    }
+}
+
+#[test]
+fn the_deployed_configuration_states_every_key_with_its_default() {
+    let text = read("deploy/larder.toml");
+    let bare = "default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n[caches.valkey]\ntype = \"valkey\"\n";
+    assert_eq!(parse(&text, "deploy/larder.toml"), parse(bare, "bare"));
+    for table in ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\"", "[plugins.p]", "[sandbox]", "[serve]"]
+    {
+        for key in accepted_keys(table) {
+            let is_stated = |line: &str| line.trim_start_matches('#').starts_with(&format!("{key} = "));
+            assert!(text.lines().any(is_stated), "`{key}` is missing");
+        }
+    }
+    // What is commented out is valid as well, less what is a second way to say the same; and what goes with TLS, with it.
+    let by_keys = ["url", "cluster", "sentinel", "password_file"];
+    let by_url = ["cluster", "sentinel", "host", "port", "db", "username", "password", "password_file", "tls"];
+    let by_cluster = ["url", "sentinel", "host", "port", "password_file"];
+    let by_sentinel = ["url", "cluster", "host", "port", "password_file"];
+    for left_out in [&by_keys[..], &by_url, &by_cluster, &by_sentinel] {
+        let uncommented = |line: &str| {
+            let option = line.strip_prefix('#').filter(|option| !option.starts_with(' ')).unwrap_or(line);
+            let is_left_out = left_out.iter().any(|key| option.starts_with(&format!("{key} = ")));
+            if is_left_out { String::new() } else { option.replace("tls = false", "tls = true") + "\n" }
+        };
+        parse(&text.lines().map(uncommented).collect::<String>(), "deploy/larder.toml, all of it");
+    }
+}
+
+/// A run's output with its timings taken out.
+fn without_timings(text: &str) -> String {
+    let strip = |line: &str| line.split(", in ").next().unwrap().to_owned() + "\n";
+    text.lines().map(strip).collect()
+}
+
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let demo = Larder::run("memoise").succeed().stdout;
+    let readme = read("README.md");
+    let shown = blocks(&readme, "text");
+    let is_demo = |block: &String| without_timings(block).ends_with(&without_timings(&demo));
+    assert!(shown.iter().any(is_demo), "README.md does not show:\n{demo}");
+}
+
+#[test]
+fn the_plugin_in_the_readme_is_an_example_that_runs() {
+    let plugin = read("examples/hello-cache/src/main.rs");
+    let body = plugin.split_once("\n\n").unwrap().1;
+    let readme = blocks(&read("README.md"), "rust");
+    assert!(readme.iter().any(|block| block == body), "README.md does not show examples/hello-cache:\n{body}");
+}
+
+#[test]
+fn the_plugin_in_the_serving_guide_is_an_example_that_runs() {
+    let plugin = read("examples/http-pages/src/main.rs");
+    let body = plugin.split_once("\n\n").unwrap().1;
+    assert_eq!(blocks(&read("docs/serving.md"), "rust"), [body]);
+}
+
+/// The user has the rights that the guide names, and no others.
+#[test]
+fn the_rights_that_the_guide_names_are_enough() {
+    let rights = rights_after("A user with restricted rights (ACL) needs");
+    assert!(rights.len() > 10, "{rights:?}");
+    let operations = [
+        ("set a 1", "ok"),
+        ("get a", "hit 1"),
+        ("get-many a b", "hit 1 miss"),
+        ("get-or-set b 2", "filled true"),
+        ("get-or-set b 3", "hit 2"),
+        ("clear a", "true"),
+        ("clear-pattern b*", "1"),
+        ("clear-all", "0"),
+    ];
+    for kind in Kind::ALL {
+        let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "resetchannels", "-@all"];
+        let acl: Vec<&str> = acl.into_iter().chain(rights.iter().map(String::as_str)).collect();
+        let Some(server) = Server::start_with(kind, &acl) else { continue };
+        let config = server.cache("c") + "username = \"worker\"\npassword = \"s3cret\"\ndb = 1\n";
+        let run =
+            operations.iter().fold(Larder::run("script").config(&config), |run, (operation, _)| run.arg(operation));
+        let expected: String = operations.iter().map(|(_, answer)| format!("{answer}\n")).collect();
+        assert_eq!(run.succeed().stdout, expected, "on {kind:?}");
+        let check = Larder::new(["check"]).config(&config).succeed();
+        assert!(check.stdout.contains("tracking"), "{}", check.stdout);
+    }
+}

@@ -1,0 +1,18 @@
+//! Tests of this repository: that its documents, packages and deployment files agree with the code.
+//!
+//! - `architecture`: `ARCHITECTURE.md` and `docs/decisions` name files that exist, and the stated invariants hold.
+//! - `deploy`: the files in `deploy/` agree with the program and with each other, and run.
+//! - `documents`: snippets, tables, commands and links in the documents are true.
+//! - `performance`: the tables and plots of `docs/performance.md` are drawn from the results beside it.
+//! - `release`: packages are complete, versions agree, and the archive and the workflow are as described.
+//!
+//! `tests/behaviour` has the tests of what Larder does.
+
+#![allow(missing_docs, reason = "tests have no users")]
+
+mod architecture;
+mod dependencies;
+mod deploy;
+mod documents;
+mod performance;
+mod release;

@@ -1,0 +1,208 @@
+//! What is released: packages that are whole, versions that agree, archives, and the workflow that makes them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use larder_tests::program;
+use larder_tests::repository::{read, root, sources};
+use serde_json::Value;
+
+const CRATES: [&str; 4] = ["guest-sdk", "host/cache", "host/runtime", "host/cli"];
+
+/// The crates that have a copy of the WIT.
+const WITH_WIT: [&str; 3] = ["guest-sdk", "host/runtime", "host/cli"];
+
+fn manifest(path: &str) -> toml::Table {
+    read(path).parse().unwrap()
+}
+
+fn version() -> String {
+    manifest("Cargo.toml")["workspace"]["package"]["version"].as_str().unwrap().to_owned()
+}
+
+/// The standard output of what must succeed.
+fn output(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.current_dir(root()).output().unwrap();
+    assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+// Decision: docs/decisions/0049-each-crate-has-a-copy-of-the-wit-package-and-the-licence.md
+/// A package has nothing that stands outside of its folder, so each has its own; `make interface` copies them.
+#[test]
+fn each_crate_has_the_wit_and_the_licence_in_it() {
+    for (original, folders) in [("wit/cache.wit", &WITH_WIT[..]), ("LICENSE", &CRATES)] {
+        for folder in folders {
+            let copy = format!("{folder}/{original}");
+            if std::env::var_os("LARDER_UPDATE").is_some() {
+                std::fs::write(root().join(&copy), read(original)).unwrap();
+            }
+            assert!(read(&copy) == read(original), "{copy} is not {original}: `make interface` copies it");
+        }
+    }
+}
+
+#[test]
+fn a_package_has_all_that_it_is_built_from() {
+    for folder in CRATES {
+        let name = manifest(&format!("{folder}/Cargo.toml"))["package"]["name"].as_str().unwrap().to_owned();
+        let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+        let arguments = ["package", "--list", "--allow-dirty", "--locked", "--offline", "-p", &name];
+        let packed = output(Command::new(cargo).args(arguments));
+        let packed: Vec<&str> = packed.lines().collect();
+        for needed in ["Cargo.toml", "LICENSE", "README.md"] {
+            assert!(packed.contains(&needed), "`{name}` is packed without {needed}: {packed:?}");
+        }
+        assert!(!WITH_WIT.contains(&folder) || packed.contains(&"wit/cache.wit"), "`{name}` is packed without the WIT");
+        for (path, text) in sources(&format!("{folder}/src")) {
+            let path = path.canonicalize().unwrap();
+            let inside = |path: &Path| {
+                let below = root().join(folder).canonicalize().unwrap();
+                path.strip_prefix(below).unwrap_or_else(|_| panic!("{} is not packed", path.display())).to_owned()
+            };
+            assert!(packed.contains(&inside(&path).to_str().unwrap()), "{} is not packed", path.display());
+            for included in included(&text) {
+                let target = path.parent().unwrap().join(&included).canonicalize().unwrap();
+                assert!(
+                    packed.contains(&inside(&target).to_str().unwrap()),
+                    "`{name}` is packed without {}",
+                    included.display()
+                );
+            }
+        }
+    }
+}
+
+/// What a source file takes in when it is compiled, relative to it.
+fn included(source: &str) -> Vec<PathBuf> {
+    let named = |name| source.split(name).skip(1).map(|rest: &str| rest.split('"').next().unwrap());
+    let files = ["include_str!(\"", "include_bytes!(\"", "include!(\""].into_iter().flat_map(named).map(PathBuf::from);
+    // Those of `larder new` are named from their own folder.
+    let templates = named("template!(\"").map(|file| Path::new("../../templates").join(file));
+    files.chain(templates).collect()
+}
+
+/// What the registry asks for, and what it takes.
+#[test]
+fn each_package_says_what_it_is() {
+    for folder in CRATES {
+        let manifest = manifest(&format!("{folder}/Cargo.toml"));
+        let package = manifest["package"].as_table().unwrap();
+        let text = |key: &str| package.get(key).and_then(toml::Value::as_str).unwrap_or_else(|| panic!("no `{key}`"));
+        let list = |key: &str| -> Vec<&str> {
+            package[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
+        };
+        assert!(text("description").len() > 20);
+        assert_eq!(text("documentation"), format!("https://docs.rs/{}", text("name")));
+        assert_eq!(text("readme"), "README.md");
+        let keywords = list("keywords");
+        assert!(keywords.len() <= 5 && keywords.iter().all(|word| word.len() <= 20), "{keywords:?}");
+        assert!(list("categories").iter().all(|category| ["caching", "wasm"].contains(category)));
+        for shared in ["version", "edition", "rust-version", "license"] {
+            assert_eq!(package[shared]["workspace"].as_bool(), Some(true), "{folder}: {shared}");
+        }
+        // It is documented with features that it has.
+        let docs = &package["metadata"]["docs"]["rs"];
+        for feature in docs.get("features").and_then(toml::Value::as_array).into_iter().flatten() {
+            assert!(manifest["features"].get(feature.as_str().unwrap()).is_some(), "{folder}: {feature}");
+        }
+    }
+}
+
+#[test]
+fn the_crates_the_interface_and_the_changelog_are_of_one_version() {
+    let version = version();
+    let workspace = manifest("Cargo.toml");
+    for name in ["larder", "larder-cache", "larder-host"] {
+        assert_eq!(workspace["workspace"]["dependencies"][name]["version"].as_str(), Some(version.as_str()), "{name}");
+    }
+    let wit = read("wit/cache.wit");
+    let interface = wit.strip_prefix("package larder:cache@").unwrap().split(';').next().unwrap();
+    let first_two = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(first_two(interface), first_two(&version), "the interface is of {interface}");
+    for file in ["examples/wit/plugin.wit", "examples/javascript/larder-cache.js"] {
+        assert!(read(file).contains(&format!("larder:cache/cache@{interface}")), "{file} has another version");
+    }
+    assert!(read("CHANGELOG.md").contains(&format!("larder:cache@{interface}")));
+}
+
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let changelog = read("CHANGELOG.md");
+    let heading = changelog.lines().find_map(|line| line.strip_prefix("## ")).unwrap();
+    let (version_there, date) = heading.split_once(", ").unwrap();
+    assert_eq!(version_there, version());
+    let is_date = date.len() == 10 && date.split('-').all(|number| number.parse::<u32>().is_ok());
+    assert!(date == "not yet released" || is_date, "`{date}` is no date");
+}
+
+/// Of its version only, and only when that has a date.
+#[test]
+fn the_notes_of_a_release_are_a_section_of_the_changelog() {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join(".ci")).unwrap();
+    let script = folder.path().join(".ci/notes");
+    std::fs::copy(root().join(".ci/notes"), &script).unwrap();
+    let changelog = "# Changelog\n\n## 0.3.0, not yet released\n\n- Three.\n\n## 0.2.0, 2026-12-31\n\n- Two.\n\n## 0.1.0, \
+                     2026-12-01\n\n- One.\n";
+    std::fs::write(folder.path().join("CHANGELOG.md"), changelog).unwrap();
+    let notes = |version: &str| Command::new(&script).arg(version).output().unwrap();
+    for (version, expected) in [("0.2.0", "- Two."), ("0.1.0", "- One.")] {
+        let notes = notes(version);
+        assert!(notes.status.success(), "{notes:?}");
+        assert_eq!(String::from_utf8(notes.stdout).unwrap().trim(), expected);
+    }
+    for version in ["0.3.0", "0.4.0"] {
+        assert!(!notes(version).status.success(), "{version} is released");
+    }
+}
+
+#[test]
+fn an_archive_holds_the_program_and_what_belongs_to_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let packed = output(Command::new(root().join(".ci/dist")).arg(program()).arg(folder.path()));
+    let archive = PathBuf::from(packed.trim());
+    let name = archive.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with(&format!("larder-{}-{}-", version(), std::env::consts::ARCH)), "{name}");
+    let sum = std::fs::read_to_string(format!("{}.sha256", archive.display())).unwrap();
+    assert!(sum.split_whitespace().next().unwrap().len() == 64 && sum.trim().ends_with(name), "{sum}");
+
+    output(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder.path()));
+    let unpacked = folder.path().join(name.strip_suffix(".tar.gz").unwrap());
+    let said = output(Command::new(unpacked.join("larder")).arg("--version"));
+    assert_eq!(said.trim(), format!("larder {}", version()));
+    for file in ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "larder.toml", "cache.wit"] {
+        assert!(unpacked.join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn the_workflow_runs_what_is_here() {
+    let workflow: Value = serde_saphyr::from_str(&read(".github/workflows/ci.yml")).unwrap();
+    assert_eq!(workflow["permissions"], serde_json::json!({ "contents": "read" }));
+    let makefile = read("Makefile");
+    let mut commands = Vec::new();
+    for (name, job) in workflow["jobs"].as_object().unwrap() {
+        assert!(job["timeout-minutes"].is_u64(), "{name} may run for ever");
+        if let Some(needed) = job["needs"].as_str() {
+            assert!(workflow["jobs"][needed].is_object(), "{name} needs `{needed}`");
+        }
+        for step in job["steps"].as_array().unwrap() {
+            if let Some(action) = step["uses"].as_str() {
+                let (owner, version) = action.split_once('@').unwrap();
+                assert!(owner.starts_with("actions/"), "`{action}` is somebody else's");
+                assert!(version.starts_with('v') && version[1..].parse::<u32>().is_ok(), "`{action}` may be any");
+            }
+            let Some(command) = step["run"].as_str() else { continue };
+            match command.split(' ').collect::<Vec<_>>()[..] {
+                ["make", target] => assert!(makefile.contains(&format!("\n{target}:")), "no target `{target}`"),
+                ["apt-get" | "rustup" | "gh", ..] => {}
+                [script, ..] => assert!(root().join(script).is_file(), "there is no `{script}`"),
+                [] => panic!("{name} has an empty step"),
+            }
+            commands.push(command);
+        }
+    }
+    assert!(commands.contains(&".ci/run") && commands.contains(&"make dist"), "{commands:?}");
+    assert!(makefile.contains(".ci/dist target/release/larder target/dist"));
+}
