@@ -122,9 +122,9 @@ fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
     std::os::unix::fs::symlink(&sdk, &link).unwrap();
     assert_eq!(dependency("local", &["--sdk", "the \"sdk\""])["path"].as_str(), sdk.to_str());
     for (arguments, words) in [
-        (&["a", "--sdk", "."][..], "larder: --sdk: `.` is not the folder `guest-sdk` of a checkout of Larder"),
+        (&["a", "--sdk", "."][..], "larder: --sdk: `.` is not the folder `guest-sdk` of a Larder checkout"),
         (&["a", "--sdk", "no-such"], "larder: --sdk: `no-such` is not the folder"),
-        (&["a", "--lang", "python", "--sdk", "the \"sdk\""], "larder: --sdk is for plugins in Rust"),
+        (&["a", "--lang", "python", "--sdk", "the \"sdk\""], "larder: --sdk requires --lang rust"),
     ] {
         let run = new_in(folder.path(), arguments);
         assert_eq!(run.status, Some(2), "{run:#?}");
@@ -178,7 +178,10 @@ fn what_is_there_already_is_not_touched() {
     for name in ["full", "file", "link"] {
         let run = new_in(folder.path(), &[name]);
         assert_eq!(run.status, Some(1), "{run:#?}");
-        assert!(run.error_line().contains(&format!("`{name}` is there already, and not an empty folder")), "{run:#?}");
+        assert!(
+            run.error_line().contains(&format!("`{name}` already exists and is not an empty directory")),
+            "{run:#?}"
+        );
         assert_eq!(run.stdout, "");
     }
     assert_eq!(new_in(folder.path(), &["empty"]).status, Some(0));
@@ -198,7 +201,7 @@ fn what_is_there_already_is_not_touched() {
 fn a_folder_that_can_not_be_made_is_an_error_that_names_it() {
     let run = new_in(Path::new("/proc"), &["shop"]);
     assert_eq!(run.status, Some(1), "{run:#?}");
-    assert!(run.error_line().starts_with("larder: cannot make the folder `.shop."), "{run:#?}");
+    assert!(run.error_line().starts_with("larder: cannot create the directory `.shop."), "{run:#?}");
 }
 
 /// The program's package has to hold what it writes, and so has copies of it.

@@ -145,8 +145,8 @@ fn what_an_operator_can_not_do_is_status_2_and_says_why() {
         format!("default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n{}max_value_bytes = 10\n", server.cache("c"));
     let long = "x".repeat(11);
     for (arguments, words) in [
-        (&["get", "k"][..], "cache `ram` is in RAM: each process has its own"),
-        (&["--cache", "none", "get", "k"], "there is no cache `none`"),
+        (&["get", "k"][..], "cache `ram` is a RAM cache: only the process that has it can reach it"),
+        (&["--cache", "none", "get", "k"], "there is no cache `none`, only `c`, `ram`"),
         (&["--cache", "c", "get", ""], "key: must not be empty"),
         (&["--cache", "c", "get", "a\nb"], "key: must not hold control characters"),
         (&["--cache", "c", "clear-pattern", ""], "pattern: must not be empty"),

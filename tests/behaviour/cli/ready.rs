@@ -23,7 +23,7 @@ async fn it_succeeds_while_the_host_is_ready_and_says_why_it_is_not() {
 async fn who_is_no_host_is_not_ready() {
     let serving = ServeProcess::start_with_metrics("");
     let run = Larder::new(["ready"]).arg(serving.address().to_string()).fail(1);
-    assert!(run.error_line().ends_with("/readyz answers with 404 Not Found"), "{run:#?}");
+    assert!(run.error_line().ends_with("/readyz responded with 404 Not Found"), "{run:#?}");
     let run = Larder::new(["ready", "127.0.0.1:1"]).fail(1);
     assert!(run.error_line().starts_with("larder: cannot reach http://127.0.0.1:1/readyz: "), "{run:#?}");
 }

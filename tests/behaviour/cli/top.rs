@@ -117,7 +117,7 @@ mod refusals {
         let run = Larder::new(["top", "--once"]).fail(2);
         assert!(run.error_line().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
         let run = Larder::new(["top", "--once"]).config("[serve]\nmetrics_addr = \"127.0.0.1:0\"\n").fail(2);
-        assert!(run.error_line().contains("name the one that `larder serve` has printed"), "{run:#?}");
+        assert!(run.error_line().contains("pass the address that `larder serve` printed"), "{run:#?}");
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod refusals {
     async fn the_port_for_requests_is_not_the_one_for_figures() {
         let serving = ServeProcess::start_with_metrics("");
         let run = once(serving.address()).fail(1);
-        assert!(run.error_line().ends_with("/metrics answers with 404 Not Found"), "{run:#?}");
+        assert!(run.error_line().ends_with("/metrics responded with 404 Not Found"), "{run:#?}");
     }
 
     /// Runs `top` against a port that answers each connection with this, so many times over.
@@ -171,16 +171,16 @@ mod refusals {
     #[test]
     fn whatever_else_answers_is_a_failure_of_one_line() {
         for (answer, expected) in [
-            (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "does not answer as a metrics endpoint does: "),
-            (b"", "does not answer as a metrics endpoint does: "),
+            (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "does not respond as a metrics port: "),
+            (b"", "does not respond as a metrics port: "),
             (
                 b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n<html>\x1b[J",
-                "line 1 of the answer is not in the text format",
+                "line 1 of the response is not in the text format",
             ),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nother 1\n\n", "has no figures of a `larder serve`"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xff", "does not answer as a metrics endpoint does: "),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nlarder", "does not answer as a metrics endpoint does: "),
-            (b"HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n", "answers with 302 Found"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nother 1\n\n", "has no metrics of a `larder serve`"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xff", "does not respond as a metrics port: "),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nlarder", "does not respond as a metrics port: "),
+            (b"HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n", "responded with 302 Found"),
         ] {
             let complaint = answered_with(answer, 1);
             assert!(complaint.contains(expected), "{complaint}");
@@ -199,7 +199,7 @@ mod refusals {
     fn who_never_answers_is_not_waited_for() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let run = once(silent.local_addr().unwrap()).fail(1);
-        assert!(run.error_line().ends_with("/metrics has not answered within 5s"), "{run:#?}");
+        assert!(run.error_line().ends_with("/metrics did not respond within 5s"), "{run:#?}");
     }
 }
 
@@ -248,7 +248,7 @@ mod screen {
         let mut terminal = Terminal::run(&format!("top --interval 100ms 127.0.0.1:{}", relay.port()));
         terminal.wait_for_text("early");
         first.process().kill();
-        terminal.wait_for_text("trying");
+        terminal.wait_for_text("retrying");
         let second = ServeProcess::start_with_metrics("[caches.later]\ntype = \"ram\"\n");
         relay.set_target(second.metrics_address().port());
         terminal.wait_for_text("later");

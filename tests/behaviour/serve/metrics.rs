@@ -313,7 +313,7 @@ mod readiness {
         serving.process().terminate();
         let told = async { while serving.get_from_metrics_port("/readyz").await.status != 503 {} };
         tokio::time::timeout(larder_tests::TEST_TIMEOUT, told).await.expect("it says so");
-        assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is about to end\n");
+        assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is shutting down\n");
         assert_eq!(running.await.unwrap().body, "dozed");
     }
 }

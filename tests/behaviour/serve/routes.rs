@@ -53,7 +53,7 @@ async fn a_path_that_no_route_fits_is_404() {
 #[test]
 fn what_cannot_be_served_is_one_clear_line() {
     let run = Larder::serve().config("").fail(2);
-    assert!(run.error_line().starts_with("larder: there is nothing to serve: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: nothing to serve: "), "{}", run.stderr);
     let run = Larder::serve().config("").arg(guest("script")).fail(1);
     assert!(run.error_line().contains("it exports no `wasi:http/incoming-handler`"), "{}", run.stderr);
     let run = Larder::serve().config("[plugins.a]\npath = \"none.wasm\"\nroute = \"/\"\n").fail(1);
