@@ -20,7 +20,8 @@ mod traces;
 use std::process::ExitCode;
 
 use clap::Parser;
-use larder_host::error::one_line;
+use larder_host::Error;
+use larder_host::cache::text::one_line;
 
 use telemetry::Telemetry;
 
@@ -55,8 +56,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Names in a plugin's file are part of some messages. A line break in a name must not forge a log line.
             eprintln!("larder: {}", one_line(&format!("{error:#}")));
-            match error.downcast_ref::<larder_host::Error>() {
-                Some(error) if error.is_usage() => ExitCode::from(EXIT_USAGE),
+            match error.downcast_ref::<Error>() {
+                Some(Error::Config(_) | Error::Invoke { .. } | Error::Option(_)) => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

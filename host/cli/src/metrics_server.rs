@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use larder_host::Caches;
 use larder_host::cache::Cache;
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 use larder_host::metrics::BUCKETS;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::{TcpListener, TcpStream};

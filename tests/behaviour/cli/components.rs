@@ -64,10 +64,10 @@ fn a_missing_file_is_named() {
 fn a_component_that_needs_what_the_host_has_not_is_refused_with_the_name_of_it() {
     let interface = "(component (import \"acme:billing/ledger@1.0.0\" (instance (export \"book\" (func)))))";
     let run = run_file(&wat::parse_str(interface).unwrap());
-    assert!(run.stderr.contains("it needs what this host has not: "), "{}", run.stderr);
+    assert!(run.stderr.contains("it imports something this host does not provide: "), "{}", run.stderr);
     assert!(run.stderr.contains("acme:billing/ledger@1.0.0"), "{}", run.stderr);
     let function = "(component (import \"book\" (func)))";
-    is_refused(&wat::parse_str(function).unwrap(), "it needs what this host has not: ");
+    is_refused(&wat::parse_str(function).unwrap(), "it imports something this host does not provide: ");
     // An interface that is there, with a function that is not.
     let function = "(component (import \"larder:cache/cache@0.1.0\" (instance (export \"open-sesame\" (func)))))";
     is_refused(&wat::parse_str(function).unwrap(), "open-sesame");
@@ -75,9 +75,9 @@ fn a_component_that_needs_what_the_host_has_not_is_refused_with_the_name_of_it()
 
 #[test]
 fn a_component_without_a_main_names_what_can_be_invoked() {
-    is_refused(&wat::parse_str("(component)").unwrap(), "it exports no function, not even a `main`");
+    is_refused(&wat::parse_str("(component)").unwrap(), "it exports no functions");
     let run = Larder::run("exports").fail(1);
-    let words = "it is no command; call one of its functions with `--invoke`: `greet`, `half`";
+    let words = "it is not a command; call one of its functions with `--invoke`: `greet`, `half`";
     assert!(run.error_line().contains(words), "{}", run.stderr);
 }
 

@@ -65,7 +65,7 @@ fn a_command_line_that_makes_no_sense_is_status_2_and_says_why() {
         (&["cache", "get"], "<KEY>"),
         (&["cache", "set", "k", "v", "--duration", "0"], "must be at least a millisecond"),
         (&["cache", "set", "k", "v", "--duration=-5"], "must not be negative"),
-        (&["cache", "set", "k", "v", "--duration", "soon"], "`soon` is no duration"),
+        (&["cache", "set", "k", "v", "--duration", "soon"], "`soon` is not a duration"),
     ] {
         let run = Larder::new(arguments).fail(2);
         assert!(run.stderr.contains(words), "{arguments:?}: `{words}` is not in: {}", run.stderr);
@@ -76,7 +76,7 @@ fn a_command_line_that_makes_no_sense_is_status_2_and_says_why() {
 #[test]
 fn a_folder_for_the_plugin_that_is_not_there_is_status_2() {
     let run = Larder::run_with(&["--dir", "no-such-folder::/data"], "script").fail(2);
-    assert!(run.error_line().starts_with("larder: cannot open folder `no-such-folder`: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot open directory `no-such-folder`: "), "{}", run.stderr);
 }
 
 /// The plugin itself asserts each refusal: keys, values, durations, patterns and batches.

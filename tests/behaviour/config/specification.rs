@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use larder_host::Config;
-use larder_host::config::Store;
+use larder_host::config::BackendConfig;
 use larder_tests::{Kind, Larder, Server, on_every_backend};
 use redis::TypedCommands;
 
@@ -15,7 +15,7 @@ fn a_server_cache_with_no_keys_but_its_type_has_the_promised_defaults() {
         let config = Config::parse(&text, "larder.toml", Path::new(""), &|_| None).unwrap();
         assert_eq!(config.default, "c");
         let cache = &config.caches["c"];
-        let Store::Server(options) = &cache.store else { panic!("{cache:?}") };
+        let BackendConfig::Server(options) = &cache.backend else { panic!("{cache:?}") };
         assert_eq!((options.deployment.to_string().as_str(), options.db), ("localhost:6379", 0));
         assert_eq!(options.prefix, "cache:");
         assert_eq!(cache.policy.default_expire, Some(Duration::from_secs(300)));

@@ -84,7 +84,7 @@ async fn an_end_waits_no_longer_than_it_may() {
     let began = Instant::now();
     let finished = serving.terminate().await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert!(finished.stderr.contains("requests still ran 300ms after the end"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("requests were still running 300ms after shutdown"), "{}", finished.stderr);
     assert_eq!(finished.status, Some(0));
     assert_cut_off(asked.await.unwrap());
 }
@@ -92,7 +92,7 @@ async fn an_end_waits_no_longer_than_it_may() {
 /// The client is told, if there was time for it.
 fn assert_cut_off(answer: Result<HttpResponse, hyper::Error>) {
     if let Ok(answer) = answer {
-        assert_eq!((answer.status, answer.body.as_str()), (503, "the server is about to end\n"));
+        assert_eq!((answer.status, answer.body.as_str()), (503, "the server is shutting down\n"));
     }
 }
 

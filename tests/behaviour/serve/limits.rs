@@ -17,7 +17,7 @@ async fn max_concurrent_requests_makes_one_more_503_at_once_and_the_next_one_is_
         serving.expect_line("http: dozing").await;
     }
     let refused = client.get("/hello").await.unwrap();
-    assert_eq!((refused.status, refused.body.as_str()), (503, "too many requests are under way\n"));
+    assert_eq!((refused.status, refused.body.as_str()), (503, "too many concurrent requests\n"));
     assert_eq!(refused.retry_after.as_deref(), Some("1"));
     while let Some(answer) = running.join_next().await {
         assert_eq!(answer.unwrap(), HttpResponse::ok("dozed"));
@@ -42,7 +42,7 @@ async fn ten_thousand_requests_at_once_are_answered_or_refused() {
                         assert_eq!(answer.body, "slept");
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
-                    503 => assert_eq!(answer.body, "too many requests are under way\n"),
+                    503 => assert_eq!(answer.body, "too many concurrent requests\n"),
                     _ => panic!("{answer:?}"),
                 }
             });

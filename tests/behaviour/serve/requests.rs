@@ -83,11 +83,11 @@ async fn what_one_request_does_to_its_plugin_no_other_sees() {
     let finished = serving.terminate().await;
     for reason in [
         "plugin `http` trapped: wasm trap: wasm `unreachable` instruction executed",
-        "plugin `http` was stopped: it computed longer than 500ms (`max_cpu_time` of `[sandbox]`)",
+        "plugin `http` was stopped: it used more than 500ms of processor time (`max_cpu_time` of `[sandbox]`)",
         "(`max_memory` of `[sandbox]`)",
-        "plugin `http` gave no answer",
-        "plugin `http` trapped: it exited with status 1 in mid-request",
-        "plugin `http` answered with an error: ",
+        "plugin `http` sent no response",
+        "plugin `http` trapped: it exited with status 1 during a request",
+        "plugin `http` returned an error instead of a response: ",
     ] {
         assert!(finished.stderr.contains(reason), "no `{reason}`: {}", finished.stderr);
     }
@@ -112,7 +112,7 @@ async fn an_answer_that_the_plugin_does_not_finish_is_not_taken_for_a_whole_one(
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_504() {
     let serving = ServeProcess::start("[sandbox]\ntimeout = \"300ms\"\n");
-    assert_eq!(serving.get("/sleep/60000").await, refused(504, "the plugin took too long\n"));
+    assert_eq!(serving.get("/sleep/60000").await, refused(504, "the plugin timed out\n"));
     assert_eq!(serving.get("/sleep/10").await, HttpResponse::ok("slept"));
 }
 
@@ -123,7 +123,7 @@ async fn max_request_body_makes_a_longer_one_413_or_an_error_to_the_plugin() {
     assert_eq!(client.send("/length", &"x".repeat(1000)).await.unwrap(), HttpResponse::ok("1000"));
     let client = Client::connect(serving.address()).await;
     let answer = client.send("/length", &"x".repeat(1001)).await.unwrap();
-    assert_eq!(answer, refused(413, "the body is too large\n"));
+    assert_eq!(answer, refused(413, "the request body is too large\n"));
     // Nobody knows in advance how long this one is.
     let chunk = format!("3e8\r\n{}\r\n", "x".repeat(1000));
     let head = "POST /length HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -148,7 +148,7 @@ async fn a_request_that_is_none_is_400() {
     let serving = ServeProcess::start("");
     let close = "connection: close\r\n\r\n";
     let said = raw(&serving, &format!("GET /hello HTTP/1.1\r\n{close}"));
-    assert!(said.starts_with("HTTP/1.1 400 ") && said.ends_with("the request names no host\n"), "{said}");
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.ends_with("the request has no valid host\n"), "{said}");
     let said = raw(&serving, &format!("GET /hello HTTP/1.1\r\nhost: \u{e9}\r\n{close}"));
     assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
     assert!(raw(&serving, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));

@@ -47,7 +47,7 @@ async fn a_path_that_no_route_fits_is_404() {
     let config = format!("[plugins.shop]\npath = \"{}\"\nroute = \"/shop\"\n", guest("http").display());
     let serving = ServeProcess::start_with(Larder::serve().config(&config));
     let answer = serving.get("/hello").await;
-    assert_eq!((answer.status, answer.body.as_str()), (404, "nothing is served under this path\n"));
+    assert_eq!((answer.status, answer.body.as_str()), (404, "no plugin serves this path\n"));
 }
 
 #[test]

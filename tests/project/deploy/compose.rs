@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_host::config::Store;
+use larder_host::config::BackendConfig;
 use larder_tests::{Kind, Larder, Server};
 use redis::TypedCommands;
 use serde_json::Value;
@@ -142,8 +142,8 @@ fn the_hosts_agree_with_their_configuration_and_bounds() {
         let inside: Vec<u16> = ports(service).into_iter().map(|(_, inside)| inside).collect();
         assert_eq!(inside, [host.port()], "the port for figures is not published");
         let caches = host.config().caches;
-        let places = caches.values().map(|cache| match &cache.store {
-            Store::Server(server) => server.deployment.to_string(),
+        let places = caches.values().map(|cache| match &cache.backend {
+            BackendConfig::Server(server) => server.deployment.to_string(),
             store => panic!("{store:?} is not shared"),
         });
         assert_eq!(places.collect::<Vec<_>>(), ["valkey:6379"], "{name} and the server meet");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache};
-use larder_host::config::{Config, Store, parse_duration};
+use larder_host::config::{BackendConfig, Config, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ impl CacheCommand {
             let names = config.caches.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             return Err(Error::Option(format!("there is no cache `{name}`, only {names}")).into());
         };
-        if matches!(cache.store, Store::Ram { .. }) {
+        if matches!(cache.backend, BackendConfig::Ram { .. }) {
             let message = format!(
                 "cache `{name}` is a RAM cache: only the process that has it can reach it; name a server cache with \
                  `--cache`"

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use comfy_table::{Table, presets};
-use larder_host::config::{CacheConfig, Config, Store};
+use larder_host::config::{BackendConfig, CacheConfig, Config};
 use larder_host::{Error, connect_cache};
 
 /// Connects to every cache and prints a table. Succeeds only if every cache can be reached.
@@ -54,12 +54,13 @@ async fn check(name: &str, config: &CacheConfig) -> Result<[String; 3], Error> {
 
 /// The cells TYPE and ADDRESS of a cache, without secrets.
 fn describe(config: &CacheConfig) -> (&'static str, String) {
-    match &config.store {
-        Store::Ram { max_bytes, .. } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
-        Store::Server(options) => {
+    match &config.backend {
+        BackendConfig::Ram { max_bytes, .. } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
+        BackendConfig::Server(options) => {
             let tls = if options.tls.is_some() { " (TLS)" } else { "" };
             let address = format!("{}/{} {}{tls}", options.place, options.db, options.prefix);
             (options.kind.type_name(), address)
         }
+        _ => ("unknown", "-".to_owned()),
     }
 }

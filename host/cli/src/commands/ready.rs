@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 use larder_host::{Config, Error};
 
 use crate::metrics_url::MetricsUrl;

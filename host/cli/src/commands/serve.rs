@@ -54,7 +54,7 @@ impl Serve {
             Some(path) => vec![("/".to_owned(), runtime.load(&path, name.as_deref())?)],
             None => routes
                 .into_iter()
-                .map(|Route { plugin, path, route }| Ok((route, runtime.load(&path, Some(&plugin))?)))
+                .map(|Route { plugin, path, route, .. }| Ok((route, runtime.load(&path, Some(&plugin))?)))
                 .collect::<Result<_, Error>>()?,
         };
         let server = Server::new(runtime, plugins)?;

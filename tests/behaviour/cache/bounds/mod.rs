@@ -91,7 +91,7 @@ fn max_cpu_time_bounds_the_time_a_plugin_computes() {
     let config = "max_cpu_time = \"300ms\"\ntimeout = \"50s\"";
     for deed in ["compute", "compute-and-call"] {
         let run = attack(config, &["set k v", deed]);
-        assert_stopped(&run, "it computed longer than 300ms (`max_cpu_time` of `[sandbox]`)");
+        assert_stopped(&run, "it used more than 300ms of processor time (`max_cpu_time` of `[sandbox]`)");
         assert_eq!(run.stdout, "ok\n");
     }
 }
@@ -108,7 +108,7 @@ fn max_output_bounds_what_a_run_writes() {
     assert_says(&run, &"x".repeat(600));
     assert_eq!(run.stderr, "x".repeat(400));
     let run = attack("max_output = 1000", &["write stdout 600", "write stderr 401", "set k v"]);
-    assert_stopped(&run, "it wanted to write more than 1000 B (`max_output` of `[sandbox]`)");
+    assert_stopped(&run, "it tried to write more than 1000 B (`max_output` of `[sandbox]`)");
     assert_eq!(run.stdout, "x".repeat(600));
     assert!(run.stderr.starts_with(&("x".repeat(400) + "larder: ")), "{}", run.stderr);
     let run = attack("max_output = 1000", &["write stdout 1000000"]);

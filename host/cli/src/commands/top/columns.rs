@@ -1,6 +1,6 @@
 //! The columns of a cache, for the table on stdout and for the dashboard.
 
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 
 use super::latency::Latency;
 use super::stats::CacheStats;
