@@ -44,7 +44,7 @@ impl Caches {
         let owner = Owner::new();
         let scoped = |(name, cache): (&String, &Arc<Cache>)| {
             let scoped = || ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner);
-            (name.clone(), grant.may_open(name).then(|| scoped().within(sandbox.limits)))
+            (name.clone(), grant.may_open(name).then(|| scoped().with_limits(sandbox.limits)))
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
         let calls = self.call_limit(plugin, grant.max_concurrent_calls);

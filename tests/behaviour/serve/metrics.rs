@@ -329,7 +329,7 @@ mod documents {
     fn the_table_of_figures_is_that_of_the_code() {
         let document = read("docs/metrics.md");
         let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `larder_")).collect();
-        let row = |Metric { name, kind, labels, help }: &Metric| {
+        let row = |Metric { name, kind, labels, help, .. }: &Metric| {
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
             format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "))
         };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{ServerKind, ServerOptions};
-use crate::cache::{Limits, Namespace, OnOutage, Policy};
+use crate::cache::{Namespace, OnOutage, Policy};
 use crate::config::deployment::{ConnectionKeys, ConnectionSettings, NodeAddress, RawSentinel, TlsKeys, Url};
 use crate::config::document::{Environment, Fault, Section};
 use crate::config::units::{Db, DurationOrZero, ExpireDuration, Password, Port, PositiveDuration, Size};
@@ -37,12 +37,6 @@ pub enum BackendConfig {
     Server(Box<ServerOptions>),
 }
 
-/// The defaults of the policy keys.
-const DEFAULT_EXPIRE: Duration = Duration::from_secs(300);
-const MAX_VALUE_BYTES: usize = 1 << 20;
-const WAIT: Duration = Duration::from_secs(5);
-const MAX_LEASE: Duration = Duration::from_secs(5 * 60);
-
 /// The default `max_bytes` of a RAM cache.
 const RAM_MAX_BYTES: u64 = 64 << 20;
 
@@ -68,23 +62,10 @@ const MAX_PREFIX: usize = 256;
 /// The longest value that a server accepts, in bytes.
 const MAX_SERVER_VALUE: u64 = 512 << 20;
 
-/// The policy of a cache whose table has no policy keys.
-fn default_policy() -> Policy {
-    Policy {
-        default_expire: Some(DEFAULT_EXPIRE),
-        max_expire: None,
-        max_value_bytes: MAX_VALUE_BYTES,
-        max_batch_bytes: Limits::default().max_batch_bytes,
-        wait: WAIT,
-        max_lease: MAX_LEASE,
-        on_outage: OnOutage::default(),
-    }
-}
-
 impl Default for CacheConfig {
     /// A RAM cache of 64 MiB.
     fn default() -> Self {
-        Self::new(default_policy(), BackendConfig::Ram { max_bytes: RAM_MAX_BYTES, shares: Vec::new() })
+        Self::new(Policy::default(), BackendConfig::Ram { max_bytes: RAM_MAX_BYTES, shares: Vec::new() })
     }
 }
 
@@ -186,7 +167,7 @@ macro_rules! cache_table {
         impl $name {
             /// The policy of the table, except `max_value_bytes` and `on_outage`, which depend on the type.
             fn policy(&self) -> Policy {
-                let mut policy = default_policy();
+                let mut policy = Policy::default();
                 policy.default_expire = self.default_expire.map_or(policy.default_expire, |duration| duration.0);
                 policy.max_expire = self.max_expire.map(|duration| duration.0);
                 policy.wait = self.wait.map_or(policy.wait, |duration| duration.0);
@@ -211,7 +192,7 @@ impl RawRam {
         let mut policy = self.policy();
         policy.max_value_bytes = match self.max_value_bytes {
             Some(size) => value_limit(size, section)?,
-            None => MAX_VALUE_BYTES.min(usize::try_from(max_bytes / 2).unwrap_or(usize::MAX)),
+            None => policy.max_value_bytes.min(usize::try_from(max_bytes / 2).unwrap_or(usize::MAX)),
         };
         let max_value_bytes = policy.max_value_bytes;
         let least = least_capacity(max_value_bytes);
@@ -317,7 +298,7 @@ impl RawServer {
                 return Err(invalid("max_value_bytes", "must not be over 512MiB, the limit of the servers"));
             }
             Some(size) => value_limit(size, section)?,
-            None => MAX_VALUE_BYTES,
+            None => policy.max_value_bytes,
         };
         let connections = self.connections.map_or(Some(CONNECTIONS), |count| u16::try_from(count).ok());
         let Some(connections) = connections.filter(|count| (1..=MAX_CONNECTIONS).contains(count)) else {

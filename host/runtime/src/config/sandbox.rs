@@ -106,16 +106,14 @@ impl RawSandbox {
             max_batch_bytes,
         } = self;
         let default = Sandbox::default();
-        let limits = Limits {
-            max_key_bytes: length(section, "max_key_bytes", max_key_bytes, Key::MAX_LENGTH)?,
-            max_pattern_bytes: length(section, "max_pattern_bytes", max_pattern_bytes, Pattern::MAX_LENGTH)?,
-            max_batch: count(section, "max_batch", max_batch, default.limits.max_batch)?,
-            max_batch_bytes: match max_batch_bytes {
-                Some(size) => usize::try_from(size.0)
-                    .map_err(|_| section.fault("max_batch_bytes", "is more than this machine can address"))?,
-                None => default.limits.max_batch_bytes,
-            },
-        };
+        let mut limits = default.limits;
+        limits.max_key_bytes = length(section, "max_key_bytes", max_key_bytes, Key::MAX_LENGTH)?;
+        limits.max_pattern_bytes = length(section, "max_pattern_bytes", max_pattern_bytes, Pattern::MAX_LENGTH)?;
+        limits.max_batch = count(section, "max_batch", max_batch, default.limits.max_batch)?;
+        if let Some(size) = max_batch_bytes {
+            limits.max_batch_bytes = usize::try_from(size.0)
+                .map_err(|_| section.fault("max_batch_bytes", "is more than this machine can address"))?;
+        }
         Ok(Sandbox {
             max_memory: max_memory.map_or(default.max_memory, |size| size.0),
             timeout: timeout.map_or(default.timeout, |duration| duration.0),

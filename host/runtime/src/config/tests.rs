@@ -38,6 +38,14 @@ fn server<'a>(config: &'a Config, name: &str) -> &'a ServerOptions {
     }
 }
 
+/// `max_key_bytes`, `max_pattern_bytes`, `max_batch` and `max_batch_bytes`.
+fn limits([key, pattern, batch, bytes]: [usize; 4]) -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_key_bytes, limits.max_pattern_bytes) = (key, pattern);
+    (limits.max_batch, limits.max_batch_bytes) = (batch, bytes);
+    limits
+}
+
 /// An empty directory, which the test removes.
 fn new_directory() -> std::path::PathBuf {
     static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -69,8 +77,6 @@ mod defaults {
         assert_eq!(ram.policy.max_value_bytes, 1 << 20);
         assert_eq!(ram.policy.wait, Duration::from_secs(5));
         assert_eq!(ram.policy.max_lease, Duration::from_secs(300));
-        let limits =
-            Limits { max_key_bytes: 1024, max_pattern_bytes: 1024, max_batch: 1024, max_batch_bytes: 64 << 20 };
         let sandbox = Sandbox {
             max_memory: 128 << 20,
             timeout: Duration::from_secs(30),
@@ -80,7 +86,7 @@ mod defaults {
             max_vacancies: 256,
             max_log_lines: 100,
             max_outgoing_requests: 16,
-            limits,
+            limits: limits([1024, 1024, 1024, 64 << 20]),
         };
         assert_eq!(config.sandbox, sandbox);
     }
@@ -236,7 +242,7 @@ fn every_key_is_read() {
         max_vacancies: 2,
         max_log_lines: 5,
         max_outgoing_requests: 3,
-        limits: Limits { max_key_bytes: 100, max_pattern_bytes: 50, max_batch: 65_536, max_batch_bytes: 1 << 20 },
+        limits: limits([100, 50, 65_536, 1 << 20]),
     };
     assert_eq!(config.sandbox, sandbox);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::Level;
 use wasmtime::component::Resource;
 
 use super::call_limit::RunningCall;
@@ -10,7 +11,7 @@ use super::ctx::LarderView;
 use super::handles::{HeldVacancy, LimitedResource, OpenCache};
 use super::wit;
 use crate::cache::text::one_line;
-use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache};
+use crate::cache::{CacheError, Duration, Entry, OpenError, PluginError, ScopedCache};
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -77,27 +78,24 @@ impl LarderView<'_> {
     pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
         outcome.map_err(|error| {
             self.log(cache, &error);
-            let error = match error {
-                CacheError::InvalidArgument(rule) => wit::Error::InvalidArgument(rule),
-                CacheError::ValueTooLarge { max, .. } => {
-                    wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX))
-                }
-                CacheError::ReadOnly => wit::Error::AccessDenied,
-                CacheError::Timeout(_) | CacheError::Lost(_) => wit::Error::Timeout,
-                CacheError::Unavailable(_) => wit::Error::Unavailable,
-                CacheError::WrongType => wit::Error::Other("the key holds a value of another type".to_owned()),
-                CacheError::Refused(_) => wit::Error::Other("the server refused the command".to_owned()),
-            };
-            CallError::Plugin(error)
+            CallError::Plugin(match error.handling().error {
+                PluginError::InvalidArgument(rule) => wit::Error::InvalidArgument(rule.to_owned()),
+                PluginError::ValueTooLarge(max) => wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX)),
+                PluginError::AccessDenied => wit::Error::AccessDenied,
+                PluginError::Timeout => wit::Error::Timeout,
+                PluginError::Unavailable => wit::Error::Unavailable,
+                PluginError::Other(message) => wit::Error::Other(message.to_owned()),
+            })
         })
     }
 
     /// Logs what only the operator may know, in one line each, and not more of them than an instance may cause.
     fn log(&mut self, cache: &ScopedCache, error: &CacheError) {
-        let is_logged = match error {
-            CacheError::Refused(_) => tracing::enabled!(tracing::Level::WARN),
-            CacheError::Timeout(_) | CacheError::Unavailable(_) => tracing::enabled!(tracing::Level::DEBUG),
-            _ => false,
+        let level = error.handling().level;
+        let is_logged = match level {
+            Some(Level::WARN) => tracing::enabled!(Level::WARN),
+            Some(_) => tracing::enabled!(Level::DEBUG),
+            None => false,
         };
         let (plugin, cache, lines) = (&self.ctx.plugin, cache.name(), &mut self.ctx.log_lines);
         if !is_logged || lines.held > lines.max {
@@ -107,7 +105,7 @@ impl LarderView<'_> {
         let text = one_line(&error.to_string());
         if lines.held > lines.max {
             tracing::warn!(plugin, "this instance has caused {} lines: further ones are left out", lines.max);
-        } else if matches!(error, CacheError::Refused(_)) {
+        } else if level == Some(Level::WARN) {
             tracing::warn!(plugin, cache, "{text}");
         } else {
             tracing::debug!(plugin, cache, "{text}");

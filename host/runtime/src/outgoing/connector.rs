@@ -102,12 +102,12 @@ async fn reach(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStrea
 
 /// A TLS client that trusts the system's CA certificates.
 async fn new_tls() -> Option<TlsConnector> {
-    let authorities = tokio::task::spawn_blocking(tls::system_authorities).await;
+    let authorities = tokio::task::spawn_blocking(tls::system_roots).await;
     let config = authorities.map_err(|error| error.to_string()).and_then(|authorities| {
         if authorities.is_empty() {
             return Err("this machine has no CA certificates".to_owned());
         }
-        tls::client(authorities).map_err(|error| error.to_string())
+        tls::client_config(authorities).map_err(|error| error.to_string())
     });
     let config = config.map(|config| config.with_no_client_auth());
     let mut config =
