@@ -143,6 +143,11 @@ async fn a_broken_watched_file_is_said_once_and_the_old_plugin_stays() {
     std::fs::write(&constant, &pages).unwrap();
     is_answered(&serving, "/constant/do/hello", &HttpResponse::ok("<h1>/constant/do/hello</h1>\n")).await;
     let finished = serving.terminate().await;
-    assert_eq!(finished.stderr.matches("kept the previous version of plugin `constant`: ").count(), 1, "{}", finished.stderr);
+    assert_eq!(
+        finished.stderr.matches("kept the previous version of plugin `constant`: ").count(),
+        1,
+        "{}",
+        finished.stderr
+    );
     assert_eq!(finished.stderr.matches("reloaded plugin `constant`").count(), 1, "{}", finished.stderr);
 }
