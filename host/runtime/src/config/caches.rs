@@ -119,7 +119,7 @@ impl CacheConfig {
         match (&self.store, &other.store) {
             (Store::Server(a), Store::Server(b)) => {
                 a.db == b.db
-                    && a.deployment.meets(&b.deployment)
+                    && a.deployment.overlaps(&b.deployment)
                     && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix))
             }
             _ => false,
@@ -365,19 +365,17 @@ impl RawServer {
             max_lease: max_lease.map_or(MAX_LEASE, |duration| duration.0),
             on_outage,
         };
-        let options = ServerOptions {
-            kind,
-            deployment,
-            db,
-            prefix,
-            username,
-            password,
-            tls,
-            connect_timeout: connect_timeout.map_or(SERVER_DEFAULTS.connect_timeout, |duration| duration.0),
-            timeout: timeout.map_or(SERVER_DEFAULTS.timeout, |duration| duration.0),
-            connections,
-            lease,
-        };
+        let mut options = ServerOptions::new(kind);
+        options.deployment = deployment;
+        options.db = db;
+        options.prefix = prefix;
+        options.username = username;
+        options.password = password;
+        options.tls = tls;
+        options.connect_timeout = connect_timeout.map_or(SERVER_DEFAULTS.connect_timeout, |duration| duration.0);
+        options.timeout = timeout.map_or(SERVER_DEFAULTS.timeout, |duration| duration.0);
+        options.connections = connections;
+        options.lease = lease;
         Ok(CacheConfig { policy, store: Store::Server(Box::new(options)) })
     }
 }
