@@ -1,10 +1,11 @@
-//! The corpus of each fuzz target, replayed: what was once found stays found.
+//! Replays the corpus of each fuzz target, so that a fixed finding stays fixed.
 
 use std::path::Path;
 
 use larder_tests::fuzz;
 
-/// Does what the target does with each file of its corpus, by name, so that the last name printed is the one that fails.
+/// Runs the property of a target on each file of its corpus, and prints its name first: the last name is the one that
+/// fails.
 fn replay(target: &str, body: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
@@ -39,4 +40,9 @@ fn files_are_plugins_or_refused() {
 #[test]
 fn sequences_of_calls_leave_no_lease_behind() {
     replay("calls", fuzz::calls);
+}
+
+#[test]
+fn no_string_over_the_reply_limit_passes() {
+    replay("reply-limit", fuzz::reply_limit);
 }
