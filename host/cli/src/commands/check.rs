@@ -58,7 +58,7 @@ fn describe(config: &CacheConfig) -> (&'static str, String) {
         BackendConfig::Ram { max_bytes, .. } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
         BackendConfig::Server(options) => {
             let tls = if options.tls.is_some() { " (TLS)" } else { "" };
-            let address = format!("{}/{} {}{tls}", options.place, options.db, options.prefix);
+            let address = format!("{}/{} {}{tls}", options.deployment, options.db, options.prefix);
             (options.kind.type_name(), address)
         }
         _ => ("unknown", "-".to_owned()),

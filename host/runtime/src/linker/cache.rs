@@ -74,7 +74,7 @@ impl LarderView<'_> {
         Ok(resource)
     }
 
-    /// The plugin's error for the cache's: short and stable. The operator gets the whole story in the log.
+    /// Converts a cache error to the plugin's error, which is short and stable. The full error is logged.
     pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
         outcome.map_err(|error| {
             self.log(cache, &error);
@@ -89,7 +89,7 @@ impl LarderView<'_> {
         })
     }
 
-    /// Logs what only the operator may know, in one line each, and not more of them than an instance may cause.
+    /// Logs the error in one line, within the instance's quota of log lines.
     fn log(&mut self, cache: &ScopedCache, error: &CacheError) {
         let level = error.handling().level;
         let is_logged = match level {
@@ -104,7 +104,7 @@ impl LarderView<'_> {
         lines.held = lines.held.saturating_add(1);
         let text = one_line(&error.to_string());
         if lines.held > lines.max {
-            tracing::warn!(plugin, "this instance has caused {} lines: further ones are left out", lines.max);
+            tracing::warn!(plugin, "this instance has caused {} log lines: further ones are suppressed", lines.max);
         } else if level == Some(Level::WARN) {
             tracing::warn!(plugin, cache, "{text}");
         } else {

@@ -126,7 +126,7 @@ fn max_log_lines_bounds_what_failing_calls_say_in_the_log() {
             let run = attack_with(&format!("{config}{more}"), &[&format!("fail {calls}")]);
             assert_says(&run, &format!("{calls} failed\n"));
             let (left_out, lines): (Vec<&str>, Vec<&str>) =
-                run.stderr.lines().partition(|line| line.contains("further ones are left out"));
+                run.stderr.lines().partition(|line| line.contains("further ones are suppressed"));
             assert!(lines.iter().all(|line| line.contains("the server refused")), "{}", run.stderr);
             (lines.len(), left_out.len())
         };
