@@ -9,6 +9,8 @@ use larder_host::{Config, connect_cache, operator_view};
 use larder_tests::{Fault, Kind, PATIENCE, Relay, Server};
 use tokio::task::JoinSet;
 
+use crate::backends::over_every_kind;
+
 /// The deadline of a call, short so that the test need not wait long.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -231,24 +233,6 @@ async fn reads_are_misses_on_a_silent_line_and_writes_are_timeouts(kind: Kind) {
     relay.fault(Fault::None);
     recovers(&cache).await;
     assert_eq!(in_the_end(async || cache.get("k").await).await, Some(value("k")));
-}
-
-macro_rules! over_every_kind {
-    ($($fact:ident),+ $(,)?) => {
-        over_every_kind! { @kind valkey Valkey $($fact),+ }
-        over_every_kind! { @kind redis Redis $($fact),+ }
-        over_every_kind! { @kind new_valkey NewValkey $($fact),+ }
-    };
-    (@kind $name:ident $kind:ident $($fact:ident),+) => {
-        mod $name {
-            $(
-                #[tokio::test]
-                async fn $fact() {
-                    super::$fact(larder_tests::Kind::$kind).await;
-                }
-            )+
-        }
-    };
 }
 
 over_every_kind! {
