@@ -6,7 +6,7 @@ use std::time::Duration as StdDuration;
 use bytes::Bytes;
 use larder_host::cache::{Access, Cache, CacheError, Duration, Namespace, Owner, ScopedCache};
 use larder_host::{Config, connect_cache, operator_view};
-use larder_tests::{Cluster, Kind, PATIENCE, Server};
+use larder_tests::{Cluster, Kind, Server, TEST_TIMEOUT};
 
 /// Makes a test of each fact for RAM, Valkey, Redis and a newer Valkey, and one of all facts for a cluster. A fact is an
 /// async function that takes a [`Backend`].
@@ -44,7 +44,7 @@ macro_rules! over_every_server {
     ($($fact:ident),+ $(,)?) => {
         $crate::backends::over_a_server! { valkey Valkey $($fact),+ }
         $crate::backends::over_a_server! { redis Redis $($fact),+ }
-        $crate::backends::over_a_server! { new_valkey NewValkey $($fact),+ }
+        $crate::backends::over_a_server! { new_valkey ValkeyWithIfeq $($fact),+ }
     };
 }
 
@@ -68,7 +68,7 @@ macro_rules! over_every_kind {
     ($($(#[$attribute:meta])* $fact:ident),+ $(,)?) => {
         $crate::backends::over_every_kind! { @kind valkey Valkey $($(#[$attribute])* $fact),+ }
         $crate::backends::over_every_kind! { @kind redis Redis $($(#[$attribute])* $fact),+ }
-        $crate::backends::over_every_kind! { @kind new_valkey NewValkey $($(#[$attribute])* $fact),+ }
+        $crate::backends::over_every_kind! { @kind new_valkey ValkeyWithIfeq $($(#[$attribute])* $fact),+ }
     };
     (@kind $name:ident $kind:ident $($(#[$attribute:meta])* $fact:ident),+) => {
         mod $name {
@@ -240,7 +240,7 @@ pub(crate) async fn pass_a_millisecond(cache: &ScopedCache) {
 
 /// The future's outcome; panics where it hangs.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it hangs")
 }
 
 /// Asserts that the call was refused for this argument.

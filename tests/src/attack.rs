@@ -19,7 +19,7 @@ const KEYS: [&str; 8] = ["a", "b", "k:1", "*", "?", "[a-b]", "é", "cache:a"];
 
 /// The outcome of a sequence of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attack {
+pub enum AttackOutcome {
     /// The plugin made all its calls: the number that succeeded, and the number that failed with an error of the
     /// interface.
     Finished(u32, u32),
@@ -27,8 +27,9 @@ pub enum Attack {
     Trapped,
 }
 
-/// Runs a sequence of calls in a new instance. Panics if the sequence has any outcome other than those of [`Attack`].
-pub async fn attack(host: &Runtime, plugin: &Plugin, calls: &[u8]) -> Attack {
+/// Runs a sequence of calls in a new instance. Panics if the sequence has any outcome other than those of
+/// [`AttackOutcome`].
+pub async fn attack(host: &Runtime, plugin: &Plugin, calls: &[u8]) -> AttackOutcome {
     let mut text = String::with_capacity(calls.len() * 4 + 10);
     text.push_str("attack([");
     for byte in calls {
@@ -38,10 +39,10 @@ pub async fn attack(host: &Runtime, plugin: &Plugin, calls: &[u8]) -> Attack {
     match host.invoke(plugin, &RunOptions::default(), &text).await {
         Ok(Outcome::Returned(Ok(counts))) => {
             let mut counts = counts.trim_matches(['(', ')']).split(", ").map(|count| count.parse().unwrap());
-            Attack::Finished(counts.next().unwrap(), counts.next().unwrap())
+            AttackOutcome::Finished(counts.next().unwrap(), counts.next().unwrap())
         }
         // A failed assertion of the plugin traps with `unreachable`.
-        Err(Error::Trap { reason, .. }) if !reason.contains("unreachable") => Attack::Trapped,
+        Err(Error::Trap { reason, .. }) if !reason.contains("unreachable") => AttackOutcome::Trapped,
         other => panic!("{other:?} after {calls:?}"),
     }
 }

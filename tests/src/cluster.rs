@@ -64,12 +64,12 @@ impl Cluster {
             let mut replica = cluster.nodes[PRIMARIES + primary].client();
             ask::<()>(&mut replica, &["CLUSTER", "REPLICATE", &cluster.ids[primary]]);
         }
-        cluster.wait_until_whole();
+        cluster.wait_until_healthy();
         Some(cluster)
     }
 
     /// Waits until all running nodes report `cluster_state:ok`, and each replica is connected to its primary.
-    pub fn wait_until_whole(&self) {
+    pub fn wait_until_healthy(&self) {
         wait_for("the cluster is healthy", || {
             let is_healthy = |node: &Server| {
                 let Some(mut client) = node.try_client() else { return true };
@@ -90,7 +90,7 @@ impl Cluster {
     }
 
     /// The output of `CLUSTER NODES` of each running node, for the message of a failed assertion.
-    pub fn views(&self) -> String {
+    pub fn cluster_nodes(&self) -> String {
         let views = self.nodes.iter().filter_map(|node| {
             let view: String = ask(&mut node.try_client()?, &["CLUSTER", "NODES"]);
             Some(format!("\nCLUSTER NODES of {}:\n{view}", node.port()))
@@ -104,19 +104,19 @@ impl Cluster {
     }
 
     /// The index of the node that owned a slot when the cluster started.
-    pub fn first_owner(&self, slot: u16) -> usize {
+    pub fn initial_owner(&self, slot: u16) -> usize {
         SLOTS.iter().position(|(first, last)| (*first..=*last).contains(&slot)).unwrap()
     }
 
     /// Starts the migration of a slot. From then on new keys are stored on the target node.
-    pub fn begin_move(&self, slot: u16, from: usize, to: usize) {
+    pub fn start_migration(&self, slot: u16, from: usize, to: usize) {
         let slot = slot.to_string();
         ask::<()>(&mut self.nodes[to].client(), &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.ids[from]]);
         ask::<()>(&mut self.nodes[from].client(), &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.ids[to]]);
     }
 
     /// Migrates keys of a slot whose migration has started.
-    pub fn move_keys(&self, from: usize, to: usize, keys: &[String]) {
+    pub fn migrate_keys(&self, from: usize, to: usize, keys: &[String]) {
         let mut command = redis::cmd("MIGRATE");
         command.arg("127.0.0.1").arg(self.nodes[to].port()).arg("").arg(0).arg(10_000);
         if let Some(password) = self.nodes[to].option("--requirepass") {
@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     /// The keys of a slot that are stored on a node.
-    pub fn keys_of(&self, node: usize, slot: u16) -> Vec<String> {
+    pub fn keys_in_slot(&self, node: usize, slot: u16) -> Vec<String> {
         ask(&mut self.nodes[node].client(), &["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "100000"])
     }
 
@@ -137,7 +137,7 @@ impl Cluster {
     /// node's slot table. The command is therefore repeated on nodes that disagree. All nodes must also have received
     /// the new owner's configuration epoch: a node that has not could claim the slot with a lower epoch, and a late
     /// message would make that permanent.
-    pub fn end_move(&self, slot: u16, from: usize, to: usize) {
+    pub fn finish_migration(&self, slot: u16, from: usize, to: usize) {
         let others = (0..PRIMARIES).filter(|node| *node != from && *node != to);
         let primaries: Vec<usize> = [to, from].into_iter().chain(others).collect();
         let (number, id) = (slot.to_string(), &self.ids[to]);
@@ -170,7 +170,7 @@ impl Cluster {
             let role: Vec<Value> = ask(&mut replica, &["ROLE"]);
             matches!(&role[0], Value::BulkString(role) if role == b"master").then_some(())
         });
-        self.wait_until_whole();
+        self.wait_until_healthy();
     }
 
     /// Removes all keys.

@@ -19,28 +19,28 @@ mod upstream;
 
 pub use certificates::{Authority, Certificate};
 pub use cluster::Cluster;
-pub use program::{Finished, Larder, Running, guest, language, program, template};
+pub use program::{Larder, LarderOutput, LarderProcess, guest, language_plugin, program, template_plugin};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
 pub use server::{Kind, Server, free_port};
-pub use serving::{Answer, Client, Serving};
+pub use serving::{Client, HttpResponse, ServeProcess};
 pub use terminal::Terminal;
-pub use upstream::{Pieces, Reply, Upstream, reply};
+pub use upstream::{ChannelBody, Upstream, UpstreamResponse, ok_response};
 
 use std::time::{Duration, Instant};
 
 /// The deadline of every wait in a test. It is far longer than any wait should take, so that a busy machine fails no
 /// test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Polls until `poll` returns a value, and returns it. Panics after [`PATIENCE`], with the name of `event`.
+/// Polls until `poll` returns a value, and returns it. Panics after [`TEST_TIMEOUT`], with the name of `event`.
 pub fn wait_for<T>(event: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         if let Some(value) = poll() {
             return value;
         }
-        assert!(Instant::now() < deadline, "timed out after {PATIENCE:?}: {event}");
+        assert!(Instant::now() < deadline, "timed out after {TEST_TIMEOUT:?}: {event}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -53,7 +53,7 @@ pub fn skip(missing: &str) {
 }
 
 /// Runs a check with the TOML of one cache named `cache`, once in RAM and once on a server of each installed kind.
-pub fn on_every_cache(check: impl Fn(&str)) {
+pub fn on_every_backend(check: impl Fn(&str)) {
     check("[caches.cache]\ntype = \"ram\"\n");
     for kind in Kind::ALL {
         if let Some(server) = Server::start(kind) {

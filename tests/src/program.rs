@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 
 use tempfile::TempDir;
 
-use crate::{PATIENCE, skip, wait_for};
+use crate::{TEST_TIMEOUT, skip, wait_for};
 
 /// The build directory of this profile. The test executable is in its subdirectory `deps`.
 pub(crate) fn build_folder() -> PathBuf {
@@ -33,12 +33,12 @@ pub fn guest(name: &str) -> PathBuf {
 /// The path of the plugin of `examples/python` or `examples/javascript`, built by `make languages`.
 ///
 /// Returns `None`, with a note on standard error, if it is not built because its tools are unavailable. Panics in CI.
-pub fn language(name: &str) -> Option<PathBuf> {
+pub fn language_plugin(name: &str) -> Option<PathBuf> {
     built("languages", name)
 }
 
-/// The path of a plugin that `larder new` creates and `make templates` builds, or `None` as in [`language`].
-pub fn template(name: &str) -> Option<PathBuf> {
+/// The path of a plugin that `larder new` creates and `make templates` builds, or `None` as in [`language_plugin`].
+pub fn template_plugin(name: &str) -> Option<PathBuf> {
     built("templates", name)
 }
 
@@ -120,7 +120,7 @@ impl Larder {
     }
 
     /// Starts the process.
-    pub fn start(mut self) -> Running {
+    pub fn start(mut self) -> LarderProcess {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap();
         let stdin = child.stdin.take();
@@ -137,21 +137,21 @@ impl Larder {
             stderr.read_to_end(&mut text).unwrap();
             String::from_utf8_lossy(&text).into_owned()
         });
-        Running { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
+        LarderProcess { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
     }
 
     /// Runs the command to its end with empty standard input.
-    pub fn finish(self) -> Finished {
+    pub fn finish(self) -> LarderOutput {
         self.start().finish()
     }
 
     /// Runs the command to its end. Panics with its output if it fails.
-    pub fn succeed(self) -> Finished {
+    pub fn succeed(self) -> LarderOutput {
         self.start().succeed()
     }
 
     /// Runs the command to its end. Panics with its output unless it fails with this exit status.
-    pub fn fail(self, status: i32) -> Finished {
+    pub fn fail(self, status: i32) -> LarderOutput {
         let finished = self.finish();
         assert_eq!(finished.status, Some(status), "{finished:#?}");
         finished
@@ -160,7 +160,7 @@ impl Larder {
 
 /// A `larder` process. Dropping this value kills it.
 #[derive(Debug)]
-pub struct Running {
+pub struct LarderProcess {
     child: Child,
     stdin: Option<ChildStdin>,
     /// The lines of standard output, with their line breaks.
@@ -169,7 +169,7 @@ pub struct Running {
     _folder: TempDir,
 }
 
-impl Running {
+impl LarderProcess {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -184,23 +184,23 @@ impl Running {
     }
 
     /// Writes a line to standard input.
-    pub fn say(&mut self, line: &str) {
+    pub fn write_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("standard input is open");
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap();
     }
 
     /// Waits for the next line of standard output, and returns it without its line break. Returns an empty string at
-    /// the end of the output. Panics after [`PATIENCE`].
-    pub fn line(&mut self) -> String {
-        match self.stdout.recv_timeout(PATIENCE) {
+    /// the end of the output. Panics after [`TEST_TIMEOUT`].
+    pub fn read_line(&mut self) -> String {
+        match self.stdout.recv_timeout(TEST_TIMEOUT) {
             Ok(line) => text(&line),
             Err(RecvTimeoutError::Disconnected) => String::new(),
-            Err(RecvTimeoutError::Timeout) => panic!("timed out after {PATIENCE:?}: no line on standard output"),
+            Err(RecvTimeoutError::Timeout) => panic!("timed out after {TEST_TIMEOUT:?}: no line on standard output"),
         }
     }
 
     /// Returns the next line of standard output, or `None` if there is none yet.
-    pub fn line_so_far(&mut self) -> Option<String> {
+    pub fn try_read_line(&mut self) -> Option<String> {
         match self.stdout.try_recv() {
             Ok(line) => Some(text(&line)),
             Err(TryRecvError::Disconnected) => Some(String::new()),
@@ -225,16 +225,16 @@ impl Running {
     }
 
     /// Closes standard input and waits until the process has exited.
-    pub fn finish(mut self) -> Finished {
+    pub fn finish(mut self) -> LarderOutput {
         drop(self.stdin.take());
         let stdout = self.stdout.iter().flatten().collect::<Vec<u8>>();
         let status = wait_for("larder has exited", || self.child.try_wait().unwrap());
         let stderr = self.stderr.take().expect("standard error is read once").join().unwrap();
-        Finished { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
+        LarderOutput { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
     }
 
-    /// [`Running::finish`]. Panics with the process's output if it failed.
-    pub fn succeed(self) -> Finished {
+    /// [`LarderProcess::finish`]. Panics with the process's output if it failed.
+    pub fn succeed(self) -> LarderOutput {
         let finished = self.finish();
         assert_eq!(finished.status, Some(0), "{finished:#?}");
         finished
@@ -245,7 +245,7 @@ fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim_end().to_owned()
 }
 
-impl Drop for Running {
+impl Drop for LarderProcess {
     fn drop(&mut self) {
         let _already_dead = self.child.kill();
         let _reaped = self.child.wait();
@@ -254,7 +254,7 @@ impl Drop for Running {
 
 /// The output and exit status of a `larder` process.
 #[derive(Debug)]
-pub struct Finished {
+pub struct LarderOutput {
     /// The exit status, or `None` if a signal ended the process.
     pub status: Option<i32>,
     /// Standard output.
@@ -263,9 +263,9 @@ pub struct Finished {
     pub stderr: String,
 }
 
-impl Finished {
+impl LarderOutput {
     /// The only line on standard error. Panics if there is not exactly one line.
-    pub fn complaint(&self) -> &str {
+    pub fn error_line(&self) -> &str {
         let mut lines = self.stderr.lines();
         match (lines.next(), lines.next()) {
             (Some(line), None) => line,

@@ -18,9 +18,9 @@ pub enum Fault {
     /// At most this many bytes per second are delivered in each direction of a connection.
     Throttle(usize),
     /// No data is delivered and no connection is refused, as when a firewall drops all packets.
-    Silence,
+    Blackhole,
     /// Each connection is reset after this many bytes from the server.
-    Cut(usize),
+    ResetAfter(usize),
 }
 
 /// A port on 127.0.0.1 that relays to another port. It stays open until the test process ends.
@@ -86,12 +86,12 @@ impl Relay {
     }
 
     /// Changes the target of new connections. Open connections keep their target.
-    pub fn lead_to(&self, target: u16) {
+    pub fn set_target(&self, target: u16) {
         self.link.state().target = target;
     }
 
     /// Replaces the fault, for all connections.
-    pub fn fault(&self, fault: Fault) {
+    pub fn set_fault(&self, fault: Fault) {
         self.link.state().fault = fault;
         self.link.changed.notify_all();
     }
@@ -163,14 +163,14 @@ impl Link {
             }
             let fault = state.fault;
             let (delay, count) = match fault {
-                Fault::Cut(limit) if from == Side::Server && len > 0 => {
+                Fault::ResetAfter(limit) if from == Side::Server && len > 0 => {
                     return Some(len.min(limit.saturating_sub(forwarded))).filter(|count| *count > 0);
                 }
-                Fault::None | Fault::Cut(_) => return Some(len),
+                Fault::None | Fault::ResetAfter(_) => return Some(len),
                 Fault::Delay(delay) => (delay, len),
                 // Ten times a second, a tenth of the bytes of a second.
                 Fault::Throttle(per_second) => (Duration::from_millis(100), len.min((per_second / 10).max(1))),
-                Fault::Silence => (Duration::MAX, 0),
+                Fault::Blackhole => (Duration::MAX, 0),
             };
             let is_unchanged = |state: &mut State| state.fault == fault && !connection.is_reset.load(Ordering::Relaxed);
             let waited = self.changed.wait_timeout_while(state, delay, is_unchanged);

@@ -81,7 +81,7 @@ impl Sentinels {
     /// Raises `down-after-milliseconds` to 10 s, so that a pause on a busy machine does not count as down. The
     /// sentinels reconfigure an old primary as a replica only after it has been up for 8 s without interruption; with
     /// the initial 500 ms, short pauses would restart that time.
-    pub fn be_patient(&self) {
+    pub fn raise_down_after(&self) {
         for sentinel in &self.sentinels {
             let command = ["SENTINEL", "SET", Self::MASTER, "down-after-milliseconds", "10000"];
             let _killed: Option<()> = sentinel.ask(&command);

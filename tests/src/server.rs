@@ -19,17 +19,17 @@ pub enum Kind {
     Redis,
     /// Valkey 8.1 or later, which has `SET … IFEQ`: the server that `make servers` installs in the build directory, or
     /// else `valkey-server`.
-    NewValkey,
+    ValkeyWithIfeq,
 }
 
 impl Kind {
     /// All kinds, for tests that must pass on every server.
-    pub const ALL: [Self; 3] = [Self::Valkey, Self::Redis, Self::NewValkey];
+    pub const ALL: [Self; 3] = [Self::Valkey, Self::Redis, Self::ValkeyWithIfeq];
 
     /// The value of `type` in the configuration.
     pub fn type_name(self) -> &'static str {
         match self {
-            Self::Valkey | Self::NewValkey => "valkey",
+            Self::Valkey | Self::ValkeyWithIfeq => "valkey",
             Self::Redis => "redis",
         }
     }
@@ -37,7 +37,7 @@ impl Kind {
     /// The name in messages and reports.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Valkey | Self::NewValkey => "Valkey",
+            Self::Valkey | Self::ValkeyWithIfeq => "Valkey",
             Self::Redis => "Redis",
         }
     }
@@ -46,7 +46,7 @@ impl Kind {
         match self {
             Self::Valkey => "valkey-server".into(),
             Self::Redis => "redis-server".into(),
-            Self::NewValkey => {
+            Self::ValkeyWithIfeq => {
                 let own =
                     build_folder().parent().expect("the build directory is in `target`").join("servers/valkey-server");
                 if own.exists() { own } else { "valkey-server".into() }
@@ -84,7 +84,7 @@ impl Server {
 
     /// [`Server::start_with`] with a maximum size for the server's files in KiB. Writes beyond it fail, as on a full
     /// disk.
-    pub fn start_within(kind: Kind, file_kib: u32, arguments: &[&str]) -> Option<Self> {
+    pub fn start_with_file_limit(kind: Kind, file_kib: u32, arguments: &[&str]) -> Option<Self> {
         Self::start_limited(kind, Some(file_kib), arguments)
     }
 

@@ -12,17 +12,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use crate::{Finished, Larder, PATIENCE, Running, guest};
+use crate::{Larder, LarderOutput, LarderProcess, TEST_TIMEOUT, guest};
 
 /// A `larder serve` process on a free port. Dropping this value kills it.
 #[derive(Debug)]
-pub struct Serving {
+pub struct ServeProcess {
     address: SocketAddr,
     metrics: Option<SocketAddr>,
-    running: Running,
+    process: LarderProcess,
 }
 
-impl Serving {
+impl ServeProcess {
     /// Serves the plugin `http` at all paths, with a configuration.
     pub fn start(config: &str) -> Self {
         Self::start_with(Larder::serve().config(config).arg(guest("http")))
@@ -30,31 +30,31 @@ impl Serving {
 
     /// Starts a [`Larder::serve`] and waits until it has printed its address.
     pub fn start_with(larder: Larder) -> Self {
-        let mut running = larder.start();
-        let line = running.line();
+        let mut process = larder.start();
+        let line = process.read_line();
         let Some(address) = line.strip_prefix("listening on http://") else {
-            panic!("`{line}`: {:#?}", running.finish());
+            panic!("`{line}`: {:#?}", process.finish());
         };
-        Self { address: address.parse().unwrap(), metrics: None, running }
+        Self { address: address.parse().unwrap(), metrics: None, process }
     }
 
-    /// [`Serving::start`] with a metrics port.
-    pub fn start_watched(config: &str) -> Self {
+    /// [`ServeProcess::start`] with a metrics port.
+    pub fn start_with_metrics(config: &str) -> Self {
         let larder = Larder::serve().config(config).arg("--metrics-addr").arg("127.0.0.1:0").arg(guest("http"));
         let mut serving = Self::start_with(larder);
-        let line = serving.running.line();
+        let line = serving.process.read_line();
         let address = line.strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/metrics"));
         serving.metrics = Some(address.expect("the second line is the address of the metrics port").parse().unwrap());
         serving
     }
 
-    /// Sends a GET request to the metrics port of [`Serving::start_watched`].
-    pub async fn ask(&self, path: &str) -> Answer {
-        Client::connect(self.metrics()).await.get(path).await.unwrap()
+    /// Sends a GET request to the metrics port of [`ServeProcess::start_with_metrics`].
+    pub async fn get_from_metrics_port(&self, path: &str) -> HttpResponse {
+        Client::connect(self.metrics_address()).await.get(path).await.unwrap()
     }
 
-    /// The address of the metrics port of [`Serving::start_watched`].
-    pub fn metrics(&self) -> SocketAddr {
+    /// The address of the metrics port of [`ServeProcess::start_with_metrics`].
+    pub fn metrics_address(&self) -> SocketAddr {
         self.metrics.expect("the process has a metrics port")
     }
 
@@ -64,39 +64,39 @@ impl Serving {
     }
 
     /// The process.
-    pub fn running(&mut self) -> &mut Running {
-        &mut self.running
+    pub fn process(&mut self) -> &mut LarderProcess {
+        &mut self.process
     }
 
     /// Waits for the next line of standard output, and asserts that it equals `expected`.
-    pub async fn says(&mut self, expected: &str) {
+    pub async fn expect_line(&mut self, expected: &str) {
         let next_line = async {
             loop {
-                if let Some(line) = self.running.line_so_far() {
+                if let Some(line) = self.process.try_read_line() {
                     return line;
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        let line = tokio::time::timeout(PATIENCE, next_line).await;
+        let line = tokio::time::timeout(TEST_TIMEOUT, next_line).await;
         assert_eq!(line.as_deref(), Ok(expected));
     }
 
     /// Sends a GET request on a new connection.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> HttpResponse {
         Client::connect(self.address).await.get(path).await.unwrap()
     }
 
     /// Sends SIGTERM and waits until the process has exited.
-    pub async fn terminate(self) -> Finished {
-        self.running.terminate();
-        tokio::task::spawn_blocking(|| self.running.finish()).await.unwrap()
+    pub async fn terminate(self) -> LarderOutput {
+        self.process.terminate();
+        tokio::task::spawn_blocking(|| self.process.finish()).await.unwrap()
     }
 }
 
 /// A complete HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status.
     pub status: u16,
     /// The body.
@@ -105,14 +105,14 @@ pub struct Answer {
     pub retry_after: Option<String>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// A response with status 200 and this body.
     pub fn ok(body: &str) -> Self {
         Self { status: 200, body: body.to_owned(), retry_after: None }
     }
 }
 
-/// An HTTP connection to a [`Serving`]. Clones share the connection.
+/// An HTTP connection to a [`ServeProcess`]. Clones share the connection.
 #[derive(Debug, Clone)]
 pub enum Client {
     /// HTTP/1.1: one request at a time.
@@ -149,17 +149,17 @@ impl Client {
     }
 
     /// Sends a GET request.
-    pub async fn get(&self, path: &str) -> Result<Answer, hyper::Error> {
+    pub async fn get(&self, path: &str) -> Result<HttpResponse, hyper::Error> {
         self.get_with(path, &[]).await
     }
 
     /// Sends a GET request with headers.
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, hyper::Error> {
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, hyper::Error> {
         self.request(Method::GET, path, headers, "").await
     }
 
-    /// Sends a POST request. A response that ends early is an error. Panics after [`PATIENCE`].
-    pub async fn send(&self, path: &str, body: &str) -> Result<Answer, hyper::Error> {
+    /// Sends a POST request. A response that ends early is an error. Panics after [`TEST_TIMEOUT`].
+    pub async fn send(&self, path: &str, body: &str) -> Result<HttpResponse, hyper::Error> {
         self.request(Method::POST, path, &[], body).await
     }
 
@@ -169,7 +169,7 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Result<Answer, hyper::Error> {
+    ) -> Result<HttpResponse, hyper::Error> {
         let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
         let request = Request::builder().method(method).uri(format!("http://host.example{path}"));
         let request = request.header("host", "host.example");
@@ -192,8 +192,8 @@ impl Client {
             let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
             let body = response.into_body().collect().await?.to_bytes();
             let body = String::from_utf8(body.into()).unwrap();
-            Ok(Answer { status, body, retry_after })
+            Ok(HttpResponse { status, body, retry_after })
         };
-        tokio::time::timeout(PATIENCE, response).await.unwrap_or_else(|_| panic!("no response to {path}"))
+        tokio::time::timeout(TEST_TIMEOUT, response).await.unwrap_or_else(|_| panic!("no response to {path}"))
     }
 }

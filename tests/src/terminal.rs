@@ -43,20 +43,20 @@ impl Terminal {
     }
 
     /// Sends key presses.
-    pub fn type_keys(&mut self, keys: &str) {
+    pub fn press_keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).and_then(|()| self.keys.flush()).unwrap();
     }
 
     /// Sends a signal to `larder`, such as `-HUP`.
     pub fn signal(&self, signal: &str) {
-        let output = self.shows("pid ");
+        let output = self.wait_for_text("pid ");
         let id = output.split("pid ").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a process id");
         assert!(Command::new("kill").args([signal, id]).status().unwrap().success());
     }
 
     /// Waits until the output contains a text, and returns the whole output with its control sequences. A redraw sends
     /// only the cells that have changed, so wait for a text in cells that were empty before.
-    pub fn shows(&self, text: &str) -> String {
+    pub fn wait_for_text(&self, text: &str) -> String {
         let all = || String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned();
         wait_for(text, || Some(all()).filter(|all| all.contains(text)))
     }

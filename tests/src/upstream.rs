@@ -27,7 +27,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::Certificate;
 
 /// A response of an [`Upstream`].
-pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub type UpstreamResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// An HTTP/1.1 server. Dropping this value closes its port.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Upstream {
     /// Starts a server that handles each request with `handler`.
     pub async fn start<F>(handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = UpstreamResponse> + Send + 'static,
     {
         Self::serve(None, handler).await
     }
@@ -51,7 +51,7 @@ impl Upstream {
         handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     ) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = UpstreamResponse> + Send + 'static,
     {
         let chain = CertificateDer::pem_file_iter(&certificate.cert_file).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(&certificate.key_file).unwrap();
@@ -69,7 +69,7 @@ impl Upstream {
         handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     ) -> Self
     where
-        F: Future<Output = Reply> + Send + 'static,
+        F: Future<Output = UpstreamResponse> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -108,7 +108,7 @@ impl Upstream {
 async fn serve_connection<S, F>(stream: S, handler: impl Fn(Request<Incoming>) -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    F: Future<Output = Reply>,
+    F: Future<Output = UpstreamResponse>,
 {
     let service = service_fn(move |request| {
         let reply = handler(request);
@@ -124,15 +124,15 @@ impl Drop for Upstream {
 }
 
 /// A response with status 200 and this body.
-pub fn reply(body: impl Into<Bytes>) -> Reply {
+pub fn ok_response(body: impl Into<Bytes>) -> UpstreamResponse {
     Response::new(Full::new(body.into()).boxed_unsync())
 }
 
 /// A body whose chunks come from a channel. It ends when the sender is dropped.
 #[derive(Debug)]
-pub struct Pieces(pub UnboundedReceiver<Bytes>);
+pub struct ChannelBody(pub UnboundedReceiver<Bytes>);
 
-impl Body for Pieces {
+impl Body for ChannelBody {
     type Data = Bytes;
     type Error = Infallible;
 

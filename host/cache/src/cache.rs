@@ -1,205 +1,237 @@
-//! One configured cache: a backend, and what is the same for all of them.
+//! One configured cache: a backend, and what is the same for all backends.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::backend::{CacheBackend, Health, SyncBackend};
 use crate::cache_metrics::CacheMetrics;
-use crate::get_or_set::in_flight::{Leads, Owner, Seat};
-use crate::get_or_set::lookup::{Asking, Entry, Step};
-use crate::get_or_set::vacancy::{Shared, Vacancy};
-use crate::{CacheBackend, CacheError, Duration, GetOrSetStats, Health, Key, OnOutage, Policy, Selection, SyncBackend};
+use crate::error::CacheError;
+use crate::get_or_set::in_flight::{LeaderGuard, Leaders, Owner};
+use crate::get_or_set::lookup::{Attempt, Entry, Lookup};
+use crate::get_or_set::state::CacheState;
+use crate::get_or_set::stats::GetOrSetStats;
+use crate::get_or_set::vacancy::Vacancy;
+use crate::key::{Key, Selection};
+use crate::policy::{Duration, OnOutage, Policy};
 
-/// One configured cache.
+/// One configured cache. It applies a [`Policy`] to a [`CacheBackend`], and implements get-or-set.
+///
+/// Every call returns the errors of the backend, as [`CacheBackend`] describes them. In an outage a read returns a miss
+/// instead if the policy's `on_outage` is [`OnOutage::Miss`].
 #[derive(Debug)]
 pub struct Cache {
-    shared: Arc<Shared>,
+    state: Arc<CacheState>,
 }
 
 impl Cache {
-    /// A cache by the operator's name.
+    /// A cache with the operator's name for it.
     pub fn new(name: impl Into<String>, backend: Arc<dyn CacheBackend>, policy: Policy) -> Self {
-        Self { shared: Arc::new(Shared::new(name.into(), backend, policy)) }
+        Self { state: Arc::new(CacheState::new(name.into(), backend, policy)) }
     }
 
-    /// The operator's name for it.
+    /// The operator's name for the cache.
     pub fn name(&self) -> &str {
-        &self.shared.name
+        &self.state.name
     }
 
-    /// The key's value, or `None` on a miss.
+    /// Returns the key's value, or `None` on a miss.
+    ///
+    /// # Errors
+    ///
+    /// The backend's.
     pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
-        self.or_miss(self.metrics().get.timed(self.shared.backend.get(key)).await, || None)
+        self.or_miss(self.metrics().get.timed(self.state.backend.get(key)).await, || None)
     }
 
-    /// The values of many keys, in their order, in one round trip.
+    /// Returns the values of many keys, in the order of the keys. Makes one round trip.
+    ///
+    /// # Errors
+    ///
+    /// The backend's; [`CacheError::ValueTooLarge`] if the values exceed [`Policy::max_batch_bytes`] in total.
     pub async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let found = self.metrics().get_many.timed(self.shared.backend.get_many(keys)).await;
-        let values = self.or_miss(found, || vec![None; keys.len()])?;
-        self.check_batch(&values)?;
+        let found = self.metrics().get_many.timed(self.state.backend.get_many(keys)).await;
+        self.check_found(self.or_miss(found, || vec![None; keys.len()])?)
+    }
+
+    /// Checks the total length of a batch's values, and counts its hits and misses.
+    pub(crate) fn check_found(&self, values: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, CacheError> {
+        self.state.policy.check_found(&values)?;
+        self.metrics().count_keys(&values);
         Ok(values)
     }
 
-    /// Refuses the values of a batch that are too many bytes together; counts the keys of one that is not refused.
-    pub(super) fn check_batch(&self, values: &[Option<Bytes>]) -> Result<(), CacheError> {
-        self.shared.policy.check_batch(values)?;
-        self.metrics().count_keys(values);
-        Ok(())
-    }
-
     /// Stores a value.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidArgument`] for a duration of zero, or a value that begins with
+    /// [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`]; the backend's.
     pub async fn set(&self, key: Key, value: Bytes, duration: Duration) -> Result<(), CacheError> {
-        let duration = self.shared.policy.resolve(duration)?;
-        self.shared.policy.check_value(&value)?;
-        let overtaken = self.shared.flights.leads_of([&key]);
-        let outcome = self.metrics().set.timed(self.shared.backend.set(key, value, duration)).await;
-        self.overtake(overtaken, outcome)
+        let duration = self.state.policy.check_store([&value], duration)?;
+        let leaders = self.state.in_flight.leaders_of([&key]);
+        let outcome = self.metrics().set.timed(self.state.backend.set(key, value, duration)).await;
+        self.end_write(leaders, outcome)
     }
 
-    /// [`Cache::set`] on its own backend, which answers at once.
-    pub(super) fn set_at_once(
+    /// [`Cache::set`] on the cache's own backend, without a future.
+    pub(crate) fn set_sync(
         &self,
         backend: &dyn SyncBackend,
         key: Key,
         value: Bytes,
         duration: Duration,
     ) -> Result<(), CacheError> {
-        let duration = self.shared.policy.resolve(duration)?;
-        self.shared.policy.check_value(&value)?;
-        let overtaken = self.shared.flights.leads_of([&key]);
-        self.metrics().set.timed_at_once(|| backend.store(key, value, duration));
-        self.overtake(overtaken, Ok(()))
+        let duration = self.state.policy.check_store([&value], duration)?;
+        let leaders = self.state.in_flight.leaders_of([&key]);
+        self.metrics().set.timed_sync(|| backend.store(key, value, duration));
+        self.end_write(leaders, Ok(()))
     }
 
-    /// Stores many values for one duration, in one round trip.
+    /// Stores many values with one duration. Makes one round trip.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`]. After an error of the backend some values may be stored.
     pub async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Duration) -> Result<(), CacheError> {
-        let duration = self.shared.policy.resolve(duration)?;
-        entries.iter().try_for_each(|(_, value)| self.shared.policy.check_value(value))?;
+        let duration = self.state.policy.check_store(entries.iter().map(|(_, value)| value), duration)?;
         if entries.is_empty() {
             return Ok(());
         }
-        let overtaken = self.shared.flights.leads_of(entries.iter().map(|(key, _)| key));
-        let outcome = self.metrics().set_many.timed(self.shared.backend.set_many(entries, duration)).await;
-        self.overtake(overtaken, outcome)
+        let leaders = self.state.in_flight.leaders_of(entries.iter().map(|(key, _)| key));
+        let outcome = self.metrics().set_many.timed(self.state.backend.set_many(entries, duration)).await;
+        self.end_write(leaders, outcome)
     }
 
-    /// The key's value, or the vacancy to compute it. While a vacancy is out, here or in another process, other callers
-    /// wait here; one whose wait runs out gets a vacancy too.
+    /// Returns the key's value, or a vacancy for the caller to compute it. While another caller holds the vacancy, in any
+    /// process, the call waits; if it waits longer than [`Policy::wait`], it returns a vacancy too.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] where `owner` holds the key's vacancy itself.
+    /// [`CacheError::InvalidArgument`] if `owner` already holds the key's vacancy; the backend's. In an outage a call
+    /// returns a vacancy if the policy's `on_outage` is [`OnOutage::Miss`].
     pub async fn get_or_set(&self, key: &Key, owner: Owner) -> Result<Entry, CacheError> {
-        let mut asking = Asking::new(&self.shared, key, owner);
-        match asking.ask().await? {
-            Step::Done(entry) => Ok(entry),
-            // In a box, so that the future of a call that need not wait is small.
-            Step::Wait(wait) => Box::pin(asking.wait(wait)).await,
+        let mut lookup = Lookup::new(&self.state, key, owner);
+        match lookup.attempt().await? {
+            Attempt::Done(entry) => Ok(entry),
+            // Boxed, so that the future of a call that does not wait is small.
+            Attempt::Wait(wait) => Box::pin(lookup.wait(wait)).await,
         }
     }
 
-    /// Stores what a vacancy's holder computed, and says whether it did: not when the key was cleared or set since, by
-    /// anyone, or when the lease was lost.
+    /// Stores the computed value of a vacancy. Returns true if it was stored. It is not stored if anyone has set or
+    /// cleared the key since the vacancy was claimed, or if the lease was lost.
     ///
     /// # Errors
     ///
-    /// On a value or duration that breaks a rule, and on a server's refusal, the vacancy is passed on as if it had been
-    /// dropped; so is one that another cache handed out, which is [`CacheError::InvalidArgument`]. During an outage
-    /// those who still wait for it receive the value all the same: it is as good for them as for its maker.
+    /// As [`Cache::set`]. The vacancy is then released, as if it was dropped. In an outage the callers that still wait
+    /// for the vacancy receive the value although it was not stored. A vacancy of another cache is released too, and is
+    /// [`CacheError::InvalidArgument`].
     pub async fn fill(&self, mut vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
-        if !Arc::ptr_eq(&vacancy.shared, &self.shared) {
-            return Err(CacheError::InvalidArgument("vacancy: another cache handed it out".to_owned()));
+        if !Arc::ptr_eq(&vacancy.state, &self.state) {
+            return Err(CacheError::InvalidArgument("vacancy: it belongs to another cache".to_owned()));
         }
-        self.shared.counters.computed.add();
-        let duration = self.shared.policy.resolve(duration)?;
-        self.shared.policy.check_value(&value)?;
-        // Who asks from now on cannot tell whether the value was cleared again by the time he did.
-        let sent = self.shared.flights.now();
-        let stored = self.shared.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration);
+        self.state.counters.computed.increment();
+        let duration = self.state.policy.check_store([&value], duration)?;
+        // A caller that asks after this point may come after a clear of the value that is stored here.
+        let sent = self.state.in_flight.now();
+        let stored = self.state.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration);
         let outcome = self.metrics().fill.timed(stored).await;
         match &outcome {
             Ok(true) => {
-                vacancy.disown();
-                vacancy.take_seat().iter().for_each(|seat| seat.serve(&value, sent));
+                vacancy.forget_lease();
+                vacancy.take_guard().iter().for_each(|guard| guard.deliver(&value, sent));
             }
             Ok(false) => {
-                self.shared.counters.superseded.add();
-                vacancy.disown();
-                vacancy.take_seat().iter().for_each(Seat::give_up);
+                self.state.counters.superseded.increment();
+                vacancy.forget_lease();
+                vacancy.take_guard().iter().for_each(LeaderGuard::invalidate);
             }
             Err(error) if error.is_outage() => {
-                vacancy.take_seat().iter().for_each(|seat| seat.share(&value, sent, vacancy.asked));
+                vacancy.take_guard().iter().for_each(|guard| guard.deliver_unstored(&value, sent, vacancy.claimed));
             }
             Err(_) => {}
         }
         outcome
     }
 
-    /// Removes one key and says whether it held a value.
+    /// Removes one key. Returns true if it held a value.
+    ///
+    /// # Errors
+    ///
+    /// The backend's.
     pub async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        let overtaken = self.shared.flights.leads_of([key]);
-        let outcome = self.metrics().clear.timed(self.shared.backend.clear(key)).await;
-        self.overtake(overtaken, outcome)
+        let leaders = self.state.in_flight.leaders_of([key]);
+        let outcome = self.metrics().clear.timed(self.state.backend.clear(key)).await;
+        self.end_write(leaders, outcome)
     }
 
-    /// Removes the selected keys and says how many.
+    /// Removes the selected keys. Returns how many held a value.
+    ///
+    /// # Errors
+    ///
+    /// The backend's. Some keys may then be removed.
     pub async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        let overtaken = self.shared.flights.leads_in(selection).await;
+        let leaders = self.state.in_flight.leaders_in(selection).await;
         let operation = if selection.is_all() { &self.metrics().clear_all } else { &self.metrics().clear_pattern };
-        let outcome = operation.timed(self.shared.backend.clear_matching(selection)).await;
-        self.overtake(overtaken, outcome)
+        let outcome = operation.timed(self.state.backend.clear_matching(selection)).await;
+        self.end_write(leaders, outcome)
     }
 
-    /// Tells the recorder of the [metrics](crate::metrics) how the cache stands.
+    /// Sets those [metrics](crate::metrics) that are not recorded as calls happen. Performs no I/O.
     pub fn publish(&self) {
-        self.metrics().publish(&self.shared.backend.status(), &self.stats());
+        self.metrics().publish(&self.state.backend.status(), &self.stats());
     }
 
-    /// Whether reads are answered as misses while the server is out of reach.
+    /// True if reads return a miss in an outage.
     pub fn degrades(&self) -> bool {
-        self.shared.policy.on_outage == OnOutage::Miss
+        self.state.policy.on_outage == OnOutage::Miss
     }
 
-    /// The backend, where it answers at once.
-    pub(super) fn as_sync(&self) -> Option<&dyn SyncBackend> {
-        self.shared.backend.as_sync()
+    /// The synchronous interface of the backend, if it has one.
+    pub(crate) fn as_sync(&self) -> Option<&dyn SyncBackend> {
+        self.state.backend.as_sync()
     }
 
-    pub(super) fn metrics(&self) -> &CacheMetrics {
-        &self.shared.metrics
+    pub(crate) fn metrics(&self) -> &CacheMetrics {
+        &self.state.metrics
     }
 
-    /// What get-or-set has done here so far.
+    /// The counters of get-or-set in this process.
     pub fn stats(&self) -> GetOrSetStats {
-        self.shared.counters.read()
+        self.state.counters.read()
     }
 
-    /// Ends when the leases of dropped vacancies have been given back, or could not be. A program that ends earlier
-    /// leaves them to lapse, and whoever waits for them in another process waits for that.
+    /// Waits until the pending releases of leases have succeeded or failed. If a program exits earlier, the leases
+    /// expire, and callers in other processes wait for that.
     pub async fn drain(&self) {
-        self.shared.releases.wait().await;
+        self.state.releases.wait().await;
     }
 
-    /// Reaches what stands behind the cache and says what it is.
+    /// Contacts the backend and reports its kind, version and capabilities.
+    ///
+    /// # Errors
+    ///
+    /// The backend's, also if the policy's `on_outage` is [`OnOutage::Miss`].
     pub async fn check(&self) -> Result<Health, CacheError> {
-        self.shared.backend.check().await
+        self.state.backend.check().await
     }
 
-    /// After a set or clear those who waited for what it overtook ask again. Also after one that failed: it may have
-    /// happened.
-    fn overtake<T>(&self, overtaken: Leads, outcome: Result<T, CacheError>) -> Result<T, CacheError> {
+    /// Invalidates those that were leaders of the keys before the set or clear: their waiters claim again. Also after an
+    /// error, because the write may have happened.
+    fn end_write<T>(&self, leaders: Leaders, outcome: Result<T, CacheError>) -> Result<T, CacheError> {
         if outcome.is_ok() {
-            self.shared.flights.note_write();
+            self.state.in_flight.record_write();
         }
-        self.shared.flights.overtake(overtaken);
+        self.state.in_flight.invalidate(leaders);
         outcome
     }
 
-    /// Reads degrade: a miss for an outage, where the operator chose so.
+    /// Replaces an outage's error by a miss if the policy says so.
     fn or_miss<T>(&self, outcome: Result<T, CacheError>, miss: impl FnOnce() -> T) -> Result<T, CacheError> {
-        outcome.or_else(|error| if self.shared.is_miss(&error) { Ok(miss()) } else { Err(error) })
+        outcome.or_else(|error| if self.state.degrades_to_miss(&error) { Ok(miss()) } else { Err(error) })
     }
 }

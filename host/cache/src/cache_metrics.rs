@@ -1,126 +1,150 @@
-//! What one cache publishes: its calls as they happen, and how it stands when asked.
+//! Metrics of one cache.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
-use crate::metrics as listed;
-use crate::{BackendStatus, CacheError, GetOrSetStats};
+use crate::backend::BackendStatus;
+use crate::error::CacheError;
+use crate::get_or_set::stats::GetOrSetStats;
+use crate::metrics::{self as names, Metric};
 
 // Decision: docs/decisions/0044-fast-path-latency-is-sampled-1-call-in-64.md
-/// Of the parts that are done at once the first is timed, and then one in so many, which stands for all of them: two looks
-/// at the clock take longer than most parts.
-const TIMED_ONE_IN: usize = 64;
+/// Sampling of synchronous calls: the first is timed, and then 1 in 64. Two readings of the clock take longer than most
+/// of these calls.
+const SAMPLE_INTERVAL: usize = 64;
 
-/// The handles of one cache's figures, made once so that a call need not look them up.
+/// The handles of one cache's metrics, created once so that calls need not look them up.
 #[derive(Debug)]
-pub(super) struct CacheMetrics {
+pub(crate) struct CacheMetrics {
     cache: String,
-    pub(super) get: Operation,
-    pub(super) get_many: Operation,
-    pub(super) set: Operation,
-    pub(super) set_many: Operation,
-    pub(super) get_or_set: Operation,
-    pub(super) fill: Operation,
-    pub(super) clear: Operation,
-    pub(super) clear_pattern: Operation,
-    pub(super) clear_all: Operation,
-    /// The keys of `get-many` that had a value, and that had none.
+    pub(crate) get: Operation,
+    pub(crate) get_many: Operation,
+    pub(crate) set: Operation,
+    pub(crate) set_many: Operation,
+    pub(crate) get_or_set: Operation,
+    pub(crate) fill: Operation,
+    pub(crate) clear: Operation,
+    pub(crate) clear_pattern: Operation,
+    pub(crate) clear_all: Operation,
+    /// The hits and misses among the keys of `get-many`.
     keys: [Counter; 2],
-    pub(super) degraded: Counter,
+    pub(crate) degraded: Counter,
     vacancies: Gauge,
 }
 
-/// One operation of the interface.
+/// Metrics of one operation of the interface.
 #[derive(Debug)]
-pub(super) struct Operation {
+pub(crate) struct Operation {
     cache: String,
     name: &'static str,
-    /// Calls with the better outcome, and with the other one where there are two; and what these are called.
-    outcomes: [Counter; 2],
-    outcome_names: [&'static str; 2],
+    /// The outcomes of successful calls by [`Reply::is_positive`], positive first, and their counters.
+    outcomes: [(&'static str, Counter); 2],
     seconds: Histogram,
-    /// How many parts were done at once.
-    at_once: AtomicUsize,
+    /// The number of synchronous backend calls, for the sampling.
+    sync_calls: AtomicUsize,
 }
 
-/// A vacancy in somebody's hand, for as long as this lives.
-#[derive(Debug)]
-pub(super) struct Held(Gauge);
+/// What a successful call returns. It selects one of the two outcomes of an [`Operation`].
+pub(crate) trait Reply {
+    /// True for the outcomes `hit`, `stored` and `ok`; false for `miss` and `superseded`.
+    fn is_positive(&self) -> bool {
+        true
+    }
+}
 
-impl Drop for Held {
+impl Reply for () {}
+impl Reply for u64 {}
+impl Reply for Vec<Option<Bytes>> {}
+
+impl Reply for bool {
+    fn is_positive(&self) -> bool {
+        *self
+    }
+}
+
+impl Reply for Option<Bytes> {
+    fn is_positive(&self) -> bool {
+        self.is_some()
+    }
+}
+
+/// Counts one held vacancy until it is dropped.
+#[derive(Debug)]
+pub(crate) struct VacancyCount(Gauge);
+
+impl Drop for VacancyCount {
     fn drop(&mut self) {
         self.0.decrement(1);
     }
 }
 
 impl CacheMetrics {
-    pub(super) fn new(cache: &str, backend: &'static str) -> Self {
-        let operation = |name, outcomes: [Option<&'static str>; 2]| Operation {
+    pub(crate) fn new(cache: &str, backend: &'static str) -> Self {
+        let operation = |name, outcomes: [&'static str; 2]| Operation {
             cache: cache.to_owned(),
             name,
-            outcomes: outcomes.map(|outcome| outcome.map_or_else(Counter::noop, |outcome| calls(cache, name, outcome))),
-            outcome_names: outcomes.map(Option::unwrap_or_default),
+            outcomes: outcomes.map(|outcome| (outcome, calls(cache, name, outcome))),
             seconds: histogram!(
-                listed::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
+                names::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
             ),
-            at_once: AtomicUsize::new(0),
+            sync_calls: AtomicUsize::new(0),
         };
-        let (found, only) = ([Some("hit"), Some("miss")], [Some("ok"), None]);
-        let keys = |outcome| counter!(listed::GET_MANY_KEYS.name, "cache" => cache.to_owned(), "outcome" => outcome);
+        let (found, ok) = (["hit", "miss"], ["ok", "ok"]);
+        let keys = |outcome| counter!(names::GET_MANY_KEYS.name, "cache" => cache.to_owned(), "outcome" => outcome);
         Self {
             cache: cache.to_owned(),
             get: operation("get", found),
-            get_many: operation("get-many", only),
-            set: operation("set", only),
-            set_many: operation("set-many", only),
+            get_many: operation("get-many", ok),
+            set: operation("set", ok),
+            set_many: operation("set-many", ok),
             get_or_set: operation("get-or-set", found),
-            fill: operation("fill", [Some("stored"), Some("superseded")]),
-            clear: operation("clear", only),
-            clear_pattern: operation("clear-pattern", only),
-            clear_all: operation("clear-all", only),
+            fill: operation("fill", ["stored", "superseded"]),
+            clear: operation("clear", ok),
+            clear_pattern: operation("clear-pattern", ok),
+            clear_all: operation("clear-all", ok),
             keys: [keys("hit"), keys("miss")],
-            degraded: counter!(listed::DEGRADED.name, "cache" => cache.to_owned()),
-            vacancies: gauge!(listed::VACANCIES.name, "cache" => cache.to_owned()),
+            degraded: counter!(names::DEGRADED.name, "cache" => cache.to_owned()),
+            vacancies: gauge!(names::VACANCIES.name, "cache" => cache.to_owned()),
         }
     }
 
-    /// Counts the keys of a batch.
-    pub(super) fn count_keys<T>(&self, values: &[Option<T>]) {
+    /// Counts the hits and misses among the keys of a batch.
+    pub(crate) fn count_keys<T>(&self, values: &[Option<T>]) {
         let hits = values.iter().flatten().count();
         let [hit, miss] = &self.keys;
         hit.increment(hits as u64);
         miss.increment(values.len().saturating_sub(hits) as u64);
     }
 
-    pub(super) fn hold(&self) -> Held {
+    pub(crate) fn count_vacancy(&self) -> VacancyCount {
         self.vacancies.increment(1);
-        Held(self.vacancies.clone())
+        VacancyCount(self.vacancies.clone())
     }
 
-    /// Tells what is not told as it happens.
-    pub(super) fn publish(&self, standing: &BackendStatus, statistics: &GetOrSetStats) {
-        let of_cache = |metric: listed::Metric| gauge!(metric.name, "cache" => self.cache.clone());
-        let counted =
-            |metric: listed::Metric, count| counter!(metric.name, "cache" => self.cache.clone()).absolute(count);
-        match standing {
+    /// Sets the metrics that are not recorded as calls happen.
+    pub(crate) fn publish(&self, status: &BackendStatus, stats: &GetOrSetStats) {
+        let set = |metric: Metric, value: f64| gauge!(metric.name, "cache" => self.cache.clone()).set(value);
+        let count = |metric: Metric, total| counter!(metric.name, "cache" => self.cache.clone()).absolute(total);
+        match status {
             BackendStatus::Ram { bytes, max_bytes, entries, evictions } => {
-                of_cache(listed::RAM_BYTES).set(*bytes as f64);
-                of_cache(listed::RAM_MAX_BYTES).set(*max_bytes as f64);
-                of_cache(listed::RAM_ENTRIES).set(*entries as f64);
-                counted(listed::RAM_EVICTIONS, *evictions);
+                set(names::RAM_BYTES, *bytes as f64);
+                set(names::RAM_MAX_BYTES, *max_bytes as f64);
+                set(names::RAM_ENTRIES, *entries as f64);
+                count(names::RAM_EVICTIONS, *evictions);
             }
             BackendStatus::Server { is_up, reconnects, .. } => {
-                of_cache(listed::UP).set(f64::from(u8::from(*is_up)));
-                counted(listed::RECONNECTS, *reconnects);
+                set(names::UP, f64::from(u8::from(*is_up)));
+                count(names::RECONNECTS, *reconnects);
             }
             BackendStatus::Other => {}
         }
-        let GetOrSetStats { computed, waited, joined_remotely, expired, superseded, abandoned } = *statistics;
-        for (event, count) in [
+        let GetOrSetStats { computed, waited, joined_remotely, expired, superseded, abandoned } = *stats;
+        for (event, total) in [
             ("computed", computed),
             ("waited", waited),
             ("joined-remotely", joined_remotely),
@@ -128,85 +152,82 @@ impl CacheMetrics {
             ("superseded", superseded),
             ("abandoned", abandoned),
         ] {
-            counter!(listed::GET_OR_SET.name, "cache" => self.cache.clone(), "event" => event).absolute(count);
+            counter!(names::GET_OR_SET.name, "cache" => self.cache.clone(), "event" => event).absolute(total);
         }
     }
 }
 
 impl Operation {
-    /// Makes a call in a span of its own, and counts it by how it came out: well, or best.
-    pub(super) async fn call<T>(
+    /// Makes a call in a span, and counts it by its outcome.
+    pub(crate) async fn call<T: Reply>(
         &self,
         call: impl Future<Output = Result<T, CacheError>>,
-        is_best: impl FnOnce(&T) -> bool,
     ) -> Result<T, CacheError> {
         let span = self.span();
         let outcome = call.instrument(span.clone()).await;
-        span.record("outcome", self.count(&outcome, is_best));
+        span.record("outcome", self.count(&outcome));
         outcome
     }
 
-    /// [`Operation::call`] for one that needs no waiting.
-    pub(super) fn call_at_once<T>(
-        &self,
-        call: impl FnOnce() -> Result<T, CacheError>,
-        is_best: impl FnOnce(&T) -> bool,
-    ) -> Result<T, CacheError> {
+    /// [`Operation::call`] for a synchronous call.
+    pub(crate) fn call_sync<T: Reply>(&self, call: impl FnOnce() -> Result<T, CacheError>) -> Result<T, CacheError> {
         let span = self.span();
         let outcome = if span.is_disabled() { call() } else { span.in_scope(call) };
-        span.record("outcome", self.count(&outcome, is_best));
+        span.record("outcome", self.count(&outcome));
         outcome
     }
 
-    /// No key and no value: spans go where figures go.
+    /// The span has no key and no value, because spans leave the host as metrics do.
     fn span(&self) -> Span {
         let Self { cache, name, .. } = self;
         debug_span!(target: "larder_host::call", "call", cache, operation = name, outcome = Empty, otel.name = name)
     }
 
-    fn count<T>(&self, outcome: &Result<T, CacheError>, is_best: impl FnOnce(&T) -> bool) -> &'static str {
-        let ([best, well], [best_name, well_name]) = (&self.outcomes, self.outcome_names);
-        let (counter, name) = match outcome {
-            Ok(answer) if is_best(answer) => (best, best_name),
-            Ok(_) => (well, well_name),
+    fn count<T: Reply>(&self, outcome: &Result<T, CacheError>) -> &'static str {
+        let [positive, negative] = &self.outcomes;
+        let (name, counter) = match outcome {
+            Ok(reply) if reply.is_positive() => positive,
+            Ok(_) => negative,
             Err(error) => {
-                // Few enough to be looked up, and too many to have a handle each.
-                calls(&self.cache, self.name, error.name()).increment(1);
-                return error.name();
+                // Errors are too rare to keep a handle for each.
+                let name = error.handling().outcome();
+                calls(&self.cache, self.name, name).increment(1);
+                return name;
             }
         };
         counter.increment(1);
         name
     }
 
-    /// Takes the time of the backend's part. One that is dropped half-way has none.
-    pub(super) async fn timed<F: Future>(&self, part: F) -> F::Output {
+    /// Times the backend's part of a call. A part that is dropped before it completes is not recorded.
+    pub(crate) async fn timed<F: Future>(&self, part: F) -> F::Output {
         let began = Instant::now();
         let outcome = part.await;
         self.seconds.record(began.elapsed());
         outcome
     }
 
-    /// Takes the time of one in [`TIMED_ONE_IN`] such parts.
-    pub(super) fn timed_at_once<T>(&self, part: impl FnOnce() -> T) -> T {
-        self.timed_at_once_if(part, |_| true)
+    /// Times 1 in [`SAMPLE_INTERVAL`] synchronous parts.
+    pub(crate) fn timed_sync<T>(&self, part: impl FnOnce() -> T) -> T {
+        self.timed_sync_if(part, |_| true)
     }
 
-    /// The same for a part that is timed by another one where it comes to nothing.
-    pub(super) fn timed_at_once_if<T>(&self, part: impl FnOnce() -> T, counts: impl FnOnce(&T) -> bool) -> T {
-        let nth = self.at_once.fetch_add(1, Ordering::Relaxed);
-        if !nth.is_multiple_of(TIMED_ONE_IN) {
+    /// [`Operation::timed_sync`] for a part that is recorded only if `is_recorded` accepts its result.
+    pub(crate) fn timed_sync_if<T>(&self, part: impl FnOnce() -> T, is_recorded: impl FnOnce(&T) -> bool) -> T {
+        let earlier = self.sync_calls.fetch_add(1, Ordering::Relaxed);
+        if !earlier.is_multiple_of(SAMPLE_INTERVAL) {
             return part();
         }
         let began = Instant::now();
         let outcome = part();
-        if counts(&outcome) {
-            self.seconds.record_many(began.elapsed(), if nth == 0 { 1 } else { TIMED_ONE_IN });
+        if is_recorded(&outcome) {
+            // A sample counts for all calls since the last one; there are none before the first.
+            self.seconds.record_many(began.elapsed(), if earlier == 0 { 1 } else { SAMPLE_INTERVAL });
         }
         outcome
     }
 }
 
 fn calls(cache: &str, operation: &'static str, outcome: &'static str) -> Counter {
-    counter!(listed::CALLS.name, "cache" => cache.to_owned(), "operation" => operation, "outcome" => outcome)
+    counter!(names::CALLS.name, "cache" => cache.to_owned(), "operation" => operation, "outcome" => outcome)
 }

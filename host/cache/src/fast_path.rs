@@ -1,84 +1,110 @@
-//! Calls on a cache that is in this process: no future, and for a look-up nothing is allocated.
+//! The synchronous fast path: calls on a cache in this process, without a future. A look-up allocates nothing.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{CacheError, Duration, ScopedCache, SyncBackend};
+use crate::backend::SyncBackend;
+use crate::cache::Cache;
+use crate::error::CacheError;
+use crate::policy::Duration;
+use crate::scope::Scope;
 
-/// A cache within one grant, whose answers need no waiting. Each call does what [`ScopedCache`]'s of the same name does.
+/// One plugin's view of a cache in this process. Each call does the same as the call of
+/// [`ScopedCache`](crate::ScopedCache) with the same name.
 #[derive(Clone, Copy)]
 pub struct FastPath<'a> {
-    scoped: &'a ScopedCache,
+    scope: &'a Scope,
+    cache: &'a Cache,
     backend: &'a dyn SyncBackend,
 }
 
 impl fmt::Debug for FastPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FastPath").field(self.scoped).finish()
+        f.debug_struct("FastPath").field("scope", self.scope).field("cache", self.cache).finish_non_exhaustive()
     }
 }
 
 impl<'a> FastPath<'a> {
-    pub(super) fn new(scoped: &'a ScopedCache, backend: &'a dyn SyncBackend) -> Self {
-        Self { scoped, backend }
+    pub(crate) fn new(scope: &'a Scope, cache: &'a Cache, backend: &'a dyn SyncBackend) -> Self {
+        Self { scope, cache, backend }
     }
 
-    /// The key's value, or `None` on a miss.
+    /// Returns the key's value, or `None` on a miss.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for a bad key.
+    /// [`CacheError::InvalidArgument`] for an invalid key.
     pub fn get(self, key: &str) -> Result<Option<Bytes>, CacheError> {
-        let operation = &self.scoped.metrics().get;
-        operation.call_at_once(
-            || self.scoped.look_up(key, |key| operation.timed_at_once(|| self.backend.look_up(key))),
-            Option::is_some,
-        )
+        let metrics = &self.cache.metrics().get;
+        metrics.call_sync(|| self.scope.look_up(key, |key| metrics.timed_sync(|| self.backend.look_up(key))))
     }
 
-    /// The values of many keys, in their order.
+    /// Returns the values of many keys, in the order of the keys.
     ///
     /// # Errors
     ///
-    /// As [`FastPath::get`]; also for a batch over [`Limits::max_batch`](crate::Limits::max_batch) or
-    /// [`Limits::max_batch_bytes`](crate::Limits::max_batch_bytes).
+    /// As [`FastPath::get`]; also [`CacheError::InvalidArgument`] for a batch over
+    /// [`Limits::max_batch`](crate::Limits::max_batch) or [`Limits::max_batch_bytes`](crate::Limits::max_batch_bytes),
+    /// and [`CacheError::ValueTooLarge`] if the values exceed the cache's limit in total.
     pub fn get_many(self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        let operation = &self.scoped.metrics().get_many;
-        let found = || {
-            self.scoped.limits.check_batch("keys", keys.iter().map(|key| key.as_ref().len()))?;
-            let look = |key: &_| self.scoped.look_up(AsRef::as_ref(key), |key| self.backend.look_up(key));
-            let values = operation.timed_at_once(|| keys.iter().map(look).collect::<Result<Vec<_>, _>>())?;
-            self.scoped.cache.check_batch(&values)?;
-            Ok(values)
-        };
-        operation.call_at_once(found, |_| true)
+        let metrics = &self.cache.metrics().get_many;
+        metrics.call_sync(|| {
+            self.scope.check_keys(keys)?;
+            let look_up = |key: &_| self.scope.look_up(AsRef::as_ref(key), |key| self.backend.look_up(key));
+            self.cache.check_found(metrics.timed_sync(|| keys.iter().map(look_up).collect::<Result<_, _>>())?)
+        })
     }
 
-    /// The key's value as `get-or-set` answers it. `None` is to be asked again, with time to wait for what another one
-    /// computes.
+    /// Returns the key's value if get-or-set may return it. `None`: fall back to
+    /// [`ScopedCache::get_or_set`](crate::ScopedCache::get_or_set), which waits or returns the error.
     pub fn occupied(self, key: &str) -> Option<Bytes> {
-        self.scoped.check_write().ok()?;
-        let operation = &self.scoped.metrics().get_or_set;
-        let found = self.scoped.look_up(key, |key| {
-            // A miss is timed by the claim that follows it.
-            operation.timed_at_once_if(|| self.backend.look_up(key), Option::is_some)
+        self.scope.check_write().ok()?;
+        let metrics = &self.cache.metrics().get_or_set;
+        let found = self.scope.look_up(key, |key| {
+            // The claim that follows a miss is timed instead of the miss.
+            metrics.timed_sync_if(|| self.backend.look_up(key), Option::is_some)
         });
-        let found = found.ok()??;
-        operation.call_at_once(|| Ok(found), |_| true).ok()
+        let found @ Some(_) = found.ok()? else { return None };
+        metrics.call_sync(|| Ok(found)).ok()?
     }
 
     /// Stores a value.
     ///
     /// # Errors
     ///
-    /// [`CacheError::ReadOnly`], [`CacheError::InvalidArgument`] for a bad key or a duration of zero, and
-    /// [`CacheError::ValueTooLarge`].
+    /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value that
+    /// begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`].
     pub fn set(self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
-        let set = || {
-            self.scoped.check_write()?;
-            self.scoped.cache.set_at_once(self.backend, self.scoped.key(key)?, value, duration)
-        };
-        self.scoped.metrics().set.call_at_once(set, |()| true)
+        let set = || self.cache.set_sync(self.backend, self.scope.key_to_write(key)?, value, duration);
+        self.cache.metrics().set.call_sync(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ram::RamBackend;
+    use crate::{Access, Namespace, Owner, Policy, ScopedCache};
+
+    #[test]
+    fn a_look_up_allocates_nothing() {
+        let policy = Policy::default();
+        let cache = Arc::new(Cache::new("cache", RamBackend::new(16 << 20, policy.max_value_bytes, &[]), policy));
+        for namespace in [None, Some(Namespace::new("shop").unwrap())] {
+            let view = ScopedCache::new(Arc::clone(&cache), namespace, Access::ReadWrite, Owner::new());
+            let view = view.fast_path().unwrap();
+            view.set("k", vec![b'v'; 10_000].into(), Duration::Default).unwrap();
+            // The first look-up allocates once, as `Bytes` makes the value shareable.
+            assert!(view.get("k").unwrap().is_some());
+            let counted = allocation_counter::measure(|| {
+                assert_eq!(view.get("k").unwrap().map(|value| value.len()), Some(10_000));
+                assert_eq!(view.occupied("k").map(|value| value.len()), Some(10_000));
+                assert!(view.get("other").unwrap().is_none());
+            });
+            assert_eq!(counted.count_total, 0);
+        }
     }
 }

@@ -1,16 +1,17 @@
-//! The Redis glob: the same answer, byte for byte, as the server's `SCAN … MATCH`.
+//! Glob matching, byte for byte as the server's `SCAN … MATCH`.
 //!
-//! The rules are those of `stringmatchlen` in Redis 7.0 and Valkey 8.0: a pattern means the whole key; `*` is any run
-//! of bytes, `?` any one byte; `[…]` a class in which a leading `^` negates, ranges are inclusive and may be reversed,
-//! `\x` is a literal and `]` always closes; a class that is not closed ends with the pattern; `\x` outside a class is a
-//! literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's `char`, so a range from an
-//! ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.
+//! The rules are those of `stringmatchlen` in Redis 7.0 and Valkey 8.0. A pattern matches the whole key. `*` matches any
+//! run of bytes, `?` any one byte, and `[…]` any byte of a class. In a class a leading `^` negates, ranges are inclusive
+//! and may be reversed, `\x` is a literal, and `]` always closes; an unclosed class ends with the pattern. Outside a class
+//! `\x` is a literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's `char`, so a range
+//! from an ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.
 
 // Decision: docs/decisions/0010-ranges-from-ascii-to-non-ascii-bytes-are-refused-in-patterns.md
 
-use crate::{CacheError, check_text};
+use crate::error::CacheError;
+use crate::text::check_text;
 
-/// A pattern that passed the limits, compiled for matching.
+/// A validated pattern, compiled for matching.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: String,
@@ -26,15 +27,15 @@ enum Token {
 }
 
 impl Pattern {
-    /// The longest pattern, in bytes.
+    /// The maximum length of a pattern in bytes.
     pub const MAX_LENGTH: usize = 1024;
 
     /// Checks and compiles a plugin's pattern. Runs of `*` become one.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for a pattern that is empty, over [`Pattern::MAX_LENGTH`] bytes, holds a control
-    /// character, or has a range from an ASCII to a non-ASCII character.
+    /// [`CacheError::InvalidArgument`] for a pattern that is empty, is longer than [`Pattern::MAX_LENGTH`] bytes, contains a
+    /// control character, or has a range from an ASCII to a non-ASCII character.
     pub fn new(pattern: &str) -> Result<Self, CacheError> {
         check_text("pattern", pattern, Self::MAX_LENGTH)?;
         compile(pattern.as_bytes()).map(|tokens| Self { source: collapse_runs(pattern), tokens }).ok_or_else(|| {
@@ -49,19 +50,19 @@ impl Pattern {
         Self { source: "*".to_owned(), tokens: vec![Token::AnyRun] }
     }
 
-    /// The pattern's text, as a server may be given it.
+    /// The text of the pattern, with each run of `*` as one, for a server.
     pub fn as_str(&self) -> &str {
         &self.source
     }
 
-    /// Whether the pattern matches the key as a whole.
+    /// True if the pattern matches the whole key.
     ///
-    /// On a mismatch only the last `*` takes one more byte: any match with an earlier one longer would be found by the
-    /// last one too. So the time is at most length times tokens, and nothing recurses.
+    /// After a mismatch only the last `*` takes one more byte: a match in which an earlier `*` is longer would also be
+    /// found with a longer last one. The time is thus at most key length times tokens, without recursion.
     pub fn matches(&self, key: &[u8]) -> bool {
         let mut tokens = self.tokens.as_slice();
         let mut rest = key;
-        // What to go back to: the tokens after the last `*`, and the key where it began to match them.
+        // The point to return to: the tokens after the last `*`, and the rest of the key that they were matched with.
         let mut last_run: Option<(&[Token], &[u8])> = None;
         loop {
             match (tokens.split_first(), rest.split_first()) {
@@ -111,7 +112,7 @@ impl Class {
         self.0.get(usize::from(byte)).is_some_and(|member| *member)
     }
 
-    /// Adds all from one byte to another, whichever comes first.
+    /// Adds all bytes from one to the other, in either order.
     fn add_range(&mut self, from: u8, to: u8) {
         let range = usize::from(from.min(to))..=usize::from(from.max(to));
         if let Some(members) = self.0.get_mut(range) {
@@ -126,7 +127,7 @@ impl Class {
     }
 }
 
-/// Compiles a pattern, or answers `None` for a range that servers disagree on.
+/// Compiles a pattern. `None` for a range that differs between servers.
 fn compile(pattern: &[u8]) -> Option<Vec<Token>> {
     let mut tokens = Vec::with_capacity(pattern.len());
     let mut rest = pattern;
@@ -153,7 +154,7 @@ fn compile(pattern: &[u8]) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
-/// Compiles what follows a `[` and gives back what follows the class.
+/// Compiles the class after a `[`. Returns it and the rest of the pattern.
 fn compile_class(pattern: &[u8]) -> Option<(Class, &[u8])> {
     let (negated, mut rest) = match pattern {
         [b'^', after @ ..] => (true, after),
@@ -190,7 +191,7 @@ fn compile_class(pattern: &[u8]) -> Option<(Class, &[u8])> {
     Some((class, rest))
 }
 
-/// The same pattern with every run of `*` outside classes and escapes as one, since old servers pay for each.
+/// Replaces every run of `*` outside classes and escapes by one, because each `*` costs time on old servers.
 fn collapse_runs(pattern: &str) -> String {
     let mut collapsed = String::with_capacity(pattern.len());
     let mut rest = pattern;
@@ -198,7 +199,7 @@ fn collapse_runs(pattern: &str) -> String {
         let taken = match first {
             '*' => rest.len().saturating_sub(rest.trim_start_matches('*').len()),
             '\\' => first.len_utf8().saturating_add(rest.chars().nth(1).map_or(0, char::len_utf8)),
-            // Nothing inside a class is a run; what is left of the pattern after it is looked at again.
+            // A class is copied as it is.
             '[' => rest.len().saturating_sub(after_class(rest).len()),
             other => other.len_utf8(),
         };
@@ -209,16 +210,16 @@ fn collapse_runs(pattern: &str) -> String {
     collapsed
 }
 
-/// What follows the class that `pattern` begins with.
+/// The rest of a pattern that begins with a class.
 fn after_class(pattern: &str) -> &str {
     let inside = pattern.as_bytes().get(1..).unwrap_or_default();
     let after = compile_class(inside).map_or(0, |(_, after)| after.len());
-    // A class ends behind an ASCII `]` or with the pattern, so this is a character's boundary.
+    // A class ends after an ASCII `]` or with the pattern, so this is a character boundary.
     pattern.get(pattern.len().saturating_sub(after)..).unwrap_or_default()
 }
 
-/// The glob that means exactly this text.
-pub(super) fn escape(text: &str) -> String {
+/// The glob that matches exactly this text.
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_means_the_whole_key() {
+    fn a_pattern_matches_the_whole_key() {
         assert!(matches("user:1", "user:1"));
         assert!(!matches("user:1", "user:12"));
         assert!(!matches("ser:1", "user:1"));
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_any_run_also_an_empty_one() {
+    fn a_star_matches_any_run_of_bytes_including_an_empty_one() {
         assert!(matches("user:*", "user:"));
         assert!(matches("*:1", "user:1"));
         assert!(matches("u*r*1", "user:r:1"));
@@ -261,16 +262,16 @@ mod tests {
     }
 
     #[test]
-    fn a_question_mark_is_one_byte() {
+    fn a_question_mark_matches_one_byte() {
         assert!(matches("user:?", "user:1"));
         assert!(!matches("user:?", "user:12"));
         assert!(!matches("?", "é"));
         assert!(matches("??", "é"));
     }
 
-    /// The measured answers of a server for each odd class.
+    /// The expected results were measured on a server.
     #[test]
-    fn odd_classes_answer_as_the_server_does() {
+    fn unusual_classes_match_as_on_the_server() {
         let keys = ["]", "^", "a", "-", "!", "b", "[", "\\", "z", "0"];
         assert_eq!(matched("[a-]", &keys), ["]", "^", "a"]);
         assert!(matched("[]a]", &keys).is_empty());
@@ -290,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_stars_are_one() {
+    fn a_run_of_stars_becomes_one() {
         let pattern = Pattern::new(&"*".repeat(1000)).unwrap();
         assert_eq!(pattern.as_str(), "*");
         assert!(pattern.matches(b"anything"));
     }
 
     #[test]
-    fn stars_in_classes_and_escapes_are_no_run() {
+    fn stars_in_classes_and_escapes_are_kept() {
         for pattern in ["[**]", "\\**", "\\***", "[\\]**]", "a[^**"] {
             let compiled = Pattern::new(pattern).unwrap();
             assert_eq!(compile(compiled.as_str().as_bytes()), compile(pattern.as_bytes()), "{pattern}");
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_against_a_long_key_end_soon() {
+    fn many_stars_match_a_long_key_quickly() {
         let pattern = Pattern::new(&"*a".repeat(512)).unwrap();
         assert!(!pattern.matches("a".repeat(511).as_bytes()));
         assert!(pattern.matches("a".repeat(512).as_bytes()));
@@ -315,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_servers_disagree_on_is_refused() {
+    fn a_range_from_ascii_to_non_ascii_is_refused() {
         assert!(Pattern::new("[a-é]").is_err());
         assert!(Pattern::new("[а-я]").is_ok());
     }
 
     #[test]
-    fn an_escaped_text_matches_itself_only() {
+    fn an_escaped_text_matches_only_itself() {
         let text = r"a*b?[c]^d-e\f";
         let pattern = Pattern::new(&escape(text)).unwrap();
         assert!(pattern.matches(text.as_bytes()));

@@ -1,4 +1,4 @@
-//! Keys, namespaces and selections: made here only, so that a backend never sees one that breaks a rule.
+//! Keys, namespaces and selections. Only these constructors make them, so a backend never gets an invalid one.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,38 +6,39 @@ use std::sync::Arc;
 
 use arrayvec::ArrayString;
 
+use crate::error::CacheError;
 use crate::glob::{self, Pattern};
-use crate::{CacheError, check_text};
+use crate::text::check_text;
 
-/// What divides a namespace from the key behind it: the ASCII unit separator, which no plugin can write.
+/// Separates a namespace from the key after it: the ASCII unit separator, a control character that no key contains.
 const SEPARATOR: char = '\u{1f}';
 
-/// A validated key, with the namespace of the plugin it belongs to in front. The cache's prefix is not part of it.
+/// A validated key, prefixed with the namespace of its plugin. The prefix of a server cache is not part of it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<str>);
 
-/// A [`Key`] that is only looked at: valid as one, and borrowed from whoever asks.
+/// A borrowed [`Key`], for look-ups that allocate nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyRef<'a>(&'a str);
 
 impl<'a> KeyRef<'a> {
-    /// The key as text, namespace included.
+    /// The text of the key, including its namespace.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 
-    /// The namespace that it is in.
-    pub(super) fn namespace(self) -> Option<&'a str> {
+    /// The namespace of the key.
+    pub(crate) fn namespace(self) -> Option<&'a str> {
         self.0.split_once(SEPARATOR).map(|(namespace, _)| namespace)
     }
 
-    /// The key to keep.
+    /// An owned copy of the key.
     pub fn to_key(self) -> Key {
         Key(self.0.into())
     }
 }
 
-/// A map of keys can be asked with a [`KeyRef`]'s text, as both hash alike.
+/// A map of keys can be searched by the text of a [`KeyRef`], because both have the same hash.
 impl Borrow<str> for Key {
     fn borrow(&self) -> &str {
         &self.0
@@ -45,34 +46,26 @@ impl Borrow<str> for Key {
 }
 
 impl Key {
-    /// The longest key a plugin may use, in bytes.
+    /// The maximum length of a plugin's key in bytes, without the namespace.
     pub const MAX_LENGTH: usize = 1024;
 
-    /// Checks a plugin's key and puts it into its namespace.
+    /// Checks a plugin's key and prefixes it with the namespace.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for a key that is empty, over [`Key::MAX_LENGTH`] bytes or holds a control
-    /// character.
+    /// [`CacheError::InvalidArgument`] for a key that is empty, is longer than [`Key::MAX_LENGTH`] bytes, or contains a
+    /// control character.
     pub fn new(namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
-        Self::within(Self::MAX_LENGTH, namespace, key)
+        Self::with_limit(Self::MAX_LENGTH, namespace, key)
     }
 
-    /// As [`Key::new`], for a plugin whose keys are at most `max` bytes long.
-    ///
-    /// # Errors
-    ///
-    /// As [`Key::new`].
-    pub(super) fn within(max: usize, namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
+    /// As [`Key::new`], with a maximum length of `max` bytes.
+    pub(crate) fn with_limit(max: usize, namespace: Option<&Namespace>, key: &str) -> Result<Self, CacheError> {
         Self::look_up(max, namespace, key, |key| key.to_key())
     }
 
-    /// As [`Key::within`], for a look-up, which allocates nothing.
-    ///
-    /// # Errors
-    ///
-    /// As [`Key::new`].
-    pub(super) fn look_up<T>(
+    /// As [`Key::with_limit`], but builds the key on the stack and calls `look` with it.
+    pub(crate) fn look_up<T>(
         max: usize,
         namespace: Option<&Namespace>,
         key: &str,
@@ -80,20 +73,19 @@ impl Key {
     ) -> Result<T, CacheError> {
         check_text("key", key, max.min(Self::MAX_LENGTH))?;
         let Some(Namespace(namespace)) = namespace else { return Ok(look(KeyRef(key))) };
-        let mut whole = ArrayString::<{ Namespace::MAX_LENGTH + SEPARATOR.len_utf8() + Self::MAX_LENGTH }>::new();
-        let fits = whole.try_push_str(namespace).is_ok()
-            && whole.try_push(SEPARATOR).is_ok()
-            && whole.try_push_str(key).is_ok();
-        // Each part is checked, so it does; half a key would be another one.
-        if fits { Ok(look(KeyRef(&whole))) } else { Err(CacheError::InvalidArgument("key: is too long".to_owned())) }
+        let mut full = ArrayString::<{ Namespace::MAX_LENGTH + SEPARATOR.len_utf8() + Self::MAX_LENGTH }>::new();
+        let fits =
+            full.try_push_str(namespace).is_ok() && full.try_push(SEPARATOR).is_ok() && full.try_push_str(key).is_ok();
+        // Each part is within its limit, so this always fits; a truncated key would be another key.
+        if fits { Ok(look(KeyRef(&full))) } else { Err(CacheError::InvalidArgument("key: is too long".to_owned())) }
     }
 
-    /// The key, only to look at.
+    /// A borrowed form of the key.
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef(&self.0)
     }
 
-    /// The key as text, namespace included.
+    /// The text of the key, including its namespace.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -105,7 +97,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A key space of its own, given to a plugin by the operator. Cheap to clone, as every call of a plugin does.
+/// The prefix that separates a plugin's keys from those of others, as configured by the operator. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
 
@@ -116,22 +108,22 @@ impl Borrow<str> for Namespace {
 }
 
 impl Namespace {
-    /// The longest namespace, in bytes.
+    /// The maximum length of a namespace in bytes.
     pub const MAX_LENGTH: usize = 64;
 
     /// Checks a namespace.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for one that is empty, over [`Namespace::MAX_LENGTH`] bytes or holds a control
-    /// character.
+    /// [`CacheError::InvalidArgument`] for a namespace that is empty, is longer than [`Namespace::MAX_LENGTH`] bytes, or
+    /// contains a control character.
     pub fn new(namespace: &str) -> Result<Self, CacheError> {
         check_text("namespace", namespace, Self::MAX_LENGTH)?;
         Ok(Self(namespace.into()))
     }
 }
 
-/// The keys that a `clear-pattern` or `clear-all` means: those of one key space that match a glob.
+/// The keys that a `clear-pattern` or `clear-all` applies to: those of one key space that match a glob.
 #[derive(Debug, Clone)]
 pub struct Selection {
     namespace: Option<Namespace>,
@@ -139,49 +131,49 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// How many keys are matched before others have their turn. A pattern made to be slow takes about a millisecond for
-    /// the longest key.
-    pub(super) const MATCHED_AT_ONCE: usize = 32;
+    /// The number of keys to match before yielding to other tasks. With the slowest pattern, the longest key takes about
+    /// a millisecond.
+    pub(crate) const KEYS_PER_TURN: usize = 32;
 
-    /// Those of the items whose keys are selected. Others have their turn in between.
-    pub(super) async fn pick<T>(&self, items: Vec<T>, key: impl Fn(&T) -> &Key) -> Vec<T> {
-        let mut picked = Vec::new();
-        for (looked_at, item) in items.into_iter().enumerate() {
-            if looked_at % Self::MATCHED_AT_ONCE == Self::MATCHED_AT_ONCE - 1 {
+    /// The items whose keys are selected. Yields to other tasks in between.
+    pub(crate) async fn select<T>(&self, items: Vec<T>, key: impl Fn(&T) -> &Key) -> Vec<T> {
+        let mut selected = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            if index % Self::KEYS_PER_TURN == Self::KEYS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
             if self.matches(key(&item)) {
-                picked.push(item);
+                selected.push(item);
             }
         }
-        picked
+        selected
     }
 
-    /// The keys of a key space that match a plugin's pattern as a whole.
+    /// Selects the keys of a key space that match a plugin's pattern as a whole.
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`], as [`Pattern::new`].
+    /// As [`Pattern::new`].
     pub fn matching(namespace: Option<Namespace>, pattern: &str) -> Result<Self, CacheError> {
         Ok(Self { namespace, pattern: Pattern::new(pattern)? })
     }
 
-    /// All keys of a key space.
+    /// Selects all keys of a key space.
     pub fn all(namespace: Option<Namespace>) -> Self {
         Self { namespace, pattern: Pattern::any() }
     }
 
-    /// Whether all keys of the key space are selected, in whatever words.
-    pub(super) fn is_all(&self) -> bool {
+    /// True if all keys of the key space are selected, by [`Selection::all`] or by the pattern `*`.
+    pub(crate) fn is_all(&self) -> bool {
         self.pattern.as_str() == "*"
     }
 
-    /// The namespace whose keys are meant.
-    pub(super) fn namespace(&self) -> Option<&str> {
+    /// The namespace of the key space.
+    pub(crate) fn namespace(&self) -> Option<&str> {
         self.namespace.as_ref().map(Borrow::borrow)
     }
 
-    /// Whether this selection means the key.
+    /// True if the key is selected.
     pub fn matches(&self, key: &Key) -> bool {
         let own = match &self.namespace {
             None if key.0.contains(SEPARATOR) => None,
@@ -191,8 +183,8 @@ impl Selection {
         own.is_some_and(|own| self.pattern.matches(own.as_bytes()))
     }
 
-    /// The glob for a server's keys that stand under `prefix`. It may find keys of other key spaces;
-    /// [`Selection::owns`] tells.
+    /// The glob for a server's keys under `prefix`. It may also match keys of other key spaces;
+    /// [`Selection::owns`] excludes them.
     pub fn server_glob(&self, prefix: &str) -> String {
         let mut glob = glob::escape(prefix);
         if let Some(namespace) = &self.namespace {
@@ -203,10 +195,8 @@ impl Selection {
         glob
     }
 
-    /// Whether a key the server found by [`Selection::server_glob`], given without the prefix, belongs to this key
-    /// space.
-    ///
-    /// With a namespace the glob says so already. Without one it also finds what namespaces hold.
+    /// True if a key that the server matched with [`Selection::server_glob`], given without the prefix, belongs to this
+    /// key space. A glob with a namespace matches only its keys; one without also matches the keys of all namespaces.
     pub fn owns(&self, key: &[u8]) -> bool {
         self.namespace.is_some() || !key.contains(&(SEPARATOR as u8))
     }
@@ -232,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_holds_no_control_characters() {
+    fn a_key_contains_no_control_characters() {
         for bad in ["\0", "a\u{1f}b", "\n", "\u{7f}"] {
             assert_eq!(Key::new(None, bad).unwrap_err().to_string(), "key: must not hold control characters");
         }
@@ -240,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_without_a_namespace_leaves_namespaces_alone() {
+    fn a_selection_without_a_namespace_excludes_all_namespaces() {
         let all = Selection::all(None);
         assert!(all.matches(&Key::new(None, "user:1").unwrap()));
         assert!(!all.matches(&Key::new(namespace("shop").as_ref(), "user:1").unwrap()));
@@ -249,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_with_a_namespace_stays_inside() {
+    fn a_selection_with_a_namespace_selects_only_its_keys() {
         let selection = Selection::matching(namespace("shop"), "user:*").unwrap();
         assert!(selection.matches(&Key::new(namespace("shop").as_ref(), "user:1").unwrap()));
         assert!(!selection.matches(&Key::new(namespace("shop").as_ref(), "post:1").unwrap()));

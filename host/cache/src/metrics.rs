@@ -9,32 +9,33 @@
 
 use metrics::Unit;
 
-/// One figure.
+/// The description of one metric. [`metric`] constructs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metric {
-    /// Its name, as in Prometheus.
+    /// The name in Prometheus.
     pub name: &'static str,
-    /// How it is to be read.
+    /// The type of the metric.
     pub kind: Kind,
-    /// Its labels.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// The help text.
     pub help: &'static str,
 }
 
-/// How a figure is to be read.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It only grows, from the start of the process.
+    /// A total that only increases, from the start of the process.
     Counter,
-    /// How things are at the moment.
+    /// A current value.
     Gauge,
-    /// Times in seconds.
+    /// Durations in seconds, in the buckets of [`BUCKETS`].
     Histogram,
 }
 
 impl Kind {
-    /// Its word in Prometheus and in the documents.
+    /// The name of the type in Prometheus.
     pub fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -44,17 +45,17 @@ impl Kind {
     }
 }
 
-/// A metric by its name, kind, labels and help text.
+/// Describes a metric by its name, type, labels and help text.
 pub const fn metric(name: &'static str, kind: Kind, labels: &'static [&'static str], help: &'static str) -> Metric {
     Metric { name, kind, labels, help }
 }
 
-/// The bounds of the histograms' buckets, in seconds: from what RAM takes to what a plugin may.
+/// The upper bounds of the histograms' buckets, in seconds: from a call on RAM to a long run of a plugin.
 pub const BUCKETS: &[f64] = &[
     1e-6, 5e-6, 25e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
 
-/// Calls to a cache.
+/// Calls on a cache.
 pub const CALLS: Metric = metric(
     "larder_calls_total",
     Kind::Counter,
@@ -62,21 +63,21 @@ pub const CALLS: Metric = metric(
     "Calls by operation, as named in the interface. Outcomes: `hit` or `miss` for `get` and `get-or-set`, `stored` or \
      `superseded` for `fill`, `ok` for all others; for a failed call the name of the error in the interface.",
 );
-/// Keys of batches.
+/// Keys that `get-many` looked up.
 pub const GET_MANY_KEYS: Metric = metric(
     "larder_get_many_keys_total",
     Kind::Counter,
     &["cache", "outcome"],
     "Keys looked up by `get-many`: `hit` or `miss`.",
 );
-/// Reads without their server.
+/// Degraded reads.
 pub const DEGRADED: Metric = metric(
     "larder_degraded_reads_total",
     Kind::Counter,
     &["cache"],
     "Reads served as misses because the server was unreachable.",
 );
-/// Times of the backend.
+/// Durations of the backend's part of calls.
 pub const BACKEND_SECONDS: Metric = metric(
     "larder_backend_seconds",
     Kind::Histogram,
@@ -85,7 +86,7 @@ pub const BACKEND_SECONDS: Metric = metric(
      computation are not included. Calls on the synchronous fast path of RAM (`get`, `get-many`, `set` and hits of \
      `get-or-set`) are sampled: 1 in 64 is timed and counts for all 64.",
 );
-/// What became of get-or-set calls.
+/// Events of get-or-set.
 pub const GET_OR_SET: Metric = metric(
     "larder_get_or_set_total",
     Kind::Counter,
@@ -93,55 +94,55 @@ pub const GET_OR_SET: Metric = metric(
     "Events of get-or-set: values `computed`, calls that `waited`, waits for another process (`joined-remotely`), \
      waits that `expired`, values `superseded` before they were stored, vacancies `abandoned`.",
 );
-/// Values being computed.
+/// Vacancies held by plugins.
 pub const VACANCIES: Metric = metric(
     "larder_vacancies",
     Kind::Gauge,
     &["cache"],
     "Vacancies held by plugins: values being computed in this process.",
 );
-/// Memory in use.
+/// The size of a RAM cache.
 pub const RAM_BYTES: Metric =
     metric("larder_ram_bytes", Kind::Gauge, &["cache"], "Size of all entries of a RAM cache, in bytes.");
-/// Memory that may be in use.
+/// The maximum size of a RAM cache.
 pub const RAM_MAX_BYTES: Metric = metric(
     "larder_ram_max_bytes",
     Kind::Gauge,
     &["cache"],
     "Maximum size of all entries of a RAM cache, in bytes: `max_bytes`.",
 );
-/// Entries in memory.
+/// The entries of a RAM cache.
 pub const RAM_ENTRIES: Metric = metric(
     "larder_ram_entries",
     Kind::Gauge,
     &["cache"],
     "Entries of a RAM cache, including expired ones that are not yet swept.",
 );
-/// Entries dropped for others.
+/// Evictions from a RAM cache.
 pub const RAM_EVICTIONS: Metric = metric(
     "larder_ram_evictions_total",
     Kind::Counter,
     &["cache"],
     "Entries that a RAM cache evicted to make room for others.",
 );
-/// Whether a server is reached.
+/// Whether the connections to a server are up.
 pub const UP: Metric = metric(
     "larder_up",
     Kind::Gauge,
     &["cache"],
     "1 if all connections to the cache's server are up, 0 while one is lost and calls fail immediately.",
 );
-/// Losses of a server that were made good.
+/// Re-established connections to a server.
 pub const RECONNECTS: Metric = metric(
     "larder_reconnects_total",
     Kind::Counter,
     &["cache"],
     "Connections to the cache's server that were re-established after a loss.",
 );
-/// The values of the label `outcome` that say that a call did what it was to do; any other is an error's name.
+/// The values of the label `outcome` for calls that succeeded. Every other value is the name of an error.
 pub const GOOD_OUTCOMES: &[&str] = &["hit", "miss", "stored", "superseded", "ok"];
 
-/// The metrics of caches.
+/// All metrics of a cache.
 pub const ALL: &[Metric] = &[
     CALLS,
     GET_MANY_KEYS,

@@ -1,35 +1,71 @@
-//! Durations, the value limit and the choice for outages: what is alike for all backends.
+//! The settings of a cache that are independent of its backend: durations, size limits and behaviour in an outage.
 
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 
-use crate::{CacheError, Duration, Lease};
+use crate::error::CacheError;
+use crate::get_or_set::lease::Lease;
 
-/// What the operator decided about a cache, whatever stands behind it.
+/// How long a value may be served, as the plugin specifies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duration {
+    /// The cache's `default_expire`.
+    Default,
+    /// A number of milliseconds. Zero is an error.
+    Milliseconds(u64),
+    /// No expiry: until the value is cleared or evicted, or for the cache's `max_expire` if it is set.
+    Unlimited,
+}
+
+impl Duration {
+    /// The longest finite duration, 100 years. A duration is an upper bound, so a longer one is shortened to this. Sums
+    /// with a clock thus stay in range, in this process and on the server.
+    pub const LONGEST: StdDuration = StdDuration::from_secs(100 * 365 * 24 * 60 * 60);
+}
+
+/// The settings of a cache that are independent of its backend. To change some of them, assign to the fields of
+/// [`Policy::default`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Policy {
-    /// The duration of a value set without one; none for no expiry. Defaults to 300 s.
+    /// The duration of a value that is set without one; `None` for no expiry. Defaults to 300 s.
     pub default_expire: Option<StdDuration>,
-    /// The longest duration of any value. Defaults to none, which is no bound.
+    /// The longest duration of any value; `None`, the default, for no maximum.
     pub max_expire: Option<StdDuration>,
-    /// The longest value in bytes. Defaults to 1 MiB.
+    /// The maximum length of a value in bytes. Defaults to 1 MiB.
     pub max_value_bytes: usize,
-    /// The most bytes of values that a `get-many` brings. Defaults to 64 MiB.
+    /// The maximum total length in bytes of the values that one `get-many` returns; at least `max_value_bytes` applies.
+    /// Defaults to 64 MiB.
     pub max_batch_bytes: usize,
     /// How long a `get-or-set` waits for another caller's computation. Defaults to 5 s.
     pub wait: StdDuration,
-    /// How long a vacancy keeps others from computing. Then its lease is given back, and its fill comes too late.
+    /// How long a vacancy may keep other callers from computing. Then its lease is released, and its fill is not stored.
     /// Defaults to 5 minutes.
     pub max_lease: StdDuration,
-    /// What a read answers while the server is out of reach. Defaults to a miss.
+    /// What a read returns in an outage. Defaults to a miss.
     pub on_outage: OnOutage,
 }
 
-/// What a read answers while the server is out of reach.
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            default_expire: Some(StdDuration::from_secs(300)),
+            max_expire: None,
+            max_value_bytes: 1 << 20,
+            max_batch_bytes: 64 << 20,
+            wait: StdDuration::from_secs(5),
+            max_lease: StdDuration::from_secs(300),
+            on_outage: OnOutage::Miss,
+        }
+    }
+}
+
+/// What a read returns in an outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnOutage {
-    /// A miss, and a vacancy from `get-or-set`: plugins go on without the cache.
+    /// A miss; `get-or-set` returns a vacancy. Plugins continue without the cache.
     #[default]
     Miss,
     /// The error.
@@ -37,9 +73,26 @@ pub enum OnOutage {
 }
 
 impl Policy {
-    /// The duration a backend gets.
-    pub(super) fn resolve(&self, duration: Duration) -> Result<Option<StdDuration>, CacheError> {
-        let asked = match duration {
+    /// Checks values that a plugin stores, and returns the duration that the backend gets.
+    pub(crate) fn check_store<'a>(
+        &self,
+        values: impl IntoIterator<Item = &'a Bytes>,
+        duration: Duration,
+    ) -> Result<Option<StdDuration>, CacheError> {
+        let duration = self.resolve(duration)?;
+        values.into_iter().try_for_each(|value| self.check_value(value))?;
+        Ok(duration)
+    }
+
+    /// Checks the total length of the values that a batch returns.
+    pub(crate) fn check_found(&self, values: &[Option<Bytes>]) -> Result<(), CacheError> {
+        let len = values.iter().flatten().map(Bytes::len).fold(0, usize::saturating_add);
+        let max = self.max_batch_bytes.max(self.max_value_bytes);
+        if len > max { Err(CacheError::ValueTooLarge { len, max }) } else { Ok(()) }
+    }
+
+    fn resolve(&self, duration: Duration) -> Result<Option<StdDuration>, CacheError> {
+        let requested = match duration {
             Duration::Default => self.default_expire,
             Duration::Milliseconds(0) => {
                 return Err(CacheError::InvalidArgument("duration: must not be zero".to_owned()));
@@ -47,22 +100,14 @@ impl Policy {
             Duration::Milliseconds(milliseconds) => Some(StdDuration::from_millis(milliseconds)),
             Duration::Unlimited => None,
         };
-        let bounded = match (asked, self.max_expire) {
-            (Some(asked), Some(max)) => Some(asked.min(max)),
-            (asked, max) => asked.or(max),
+        let limited = match (requested, self.max_expire) {
+            (Some(requested), Some(max)) => Some(requested.min(max)),
+            (requested, max) => requested.or(max),
         };
-        Ok(bounded.map(|duration| duration.min(Duration::LONGEST)))
+        Ok(limited.map(|duration| duration.min(Duration::LONGEST)))
     }
 
-    /// Refuses values that are too many bytes together.
-    pub(super) fn check_batch(&self, values: &[Option<Bytes>]) -> Result<(), CacheError> {
-        let len = values.iter().flatten().map(Bytes::len).fold(0, usize::saturating_add);
-        let max = self.max_batch_bytes.max(self.max_value_bytes);
-        if len > max { Err(CacheError::ValueTooLarge { len, max }) } else { Ok(()) }
-    }
-
-    /// Refuses a value that is too large, or no value.
-    pub(super) fn check_value(&self, value: &Bytes) -> Result<(), CacheError> {
+    fn check_value(&self, value: &Bytes) -> Result<(), CacheError> {
         let (len, max) = (value.len(), self.max_value_bytes);
         if len > max {
             return Err(CacheError::ValueTooLarge { len, max });

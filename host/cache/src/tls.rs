@@ -1,4 +1,4 @@
-//! TLS as this host speaks it to others: certificates are always verified, and whom it trusts where nobody else is named.
+//! TLS of the host as a client. Certificates are always verified.
 
 use std::sync::Arc;
 
@@ -6,17 +6,21 @@ use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{self, ClientConfig, ConfigBuilder, RootCertStore};
 
-/// The authorities that this machine trusts, which may be none. Reads files.
-pub fn system_authorities() -> RootCertStore {
-    let mut trusted = RootCertStore::empty();
-    // One that cannot be read or understood is of no use, but no reason to trust none of the others.
-    trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    trusted
+/// The root certificates of the operating system; empty if it has none. Reads files.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // A certificate that cannot be read or parsed is skipped; the others are still trusted.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
-/// A client that takes the word of these authorities; what is left to say is how it names itself.
-pub fn client(trusted: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
-    // A provider of our own choice, so that none has to be installed for the whole process.
+/// A client configuration that trusts these roots. The caller adds a client certificate, or none.
+///
+/// # Errors
+///
+/// The error of rustls if its provider supports none of its default protocol versions.
+pub fn client_config(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, rustls::Error> {
+    // An explicit provider, so that the process needs no default one.
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    Ok(config.with_safe_default_protocol_versions()?.with_root_certificates(trusted))
+    Ok(config.with_safe_default_protocol_versions()?.with_root_certificates(roots))
 }

@@ -220,7 +220,7 @@ impl CacheBackend for ValkeyBackend {
         leases::replace_on(&self.servers, &self.physical(key), lease, lease.as_bytes(), Some(end)).await
     }
 
-    fn abandon(&self, key: &Key, lease: &Lease) -> Release {
+    fn release(&self, key: &Key, lease: &Lease) -> Release {
         let (servers, key, lease) = (Arc::clone(&self.servers), self.physical(key), lease.clone());
         Box::pin(async move { leases::remove_on(&servers, &key, &lease).await })
     }

@@ -1,4 +1,4 @@
-//! The `larder` program: parse, start the log, call the library, answer with an exit status.
+//! The `larder` program: parses the command line, starts the log, runs a command, and exits with its status.
 
 // A plugin, a file or a server may control any value here.
 #![warn(
@@ -10,13 +10,23 @@
 )]
 
 mod commands;
+mod metrics_server;
+mod metrics_url;
+mod signals;
+mod telemetry;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use larder_host::error::one_line;
+use larder_host::Error;
+use larder_host::cache::text::one_line;
 
-use commands::telemetry::Telemetry;
+use telemetry::Telemetry;
+
+/// The exit status for errors in the command line or the configuration. Failures at run time exit with 1.
+const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = commands::Cli::parse();
@@ -24,7 +34,7 @@ fn main() -> ExitCode {
     let mut runtime = if is_server {
         tokio::runtime::Builder::new_multi_thread()
     } else {
-        // One plugin runs at a time, and it yields often, so one thread serves it and the connections alike.
+        // One plugin runs at a time and yields often, so one thread is enough for it and the connections.
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = match runtime.enable_all().build() {
@@ -36,18 +46,18 @@ fn main() -> ExitCode {
     };
     let outcome = Telemetry::start(log, is_server, runs_plugins, &runtime).and_then(|telemetry| {
         let outcome = runtime.block_on(commands::run(cli));
-        telemetry.end(&runtime);
+        telemetry.shut_down(&runtime);
         outcome
     });
-    // A plugin that was stopped may have left a thread waiting for standard input.
+    // Does not wait: a plugin that was stopped may have left a thread that reads standard input.
     runtime.shutdown_background();
     match outcome {
         Ok(status) => status,
         Err(error) => {
-            // What a plugin's file calls its parts, or an operator a plugin, must not look like a line of ours.
+            // Names in a plugin's file are part of some messages. A line break in a name must not forge a log line.
             eprintln!("larder: {}", one_line(&format!("{error:#}")));
-            match error.downcast_ref::<larder_host::Error>() {
-                Some(error) if error.is_usage() => ExitCode::from(commands::USAGE),
+            match error.downcast_ref::<Error>() {
+                Some(Error::Config(_) | Error::Invoke { .. } | Error::Option(_)) => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -1,4 +1,4 @@
-//! The host's caches, made from a configuration; the only place that constructs backends.
+//! The host's caches, created from a configuration. No other module constructs backends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -6,47 +6,48 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::cache::ram::RamBackend;
 use crate::cache::valkey::{ServerOptions, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
-use crate::config::{CacheConfig, Config, Store};
+use crate::config::{BackendConfig, CacheConfig, Config};
 use crate::error::Error;
 use crate::linker::{Bounds, CallLimit, LarderCtx};
-use crate::metrics as listed;
+use crate::metrics;
 
-/// All caches of a host, connected. Cheap to clone; the clones share them.
+/// All caches of a host, connected. Clones are cheap and share the caches.
 #[derive(Debug, Clone)]
 pub struct Caches {
     by_name: BTreeMap<String, Arc<Cache>>,
     config: Arc<Config>,
-    /// The calls of each plugin that has an instance, by its name. A std mutex: nothing awaits while it is held.
-    calls: Arc<Mutex<HashMap<String, Weak<CallLimit>>>>,
+    /// The call limits of the plugins with instances, by plugin name. Nothing awaits while the mutex is held.
+    call_limits: Arc<Mutex<HashMap<String, Weak<CallLimit>>>>,
 }
 
 impl Caches {
-    /// Connects every cache of the configuration. Must be called on a Tokio runtime, which keeps the connections up.
+    /// Connects all caches of the configuration. Must be called on a Tokio runtime; its tasks maintain the connections.
     ///
     /// # Errors
     ///
-    /// [`Error::Cache`] for the first cache that cannot be used, in the order of their names.
+    /// [`Error::Cache`] for the first cache, by name, that cannot be used. The operator must correct the configuration
+    /// or the server.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        listed::describe(listed::ALL);
-        listed::describe(listed::OF_PLUGINS);
+        metrics::describe(metrics::ALL);
+        metrics::describe(metrics::OF_PLUGINS);
         let mut by_name = BTreeMap::new();
         for (name, cache) in &config.caches {
             by_name.insert(name.clone(), connect_cache(name, cache).await?);
         }
-        Ok(Self { by_name, config: Arc::new(config), calls: Arc::default() })
+        Ok(Self { by_name, config: Arc::new(config), call_limits: Arc::default() })
     }
 
-    /// A ctx for one instance of a plugin, with the grant that the configuration has for its name.
+    /// Creates the cache state of one instance of a plugin, with the grant of its name and the limits of `[sandbox]`.
     pub fn plugin(&self, plugin: &str) -> LarderCtx {
         let grant = self.config.grant(plugin);
         let sandbox = &self.config.sandbox;
         let owner = Owner::new();
         let scoped = |(name, cache): (&String, &Arc<Cache>)| {
             let scoped = || ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner);
-            (name.clone(), grant.may_open(name).then(|| scoped().within(sandbox.limits)))
+            (name.clone(), grant.may_open(name).then(|| scoped().with_limits(sandbox.limits)))
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
-        let calls = self.calls(plugin, grant.max_concurrent_calls);
+        let calls = self.call_limit(plugin, grant.max_concurrent_calls);
         let bounds = Bounds {
             max_handles: sandbox.max_handles,
             max_vacancies: sandbox.max_vacancies,
@@ -56,37 +57,37 @@ impl Caches {
         LarderCtx::new(plugin, caches, bounds)
     }
 
-    /// What all instances of a plugin share.
-    fn calls(&self, plugin: &str, max: usize) -> Arc<CallLimit> {
-        let mut by_plugin = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The call limit that all instances of a plugin share.
+    fn call_limit(&self, plugin: &str, max: usize) -> Arc<CallLimit> {
+        let mut by_plugin = self.call_limits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(calls) = by_plugin.get(plugin).and_then(Weak::upgrade) {
             return calls;
         }
-        // Names of plugins that have come and gone do not pile up.
+        // Removes plugins without instances, so that the table does not grow without limit.
         by_plugin.retain(|_, calls| calls.strong_count() > 0);
         let calls = CallLimit::new(max);
         by_plugin.insert(plugin.to_owned(), Arc::downgrade(&calls));
         calls
     }
 
-    /// A cache by the operator's name; [`operator_view`] makes it usable for the host's own code.
+    /// A cache by name. [`operator_view`] gives the host's own code access to its keys.
     pub fn get(&self, name: &str) -> Option<&Arc<Cache>> {
         self.by_name.get(name)
     }
 
-    /// Tells the recorder of the [metrics](crate::metrics) how all caches stand. To be called before each export.
+    /// Updates the gauges of all caches, such as `larder_up`. Call it before each export of the
+    /// [metrics](crate::metrics).
     pub fn publish(&self) {
         self.by_name.values().for_each(|cache| cache.publish());
     }
 
-    /// All caches by the operator's names.
+    /// All caches, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Cache>> {
         self.by_name.values()
     }
 
-    /// Ends when the leases of dropped vacancies have been given back, or could not be, within twice the `timeout` of
-    /// their caches. Wait for it before the program ends, or else whoever waits in another process waits until they
-    /// lapse.
+    /// Waits until pending lease releases are finished, at most twice the `timeout` of each cache. Call it before the
+    /// program ends: otherwise callers in other processes wait until the leases expire.
     pub async fn drain(&self) {
         for cache in self.by_name.values() {
             cache.drain().await;
@@ -94,17 +95,19 @@ impl Caches {
     }
 
     // Decision: docs/decisions/0021-one-host-call-copies-in-at-most-twice-the-largest-value-or-batch.md
-    /// The most bytes that one call of a plugin may need to bring in: what wasmtime calls the fuel of a host call.
-    /// Beyond it a plugin traps, so it is above all limits that answer with an error.
+    /// The maximum size of the arguments of one call, in bytes, for [`Store::set_hostcall_fuel`]. A plugin traps beyond
+    /// it, so it is above all limits that return an error.
+    ///
+    /// [`Store::set_hostcall_fuel`]: wasmtime::Store::set_hostcall_fuel
     pub fn largest_call(&self) -> usize {
         let largest = self.config.caches.values().map(|cache| cache.policy.max_value_bytes).max().unwrap_or(0);
         let limits = &self.config.sandbox.limits;
-        // A batch at its limit also has a header for each key and value.
+        // Each key and value of a batch also has a header.
         let headers = limits.max_batch.saturating_mul(64);
         limits.max_batch_bytes.max(largest).saturating_add(headers).saturating_mul(2).saturating_add(1 << 20)
     }
 
-    /// The configuration that these caches were made from.
+    /// The configuration of the caches.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -114,11 +117,12 @@ impl Caches {
 ///
 /// # Errors
 ///
-/// [`Error::Cache`] when its server is out of reach, too old, or refuses us.
+/// [`Error::Cache`] if its server is unreachable, too old, or refuses the host. The operator must correct the
+/// configuration or the server.
 pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache>, Error> {
-    let backend: Arc<dyn CacheBackend> = match &config.store {
-        Store::Ram { max_bytes, shares } => RamBackend::new(*max_bytes, config.policy.max_value_bytes, shares),
-        Store::Server(options) => {
+    let backend: Arc<dyn CacheBackend> = match &config.backend {
+        BackendConfig::Ram { max_bytes, shares } => RamBackend::new(*max_bytes, config.policy.max_value_bytes, shares),
+        BackendConfig::Server(options) => {
             let connected = ValkeyBackend::connect(ServerOptions::clone(options), &config.policy).await;
             Arc::new(connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?)
         }
@@ -126,10 +130,10 @@ pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache
     Ok(Arc::new(Cache::new(name, backend, config.policy.clone())))
 }
 
-/// One cache as the host itself sees it: everything in one key space, whatever plugins are granted.
+/// Gives the host's own code full access to one key space of a cache: that of a namespace, or the shared one.
 ///
-/// A view is one owner of vacancies: who asks for a key whose vacancy the same view holds is refused, and does not
-/// wait. Tasks that shall wait for each other need a view each.
+/// A view is one owner of vacancies: a get-or-set of a key whose vacancy the same view holds fails instead of waiting.
+/// Tasks that should wait for each other need a view each.
 pub fn operator_view(cache: Arc<Cache>, namespace: Option<Namespace>) -> ScopedCache {
     ScopedCache::new(cache, namespace, Access::ReadWrite, Owner::new())
 }

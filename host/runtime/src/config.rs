@@ -1,12 +1,13 @@
-//! Configuration: what the operator wrote in TOML, made into what is valid. Opens no connection.
+//! The configuration: turns the operator's TOML into a valid [`Config`]. Opens no connection.
 //!
-//! Two steps: `document` reads the text, fills in `${NAME}` and knows where everything stands; the sections deserialize
-//! into private structs that mirror the TOML, and convert into the public ones, which hold valid values only.
+//! `document` parses the text, substitutes `${NAME}` and tracks the position of each key. The sections deserialize into
+//! private structs that mirror the TOML, which are validated and converted into the public structs.
 
 mod caches;
 mod deployment;
 mod document;
 mod env;
+mod error;
 mod hosts;
 mod plugins;
 mod sandbox;
@@ -18,11 +19,12 @@ mod units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{OnOutage, Policy};
-use document::{Document, Fault};
+use document::{Document, Fault, quoted_list};
 
-pub use caches::{CacheConfig, Store};
+pub use caches::{BackendConfig, CacheConfig};
+pub use document::Environment;
 pub use env::{InvalidEnv, Variables};
+pub use error::ConfigError;
 pub use hosts::{Destination, InvalidHost, OutgoingHost};
 pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
@@ -31,50 +33,23 @@ pub use schema::json_schema;
 pub use serve::Serve;
 pub use units::parse_duration;
 
-/// A valid configuration.
+/// A valid configuration. Read one from TOML, or start from [`Config::default`] and set the fields that differ.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// The name of the default cache.
     pub default: String,
-    /// The caches by the operator's names; at least one.
+    /// The caches by name; at least one.
     pub caches: BTreeMap<String, CacheConfig>,
-    /// What each plugin with a table of its own may do, by the plugin's name.
+    /// The grants of the plugins that have a `[plugins.*]` table, by plugin name.
     pub plugins: BTreeMap<String, Grant>,
-    /// The bounds of one plugin instance.
+    /// The limits of one plugin instance.
     pub sandbox: Sandbox,
-    /// Where and how requests are answered.
+    /// The HTTP server.
     pub serve: Serve,
-    /// The plugins that answer them.
+    /// The routes of the HTTP server.
     pub routes: Vec<Route>,
 }
-
-/// Why there is no configuration. The operator mends the file, or the environment that it names.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read configuration `{}`: {reason}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why, in the system's words.
-        reason: String,
-    },
-    /// The file holds something that is not valid.
-    #[error("{origin}:{line}:{column}: {message}")]
-    Invalid {
-        /// The file's name, as given.
-        origin: String,
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1, in characters.
-        column: usize,
-        /// The key and the rule it breaks.
-        message: String,
-    },
-}
-
-/// Reads environment variables: [`std::env::var`], or a test's own.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The process's environment.
 fn process_environment(name: &str) -> Option<String> {
@@ -82,9 +57,9 @@ fn process_environment(name: &str) -> Option<String> {
 }
 
 impl Config {
-    /// The environment variable that names the file where no option does.
+    /// The environment variable that names the file if no option does.
     pub const PATH_VARIABLE: &'static str = "LARDER_CONFIG";
-    /// The file in the working directory that is read where nothing names one.
+    /// The file in the working directory that is read if no file is named.
     pub const DEFAULT_PATH: &'static str = "larder.toml";
 
     /// Finds and reads the configuration: `path`, else the file that `LARDER_CONFIG` names, else `larder.toml` in the
@@ -92,7 +67,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`]; a file that is named must exist.
+    /// [`ConfigError`] for an unreadable or invalid file. A named file must exist. The operator must correct the file.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let named = path
             .map(Path::to_owned)
@@ -100,17 +75,17 @@ impl Config {
         let unnamed = Path::new(Self::DEFAULT_PATH);
         match named {
             Some(path) => Self::read(&path),
-            // A link to nowhere is a mistake, not the absence of a file.
+            // A dangling symbolic link is an error, not a missing file.
             None if unnamed.symlink_metadata().is_ok() => Self::read(unnamed),
             None => Ok(Self::default()),
         }
     }
 
-    /// Reads one file. A relative `password_file` stands beside it.
+    /// Reads one file. Relative paths in it start at the file's directory.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`].
+    /// [`ConfigError`] for an unreadable or invalid file. The operator must correct the file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
@@ -118,21 +93,21 @@ impl Config {
         Self::parse(&text, &path.display().to_string(), directory, &process_environment)
     }
 
-    /// Reads a configuration from text, for embedders that keep it elsewhere. A relative `password_file` stands in the
-    /// working directory.
+    /// Reads a configuration from text. Relative paths in it start at the working directory.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`].
+    /// [`ConfigError::Invalid`] with the position of the mistake. The author of the text must correct it.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Self::parse(text, "configuration", Path::new(""), &process_environment)
     }
 
-    /// Reads a configuration from text, with everything that it depends on given.
+    /// Reads a configuration from text. `origin` is the file name in error messages, relative paths start at
+    /// `directory`, and `${NAME}` is read from `environment`.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Invalid`], with `origin` as the file's name.
+    /// [`ConfigError::Invalid`] with the position of the mistake. The author of the text must correct it.
     pub fn parse(
         text: &str,
         origin: &str,
@@ -154,7 +129,8 @@ impl Config {
         for section in document.take_sections("caches")? {
             let cache = CacheConfig::from_section(&section, directory, environment)?;
             if let Some((other, _)) = caches.iter().find(|(_, other)| cache.overlaps(other)) {
-                let rule = format!("meets the keys of `{other}`, which is on the same server and database");
+                let rule =
+                    format!("overlaps with the prefix of cache `{other}`, which is on the same server and database");
                 return Err(section.fault("prefix", &rule));
             }
             caches.insert(section.name, cache);
@@ -165,13 +141,13 @@ impl Config {
         let default = match document.take_string("default")? {
             Some((default, _)) if caches.contains_key(&default) => default,
             Some((default, span)) => {
-                let message = format!("`default`: there is no cache `{default}`, only {}", list(caches.keys()));
+                let message = format!("`default`: there is no cache `{default}`, only {}", quoted_list(caches.keys()));
                 return Err(Fault::at(span, message));
             }
             None => match caches.keys().next() {
                 Some(only) if caches.len() == 1 => only.clone(),
                 _ => {
-                    let message = format!("`default` is missing: it must name one of {}", list(caches.keys()));
+                    let message = format!("`default` is missing: it must name one of {}", quoted_list(caches.keys()));
                     return Err(Fault::at(0..0, message));
                 }
             },
@@ -191,7 +167,7 @@ impl Config {
         Ok(Self { default, caches, plugins: plugins.grants, sandbox, serve, routes: plugins.routes })
     }
 
-    /// What the plugin may do: its table, or everything in the shared key space where it has none.
+    /// The grant of a plugin. A plugin without a table may do everything in the shared key space.
     pub fn grant(&self, plugin: &str) -> Grant {
         self.plugins.get(plugin).cloned().unwrap_or_default()
     }
@@ -210,11 +186,6 @@ impl Default for Config {
             routes: Vec::new(),
         }
     }
-}
-
-/// Names for a message: `` `a`, `b` ``.
-fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -1,38 +1,38 @@
-//! wasmtime as we use it: the engine with its clock, and compiled components kept on disk.
+//! The wasmtime engine: its settings, its epoch ticker and the compilation cache on disk.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Cache, CacheConfig, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::error::Error;
 
-/// The environment variable that names the folder of compiled components, or says `off`.
+/// The environment variable that names the directory of the compilation cache, or is `off`.
 const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
 
-/// How often a spinning plugin gives way to timers and other plugins.
+/// The interval at which a computing plugin yields to timers and other plugins.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Room for instances that is set aside once, so that a new one costs no call of the system.
+/// Memory for instances that is reserved once, so that creating an instance needs no system call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pool {
-    /// How many plugin instances there may be at a time.
+pub(crate) struct InstancePool {
+    /// The maximum number of plugin instances at a time.
     pub(crate) instances: usize,
-    /// The most linear memory of one, in bytes.
+    /// The maximum linear memory of one instance, in bytes.
     pub(crate) max_memory: u64,
 }
 
-/// Core instances, memories and tables that there is room for, for each plugin instance: what is linked into a component
-/// has its own. A memory takes gigabytes of address space.
+/// The core instances, memories and tables reserved for each plugin instance: the modules linked into a component each
+/// have their own. A memory reserves gigabytes of address space.
 const CORE_INSTANCES: u32 = 16;
 const MEMORIES: u32 = 2;
 const TABLES: u32 = 4;
 
-/// How much of a memory is cleared and kept, rather than given back to the system, between two instances.
+/// How much of a memory is cleared and kept between two instances instead of being returned to the system, in bytes.
 const KEPT_MEMORY: usize = 1 << 20;
 
-impl Pool {
+impl InstancePool {
     fn strategy(self) -> InstanceAllocationStrategy {
         let instances = u32::try_from(self.instances).unwrap_or(u32::MAX);
         let mut pool = PoolingAllocationConfig::new();
@@ -47,32 +47,32 @@ impl Pool {
     }
 }
 
-/// An engine whose plugins can be interrupted, with compiled components kept where [`COMPILED_VARIABLE`] says, else in
-/// the user's cache folder.
+/// Creates an engine whose plugins can be interrupted. The compilation cache is in the directory that
+/// [`COMPILED_VARIABLE`] names, or in the user's cache directory.
 ///
-/// Compiled code is loaded without being checked again, so the folder must be the user's own: it is made so that only
-/// he can enter, and one that others may write to is not used.
+/// Compiled code is loaded without validation, so the directory must belong to the user: it is created with access for
+/// the user only, and is not used if other users can write to it.
 ///
 /// # Errors
 ///
-/// [`Error::Engine`], which this machine is to blame for. A folder that cannot be used, or a pool that there is no room
-/// for, only costs time, and a warning.
-pub(crate) fn new_engine(pool: Option<Pool>) -> Result<Engine, Error> {
+/// [`Error::Engine`] if this machine cannot run wasmtime. A directory that cannot be used and a pool that is too large
+/// cause a warning; they cost time, not correctness.
+pub(crate) fn new_engine(pool: Option<InstancePool>) -> Result<Engine, Error> {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
-    if let Some(folder) = compiled_folder() {
-        match open_cache(&folder) {
+    if let Some(directory) = compiled_directory() {
+        match open_cache(&directory) {
             Ok(cache) => {
                 config.cache(Some(cache));
             }
             Err(reason) => {
-                tracing::warn!("cannot keep compiled plugins in `{}`: {reason}", folder.display());
+                tracing::warn!("cannot keep compiled plugins in `{}`: {reason}", directory.display());
             }
         }
     }
     let engine = match pool {
         Some(pool) => Engine::new(config.allocation_strategy(pool.strategy())).or_else(|error| {
-            tracing::warn!("cannot set aside room for {} plugin instances: {error}", pool.instances);
+            tracing::warn!("cannot reserve memory for {} plugin instances: {error}", pool.instances);
             Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))
         }),
         None => Engine::new(&config),
@@ -92,40 +92,40 @@ pub(crate) fn new_engine(pool: Option<Pool>) -> Result<Engine, Error> {
     Ok(engine)
 }
 
-fn compiled_folder() -> Option<PathBuf> {
+fn compiled_directory() -> Option<PathBuf> {
     let absolute = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     match std::env::var_os(COMPILED_VARIABLE) {
         Some(off) if off == "off" => None,
-        Some(folder) if !folder.is_empty() => std::path::absolute(folder).ok(),
+        Some(directory) if !directory.is_empty() => std::path::absolute(directory).ok(),
         _ => absolute("XDG_CACHE_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
             .map(|base| base.join("larder").join("compiled")),
     }
 }
 
-fn open_cache(folder: &Path) -> Result<Cache, String> {
+fn open_cache(directory: &Path) -> Result<wasmtime::Cache, String> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).map_err(|error| error.to_string())?;
+    builder.create(directory).map_err(|error| error.to_string())?;
     #[cfg(unix)]
     {
-        let mode = std::fs::metadata(folder).map_err(|error| error.to_string())?;
+        let mode = std::fs::metadata(directory).map_err(|error| error.to_string())?;
         if std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o022 != 0 {
-            return Err("others may write to it".to_owned());
+            return Err("other users can write to it".to_owned());
         }
     }
-    let mut config = CacheConfig::new();
-    config.with_directory(folder);
-    Cache::new(config).map_err(|error| error.to_string())
+    let mut config = wasmtime::CacheConfig::new();
+    config.with_directory(directory);
+    wasmtime::Cache::new(config).map_err(|error| error.to_string())
 }
 
-/// Reads a plugin's file.
+/// Reads and compiles a plugin's file.
 ///
 /// # Errors
 ///
-/// [`Error::Load`], saying what the file is instead of a component.
+/// [`Error::Load`] if the file cannot be read or is not a valid component.
 pub(crate) fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> {
     let failed = |reason: String| Error::Load { path: path.display().to_string(), reason };
     let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;

@@ -1,27 +1,29 @@
-//! What can go wrong outside a cache call, for the operator and the embedder.
+//! Errors outside of cache calls, for the operator and the embedder.
 
 use crate::cache::CacheError;
 use crate::config::ConfigError;
 
-/// Why a host could not start, or a plugin could not run to its end.
+/// Why a host cannot start, or why a plugin cannot be loaded or does not complete.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// The configuration is not valid. The operator mends the file.
+    /// The configuration is invalid. The operator must correct the file.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A cache cannot be used: its server is out of reach, too old, or refuses us. The operator mends one or the
-    /// other.
+    /// A cache cannot be used: its server is unreachable, too old, or refuses the host. The operator must correct the
+    /// configuration or the server.
     #[error("cache `{cache}`: {reason}")]
     Cache {
         /// The cache's name.
         cache: String,
-        /// What the backend found.
+        /// The error of the backend.
         reason: CacheError,
     },
-    /// Wasmtime could not be set up.
+    /// Wasmtime cannot be set up on this machine.
     #[error("cannot set up the engine: {0}")]
     Engine(String),
-    /// The plugin's file is not what can be run. Its author builds it anew.
+    /// The plugin's file cannot be read, is not a component, or lacks an import or export. The plugin's author must
+    /// build it differently.
     #[error("cannot load plugin `{path}`: {reason}")]
     Load {
         /// The file.
@@ -29,42 +31,35 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The call given by hand does not fit the plugin. Whoever wrote it mends it.
+    /// The call expression does not match a function of the plugin. The caller must correct it.
     #[error("cannot invoke `{call}`: {reason}")]
     Invoke {
-        /// The call as given.
+        /// The call expression.
         call: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// An option for the plugin's sandbox cannot be honoured, such as a folder that is not there.
+    /// An option of the plugin's sandbox is invalid, such as a directory that does not exist. The caller must correct
+    /// it.
     #[error("{0}")]
     Option(String),
-    /// The plugin trapped. Its author finds out why.
+    /// The plugin trapped. The plugin's author must fix it.
     #[error("plugin `{plugin}` trapped: {reason}")]
     Trap {
         /// The plugin's name.
         plugin: String,
-        /// The trap, in wasmtime's words.
+        /// Wasmtime's description of the trap.
         reason: String,
     },
-    /// The plugin ran into a bound of its sandbox. Its author asks less, or the operator allows more.
-    #[error("plugin `{plugin}` was stopped: {reason} (`{bound}` of `[sandbox]`)")]
+    /// The plugin exceeded a limit of its sandbox. The plugin's author must use less, or the operator must raise the
+    /// limit.
+    #[error("plugin `{plugin}` was stopped: {reason} (`{limit}` of `[sandbox]`)")]
     Stopped {
         /// The plugin's name.
         plugin: String,
-        /// The bound, by its key of `[sandbox]`.
-        bound: &'static str,
+        /// The key of the limit in `[sandbox]`.
+        limit: &'static str,
         /// What the plugin did.
         reason: String,
     },
 }
-
-impl Error {
-    /// Whether what was asked for makes no sense, rather than having failed: exit status 2, not 1.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Invoke { .. } | Self::Option(_))
-    }
-}
-
-pub use larder_cache::text::one_line;

@@ -1,28 +1,28 @@
-//! What tells one state of a file from another without reading it.
+//! Detects changes of a file from its metadata, without reading it.
 
 #[cfg(unix)]
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The state of a file, or that there is none. One that is replaced differs, even if the new one is as long and as old.
+/// The version of a file, or its absence. A replaced file has another version even if its length and time are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileVersion(Option<State>);
+pub(crate) struct FileVersion(Option<Attributes>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
+struct Attributes {
     modified: Option<SystemTime>,
-    /// When anything about it changed, its rights included: whoever sets the other time cannot set this one. 0 where the
-    /// system has none.
+    /// The time of the last change of the file or its metadata. Unlike the modification time, programs cannot set it. 0
+    /// on systems without it.
     changed: (i64, i64),
     length: u64,
-    /// The file's number on its disk; 0 where the system has none.
-    number: u64,
+    /// The inode number; 0 on systems without it.
+    inode: u64,
 }
 
 impl FileVersion {
     pub(crate) fn of(path: &Path) -> Self {
-        Self(path.metadata().ok().map(|metadata| State {
+        Self(path.metadata().ok().map(|metadata| Attributes {
             modified: metadata.modified().ok(),
             length: metadata.len(),
             #[cfg(unix)]
@@ -30,9 +30,9 @@ impl FileVersion {
             #[cfg(not(unix))]
             changed: (0, 0),
             #[cfg(unix)]
-            number: metadata.ino(),
+            inode: metadata.ino(),
             #[cfg(not(unix))]
-            number: 0,
+            inode: 0,
         }))
     }
 }
@@ -42,17 +42,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_written_replaced_or_removed_is_another() {
-        let folder = std::env::temp_dir().join(format!("larder-version-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("file");
+    fn a_written_replaced_or_removed_file_has_another_version() {
+        let directory = std::env::temp_dir().join(format!("larder-version-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("file");
         let mut versions = vec![FileVersion::of(&file)];
         std::fs::write(&file, "a").unwrap();
         versions.push(FileVersion::of(&file));
         assert_eq!(FileVersion::of(&file), FileVersion::of(&file));
         std::fs::write(&file, "ab").unwrap();
         versions.push(FileVersion::of(&file));
-        let new = folder.join("new");
+        let new = directory.join("new");
         std::fs::write(&new, "cd").unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
         std::fs::File::options().write(true).open(&new).unwrap().set_modified(modified).unwrap();
@@ -60,7 +60,7 @@ mod tests {
         if cfg!(unix) {
             versions.push(FileVersion::of(&file));
         }
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
         for (index, version) in versions.iter().enumerate() {
             assert!(!versions[..index].contains(version), "{versions:?}");
         }

@@ -1,4 +1,4 @@
-//! One call of an exported function, written by hand in WAVE.
+//! A call of one exported function, written in WAVE.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
 use wasmtime::component::{Component, ComponentExportIndex, Instance, Val, types};
 use wasmtime::{Engine, Store};
 
-/// A call that fits the plugin: the function exists and takes these values.
+/// A call that matches a function of the plugin and its parameters.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct Invocation {
     function: ComponentExportIndex,
     params: Vec<Val>,
     results: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Call {
 /// An exported function.
 #[derive(Debug)]
 pub(crate) struct Export {
-    /// The interface it stands in; none at the root.
+    /// The interface that contains it; `None` at the root.
     interface: Option<String>,
     name: String,
     ty: types::ComponentFunc,
@@ -33,7 +33,7 @@ impl fmt::Display for Export {
     }
 }
 
-/// All functions that a component exports, at its root and in its interfaces.
+/// All functions that a component exports, at the root and in interfaces.
 pub(crate) fn functions(engine: &Engine, component: &Component) -> Vec<Export> {
     let mut functions = Vec::new();
     for (name, export) in component.component_type().exports(engine) {
@@ -52,13 +52,13 @@ pub(crate) fn functions(engine: &Engine, component: &Component) -> Vec<Export> {
     functions
 }
 
-impl Call {
-    /// Reads a call such as `f("x", 1)`. A function inside an exported interface is found by its own name, if only one
-    /// has it.
+impl Invocation {
+    /// Parses a call such as `f("x", 1)`. A function in an exported interface is found by its name alone, if the name
+    /// is unique.
     ///
     /// # Errors
     ///
-    /// Why the call does not fit the component, in words.
+    /// The reason why the call does not match the component, for the user.
     pub(crate) fn parse(engine: &Engine, component: &Component, call: &str) -> Result<Self, String> {
         let call = UntypedFuncCall::parse(call).map_err(|error| error.to_string())?;
         let exported = functions(engine, component);
@@ -66,7 +66,7 @@ impl Call {
         let export = match (named.next(), named.next()) {
             (Some(export), None) => export,
             (Some(first), Some(second)) => {
-                return Err(format!("the name is ambiguous: `{first}` and `{second}` have it"));
+                return Err(format!("the name is ambiguous: it matches `{first}` and `{second}`"));
             }
             (None, _) if exported.is_empty() => return Err("the plugin exports no function".to_owned()),
             (None, _) => {
@@ -87,8 +87,8 @@ impl Call {
         Ok(Self { function, params, results: export.ty.results().len() })
     }
 
-    /// Makes the call, and gives the result in WAVE; `Err` where the function's own result is an error.
-    pub(crate) async fn make<T: Send>(
+    /// Calls the function. The result is in WAVE, and `Err` if the function returned an error.
+    pub(crate) async fn call<T: Send>(
         &self,
         instance: &Instance,
         store: &mut Store<T>,

@@ -1,10 +1,11 @@
 //! The host side of Larder: one cache for all the WebAssembly plugins of a program.
 //!
-//! A plugin imports the interface `larder:cache/cache` and never learns what answers it: this process's memory, or a
-//! Valkey or Redis server that many processes share. The operator chooses in a TOML file, read as a [`Config`].
+//! A plugin imports the interface `larder:cache/cache`. The operator selects the backend in a TOML file, read as a
+//! [`Config`]: the memory of this process, or a Valkey or Redis server that many processes share. The plugin is the
+//! same with each backend.
 //!
 //! An embedder with its own wasmtime program connects the [`Caches`] once, calls [`add_to_linker`] once for each
-//! linker, and gives every store a [`LarderCtx`] for its plugin:
+//! linker, and adds a [`LarderCtx`] for its plugin to each store:
 //!
 //! ```
 //! use larder_host::{Caches, Config, LarderCtx, LarderView, add_to_linker};
@@ -31,7 +32,7 @@
 //!     let mut linker = Linker::<State>::new(&engine);
 //!     add_to_linker(&mut linker, |state| LarderView { ctx: &mut state.larder, table: &mut state.table })?;
 //!
-//!     // Any component that imports the interface; this one opens the cache `ram` and says whether there is one.
+//!     // Any component that imports the interface. This one reports whether the cache `ram` exists.
 //!     # const PLUGIN: &str = include_str!("../doc/has-cache.wat");
 //!     # let plugin = wat::parse_str(PLUGIN)?;
 //!     let component = Component::new(&engine, plugin)?;
@@ -43,32 +44,30 @@
 //!     let (found,) = has_cache.call_async(&mut store, ()).await?;
 //!     assert!(found);
 //!
-//!     // Before the program ends: what the plugin was computing, others may compute now.
+//!     // Before the program ends: wait until pending lease releases are finished.
 //!     drop(store);
 //!     caches.drain().await;
 //!     Ok(())
 //! }
 //! ```
 //!
-//! CallLimit suspend the plugin while they wait, never a thread, so stores are used through wasmtime's async functions on a
-//! Tokio runtime. A program that wants nothing but to run plugins takes a [`Runtime`], which is what the `larder`
-//! program does.
+//! A waiting call suspends the plugin and blocks no thread. Call plugins with wasmtime's async functions on a Tokio
+//! runtime. A [`Runtime`] has an engine, a linker and a sandbox of its own; the program `larder` uses it.
 //!
 //! # Layout
 //!
-//! - [`cache`]: the crate `larder-cache`: the contract of a cache, its backends, and what one plugin may see.
-//! - [`config`]: TOML into valid values.
-//! - `linker`: the WIT interface over [`cache`].
-//! - `caches`: backends made from a configuration.
-//! - `engine`, `sandbox`, [`runtime`]: wasmtime, and plugins run in a sandbox.
-//! - `serve`: plugins that answer HTTP requests, a sandbox for each, and `outgoing`: what they ask of other hosts. Need
-//!   the feature `serve`.
-//! - [`metrics`]: what an operator watches, through the facade of the `metrics` crate.
-//! - [`error`]: what can go wrong outside a cache call.
+//! - [`cache`]: the crate `larder-cache`: the contract of a cache, its backends, and a plugin's view of a cache.
+//! - [`config`]: the configuration in TOML.
+//! - `linker`: the WIT interface on a wasmtime linker.
+//! - `caches`: the caches of a configuration.
+//! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
+//! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
+//! - [`metrics`]: the metrics, through the facade of the `metrics` crate.
+//! - [`error`]: errors outside of cache calls.
 
-// On docs.rs, whose compiler can, an item says which feature it needs.
+// docs.rs shows the feature that an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// A plugin, a file or a server may control any value here.
+// Any value here may be controlled by a plugin, a file or a server.
 #![warn(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
@@ -77,10 +76,9 @@
     clippy::unwrap_used
 )]
 
-#[cfg(feature = "serve")]
-mod body;
 mod caches;
 pub mod config;
+mod default_limits;
 mod engine;
 pub mod error;
 #[cfg(feature = "serve")]
@@ -90,7 +88,11 @@ mod linker;
 pub mod metrics;
 #[cfg(feature = "serve")]
 mod outgoing;
-mod runs;
+mod plugin;
+#[cfg(feature = "serve")]
+mod plugin_body;
+mod plugin_state;
+mod run_metrics;
 pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]

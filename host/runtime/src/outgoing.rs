@@ -1,12 +1,12 @@
-//! A plugin's own HTTP requests: to the hosts that it is granted, so many at a time, and to nowhere else.
+//! Outgoing HTTP requests of plugins: only to the hosts of the grant, and limited in number.
 //!
-//! A connection for each request, spoken in HTTP/1.1. No redirect is followed and no proxy asked, so where a request goes
-//! is what its URI says, and that is what is checked.
+//! Each request has a connection of its own and uses HTTP/1.1. The client follows no redirects and uses no proxy, so a
+//! request goes to the host of its URI, which is checked.
 
 // Decision: docs/decisions/0036-our-own-client-for-outgoing-requests.md
 
-mod body;
 mod connector;
+mod response_body;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,33 +26,33 @@ use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
-use crate::body::Failure;
+use crate::cache::text::one_line;
 use crate::config::{Config, Destination, Grant};
-use crate::error::one_line;
-use crate::metrics as listed;
+use crate::metrics::OUTGOING;
+use crate::plugin_body::{AbortFlag, PluginBody};
 use crate::trace::{self, TraceContext};
-use body::{Answer, Sending};
 use connector::{Connector, Stream};
+use response_body::ResponseBody;
 
-/// How much of an answer, or of the head of one that a plugin receives, is under way at a time, in bytes: there are many.
+/// The buffer size of a connection, in bytes. It also limits the head of a response. Small, as there are many
+/// connections.
 const CHUNK: usize = 64 * 1024;
 
-/// The longest that a plugin may wait for each step, and does where it does not say: until the connection stands, with
-/// lookup and TLS; from there to the head of the answer; between two pieces of its body. Whoever does not connect within
-/// three tries of TCP will not, and after a minute of silence what stands between hosts forgets a connection. `timeout` of
-/// `[sandbox]` ends all of it.
+/// The maxima and defaults of the timeouts of a request: to connect, with name lookup and TLS; from there to the head
+/// of the response; between two frames of its body. TCP sends its third connection attempt within 10 s, and NAT devices
+/// may drop connections that are idle for a minute. `timeout` of `[sandbox]` limits the whole request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a store holds of HTTP.
+/// The HTTP state of a store.
 #[derive(Debug)]
 pub(crate) struct Http {
     ctx: WasiHttpCtx,
     hooks: Hooks,
 }
 
-/// What all instances of a plugin need to send requests.
+/// What all instances of a plugin share to send requests.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     plugin: String,
@@ -64,30 +64,30 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 struct Hooks {
     outgoing: Arc<Outgoing>,
-    /// The trace that this instance works for.
+    /// The trace of the request that this instance handles.
     trace: Option<TraceContext>,
-    /// Set when this instance ends, before what it was writing does.
-    ended: Failure,
-    /// One for each request of this instance that may be under way.
+    /// Set when this instance ends, before its unfinished bodies are dropped.
+    abort: AbortFlag,
+    /// One permit for each request of this instance that may run.
     permits: Arc<Semaphore>,
 }
 
-/// A request that may be sent.
+/// A request that the grant and the limit allow.
 struct Admitted {
     destination: Destination,
     is_secure: bool,
     permit: OwnedSemaphorePermit,
 }
 
-/// How long the steps of one request may take.
+/// The timeouts of the steps of one request.
 struct Timeouts {
     connect: Duration,
     first_byte: Duration,
     between_bytes: Duration,
 }
 
-/// Counts a request by what came of it: one that is dropped before that is known is `gone`.
-struct Counted {
+/// Counts a request by its outcome when it is dropped. The outcome is `gone` if the plugin stops waiting.
+struct OutcomeCounter {
     outgoing: Arc<Outgoing>,
     span: Span,
     outcome: &'static str,
@@ -98,18 +98,18 @@ type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Se
 impl Http {
     pub(crate) fn new(outgoing: &Arc<Outgoing>) -> Self {
         let permits = Arc::new(Semaphore::new(outgoing.max_requests));
-        let hooks = Hooks { outgoing: Arc::clone(outgoing), trace: None, ended: Failure::default(), permits };
+        let hooks = Hooks { outgoing: Arc::clone(outgoing), trace: None, abort: AbortFlag::default(), permits };
         Self { ctx: WasiHttpCtx::default(), hooks }
     }
 
-    /// The requests of this instance are part of the trace.
+    /// Makes the requests of this instance part of the trace.
     pub(crate) fn set_trace(&mut self, trace: Option<TraceContext>) {
         self.hooks.trace = trace;
     }
 
-    /// What the instance has not finished is broken off from now on.
-    pub(crate) fn end(&self) {
-        self.hooks.ended.set();
+    /// Aborts the bodies that the instance has not finished.
+    pub(crate) fn abort(&self) {
+        self.hooks.abort.set();
     }
 
     pub(crate) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
@@ -125,8 +125,8 @@ impl WasiHttpHooks for Hooks {
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
         let outgoing = Arc::clone(&self.outgoing);
-        let (mut head, body) = request.map(|body| Sending::new(body, self.ended.clone())).into_parts();
-        // Here and not in the task, so that of several requests the first ones are let through.
+        let (mut head, body) = request.map(|body| PluginBody::of_request(body, self.abort.clone())).into_parts();
+        // Here and not in the task, so that requests are admitted in the order of the calls.
         let admitted = outgoing.admit(&head, &self.permits);
         let span = info_span!(
             target: "larder_host::request",
@@ -137,7 +137,7 @@ impl WasiHttpHooks for Hooks {
             otel.kind = Empty,
         );
         let trace = trace::continued(&span, self.trace.as_ref());
-        let counted = Counted { outgoing: Arc::clone(&outgoing), span: span.clone(), outcome: "gone" };
+        let outcome_counter = OutcomeCounter { outgoing: Arc::clone(&outgoing), span: span.clone(), outcome: "gone" };
         let sending = async move {
             let timeouts = Timeouts::new(options.unwrap_or_default());
             let connected = async {
@@ -152,7 +152,7 @@ impl WasiHttpHooks for Hooks {
                 Ok((stream, permit)) => exchange(stream, Request::from_parts(head, body), &timeouts, permit).await,
                 Err(error) => Err(error),
             };
-            counted.end(match &sent {
+            outcome_counter.end(match &sent {
                 Ok(_) => "answered",
                 Err(Error::HttpRequestDenied) => "denied",
                 Err(Error::ConnectionLimitReached) => "refused",
@@ -168,9 +168,9 @@ impl WasiHttpHooks for Hooks {
         CHUNK
     }
 
-    /// A client that goes away in mid-request is no news.
+    /// Logs at debug level only: clients may disconnect at any time.
     fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
-        tracing::debug!("a request broke off: {error}");
+        tracing::debug!("a request was interrupted: {error}");
         ErrorCode::HttpProtocolError
     }
 }
@@ -181,7 +181,7 @@ impl Outgoing {
         Self { plugin: plugin.to_owned(), grant: config.grant(plugin), max_requests, connector: Connector::default() }
     }
 
-    /// Lets a request through, if it may go where it wants to and not too many are under way.
+    /// Admits a request if the grant allows its destination and fewer than the maximum are running.
     fn admit(&self, head: &Parts, permits: &Arc<Semaphore>) -> Result<Admitted, Error> {
         let is_secure = match head.uri.scheme_str() {
             Some("http") => false,
@@ -191,7 +191,10 @@ impl Outgoing {
         let authority = head.uri.authority().map_or("", |authority| authority.as_str());
         let destination = Destination::new(authority, if is_secure { 443 } else { 80 });
         let Some(destination) = destination.filter(|destination| self.grant.may_reach(destination)) else {
-            tracing::debug!("plugin `{}` may not send a request to `{authority}`", one_line(&self.plugin));
+            tracing::debug!(
+                "plugin `{}` may not send requests to `{authority}` (`outgoing_hosts`)",
+                one_line(&self.plugin)
+            );
             return Err(Error::HttpRequestDenied);
         };
         let permit = Arc::clone(permits).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
@@ -199,25 +202,25 @@ impl Outgoing {
     }
 }
 
-/// Sends a request over a connection of its own, and answers when the head of the answer is there.
+/// Sends a request over the connection, and returns once the head of the response has arrived.
 async fn exchange(
     stream: Box<dyn Stream>,
-    request: Request<Sending>,
+    request: Request<PluginBody>,
     timeouts: &Timeouts,
     permit: OwnedSemaphorePermit,
 ) -> Result<Sent, Error> {
-    let broken = |error: hyper::Error| broken_off(&error);
+    let interrupted = |error: hyper::Error| interruption(&error);
     let connection = http1::Builder::new().max_buf_size(CHUNK).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = connection.await.map_err(broken)?;
+    let (mut sender, connection) = connection.await.map_err(interrupted)?;
     let driving = spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!("the connection of a plugin's request ended: {error}");
+            tracing::debug!("the connection of a plugin's request failed: {error}");
         }
     });
-    let answered = async { sender.send_request(request).await.map_err(broken) };
-    let response = within(timeouts.first_byte, answered, Error::HttpResponseTimeout).await?;
-    let response = response.map(|body| Answer::new(body, timeouts.between_bytes, permit).boxed_unsync());
-    // Goes with the answer's body, and the connection with it.
+    let responded = async { sender.send_request(request).await.map_err(interrupted) };
+    let response = within(timeouts.first_byte, responded, Error::HttpResponseTimeout).await?;
+    let response = response.map(|body| ResponseBody::new(body, timeouts.between_bytes, permit).boxed_unsync());
+    // Dropped with the body of the response, which closes the connection.
     let driven = async move {
         driving.await;
         Ok(())
@@ -225,10 +228,10 @@ async fn exchange(
     Ok((response, Box::new(driven)))
 }
 
-/// Makes the head what goes over the wire: the path alone in its first line, and the headers that are the host's to set.
+/// Prepares the head for HTTP/1.1: the path alone as the request target, and the headers that the host sets.
 fn rewrite(head: &mut Parts, destination: &Destination, trace: Option<&TraceContext>) -> Result<(), Error> {
     head.uri = head.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default();
-    // What was granted, whatever the plugin made of it.
+    // The destination that was checked, whatever the plugin has set.
     let host = HeaderValue::try_from(destination.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
     head.headers.insert(HOST, host);
     trace::pass_on(trace, &mut head.headers);
@@ -239,9 +242,9 @@ async fn within<T>(limit: Duration, step: impl Future<Output = Result<T, Error>>
     tokio::time::timeout(limit, step).await.unwrap_or(Err(late))
 }
 
-/// The error of a request that broke before the head of its answer was there. The plugin learns its kind alone.
-fn broken_off(error: &hyper::Error) -> Error {
-    tracing::debug!("a plugin's request broke off: {error}");
+/// The error of a request that was interrupted before the head of the response. The plugin gets its kind only.
+fn interruption(error: &hyper::Error) -> Error {
+    tracing::debug!("a plugin's request was interrupted: {error}");
     if error.is_parse_too_large() {
         Error::HttpResponseHeaderSectionSize(None)
     } else if error.is_parse() || error.is_user() {
@@ -263,16 +266,16 @@ impl Timeouts {
     }
 }
 
-impl Counted {
+impl OutcomeCounter {
     fn end(mut self, outcome: &'static str) {
         self.outcome = outcome;
     }
 }
 
-impl Drop for Counted {
+impl Drop for OutcomeCounter {
     fn drop(&mut self) {
         self.span.record("outcome", self.outcome);
         let plugin = self.outgoing.plugin.clone();
-        counter!(listed::OUTGOING.name, "plugin" => plugin, "outcome" => self.outcome).increment(1);
+        counter!(OUTGOING.name, "plugin" => plugin, "outcome" => self.outcome).increment(1);
     }
 }

@@ -1,4 +1,4 @@
-//! What stops a plugin that takes too much: of memory, of the processor, of what it writes.
+//! The limits of one plugin instance: memory, processor time and output.
 
 mod output;
 
@@ -8,37 +8,37 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
-pub(crate) use output::{Output, OutputBound, Stdio};
+pub(crate) use output::{Output, OutputLimit, Stdio};
 
-/// Bounds the linear memory of one instance, all its memories together, and likewise its tables.
+/// Limits the linear memory of one instance, over all its memories, and the elements of its tables.
 #[derive(Debug)]
-pub(crate) struct MemoryBound {
+pub(crate) struct MemoryLimit {
     max: u64,
     used: u64,
     table_elements: usize,
-    /// Whether the plugin ever asked for more.
+    /// True once the plugin has requested more.
     pub(crate) is_exceeded: bool,
 }
 
-/// The most elements of all tables: far above what a compiler makes, and small beside the memory.
+/// The maximum number of elements in all tables: far above what compilers generate, and small compared to the memory.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
 
-/// The most core instances of one component: far above what tools that put components together make.
+/// The maximum number of core instances of one component: far above what composition tools generate.
 const MAX_INSTANCES: usize = 1_000;
 
-/// The most tables of one component.
+/// The maximum number of tables of one component.
 const MAX_TABLES: usize = 1_000;
 
-/// The most memories of one component. Each takes gigabytes of address space, however little of it is used.
+/// The maximum number of memories of one component. Each reserves gigabytes of address space.
 const MAX_MEMORIES: usize = 100;
 
-impl MemoryBound {
+impl MemoryLimit {
     pub(crate) fn new(max: u64) -> Self {
         Self { max, used: 0, table_elements: 0, is_exceeded: false }
     }
 }
 
-impl ResourceLimiter for MemoryBound {
+impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
         let growth = u64::try_from(desired.saturating_sub(current)).unwrap_or(u64::MAX);
         let wanted = self.used.saturating_add(growth);
@@ -73,10 +73,10 @@ impl ResourceLimiter for MemoryBound {
 }
 
 // Decision: docs/decisions/0027-processor-time-is-the-time-spent-polling-the-plugin.md
-/// The future's outcome, or `None` when polling it has taken longer than `max` in all.
+/// Runs the future to completion. Returns `None` if polling it has taken longer than `max` in total.
 ///
-/// A plugin gives way every few milliseconds, so one that computes without end is stopped soon after. What waits is not
-/// polled, and is not counted.
+/// A plugin yields every few milliseconds, so a plugin that computes without end is stopped soon after. Waiting is not
+/// counted, because a waiting future is not polled.
 pub(crate) async fn within_cpu_time<F: Future>(max: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut used = Duration::ZERO;
@@ -98,23 +98,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_memories_of_an_instance_count_together() {
-        let mut bound = MemoryBound::new(100);
-        assert!(bound.memory_growing(0, 60, None).unwrap());
-        assert!(!bound.memory_growing(0, 60, None).unwrap());
-        assert!(bound.is_exceeded);
-        assert!(bound.memory_growing(0, 40, None).unwrap());
-        assert!(!bound.memory_growing(60, usize::MAX, None).unwrap());
+    fn all_memories_of_an_instance_share_one_limit() {
+        let mut limit = MemoryLimit::new(100);
+        assert!(limit.memory_growing(0, 60, None).unwrap());
+        assert!(!limit.memory_growing(0, 60, None).unwrap());
+        assert!(limit.is_exceeded);
+        assert!(limit.memory_growing(0, 40, None).unwrap());
+        assert!(!limit.memory_growing(60, usize::MAX, None).unwrap());
     }
 
     #[tokio::test]
-    async fn waiting_is_no_cpu_time() {
+    async fn waiting_does_not_count_as_cpu_time() {
         let wait = tokio::time::sleep(Duration::from_millis(50));
         assert_eq!(within_cpu_time(Duration::from_millis(20), wait).await, Some(()));
     }
 
     #[tokio::test]
-    async fn the_time_of_all_polls_counts_together() {
+    async fn the_time_of_all_polls_is_added_up() {
         let spin = async {
             loop {
                 std::thread::sleep(Duration::from_millis(1));

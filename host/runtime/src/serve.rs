@@ -1,12 +1,12 @@
-//! Plugins that answer HTTP requests: connections, routes, and an orderly end.
+//! The HTTP server: plugins that answer requests.
 //!
-//! Each request has a sandbox of its own, so what one does to its plugin no other ever sees. HTTP/1.1 and HTTP/2 are
-//! served in clear text; TLS is the business of what stands in front.
+//! Each request runs in a sandbox of its own, so no request sees the state of another. The server speaks HTTP/1.1 and
+//! HTTP/2 without TLS. Terminate TLS in a proxy.
 
-mod answer;
-mod body;
+mod error_response;
+mod file_watch;
 mod request;
-mod watch;
+mod request_body;
 
 use std::fmt;
 use std::io;
@@ -22,68 +22,70 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, one_line};
+use crate::cache::text::one_line;
+use crate::error::Error;
 use crate::runtime::{Plugin, Runtime};
 use request::Handler;
 
-/// How long the head of a request may take to arrive, and an HTTP/2 connection may leave a ping unanswered.
+/// How long the head of a request may take to arrive, and the answer to a ping of HTTP/2.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long we wait to accept again where the system has no room for another connection.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// The pause before the next accept if the system has no resources for another connection.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How long plugins that are cut off may take to let go of what they hold, which is no more than a tick each.
-const LET_GO: Duration = Duration::from_secs(1);
+/// How long plugins that are cut off may take to drop their resources. A plugin needs at most one tick.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves plugins over HTTP.
 pub struct Server {
-    shared: Arc<Shared>,
+    state: Arc<ServerState>,
 }
 
-/// What all requests share.
-struct Shared {
+/// The state that all requests share.
+struct ServerState {
     runtime: Runtime,
-    /// The longest prefix first.
-    routes: Vec<Route>,
-    /// One for each request that may be under way.
+    /// Sorted by prefix, the longest first.
+    routes: Vec<ServedRoute>,
+    /// One permit for each request that may run.
     permits: Arc<Semaphore>,
-    /// Cuts off what still runs.
+    /// Cancels the running requests.
     cut_off: CancellationToken,
 }
 
-/// A plugin under its prefix.
-struct Route {
+/// A path prefix and the plugin that serves it.
+struct ServedRoute {
     prefix: String,
-    /// Replaced as a whole: a request that runs keeps the plugin it began with.
+    /// Replaced on a reload. A running request keeps the plugin that it started with.
     handler: RwLock<Arc<Handler>>,
-    /// Held while the file is read again, so that who read it last is the last to be served.
+    /// Held during a reload, so that of two reloads the later one wins.
     reloading: Mutex<()>,
 }
 
 impl Server {
-    /// A server of these plugins, each under a path prefix: `/shop` means that path and all below it, `/` every path.
-    /// Of several prefixes that fit the longest counts. The runtime's configuration bounds the requests; it is one made
-    /// [for requests](Runtime::for_requests).
+    /// Creates a server of these plugins, each with a path prefix: `/shop` is that path and all paths below it, `/` is
+    /// every path. The longest matching prefix wins. The runtime's configuration has the limits of requests; create it
+    /// with [`Runtime::for_requests`].
     ///
     /// # Errors
     ///
-    /// [`Error::Load`] for a plugin that does not export `wasi:http/incoming-handler` of WASI 0.2.
+    /// [`Error::Load`] for a plugin that does not export `wasi:http/incoming-handler` of WASI 0.2. The plugin's author
+    /// must fix it.
     pub fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
         let mut routes = plugins
             .into_iter()
             .map(|(prefix, plugin)| {
                 let handler = RwLock::new(Arc::new(Handler::new(plugin)?));
-                Ok(Route { prefix, handler, reloading: Mutex::default() })
+                Ok(ServedRoute { prefix, handler, reloading: Mutex::default() })
             })
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
         let cut_off = CancellationToken::new();
-        Ok(Self { shared: Arc::new(Shared { runtime, routes, permits, cut_off }) })
+        Ok(Self { state: Arc::new(ServerState { runtime, routes, permits, cut_off }) })
     }
 
-    /// Answers requests until `shutdown` comes. Then it takes no new connection, lets requests that run end within
-    /// `shutdown_timeout`, and waits until what they were computing is open to others.
+    /// Serves requests until `shutdown` completes. Then it accepts no more connections, gives running requests
+    /// `shutdown_timeout` to complete, cuts the others off, and waits until pending lease releases are finished.
     pub async fn run(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let connections = GracefulShutdown::new();
@@ -93,8 +95,8 @@ impl Server {
                     Ok((stream, _)) => self.serve_connection(stream, &connections),
                     Err(error) => {
                         tracing::warn!("cannot accept a connection: {error}");
-                        if !is_of_one_connection(&error) {
-                            tokio::time::sleep(ACCEPT_AGAIN).await;
+                        if !concerns_one_connection(&error) {
+                            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                         }
                     }
                 },
@@ -102,76 +104,76 @@ impl Server {
             }
         }
         drop(listener);
-        let Shared { runtime, permits, cut_off, .. } = &*self.shared;
+        let ServerState { runtime, permits, cut_off, .. } = &*self.state;
         let options = runtime.serve();
         let all = u32::try_from(options.max_concurrent_requests).unwrap_or(u32::MAX);
-        let ended = async {
+        let completed = async {
             connections.shutdown().await;
-            // A plugin may go on after its answer.
+            // A plugin may still be running after its response.
             let _closed = permits.acquire_many(all).await;
         };
-        if tokio::time::timeout(options.shutdown_timeout, ended).await.is_err() {
+        if tokio::time::timeout(options.shutdown_timeout, completed).await.is_err() {
             let timeout = humantime::format_duration(options.shutdown_timeout);
             tracing::warn!(
-                "requests still ran {timeout} after the end was asked for (`shutdown_timeout` of `[serve]`)"
+                "requests were still running {timeout} after shutdown was requested (`shutdown_timeout` of `[serve]`)"
             );
             cut_off.cancel();
-            let _late = tokio::time::timeout(LET_GO, permits.acquire_many(all)).await;
+            let _late = tokio::time::timeout(CUT_OFF_TIMEOUT, permits.acquire_many(all)).await;
         }
         runtime.caches().drain().await;
     }
 
-    /// Reads all plugins' files again. Requests that come from then on are answered by what is there now; those that run
-    /// are not disturbed. A plugin whose file cannot be served stays as it is, and the log says why.
+    /// Reloads all plugins from their files. New requests use the new versions; running requests are not affected. If a
+    /// file cannot be loaded, the server keeps the previous version and logs the reason.
     pub async fn reload(&self) {
-        let shared = Arc::clone(&self.shared);
-        // To compile takes its time, in which others are served.
-        let reload = move || shared.routes.iter().for_each(|route| route.reload(&shared.runtime));
+        let state = Arc::clone(&self.state);
+        // Compilation takes time, during which requests are served.
+        let reload = move || state.routes.iter().for_each(|route| route.reload(&state.runtime));
         if let Err(error) = tokio::task::spawn_blocking(reload).await {
             tracing::error!("cannot reload the plugins: {error}");
         }
     }
 
     fn serve_connection(&self, stream: TcpStream, connections: &GracefulShutdown) {
-        // Answers are short, and nobody should wait for more of one to come together.
+        // Responses are short: Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("cannot set TCP_NODELAY: {error}");
         }
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).keep_alive_timeout(HEAD_TIMEOUT);
-        let shared = Arc::clone(&self.shared);
+        let state = Arc::clone(&self.state);
         let service = service_fn(move |request| {
-            let shared = Arc::clone(&shared);
-            async move { Ok::<_, std::convert::Infallible>(shared.answer(request).await) }
+            let state = Arc::clone(&state);
+            async move { Ok::<_, std::convert::Infallible>(state.respond(request).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!("a connection ended: {error}");
+                tracing::debug!("a connection failed: {error}");
             }
         });
     }
 }
 
-impl Shared {
-    /// The plugin under whose prefix the path is.
+impl ServerState {
+    /// The plugin that serves the path.
     fn route(&self, path: &str) -> Option<Arc<Handler>> {
         let is_below = |prefix: &str| {
             let rest = path.strip_prefix(prefix.trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.routes.iter().find(|route| is_below(&route.prefix)).map(Route::handler)
+        self.routes.iter().find(|route| is_below(&route.prefix)).map(ServedRoute::handler)
     }
 }
 
-impl Route {
+impl ServedRoute {
     fn handler(&self) -> Arc<Handler> {
         Arc::clone(&self.handler.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the plugin's file again. What cannot be served leaves the old one in its place.
+    /// Reloads the plugin, or keeps the previous version if its file cannot be loaded.
     fn reload(&self, runtime: &Runtime) {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.handler();
@@ -179,24 +181,26 @@ impl Route {
         match runtime.load(path, Some(old.plugin().name())).and_then(Handler::new) {
             Ok(new) => {
                 *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                tracing::info!("plugin `{name}` is loaded anew");
+                tracing::info!("reloaded plugin `{name}`");
             }
-            Err(error) => tracing::error!("plugin `{name}` stays as it was: {}", one_line(&error.to_string())),
+            Err(error) => {
+                tracing::error!("kept the previous version of plugin `{name}`: {}", one_line(&error.to_string()))
+            }
         }
     }
 }
 
-/// Whether the error is that of the connection that was to be accepted, and not of all that come.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// True if the error concerns only the connection that was to be accepted.
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefixes: Vec<_> = self.shared.routes.iter().map(|route| &route.prefix).collect();
+        let prefixes: Vec<_> = self.state.routes.iter().map(|route| &route.prefix).collect();
         f.debug_struct("Server")
-            .field("options", self.shared.runtime.serve())
+            .field("options", self.state.runtime.serve())
             .field("routes", &prefixes)
             .finish_non_exhaustive()
     }

@@ -1,8 +1,8 @@
-//! The trace that a request belongs to, as [W3C Trace Context] tells it, on its way through the host.
+//! Propagates the trace of a request through the host, in the headers of [W3C Trace Context].
 //!
-//! Without an exporter of traces the host takes no part in them: what a request brings is passed on as it is. With one (the
-//! feature `opentelemetry`, and a layer of the `tracing_opentelemetry` crate in the program's subscriber) the request's span is a part
-//! of its trace, and what is passed on names that span.
+//! Without a trace exporter, the host passes the trace context of a request on unchanged. With an exporter (the feature
+//! `opentelemetry`, and a layer of the `tracing_opentelemetry` crate in the program's subscriber), the request's span
+//! joins the trace, and the host passes on a context that names that span.
 //!
 //! [W3C Trace Context]: https://www.w3.org/TR/trace-context/
 
@@ -15,16 +15,16 @@ use tracing::Span;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A place in a trace.
+/// The position in a trace: a parent span and the state of the tracing systems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TraceContext {
-    /// Well formed.
+    /// A valid `traceparent`.
     parent: String,
-    /// What the tracers before us want to be passed on.
+    /// The values of `tracestate`, which are passed on unchanged.
     state: Vec<HeaderValue>,
 }
 
-/// What a `traceparent` says.
+/// A parsed `traceparent`.
 #[derive(Debug, PartialEq, Eq)]
 struct Parent<'a> {
     trace_id: &'a str,
@@ -33,14 +33,14 @@ struct Parent<'a> {
 }
 
 impl<'a> Parent<'a> {
-    /// `None` for what the specification calls invalid.
+    /// `None` for a value that is invalid by the specification.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(5, '-');
         let mut hex = |len| parts.next().filter(|part| part.len() == len && part.bytes().all(is_hex_digit));
         let (version, trace_id, span_id, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
         let is_known = match (version, parts.next()) {
             ("ff", _) | ("00", Some(_)) => false,
-            // Later versions may say more behind it.
+            // Later versions may append fields.
             _ => true,
         };
         let is_zero = |id: &str| id.bytes().all(|digit| digit == b'0');
@@ -54,7 +54,7 @@ fn is_hex_digit(byte: u8) -> bool {
 }
 
 impl TraceContext {
-    /// Takes it out of a request's headers, where it is there, once, and well formed.
+    /// Removes the context from a request's headers. `None` if it is absent, repeated or invalid.
     pub(crate) fn take(headers: &mut HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = match (parents.next(), parents.next()) {
@@ -67,7 +67,7 @@ impl TraceContext {
         Some(Self { parent: parent?, state })
     }
 
-    /// Puts it into a request's headers, in place of what may be there.
+    /// Sets the context in a request's headers, and replaces any context there.
     pub(crate) fn put(&self, headers: &mut HeaderMap) {
         headers.remove(TRACESTATE);
         let Ok(parent) = HeaderValue::from_str(&self.parent) else { return };
@@ -77,32 +77,31 @@ impl TraceContext {
         }
     }
 
-    /// Which trace it is, in 32 hexadecimal digits.
+    /// The trace ID, 32 hexadecimal digits.
     pub(crate) fn trace_id(&self) -> &str {
         Parent::parse(&self.parent).map_or("", |parent| parent.trace_id)
     }
 }
 
-/// A request's part in a trace.
+/// The trace of a request, after its span has joined it.
 pub(crate) struct Joined {
-    /// What is passed on to whom the request leads.
-    pub(crate) passed_on: Option<TraceContext>,
-    /// Whether anybody wants to know what else is known of the request's span.
+    /// The context for the plugin and its own requests.
+    pub(crate) context: Option<TraceContext>,
+    /// True if the span is exported, so that further fields should be recorded.
     pub(crate) is_exported: bool,
 }
 
-/// Makes a request's span a part of its trace, where traces are exported.
+/// Adds a request's span to its trace, if traces are exported.
 pub(crate) fn join(span: &Span, context: Option<TraceContext>) -> Joined {
     #[cfg(feature = "opentelemetry")]
     if let Some(ours) = exported::join(span, context.as_ref()) {
-        return Joined { passed_on: Some(ours), is_exported: true };
+        return Joined { context: Some(ours), is_exported: true };
     }
-    let _as_it_is = span;
-    Joined { passed_on: context, is_exported: false }
+    let _not_exported = span;
+    Joined { context, is_exported: false }
 }
 
-/// Puts into a request of a plugin's the trace that it works for, unless the plugin keeps traces itself and has put its
-/// own there.
+/// Sets the trace context in a plugin's own request, unless the plugin has set a valid one itself.
 pub(crate) fn pass_on(context: Option<&TraceContext>, headers: &mut HeaderMap) {
     let own = TraceContext::take(headers);
     if let Some(context) = own.as_ref().or(context) {
@@ -110,13 +109,13 @@ pub(crate) fn pass_on(context: Option<&TraceContext>, headers: &mut HeaderMap) {
     }
 }
 
-/// What is passed on by a request that the span is about, which is sent on behalf of one that passed on `context`.
+/// The trace context for an outgoing request with this span. `context` is that of the request that caused it.
 pub(crate) fn continued(span: &Span, context: Option<&TraceContext>) -> Option<TraceContext> {
     #[cfg(feature = "opentelemetry")]
-    if let Some(ours) = exported::place(span, "client") {
+    if let Some(ours) = exported::context_of(span, "client") {
         return Some(ours);
     }
-    let _as_it_is = span;
+    let _not_exported = span;
     context.cloned()
 }
 
@@ -134,14 +133,14 @@ mod exported {
     pub(super) fn join(span: &Span, context: Option<&TraceContext>) -> Option<TraceContext> {
         let parent = context.and_then(span_context);
         let parent = parent.map(|parent| opentelemetry::Context::new().with_remote_span_context(parent));
-        // It fails where no layer exports, and then there is nothing to join.
+        // Fails if no layer exports traces.
         span.set_parent(parent.unwrap_or_default()).ok()?;
-        place(span, "server")
+        context_of(span, "server")
     }
 
-    /// The span's place in its trace, where one exports it.
-    pub(super) fn place(span: &Span, kind: &'static str) -> Option<TraceContext> {
-        // Before the span begins, as which it does when its context is asked for.
+    /// The context that names the span, if it is exported.
+    pub(super) fn context_of(span: &Span, kind: &'static str) -> Option<TraceContext> {
+        // Recorded first: reading the context starts the span.
         span.record("otel.kind", kind);
         let context = span.context();
         let ours = context.span().span_context().clone();
@@ -154,7 +153,7 @@ mod exported {
     fn span_context(context: &TraceContext) -> Option<SpanContext> {
         let Parent { trace_id, span_id, flags } = Parent::parse(&context.parent)?;
         let state: Vec<&str> = context.state.iter().filter_map(|value| value.to_str().ok()).collect();
-        // One that cannot be understood is left out, as the specification has it.
+        // An invalid `tracestate` is dropped, as the specification requires.
         let state = TraceState::from_str(&state.join(",")).unwrap_or_default();
         let (trace_id, span_id) = (TraceId::from_hex(trace_id).ok()?, SpanId::from_hex(span_id).ok()?);
         Some(SpanContext::new(trace_id, span_id, TraceFlags::new(flags) & TraceFlags::SAMPLED, true, state))
@@ -178,19 +177,19 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_parent_is_passed_on_with_its_state() {
+    fn a_valid_context_is_passed_on_with_its_state() {
         let sent = headers(&[PARENT], &["a=1", "b=2,c=3"]);
         let mut taken = sent.clone();
         let context = TraceContext::take(&mut taken).unwrap();
         assert!(taken.is_empty());
         assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        let mut put = headers(&["what the plugin said"], &["d=4"]);
+        let mut put = headers(&["set by the plugin"], &["d=4"]);
         context.put(&mut put);
         assert_eq!(put, sent);
     }
 
     #[test]
-    fn a_plugin_s_own_trace_goes_before_ours_if_it_is_one() {
+    fn a_valid_context_of_the_plugin_takes_precedence() {
         let ours = TraceContext::take(&mut headers(&[PARENT], &["a=1"]));
         let own = PARENT.replace("4bf9", "0000");
         for (sent, passed_on) in [
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_of_a_later_version_may_say_more() {
+    fn a_parent_of_a_later_version_may_have_more_fields() {
         let later = PARENT.replacen("00", "cc", 1);
         for parent in [later.clone(), format!("{later}-more"), format!("{later}-")] {
             assert!(Parent::parse(&parent).is_some(), "{parent}");
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_parent_is_not_passed_on() {
+    fn an_invalid_parent_is_not_passed_on() {
         let zeros = |range: std::ops::Range<usize>| {
             let mut parent = PARENT.to_owned();
             parent.replace_range(range.clone(), &"0".repeat(range.len()));

@@ -1,10 +1,10 @@
 //! What one plugin cannot see or do of another's: grants and namespaces.
 
-use larder_tests::{Finished, Kind, Larder, Server, on_every_cache};
+use larder_tests::{Kind, Larder, LarderOutput, Server, on_every_backend};
 use redis::TypedCommands;
 
 /// Runs the script under a plugin's name.
-fn run_as(plugin: &str, config: &str, operations: &[&str]) -> Finished {
+fn run_as(plugin: &str, config: &str, operations: &[&str]) -> LarderOutput {
     let run = Larder::run_with(&["--name", plugin], "script").config(config);
     operations.iter().fold(run, |run, operation| run.arg(operation)).succeed()
 }
@@ -52,7 +52,7 @@ fn a_read_only_grant_reads_and_changes_nothing() {
 
 #[test]
 fn a_read_only_grant_holds_in_ram_too() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let config = format!("{config}[plugins.reader]\naccess = \"read-only\"\n");
         let run = run_as("reader", &config, &["set k v", "get k"]);
         assert_eq!(run.stdout, "error AccessDenied\nmiss\n");

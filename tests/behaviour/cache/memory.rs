@@ -14,9 +14,9 @@ fn a_million_sets_keep_the_process_within_max_bytes_and_a_stated_overhead() {
     let config =
         "[caches.ram]\ntype = \"ram\"\nmax_bytes = \"64MiB\"\n[sandbox]\ntimeout = \"10m\"\nmax_cpu_time = \"10m\"\n";
     let mut run = Larder::run("million").config(config).start();
-    assert_eq!(run.line(), "done");
+    assert_eq!(run.read_line(), "done");
     let peak = run.peak_memory();
-    run.say("end");
+    run.write_line("end");
     run.succeed();
     let bound = (64 << 20) + OVERHEAD;
     assert!(peak <= bound, "{} MiB instead of {} MiB at most", peak >> 20, bound >> 20);

@@ -55,7 +55,7 @@ fn a_folder_that_others_may_write_to_is_not_used() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let run = run(folder.path()).succeed();
     assert_eq!(run.stdout, "miss\n");
-    assert!(run.complaint().contains("others may write to it"), "{}", run.stderr);
+    assert!(run.error_line().contains("other users can write to it"), "{}", run.stderr);
     assert!(compiled(folder.path()).is_empty());
 }
 
@@ -84,7 +84,7 @@ fn a_folder_that_can_not_be_used_is_only_a_warning() {
     let run = run(&file.join("below")).succeed();
     assert_eq!(run.stdout, "miss\n");
     assert!(
-        run.complaint().contains("WARN") && run.stderr.contains("cannot keep compiled plugins in"),
+        run.error_line().contains("WARN") && run.stderr.contains("cannot keep compiled plugins in"),
         "{}",
         run.stderr
     );

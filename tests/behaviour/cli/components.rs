@@ -1,14 +1,14 @@
 //! Files that are no plugins this host can run, each told from the others.
 
-use larder_tests::{Finished, Larder, guest};
+use larder_tests::{Larder, LarderOutput, guest};
 
 /// `larder run` of a file with these bytes.
-fn run_file(bytes: &[u8]) -> Finished {
+fn run_file(bytes: &[u8]) -> LarderOutput {
     let larder = Larder::new(["run", "plugin.wasm"]);
     std::fs::write(larder.folder().join("plugin.wasm"), bytes).unwrap();
     let run = larder.fail(1);
     assert_eq!(run.stdout, "");
-    assert!(run.complaint().starts_with("larder: cannot load plugin `plugin.wasm`: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot load plugin `plugin.wasm`: "), "{}", run.stderr);
     run
 }
 
@@ -55,19 +55,19 @@ fn a_file_that_is_not_webassembly_is_said_to_be_none() {
 #[test]
 fn a_missing_file_is_named() {
     let run = Larder::new(["run", "none.wasm"]).fail(1);
-    assert!(run.complaint().starts_with("larder: cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
     let run = Larder::new(["run", "."]).fail(1);
-    assert!(run.complaint().starts_with("larder: cannot load plugin `.`: Is a directory"), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot load plugin `.`: Is a directory"), "{}", run.stderr);
 }
 
 #[test]
 fn a_component_that_needs_what_the_host_has_not_is_refused_with_the_name_of_it() {
     let interface = "(component (import \"acme:billing/ledger@1.0.0\" (instance (export \"book\" (func)))))";
     let run = run_file(&wat::parse_str(interface).unwrap());
-    assert!(run.stderr.contains("it needs what this host has not: "), "{}", run.stderr);
+    assert!(run.stderr.contains("it imports something this host does not provide: "), "{}", run.stderr);
     assert!(run.stderr.contains("acme:billing/ledger@1.0.0"), "{}", run.stderr);
     let function = "(component (import \"book\" (func)))";
-    is_refused(&wat::parse_str(function).unwrap(), "it needs what this host has not: ");
+    is_refused(&wat::parse_str(function).unwrap(), "it imports something this host does not provide: ");
     // An interface that is there, with a function that is not.
     let function = "(component (import \"larder:cache/cache@0.1.0\" (instance (export \"open-sesame\" (func)))))";
     is_refused(&wat::parse_str(function).unwrap(), "open-sesame");
@@ -75,15 +75,15 @@ fn a_component_that_needs_what_the_host_has_not_is_refused_with_the_name_of_it()
 
 #[test]
 fn a_component_without_a_main_names_what_can_be_invoked() {
-    is_refused(&wat::parse_str("(component)").unwrap(), "it exports no function, not even a `main`");
+    is_refused(&wat::parse_str("(component)").unwrap(), "it exports no functions");
     let run = Larder::run("exports").fail(1);
-    let words = "it is no command; call one of its functions with `--invoke`: `greet`, `half`";
-    assert!(run.complaint().contains(words), "{}", run.stderr);
+    let words = "it is not a command; call one of its functions with `--invoke`: `greet`, `half`";
+    assert!(run.error_line().contains(words), "{}", run.stderr);
 }
 
 /// What cannot be loaded must not keep a host from being asked about its configuration first, nor the other way round.
 #[test]
 fn a_bad_configuration_is_reported_before_a_bad_plugin() {
     let run = Larder::new(["run", "none.wasm"]).config("defualt = \"ram\"\n").fail(2);
-    assert!(run.complaint().starts_with("larder: larder.toml:1:1: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: larder.toml:1:1: "), "{}", run.stderr);
 }

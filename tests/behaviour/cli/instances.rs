@@ -7,7 +7,7 @@ use larder_host::Config;
 use larder_host::cache::{Duration as Expire, Entry, ScopedCache};
 use larder_host::runtime::{Plugin, RunOptions};
 use larder_host::{Error, Runtime, operator_view};
-use larder_tests::{PATIENCE, guest};
+use larder_tests::{TEST_TIMEOUT, guest};
 use tokio::task::JoinSet;
 
 /// A host with one RAM cache, whose plugins wait longer than this test's patience before they compute for themselves.
@@ -65,7 +65,7 @@ impl Host {
 /// Waits for all instances and gives their outcomes, failures first.
 async fn outcomes(mut tasks: JoinSet<Result<i32, Error>>) -> Vec<Result<i32, String>> {
     let mut outcomes = Vec::new();
-    while let Some(outcome) = tokio::time::timeout(PATIENCE, tasks.join_next()).await.expect("nobody hangs") {
+    while let Some(outcome) = tokio::time::timeout(TEST_TIMEOUT, tasks.join_next()).await.expect("nobody hangs") {
         outcomes.push(outcome.unwrap().map_err(|error| error.to_string()));
     }
     outcomes.sort_by_key(|outcome| outcome.is_ok());
@@ -111,7 +111,7 @@ async fn a_time_limit_passes_the_vacancy_on() {
     host.let_go().await;
     let view = host.view();
     // This caller waits until the holder is stopped, and then gets the vacancy.
-    let entry = tokio::time::timeout(PATIENCE, view.get_or_set("slow")).await.expect("the wait ends").unwrap();
+    let entry = tokio::time::timeout(TEST_TIMEOUT, view.get_or_set("slow")).await.expect("the wait ends").unwrap();
     assert!(matches!(entry, Entry::Vacant(_)), "{entry:?}");
     let stopped = outcomes(tasks).await.remove(0).unwrap_err();
     assert!(stopped.contains("ran longer than 2s"), "{stopped}");

@@ -39,7 +39,7 @@ fn a_function_in_an_interface_is_found_by_its_name_and_has_the_caches() {
 fn a_function_that_is_not_there_is_status_2_and_the_others_are_listed() {
     let run = invoke("great(\"Ada\")").fail(2);
     let expected = "larder: cannot invoke `great(\"Ada\")`: the plugin exports no such function, only ";
-    let listed = run.complaint().strip_prefix(expected).unwrap_or_else(|| panic!("{}", run.stderr));
+    let listed = run.error_line().strip_prefix(expected).unwrap_or_else(|| panic!("{}", run.stderr));
     for name in ["`greet`", "`half`", "`nothing`", "`leave`", "`test:exports/counters#visit`"] {
         assert!(listed.contains(name), "{listed}");
     }
@@ -60,7 +60,7 @@ fn arguments_that_do_not_fit_are_status_2() {
         "nothing(1)",
     ] {
         let run = invoke(call).fail(2);
-        assert!(run.complaint().starts_with(&format!("larder: cannot invoke `{call}`: ")), "{}", run.stderr);
+        assert!(run.error_line().starts_with(&format!("larder: cannot invoke `{call}`: ")), "{}", run.stderr);
         assert_eq!(run.stdout, "");
     }
 }

@@ -102,5 +102,5 @@ fn there_is_a_man_page_for_every_subcommand_and_it_renders() {
 #[test]
 fn man_pages_that_can_not_be_written_are_an_error_that_names_the_folder() {
     let run = Larder::new(["man", "/dev/null/man"]).fail(1);
-    assert!(run.complaint().starts_with("larder: cannot write to `/dev/null/man`: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot write to `/dev/null/man`: "), "{}", run.stderr);
 }

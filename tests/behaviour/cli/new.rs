@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use larder_tests::{Finished, Kind, Larder, Server, program, template};
+use larder_tests::{Kind, Larder, LarderOutput, Server, program, template_plugin};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -12,10 +12,10 @@ use larder_tests::repository::{read, root};
 const LANGUAGES: [&str; 3] = ["rust", "python", "javascript"];
 
 /// `larder new` with these arguments in a folder.
-fn new_in(folder: &Path, arguments: &[&str]) -> Finished {
+fn new_in(folder: &Path, arguments: &[&str]) -> LarderOutput {
     let output = std::process::Command::new(program()).arg("new").args(arguments).current_dir(folder).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Finished { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    LarderOutput { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// All files below a folder, by their place there.
@@ -34,7 +34,7 @@ fn files(folder: &Path) -> BTreeSet<String> {
 
 /// Runs the plugin of a language, as `make templates` built it, with what its last command has in front of its file.
 fn greet(language: &str, config: &str) -> Option<String> {
-    let plugin = template(language)?;
+    let plugin = template_plugin(language)?;
     let run = match language {
         "rust" => Larder::new(["run"]),
         _ => Larder::new(["run", "--invoke", "greet(\"world\")"]),
@@ -45,7 +45,7 @@ fn greet(language: &str, config: &str) -> Option<String> {
 #[test]
 fn a_new_plugin_in_each_language_runs() {
     let config = read("host/cli/templates/larder.toml");
-    assert!(template("rust").is_some());
+    assert!(template_plugin("rust").is_some());
     assert_eq!(greet("rust", &config).unwrap(), "making a greeting ...\nHello, world!\n");
     for language in ["python", "javascript"] {
         if let Some(said) = greet(language, &config) {
@@ -122,13 +122,13 @@ fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
     std::os::unix::fs::symlink(&sdk, &link).unwrap();
     assert_eq!(dependency("local", &["--sdk", "the \"sdk\""])["path"].as_str(), sdk.to_str());
     for (arguments, words) in [
-        (&["a", "--sdk", "."][..], "larder: --sdk: `.` is not the folder `guest-sdk` of a checkout of Larder"),
+        (&["a", "--sdk", "."][..], "larder: --sdk: `.` is not the folder `guest-sdk` of a Larder checkout"),
         (&["a", "--sdk", "no-such"], "larder: --sdk: `no-such` is not the folder"),
-        (&["a", "--lang", "python", "--sdk", "the \"sdk\""], "larder: --sdk is for plugins in Rust"),
+        (&["a", "--lang", "python", "--sdk", "the \"sdk\""], "larder: --sdk requires --lang rust"),
     ] {
         let run = new_in(folder.path(), arguments);
         assert_eq!(run.status, Some(2), "{run:#?}");
-        assert!(run.complaint().starts_with(words), "{}", run.stderr);
+        assert!(run.error_line().starts_with(words), "{}", run.stderr);
     }
     assert!(!folder.path().join("a").exists());
 }
@@ -178,7 +178,10 @@ fn what_is_there_already_is_not_touched() {
     for name in ["full", "file", "link"] {
         let run = new_in(folder.path(), &[name]);
         assert_eq!(run.status, Some(1), "{run:#?}");
-        assert!(run.complaint().contains(&format!("`{name}` is there already, and not an empty folder")), "{run:#?}");
+        assert!(
+            run.error_line().contains(&format!("`{name}` already exists and is not an empty directory")),
+            "{run:#?}"
+        );
         assert_eq!(run.stdout, "");
     }
     assert_eq!(new_in(folder.path(), &["empty"]).status, Some(0));
@@ -198,7 +201,7 @@ fn what_is_there_already_is_not_touched() {
 fn a_folder_that_can_not_be_made_is_an_error_that_names_it() {
     let run = new_in(Path::new("/proc"), &["shop"]);
     assert_eq!(run.status, Some(1), "{run:#?}");
-    assert!(run.complaint().starts_with("larder: cannot make the folder `.shop."), "{run:#?}");
+    assert!(run.error_line().starts_with("larder: cannot create the directory `.shop."), "{run:#?}");
 }
 
 /// The program's package has to hold what it writes, and so has copies of it.

@@ -123,8 +123,8 @@ fn an_operator_looks_purges_and_stores_through_cache() {
 fn a_value_is_read_from_standard_input_for_a_dash() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let mut set = cache(&server.cache("c"), &["set", "text", "-"]).start();
-    set.say("two");
-    set.say("lines");
+    set.write_line("two");
+    set.write_line("lines");
     set.succeed();
     assert_eq!(cache(&server.cache("c"), &["get", "text"]).succeed().stdout, "two\nlines\n");
 }
@@ -134,7 +134,7 @@ fn a_miss_is_status_1_with_nothing_on_standard_output() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     for operation in ["get", "clear"] {
         let run = cache(&server.cache("c"), &[operation, "nothing"]).fail(1);
-        assert_eq!((run.stdout.as_str(), run.complaint()), ("", "larder: no value"));
+        assert_eq!((run.stdout.as_str(), run.error_line()), ("", "larder: no value"));
     }
 }
 
@@ -145,8 +145,8 @@ fn what_an_operator_can_not_do_is_status_2_and_says_why() {
         format!("default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n{}max_value_bytes = 10\n", server.cache("c"));
     let long = "x".repeat(11);
     for (arguments, words) in [
-        (&["get", "k"][..], "cache `ram` is in RAM: each process has its own"),
-        (&["--cache", "none", "get", "k"], "there is no cache `none`"),
+        (&["get", "k"][..], "cache `ram` is a RAM cache: only the process that has it can reach it"),
+        (&["--cache", "none", "get", "k"], "there is no cache `none`, only `c`, `ram`"),
         (&["--cache", "c", "get", ""], "key: must not be empty"),
         (&["--cache", "c", "get", "a\nb"], "key: must not hold control characters"),
         (&["--cache", "c", "clear-pattern", ""], "pattern: must not be empty"),
@@ -154,7 +154,7 @@ fn what_an_operator_can_not_do_is_status_2_and_says_why() {
         (&["--cache", "c", "set", "k", &long], "value of 11 bytes is over the limit: 10"),
     ] {
         let run = cache(&config, arguments).fail(2);
-        assert!(run.complaint().contains(words), "{arguments:?}: {}", run.stderr);
+        assert!(run.error_line().contains(words), "{arguments:?}: {}", run.stderr);
     }
 }
 

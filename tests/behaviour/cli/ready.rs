@@ -3,16 +3,16 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use larder_tests::{Kind, Larder, Server, Serving};
+use larder_tests::{Kind, Larder, ServeProcess, Server};
 
 #[tokio::test]
 async fn it_succeeds_while_the_host_is_ready_and_says_why_it_is_not() {
     let Some(mut server) = Server::start(Kind::Valkey) else { return };
-    let serving = Serving::start_watched(&(server.cache("c") + "on_outage = \"error\"\n"));
-    let ready = || Larder::new(["ready"]).arg(serving.metrics().to_string());
+    let serving = ServeProcess::start_with_metrics(&(server.cache("c") + "on_outage = \"error\"\n"));
+    let ready = || Larder::new(["ready"]).arg(serving.metrics_address().to_string());
     assert_eq!(ready().succeed().stdout, "c: ready\n");
     // An answer of the host at another path, by the same configuration that the host has.
-    let config = format!("[serve]\nmetrics_addr = \"{}\"\n", serving.metrics());
+    let config = format!("[serve]\nmetrics_addr = \"{}\"\n", serving.metrics_address());
     assert_eq!(Larder::new(["ready"]).config(&config).succeed().stdout, "c: ready\n");
     server.kill();
     let run = ready().fail(1);
@@ -21,17 +21,17 @@ async fn it_succeeds_while_the_host_is_ready_and_says_why_it_is_not() {
 
 #[tokio::test]
 async fn who_is_no_host_is_not_ready() {
-    let serving = Serving::start_watched("");
+    let serving = ServeProcess::start_with_metrics("");
     let run = Larder::new(["ready"]).arg(serving.address().to_string()).fail(1);
-    assert!(run.complaint().ends_with("/readyz answers with 404 Not Found"), "{run:#?}");
+    assert!(run.error_line().ends_with("/readyz responded with 404 Not Found"), "{run:#?}");
     let run = Larder::new(["ready", "127.0.0.1:1"]).fail(1);
-    assert!(run.complaint().starts_with("larder: cannot reach http://127.0.0.1:1/readyz: "), "{run:#?}");
+    assert!(run.error_line().starts_with("larder: cannot reach http://127.0.0.1:1/readyz: "), "{run:#?}");
 }
 
 #[test]
 fn without_an_address_it_says_where_one_may_stand() {
     let run = Larder::new(["ready"]).fail(2);
-    assert!(run.complaint().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
+    assert!(run.error_line().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
 }
 
 #[test]

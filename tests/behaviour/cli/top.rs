@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use larder_tests::{Kind, Larder, Server, Serving};
+use larder_tests::{Kind, Larder, ServeProcess, Server};
 
 fn once(address: SocketAddr) -> Larder {
     Larder::new(["top", "--once", "--interval", "100ms"]).arg(address.to_string())
@@ -30,11 +30,11 @@ mod table {
     async fn a_caches_calls_and_what_it_holds_are_told() {
         let config = "default = \"pages\"\n[caches.pages]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n\
                       [caches.idle]\ntype = \"ram\"\n";
-        let serving = Serving::start_watched(config);
+        let serving = ServeProcess::start_with_metrics(config);
         for path in ["/visit/a", "/visit/a", "/visit/b", "/compute/c", "/compute/c"] {
             assert_eq!(serving.get(path).await.status, 200);
         }
-        let run = once(serving.metrics()).succeed();
+        let run = once(serving.metrics_address()).succeed();
         assert_eq!(run.stderr, "");
         let cells = cells(&run.stdout);
         for (heading, expected) in [
@@ -61,9 +61,9 @@ mod table {
     /// Requests go on until the table has been printed.
     #[tokio::test]
     async fn rates_and_times_are_of_the_interval() {
-        let serving = Serving::start_watched("");
+        let serving = ServeProcess::start_with_metrics("");
         let run = tokio::task::spawn_blocking({
-            let top = once(serving.metrics());
+            let top = once(serving.metrics_address());
             move || top.succeed()
         });
         while !run.is_finished() {
@@ -82,30 +82,30 @@ mod table {
     #[tokio::test]
     async fn a_server_is_up_or_down() {
         let Some(mut server) = Server::start(Kind::Valkey) else { return };
-        let serving = Serving::start_watched(&server.cache("c"));
-        let table = once(serving.metrics()).succeed().stdout;
+        let serving = ServeProcess::start_with_metrics(&server.cache("c"));
+        let table = once(serving.metrics_address()).succeed().stdout;
         let up = cells(&table);
         assert_eq!([up[&("c", "TYPE")], up[&("c", "SERVER")], up[&("c", "RECONNECTS")]], ["valkey", "up", "0"]);
         server.kill();
         // The host learns of it by a call at the latest.
         serving.get("/visit/a").await;
-        let table = once(serving.metrics()).succeed().stdout;
+        let table = once(serving.metrics_address()).succeed().stdout;
         let down = cells(&table);
         assert_eq!([down[&("c", "SERVER")], down[&("c", "BYTES")]], ["down", "-"]);
     }
 
     #[tokio::test]
     async fn the_address_may_come_from_the_configuration() {
-        let serving = Serving::start_watched("");
-        let config = format!("[serve]\nmetrics_addr = \"{}\"\n", serving.metrics());
+        let serving = ServeProcess::start_with_metrics("");
+        let config = format!("[serve]\nmetrics_addr = \"{}\"\n", serving.metrics_address());
         let table = Larder::new(["top", "--once", "--interval", "100ms"]).config(&config).succeed().stdout;
         assert!(cells(&table).contains_key(&("ram", "HITS")), "{table}");
     }
 
     #[tokio::test]
     async fn who_names_the_address_needs_no_configuration() {
-        let serving = Serving::start_watched("");
-        once(serving.metrics()).config("this is no configuration").succeed();
+        let serving = ServeProcess::start_with_metrics("");
+        once(serving.metrics_address()).config("this is no configuration").succeed();
     }
 }
 
@@ -115,9 +115,9 @@ mod refusals {
     #[test]
     fn without_an_address_it_says_where_one_may_stand() {
         let run = Larder::new(["top", "--once"]).fail(2);
-        assert!(run.complaint().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
+        assert!(run.error_line().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
         let run = Larder::new(["top", "--once"]).config("[serve]\nmetrics_addr = \"127.0.0.1:0\"\n").fail(2);
-        assert!(run.complaint().contains("name the one that `larder serve` has printed"), "{run:#?}");
+        assert!(run.error_line().contains("pass the address that `larder serve` printed"), "{run:#?}");
     }
 
     #[test]
@@ -135,22 +135,22 @@ mod refusals {
 
     #[tokio::test]
     async fn a_screen_needs_a_terminal() {
-        let serving = Serving::start_watched("");
-        let run = Larder::new(["top".to_owned(), serving.metrics().to_string()]).fail(1);
-        assert!(run.complaint().contains("`larder top --once`"), "{run:#?}");
+        let serving = ServeProcess::start_with_metrics("");
+        let run = Larder::new(["top".to_owned(), serving.metrics_address().to_string()]).fail(1);
+        assert!(run.error_line().contains("`larder top --once`"), "{run:#?}");
     }
 
     #[test]
     fn who_cannot_be_reached_is_a_failure() {
         let run = Larder::new(["top", "--once", "127.0.0.1:1"]).fail(1);
-        assert!(run.complaint().starts_with("larder: cannot reach http://127.0.0.1:1/metrics: "), "{run:#?}");
+        assert!(run.error_line().starts_with("larder: cannot reach http://127.0.0.1:1/metrics: "), "{run:#?}");
     }
 
     #[tokio::test]
     async fn the_port_for_requests_is_not_the_one_for_figures() {
-        let serving = Serving::start_watched("");
+        let serving = ServeProcess::start_with_metrics("");
         let run = once(serving.address()).fail(1);
-        assert!(run.complaint().ends_with("/metrics answers with 404 Not Found"), "{run:#?}");
+        assert!(run.error_line().ends_with("/metrics responded with 404 Not Found"), "{run:#?}");
     }
 
     /// Runs `top` against a port that answers each connection with this, so many times over.
@@ -165,22 +165,22 @@ mod refusals {
                 let _heard = (0..times).try_for_each(|_| stream.write_all(answer));
             }
         });
-        once(address).fail(1).complaint().to_owned()
+        once(address).fail(1).error_line().to_owned()
     }
 
     #[test]
     fn whatever_else_answers_is_a_failure_of_one_line() {
         for (answer, expected) in [
-            (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "does not answer as a metrics endpoint does: "),
-            (b"", "does not answer as a metrics endpoint does: "),
+            (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "does not respond as a metrics port: "),
+            (b"", "does not respond as a metrics port: "),
             (
                 b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n<html>\x1b[J",
-                "line 1 of the answer is not in the text format",
+                "line 1 of the response is not in the text format",
             ),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nother 1\n\n", "has no figures of a `larder serve`"),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xff", "does not answer as a metrics endpoint does: "),
-            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nlarder", "does not answer as a metrics endpoint does: "),
-            (b"HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n", "answers with 302 Found"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nother 1\n\n", "has no metrics of a `larder serve`"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xff", "does not respond as a metrics port: "),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nlarder", "does not respond as a metrics port: "),
+            (b"HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n", "responded with 302 Found"),
         ] {
             let complaint = answered_with(answer, 1);
             assert!(complaint.contains(expected), "{complaint}");
@@ -199,7 +199,7 @@ mod refusals {
     fn who_never_answers_is_not_waited_for() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let run = once(silent.local_addr().unwrap()).fail(1);
-        assert!(run.complaint().ends_with("/metrics has not answered within 5s"), "{run:#?}");
+        assert!(run.error_line().ends_with("/metrics did not respond within 5s"), "{run:#?}");
     }
 }
 
@@ -215,7 +215,7 @@ mod screen {
 
     fn assert_restored(terminal: &Terminal, status: u8) {
         // The last word of `stty -a`.
-        let all = terminal.shows("extproc");
+        let all = terminal.wait_for_text("extproc");
         let (screen, after) = all.split_once(CLOSED).unwrap_or_else(|| panic!("the screen is still there: {all}"));
         assert!(screen.contains(OPENED), "{all}");
         assert!(after.contains(&format!("status {status}\r\n")), "{after}");
@@ -226,16 +226,16 @@ mod screen {
 
     #[tokio::test]
     async fn a_key_or_a_signal_ends_it_and_the_terminal_is_as_it_was() {
-        let serving = Serving::start_watched("[caches.pages]\ntype = \"ram\"\n");
+        let serving = ServeProcess::start_with_metrics("[caches.pages]\ntype = \"ram\"\n");
         for key in ["q", "\x1b", "\x03"] {
-            let mut terminal = Terminal::run(&format!("top {}", serving.metrics()));
-            terminal.shows("pages");
-            terminal.type_keys(key);
+            let mut terminal = Terminal::run(&format!("top {}", serving.metrics_address()));
+            terminal.wait_for_text("pages");
+            terminal.press_keys(key);
             assert_restored(&terminal, 0);
         }
         for signal in ["-TERM", "-INT", "-HUP"] {
-            let terminal = Terminal::run(&format!("top {}", serving.metrics()));
-            terminal.shows("pages");
+            let terminal = Terminal::run(&format!("top {}", serving.metrics_address()));
+            terminal.wait_for_text("pages");
             terminal.signal(signal);
             assert_restored(&terminal, 0);
         }
@@ -243,16 +243,16 @@ mod screen {
 
     #[tokio::test]
     async fn a_host_that_goes_away_is_waited_for() {
-        let mut first = Serving::start_watched("[caches.early]\ntype = \"ram\"\n");
-        let relay = Relay::to(first.metrics().port());
+        let mut first = ServeProcess::start_with_metrics("[caches.early]\ntype = \"ram\"\n");
+        let relay = Relay::to(first.metrics_address().port());
         let mut terminal = Terminal::run(&format!("top --interval 100ms 127.0.0.1:{}", relay.port()));
-        terminal.shows("early");
-        first.running().kill();
-        terminal.shows("trying");
-        let second = Serving::start_watched("[caches.later]\ntype = \"ram\"\n");
-        relay.lead_to(second.metrics().port());
-        terminal.shows("later");
-        terminal.type_keys("q");
+        terminal.wait_for_text("early");
+        first.process().kill();
+        terminal.wait_for_text("retrying");
+        let second = ServeProcess::start_with_metrics("[caches.later]\ntype = \"ram\"\n");
+        relay.set_target(second.metrics_address().port());
+        terminal.wait_for_text("later");
+        terminal.press_keys("q");
         assert_restored(&terminal, 0);
     }
 }

@@ -1,13 +1,13 @@
 //! Configurations, command lines and calls that make no sense, each with its own message.
 
-use larder_tests::{Kind, Larder, Server, on_every_cache};
+use larder_tests::{Kind, Larder, Server, on_every_backend};
 use redis::TypedCommands;
 
 /// `larder run` with this configuration ends with status 2 and one line: the place, and these words.
 fn is_refused(config: &str, place: &str, words: &str) {
     let run = Larder::run("script").config(config).fail(2);
     let start = format!("larder: larder.toml:{place}: ");
-    let message = run.complaint().strip_prefix(&start).unwrap_or_else(|| panic!("not at {place}: {}", run.stderr));
+    let message = run.error_line().strip_prefix(&start).unwrap_or_else(|| panic!("not at {place}: {}", run.stderr));
     assert!(message.contains(words), "`{words}` is not in: {message}");
     assert_eq!(run.stdout, "");
 }
@@ -35,19 +35,23 @@ fn a_faulty_configuration_is_refused_with_file_line_column_and_key() {
 #[test]
 fn a_plugin_granted_a_cache_that_is_not_there_is_a_configuration_error() {
     let run = Larder::run("script").config("[plugins.shop]\ncaches = [\"redis\"]\n").fail(2);
-    assert!(run.complaint().contains("`plugins.shop.caches`: there is no cache `redis`, only `ram`"), "{}", run.stderr);
+    assert!(
+        run.error_line().contains("`plugins.shop.caches`: there is no cache `redis`, only `ram`"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
 fn a_configuration_that_is_not_there_is_named() {
     let run = Larder::new(["--config", "none.toml", "check"]).fail(2);
     assert!(
-        run.complaint().starts_with("larder: cannot read configuration `none.toml`: No such file"),
+        run.error_line().starts_with("larder: cannot read configuration `none.toml`: No such file"),
         "{}",
         run.stderr
     );
     let run = Larder::new(["check"]).env("LARDER_CONFIG", "nor-this.toml").fail(2);
-    assert!(run.complaint().contains("`nor-this.toml`"), "{}", run.stderr);
+    assert!(run.error_line().contains("`nor-this.toml`"), "{}", run.stderr);
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn a_command_line_that_makes_no_sense_is_status_2_and_says_why() {
         (&["cache", "get"], "<KEY>"),
         (&["cache", "set", "k", "v", "--duration", "0"], "must be at least a millisecond"),
         (&["cache", "set", "k", "v", "--duration=-5"], "must not be negative"),
-        (&["cache", "set", "k", "v", "--duration", "soon"], "`soon` is no duration"),
+        (&["cache", "set", "k", "v", "--duration", "soon"], "`soon` is not a duration"),
     ] {
         let run = Larder::new(arguments).fail(2);
         assert!(run.stderr.contains(words), "{arguments:?}: `{words}` is not in: {}", run.stderr);
@@ -72,18 +76,20 @@ fn a_command_line_that_makes_no_sense_is_status_2_and_says_why() {
 #[test]
 fn a_folder_for_the_plugin_that_is_not_there_is_status_2() {
     let run = Larder::run_with(&["--dir", "no-such-folder::/data"], "script").fail(2);
-    assert!(run.complaint().starts_with("larder: cannot open folder `no-such-folder`: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: cannot open directory `no-such-folder`: "), "{}", run.stderr);
 }
 
 /// The plugin itself asserts each refusal: keys, values, durations, patterns and batches.
 #[test]
 fn bad_arguments_are_refused_and_change_nothing() {
-    on_every_cache(|config| assert_eq!(Larder::run("bad_arguments").config(config).succeed().stdout, "all refused\n"));
+    on_every_backend(|config| {
+        assert_eq!(Larder::run("bad_arguments").config(config).succeed().stdout, "all refused\n")
+    });
 }
 
 #[test]
 fn handles_and_vacancies_opened_without_end_are_bounded_and_the_plugin_works_on() {
-    on_every_cache(|config| assert_eq!(Larder::run("handles").config(config).succeed().stdout, "bounded\n"));
+    on_every_backend(|config| assert_eq!(Larder::run("handles").config(config).succeed().stdout, "bounded\n"));
 }
 
 #[test]

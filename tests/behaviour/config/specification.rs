@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use larder_host::Config;
-use larder_host::config::Store;
-use larder_tests::{Kind, Larder, Server, on_every_cache};
+use larder_host::config::BackendConfig;
+use larder_tests::{Kind, Larder, Server, on_every_backend};
 use redis::TypedCommands;
 
 #[test]
@@ -15,7 +15,7 @@ fn a_server_cache_with_no_keys_but_its_type_has_the_promised_defaults() {
         let config = Config::parse(&text, "larder.toml", Path::new(""), &|_| None).unwrap();
         assert_eq!(config.default, "c");
         let cache = &config.caches["c"];
-        let Store::Server(options) = &cache.store else { panic!("{cache:?}") };
+        let BackendConfig::Server(options) = &cache.backend else { panic!("{cache:?}") };
         assert_eq!((options.deployment.to_string().as_str(), options.db), ("localhost:6379", 0));
         assert_eq!(options.prefix, "cache:");
         assert_eq!(cache.policy.default_expire, Some(Duration::from_secs(300)));
@@ -63,7 +63,7 @@ fn an_unlimited_value_has_no_expiry_on_the_server_unless_there_is_a_max_expire()
 
 #[test]
 fn a_value_comes_back_as_it_was_stored() {
-    on_every_cache(|config| assert_eq!(Larder::run("values").config(config).succeed().stdout, "as stored\n"));
+    on_every_backend(|config| assert_eq!(Larder::run("values").config(config).succeed().stdout, "as stored\n"));
 }
 
 /// More than wasmtime lets a plugin pass in one call unless told otherwise.
@@ -77,12 +77,12 @@ fn a_value_within_a_limit_of_200_mib_is_stored() {
 
 #[test]
 fn a_value_set_for_two_seconds_is_gone_after_them() {
-    on_every_cache(|config| assert_eq!(Larder::run("expires").config(config).succeed().stdout, "expired\n"));
+    on_every_backend(|config| assert_eq!(Larder::run("expires").config(config).succeed().stdout, "expired\n"));
 }
 
 #[test]
 fn clear_removes_one_key() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let script = Larder::run("script").config(config).arg("set test:key 1").arg("set test:* 2");
         let script = script.arg("clear test:*").arg("get test:key").arg("clear test:key").arg("get test:key");
         let run = script.arg("clear test:key").succeed();
@@ -92,7 +92,7 @@ fn clear_removes_one_key() {
 
 #[test]
 fn clear_pattern_removes_what_matches_and_nothing_else() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let mut script = Larder::run("script").config(config);
         for key in ["user:1", "user:2", "user:3", "post:1"] {
             script = script.arg(format!("set {key} x"));
@@ -104,7 +104,7 @@ fn clear_pattern_removes_what_matches_and_nothing_else() {
 
 #[test]
 fn clear_all_removes_everything_from_the_cache() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let script = Larder::run("script").config(config).arg("set user:1 x").arg("set post:1 y");
         let run = script.arg("clear-all").arg("get-many user:1 post:1").arg("clear-all").succeed();
         assert_eq!(run.stdout, "ok\nok\n2\nmiss miss\n0\n");
@@ -172,15 +172,15 @@ fn four_workers_receive_the_value_that_the_first_computed() {
         let Some(server) = Server::start(kind) else { continue };
         let worker = |n: u32| {
             let mut worker = Larder::run("session").config(&server.cache("c")).start();
-            worker.say("get nothing");
-            assert_eq!(worker.line(), "miss");
+            worker.write_line("get nothing");
+            assert_eq!(worker.read_line(), "miss");
             (n, worker)
         };
         // All four are running before the first of them computes.
         let mut workers: Vec<_> = (1..=4).map(worker).collect();
         for (n, worker) in &mut workers {
-            worker.say(&format!("compute report by-{n}"));
-            assert_eq!(worker.line(), "computed by-1", "worker {n}");
+            worker.write_line(&format!("compute report by-{n}"));
+            assert_eq!(worker.read_line(), "computed by-1", "worker {n}");
         }
         for (_, worker) in workers {
             worker.succeed();

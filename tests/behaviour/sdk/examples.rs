@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use larder_tests::{Answer, Kind, Larder, Server, Serving, free_port, guest, on_every_cache, program};
+use larder_tests::{HttpResponse, Kind, Larder, ServeProcess, Server, free_port, guest, on_every_backend, program};
 
 #[test]
 fn hello_cache_greets() {
@@ -12,7 +12,7 @@ fn hello_cache_greets() {
 /// It does all that the caching guide shows, in RAM and on each server alike.
 #[test]
 fn guide_does_what_the_guides_show() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/guide/data::/data");
         let run = Larder::run_with(&["--dir", data], "guide").config(config).succeed();
         let expected = "hello\nexpensive\n{\"EUR\": 1.0}\n\na page\n[\"a post of page 1\"] [\"a post of page 2\"]\n\
@@ -62,9 +62,9 @@ fn exported_function_answers_by_name() {
 #[tokio::test]
 async fn http_pages_renders_a_page_once_for_two_processes() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
-    let start = || Serving::start_with(Larder::serve().config(&server.cache("c")).arg(guest("http-pages")));
+    let start = || ServeProcess::start_with(Larder::serve().config(&server.cache("c")).arg(guest("http-pages")));
     let (one, two) = (start(), start());
-    let page = Answer::ok("<h1>/home</h1>\n");
+    let page = HttpResponse::ok("<h1>/home</h1>\n");
     let asked = tokio::join!(one.get("/home"), two.get("/home"), one.get("/home"), two.get("/home"));
     assert_eq!(asked, (page.clone(), page.clone(), page.clone(), page));
     let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
@@ -83,7 +83,7 @@ async fn http_json_asks_its_slow_service_once_for_two_processes() {
     let start = |addr: &str| {
         let larder = Larder::new(["serve", "--addr", addr]).config(&config);
         let port = server.port().to_string();
-        Serving::start_with(larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", port))
+        ServeProcess::start_with(larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", port))
     };
     let (one, two) = (start(&service), start("127.0.0.1:0"));
     let hosts = [one.address().to_string(), two.address().to_string()];

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use larder_tests::{Finished, Kind, Larder, PATIENCE, Server, language};
+use larder_tests::{Kind, Larder, LarderOutput, Server, TEST_TIMEOUT, language_plugin};
 use redis::Commands;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn compiled(language_name: &str) -> Option<PathBuf> {
     let nth = LANGUAGES.iter().position(|name| *name == language_name).unwrap();
     PLUGINS[nth]
         .get_or_init(|| {
-            let plugin = language(language_name)?;
+            let plugin = language_plugin(language_name)?;
             Larder::new(["run", "--invoke", "forget(\"*\")"]).config(RAM).arg(&plugin).succeed();
             Some(plugin)
         })
@@ -26,7 +26,7 @@ fn compiled(language_name: &str) -> Option<PathBuf> {
 }
 
 /// A call of one of the plugin's functions.
-fn call(plugin: &Path, config: &str, call: &str) -> Finished {
+fn call(plugin: &Path, config: &str, call: &str) -> LarderOutput {
     Larder::new(["run", "--invoke", call]).config(config).arg(plugin).finish()
 }
 
@@ -168,7 +168,7 @@ fn rust_python_and_javascript_read_the_batches_that_the_others_set() {
 fn durations_of_python_and_javascript_are_kept() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = server.cache("c") + "default_expire = \"3h\"\n";
-    let patience = i64::try_from(PATIENCE.as_millis()).unwrap();
+    let patience = i64::try_from(TEST_TIMEOUT.as_millis()).unwrap();
     in_each_language(|name, plugin| {
         let left = |seconds: &str| -> i64 {
             assert_eq!(answer(plugin, &config, &format!("note(\"k\", \"1\", {seconds})")), "ok", "{name}");

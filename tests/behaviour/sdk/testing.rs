@@ -14,7 +14,7 @@ use larder_host::cache::{
     Access, Cache, CacheBackend, CacheError, Claim, Duration, Health, Key, Lease, OnOutage, Owner, Policy, Release,
     ScopedCache, Selection,
 };
-use larder_tests::{Larder, on_every_cache};
+use larder_tests::{Larder, on_every_backend};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -63,14 +63,14 @@ fn expire() -> impl Strategy<Value = Option<StdDuration>> {
 /// With no wait a call never has to end another's, as in the SDK's host.
 fn policy() -> impl Strategy<Value = Policy> {
     let on_outage = prop::sample::select(&[OnOutage::Miss, OnOutage::Error][..]);
-    (expire(), expire(), on_outage).prop_map(|(default_expire, max_expire, on_outage)| Policy {
-        default_expire,
-        max_expire,
-        max_value_bytes: 32,
-        max_batch_bytes: 64 << 20,
-        wait: StdDuration::ZERO,
-        max_lease: StdDuration::from_secs(300),
-        on_outage,
+    (expire(), expire(), on_outage).prop_map(|(default_expire, max_expire, on_outage)| {
+        let mut policy = Policy::default();
+        policy.default_expire = default_expire;
+        policy.max_expire = max_expire;
+        policy.max_value_bytes = 32;
+        policy.wait = StdDuration::ZERO;
+        policy.on_outage = on_outage;
+        policy
     })
 }
 
@@ -151,8 +151,8 @@ impl CacheBackend for Reachable {
     }
 
     /// Also during an outage: a server is told as soon as it is back.
-    fn abandon(&self, key: &Key, lease: &Lease) -> Release {
-        self.ram.abandon(key, lease)
+    fn release(&self, key: &Key, lease: &Lease) -> Release {
+        self.ram.release(key, lease)
     }
 
     async fn check(&self) -> Result<Health, CacheError> {
@@ -235,6 +235,7 @@ impl Fake {
         let on_outage = match policy.on_outage {
             OnOutage::Miss => testing::OnOutage::Miss,
             OnOutage::Error => testing::OnOutage::Error,
+            other => panic!("the SDK's host does not know {other:?}"),
         };
         testing::cache("c")
             .default_expire(policy.default_expire)
@@ -376,7 +377,7 @@ fn a_plugin_says_natively_what_it_says_in_larder() {
             guests::execute(&cache, &words).unwrap_or_else(|error| guests::format_error(&error)) + "\n"
         })
         .collect();
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let run = operations.iter().fold(Larder::run("script").config(config), Larder::arg);
         assert_eq!(run.succeed().stdout, natively);
     });

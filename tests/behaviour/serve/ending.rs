@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::{Answer, Client, Kind, Larder, Server, Serving, guest};
+use larder_tests::{Client, HttpResponse, Kind, Larder, ServeProcess, Server, guest};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -13,25 +13,25 @@ async fn refuses(address: std::net::SocketAddr) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(larder_tests::PATIENCE, closed).await.expect("it refuses new connections");
+    tokio::time::timeout(larder_tests::TEST_TIMEOUT, closed).await.expect("it refuses new connections");
 }
 
 #[tokio::test]
 async fn what_runs_is_finished_and_what_comes_is_refused() {
-    let mut serving = Serving::start("");
+    let mut serving = ServeProcess::start("");
     let address = serving.address();
     let clients = [Client::connect(address).await, Client::connect_http2(address).await];
     let mut running = JoinSet::new();
     for client in clients {
         running.spawn(async move { client.get("/doze/1000").await.unwrap() });
-        serving.says("http: dozing").await;
+        serving.expect_line("http: dozing").await;
     }
     let idle = Client::connect(address).await;
-    assert_eq!(idle.get("/hello").await.unwrap(), Answer::ok("hello\n"));
+    assert_eq!(idle.get("/hello").await.unwrap(), HttpResponse::ok("hello\n"));
     let finished = tokio::spawn(serving.terminate());
     refuses(address).await;
     while let Some(answer) = running.join_next().await {
-        assert_eq!(answer.unwrap(), Answer::ok("dozed"));
+        assert_eq!(answer.unwrap(), HttpResponse::ok("dozed"));
     }
     // A connection that was kept open for more does not keep the server.
     assert_eq!(finished.await.unwrap().status, Some(0));
@@ -40,7 +40,7 @@ async fn what_runs_is_finished_and_what_comes_is_refused() {
 /// What the server took, which its log tells, is what the clients have answers to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_cut_by_an_end_under_load() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let address = serving.address();
     let mut clients = JoinSet::new();
     for n in 0..32 {
@@ -56,7 +56,7 @@ async fn no_request_is_cut_by_an_end_under_load() {
                 for _ in 0..10 {
                     // A connection may be closed under a request that the server never took.
                     let Ok(answer) = client.get("/sleep/3").await else { return answered };
-                    assert_eq!(answer, Answer::ok("slept"));
+                    assert_eq!(answer, HttpResponse::ok("slept"));
                     answered += 1;
                 }
             }
@@ -77,33 +77,33 @@ async fn no_request_is_cut_by_an_end_under_load() {
 
 #[tokio::test]
 async fn an_end_waits_no_longer_than_it_may() {
-    let mut serving = Serving::start("[serve]\nshutdown_timeout = \"300ms\"\n");
+    let mut serving = ServeProcess::start("[serve]\nshutdown_timeout = \"300ms\"\n");
     let client = Client::connect(serving.address()).await;
     let asked = tokio::spawn(async move { client.get("/doze/60000").await });
-    serving.says("http: dozing").await;
+    serving.expect_line("http: dozing").await;
     let began = Instant::now();
     let finished = serving.terminate().await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert!(finished.stderr.contains("requests still ran 300ms after the end"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("requests were still running 300ms after shutdown"), "{}", finished.stderr);
     assert_eq!(finished.status, Some(0));
     assert_cut_off(asked.await.unwrap());
 }
 
 /// The client is told, if there was time for it.
-fn assert_cut_off(answer: Result<Answer, hyper::Error>) {
+fn assert_cut_off(answer: Result<HttpResponse, hyper::Error>) {
     if let Ok(answer) = answer {
-        assert_eq!((answer.status, answer.body.as_str()), (503, "the server is about to end\n"));
+        assert_eq!((answer.status, answer.body.as_str()), (503, "the server is shutting down\n"));
     }
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let mut serving = Serving::start("");
+    let mut serving = ServeProcess::start("");
     let address = serving.address();
     let client = Client::connect(address).await;
     let asked = tokio::spawn(async move { client.get("/doze/60000").await });
-    serving.says("http: dozing").await;
-    serving.running().terminate();
+    serving.expect_line("http: dozing").await;
+    serving.process().terminate();
     refuses(address).await;
     let finished = serving.terminate().await;
     assert_eq!(finished.status, Some(1), "{}", finished.stderr);
@@ -115,7 +115,7 @@ async fn a_second_signal_ends_it_at_once() {
 async fn leases_are_given_back_at_the_end() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = format!("{}lease = \"1h\"\nwait = \"1m\"\n[serve]\nshutdown_timeout = \"100ms\"\n", server.cache("c"));
-    let first = Serving::start_with(Larder::serve().config(&config).arg(guest("http")));
+    let first = ServeProcess::start_with(Larder::serve().config(&config).arg(guest("http")));
     let client = Client::connect(first.address()).await;
     let asked = tokio::spawn(async move { client.get("/hold/key").await });
     let mut looking = server.client();
@@ -125,8 +125,8 @@ async fn leases_are_given_back_at_the_end() {
     });
     assert_eq!(first.terminate().await.status, Some(0));
     assert_cut_off(asked.await.unwrap());
-    let second = Serving::start_with(Larder::serve().config(&config).arg(guest("http")));
+    let second = ServeProcess::start_with(Larder::serve().config(&config).arg(guest("http")));
     let began = Instant::now();
-    assert_eq!(second.get("/compute/key").await, Answer::ok("key true"));
+    assert_eq!(second.get("/compute/key").await, HttpResponse::ok("key true"));
     assert!(began.elapsed() < Duration::from_secs(30), "it waited for the lease");
 }

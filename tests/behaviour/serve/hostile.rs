@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use larder_host::Runtime;
-use larder_tests::attack::{Attack, HOSTILE_PLUGINS, HOSTILE_RAM, assert_no_lease_is_left, attack, hostile_host};
+use larder_tests::attack::{
+    AttackOutcome, HOSTILE_PLUGINS, HOSTILE_RAM, assert_no_lease_is_left, attack, hostile_host,
+};
 use larder_tests::{Kind, Server, guest};
 
 /// Sequences that are under way at the same time, so that they wait for each other's leases.
@@ -65,11 +67,11 @@ async fn attacks(host: &Arc<Runtime>, seed: u64, from: u64, to: u64) -> Tally {
                 let calls = Random(seed ^ n.wrapping_mul(0x2545_f491_4f6c_dd1d)).bytes();
                 let plugin = &plugins[usize::try_from(n / AT_ONCE % 3).unwrap()];
                 match attack(&host, plugin, &calls).await {
-                    Attack::Finished(results, errors) => {
+                    AttackOutcome::Finished(results, errors) => {
                         tally.results += u64::from(results);
                         tally.errors += u64::from(errors);
                     }
-                    Attack::Trapped => tally.traps += 1,
+                    AttackOutcome::Trapped => tally.traps += 1,
                 }
             }
             tally
@@ -151,7 +153,7 @@ fn hostile_sequences_leave_no_lease_on_valkey() {
 
 #[test]
 fn hostile_sequences_leave_no_lease_on_new_valkey() {
-    on_server(Kind::NewValkey);
+    on_server(Kind::ValkeyWithIfeq);
 }
 
 #[test]

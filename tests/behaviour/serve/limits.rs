@@ -3,32 +3,32 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use larder_tests::{Answer, Client, Serving};
+use larder_tests::{Client, HttpResponse, ServeProcess};
 use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn max_concurrent_requests_makes_one_more_503_at_once_and_the_next_one_is_answered() {
-    let mut serving = Serving::start("[serve]\nmax_concurrent_requests = 2\n");
+    let mut serving = ServeProcess::start("[serve]\nmax_concurrent_requests = 2\n");
     let client = Client::connect_http2(serving.address()).await;
     let mut running = JoinSet::new();
     for _ in 0..2 {
         let client = client.clone();
         running.spawn(async move { client.get("/doze/1000").await.unwrap() });
-        serving.says("http: dozing").await;
+        serving.expect_line("http: dozing").await;
     }
     let refused = client.get("/hello").await.unwrap();
-    assert_eq!((refused.status, refused.body.as_str()), (503, "too many requests are under way\n"));
+    assert_eq!((refused.status, refused.body.as_str()), (503, "too many concurrent requests\n"));
     assert_eq!(refused.retry_after.as_deref(), Some("1"));
     while let Some(answer) = running.join_next().await {
-        assert_eq!(answer.unwrap(), Answer::ok("dozed"));
+        assert_eq!(answer.unwrap(), HttpResponse::ok("dozed"));
     }
-    assert_eq!(client.get("/hello").await.unwrap(), Answer::ok("hello\n"));
+    assert_eq!(client.get("/hello").await.unwrap(), HttpResponse::ok("hello\n"));
 }
 
 /// They come on fifty connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_at_once_are_answered_or_refused() {
-    let serving = Serving::start("[serve]\nmax_concurrent_requests = 100\n");
+    let serving = ServeProcess::start("[serve]\nmax_concurrent_requests = 100\n");
     let answered = Arc::new(AtomicUsize::new(0));
     let mut asking = JoinSet::new();
     for _ in 0..50 {
@@ -42,7 +42,7 @@ async fn ten_thousand_requests_at_once_are_answered_or_refused() {
                         assert_eq!(answer.body, "slept");
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
-                    503 => assert_eq!(answer.body, "too many requests are under way\n"),
+                    503 => assert_eq!(answer.body, "too many concurrent requests\n"),
                     _ => panic!("{answer:?}"),
                 }
             });
@@ -57,7 +57,7 @@ async fn ten_thousand_requests_at_once_are_answered_or_refused() {
     let answered = answered.load(Ordering::Relaxed);
     assert!(answered >= 100, "{answered} of 10,000 were answered");
     println!("{answered} of 10,000 were answered");
-    assert_eq!(serving.get("/hello").await, Answer::ok("hello\n"));
+    assert_eq!(serving.get("/hello").await, HttpResponse::ok("hello\n"));
     let finished = serving.terminate().await;
     assert_eq!(finished.status, Some(0), "{}", finished.stderr);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
 use larder_host::metrics::{BUCKETS, GOOD_OUTCOMES, Kind as MetricKind, Metric, all};
 use larder_host::{Caches, Config, operator_view};
-use larder_tests::{Client, Kind, Server, Serving};
+use larder_tests::{Client, Kind, ServeProcess, Server};
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -191,7 +191,7 @@ mod standing {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(larder_tests::PATIENCE, back).await.expect("the connection comes back");
+        tokio::time::timeout(larder_tests::TEST_TIMEOUT, back).await.expect("the connection comes back");
         assert_eq!(of("larder_reconnects_total"), 1.0);
     }
 }
@@ -203,7 +203,7 @@ mod endpoint {
     async fn every_figure_is_told_with_its_kind_and_labels() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let ram = "default = \"c\"\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
-        let serving = Serving::start_watched(&format!("{ram}{}", server.cache("c")));
+        let serving = ServeProcess::start_with_metrics(&format!("{ram}{}", server.cache("c")));
         for path in [
             "/fetch?http://localhost/secret",
             "/compute/secret-key",
@@ -213,7 +213,7 @@ mod endpoint {
         ] {
             serving.get(path).await;
         }
-        let export = serving.ask("/metrics").await.body;
+        let export = serving.get_from_metrics_port("/metrics").await.body;
         let values = values(&export);
         for Metric { name, kind, labels, .. } in all() {
             assert!(export.contains(&format!("# TYPE {name} {}\n", kind.name())), "{name}");
@@ -247,27 +247,27 @@ mod endpoint {
 
     #[tokio::test]
     async fn it_answers_what_it_knows_and_refuses_the_rest() {
-        let serving = Serving::start_watched("");
-        assert_eq!(serving.ask("/healthz").await.body, "alive\n");
-        assert_eq!(serving.ask("/").await.status, 404);
-        let posted = Client::connect(serving.metrics()).await.send("/metrics", "").await.unwrap();
+        let serving = ServeProcess::start_with_metrics("");
+        assert_eq!(serving.get_from_metrics_port("/healthz").await.body, "alive\n");
+        assert_eq!(serving.get_from_metrics_port("/").await.status, 404);
+        let posted = Client::connect(serving.metrics_address()).await.send("/metrics", "").await.unwrap();
         assert_eq!(posted.status, 405);
         // It is none of the plugins' and they are none of its.
         assert_eq!(serving.get("/metrics").await.status, 404);
-        assert_eq!(serving.ask("/hello").await.status, 404);
+        assert_eq!(serving.get_from_metrics_port("/hello").await.status, 404);
     }
 
     #[tokio::test]
     async fn an_instance_that_runs_is_counted_until_it_ends() {
-        let mut serving = Serving::start_watched("");
+        let mut serving = ServeProcess::start_with_metrics("");
         let client = Client::connect(serving.address()).await;
         let running = tokio::spawn(async move { client.get("/doze/500").await.unwrap() });
-        serving.says("http: dozing").await;
+        serving.expect_line("http: dozing").await;
         let instances = "larder_instances{plugin=\"http\"}";
-        assert_eq!(values(&serving.ask("/metrics").await.body)[instances], 1.0);
+        assert_eq!(values(&serving.get_from_metrics_port("/metrics").await.body)[instances], 1.0);
         assert_eq!(running.await.unwrap().body, "dozed");
-        let over = async { while values(&serving.ask("/metrics").await.body)[instances] > 0.0 {} };
-        tokio::time::timeout(larder_tests::PATIENCE, over).await.expect("it is over");
+        let over = async { while values(&serving.get_from_metrics_port("/metrics").await.body)[instances] > 0.0 {} };
+        tokio::time::timeout(larder_tests::TEST_TIMEOUT, over).await.expect("it is over");
     }
 }
 
@@ -278,36 +278,42 @@ mod readiness {
     async fn a_host_without_its_server_is_ready_only_where_reads_may_be_misses() {
         let Some(mut server) = Server::start(Kind::Valkey) else { return };
         let cache = server.cache("c") + "timeout = \"200ms\"\n";
-        let lenient = Serving::start_watched(&cache);
-        let strict = Serving::start_watched(&(cache + "on_outage = \"error\"\n"));
+        let lenient = ServeProcess::start_with_metrics(&cache);
+        let strict = ServeProcess::start_with_metrics(&(cache + "on_outage = \"error\"\n"));
         for serving in [&lenient, &strict] {
-            let answer = serving.ask("/readyz").await;
+            let answer = serving.get_from_metrics_port("/readyz").await;
             assert_eq!((answer.status, answer.body.as_str()), (200, "c: ready\n"));
         }
         // A server that hangs is found out as well as one that is gone.
         server.freeze();
-        assert_eq!((lenient.ask("/readyz").await.status, strict.ask("/readyz").await.status), (200, 503));
+        assert_eq!(
+            (
+                lenient.get_from_metrics_port("/readyz").await.status,
+                strict.get_from_metrics_port("/readyz").await.status
+            ),
+            (200, 503)
+        );
         server.thaw();
         server.kill();
-        let answer = lenient.ask("/readyz").await;
+        let answer = lenient.get_from_metrics_port("/readyz").await;
         assert_eq!(answer.status, 200);
         assert!(answer.body.starts_with("c: degraded, reads are misses: "), "{}", answer.body);
-        let answer = strict.ask("/readyz").await;
+        let answer = strict.get_from_metrics_port("/readyz").await;
         assert_eq!(answer.status, 503);
         assert!(answer.body.starts_with("c: not ready: "), "{}", answer.body);
-        assert_eq!(strict.ask("/healthz").await.status, 200);
+        assert_eq!(strict.get_from_metrics_port("/healthz").await.status, 200);
     }
 
     #[tokio::test]
     async fn a_host_that_is_about_to_end_is_not_ready() {
-        let mut serving = Serving::start_watched("");
+        let mut serving = ServeProcess::start_with_metrics("");
         let client = Client::connect(serving.address()).await;
         let running = tokio::spawn(async move { client.get("/doze/1000").await.unwrap() });
-        serving.says("http: dozing").await;
-        serving.running().terminate();
-        let told = async { while serving.ask("/readyz").await.status != 503 {} };
-        tokio::time::timeout(larder_tests::PATIENCE, told).await.expect("it says so");
-        assert_eq!(serving.ask("/readyz").await.body, "the host is about to end\n");
+        serving.expect_line("http: dozing").await;
+        serving.process().terminate();
+        let told = async { while serving.get_from_metrics_port("/readyz").await.status != 503 {} };
+        tokio::time::timeout(larder_tests::TEST_TIMEOUT, told).await.expect("it says so");
+        assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is shutting down\n");
         assert_eq!(running.await.unwrap().body, "dozed");
     }
 }
@@ -323,7 +329,7 @@ mod documents {
     fn the_table_of_figures_is_that_of_the_code() {
         let document = read("docs/metrics.md");
         let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `larder_")).collect();
-        let row = |Metric { name, kind, labels, help }: &Metric| {
+        let row = |Metric { name, kind, labels, help, .. }: &Metric| {
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
             format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "))
         };

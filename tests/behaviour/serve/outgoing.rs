@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
-use larder_tests::{Answer, Authority, Client, Larder, PATIENCE, Pieces, Reply, Serving, Upstream, guest, reply};
+use larder_tests::{
+    Authority, ChannelBody, Client, HttpResponse, Larder, ServeProcess, TEST_TIMEOUT, Upstream, UpstreamResponse,
+    guest, ok_response,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -34,11 +37,11 @@ async fn telling(asked: &Arc<AtomicUsize>) -> Upstream {
     .await
 }
 
-async fn tell(request: Request<Incoming>) -> Reply {
+async fn tell(request: Request<Incoming>) -> UpstreamResponse {
     let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
     let head = format!("{} {} {}", request.method(), request.uri(), host.unwrap_or_default());
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    reply(format!("{head} {}\n", String::from_utf8_lossy(&body)))
+    ok_response(format!("{head} {}\n", String::from_utf8_lossy(&body)))
 }
 
 /// A port of our own at which nobody listens.
@@ -49,13 +52,13 @@ fn refusing() -> TcpSocket {
 }
 
 /// The error that a plugin had of its request.
-async fn error(serving: &Serving, path: &str) -> String {
-    let Answer { status, body, .. } = serving.get(path).await;
+async fn error(serving: &ServeProcess, path: &str) -> String {
+    let HttpResponse { status, body, .. } = serving.get(path).await;
     assert_eq!(status, 502, "{path}: {body}");
     body
 }
 
-async fn is_denied(serving: &Serving, url: &str) {
+async fn is_denied(serving: &ServeProcess, url: &str) {
     assert_eq!(error(serving, &format!("/fetch?{url}")).await, "ErrorCode::HttpRequestDenied", "{url}");
 }
 
@@ -66,7 +69,7 @@ async fn a_plugin_without_a_grant_reaches_no_host() {
     for config in
         ["", "[plugins.http]\n", "[plugins.http]\noutgoing_hosts = []\n", "[plugins.other]\noutgoing_hosts = [\"*\"]\n"]
     {
-        let serving = Serving::start(config);
+        let serving = ServeProcess::start(config);
         is_denied(&serving, &format!("http://{}/", upstream.address())).await;
         is_denied(&serving, "https://localhost/").await;
         // It is told so, also while it is still sending a body that nobody takes.
@@ -82,15 +85,15 @@ async fn a_plugin_without_a_grant_reaches_no_host() {
 async fn a_granted_host_is_reached() {
     let upstream = telling(&Arc::default()).await;
     let (address, port) = (upstream.address(), upstream.port());
-    let serving = Serving::start(&grant(&[local(&upstream), format!("localhost:{port}")]));
+    let serving = ServeProcess::start(&grant(&[local(&upstream), format!("localhost:{port}")]));
     let answer = serving.get(&format!("/fetch?http://{address}/a/b?c=%20d")).await;
-    assert_eq!(answer, Answer::ok(&format!("GET /a/b?c=%20d {address} \n")));
+    assert_eq!(answer, HttpResponse::ok(&format!("GET /a/b?c=%20d {address} \n")));
     // A name is looked up, in whatever case it is written.
     let answer = serving.get(&format!("/fetch?http://LocalHost.:{port}")).await;
-    assert_eq!(answer, Answer::ok(&format!("GET / localhost:{port} \n")));
+    assert_eq!(answer, HttpResponse::ok(&format!("GET / localhost:{port} \n")));
     let client = Client::connect(serving.address()).await;
     let answer = client.send(&format!("/fetch?http://{address}/"), "body").await.unwrap();
-    assert_eq!(answer, Answer::ok(&format!("POST / {address} body\n")));
+    assert_eq!(answer, HttpResponse::ok(&format!("POST / {address} body\n")));
 }
 
 #[tokio::test]
@@ -106,7 +109,7 @@ async fn a_command_reaches_what_it_is_granted_and_no_more() {
 #[tokio::test]
 async fn another_port_or_name_of_a_granted_host_is_denied() {
     let (granted, other) = (telling(&Arc::default()).await, telling(&Arc::default()).await);
-    let serving = Serving::start(&grant(&[local(&granted), "localhost".to_owned(), "*.localhost".to_owned()]));
+    let serving = ServeProcess::start(&grant(&[local(&granted), "localhost".to_owned(), "*.localhost".to_owned()]));
     for host in [
         format!("127.0.0.1:{}", other.port()),
         "127.0.0.1".to_owned(),
@@ -127,7 +130,7 @@ async fn another_port_or_name_of_a_granted_host_is_denied() {
 async fn the_header_host_is_that_of_the_url() {
     let asked = Arc::default();
     let upstream = telling(&asked).await;
-    let serving = Serving::start(&grant(&[local(&upstream)]));
+    let serving = ServeProcess::start(&grant(&[local(&upstream)]));
     let error = error(&serving, &format!("/forge?http://{}/", upstream.address())).await;
     assert!(error.contains("Forbidden"), "{error}");
     assert_eq!(asked.load(Ordering::Relaxed), 0);
@@ -139,13 +142,13 @@ async fn a_redirect_is_the_plugins_to_follow() {
     let elsewhere = telling(&other).await;
     let location = format!("http://{}/", elsewhere.address());
     let upstream = Upstream::start(move |_| {
-        let mut reply = reply("moved");
+        let mut reply = ok_response("moved");
         *reply.status_mut() = hyper::StatusCode::FOUND;
         reply.headers_mut().insert("location", location.parse().unwrap());
         std::future::ready(reply)
     })
     .await;
-    let serving = Serving::start(&grant(&[local(&upstream), local(&elsewhere)]));
+    let serving = ServeProcess::start(&grant(&[local(&upstream), local(&elsewhere)]));
     let answer = serving.get(&format!("/fetch?http://{}/", upstream.address())).await;
     assert_eq!((answer.status, answer.body.as_str()), (302, "moved"));
     assert_eq!(other.load(Ordering::Relaxed), 0);
@@ -157,7 +160,7 @@ async fn no_proxy_of_the_environment_is_asked() {
     let (proxy, upstream) = (telling(&asked).await, telling(&Arc::default()).await);
     let proxy = format!("http://{}", proxy.address());
     let larder = Larder::serve().config(&grant(&[local(&upstream)])).env("http_proxy", &proxy).env("ALL_PROXY", &proxy);
-    let serving = Serving::start_with(larder.arg(guest("http")));
+    let serving = ServeProcess::start_with(larder.arg(guest("http")));
     assert_eq!(serving.get(&format!("/fetch?http://{}/", upstream.address())).await.status, 200);
     assert_eq!(asked.load(Ordering::Relaxed), 0);
 }
@@ -166,7 +169,7 @@ async fn no_proxy_of_the_environment_is_asked() {
 async fn a_refused_connection_is_an_error_and_no_trap() {
     let refusing = refusing();
     let address = refusing.local_addr().unwrap();
-    let serving = Serving::start(&grant(&[address.to_string(), "nowhere.invalid".to_owned()]));
+    let serving = ServeProcess::start(&grant(&[address.to_string(), "nowhere.invalid".to_owned()]));
     let url = format!("/fetch?http://{address}/");
     assert_eq!(error(&serving, &url).await, "ErrorCode::ConnectionRefused");
     let client = Client::connect(serving.address()).await;
@@ -191,7 +194,7 @@ async fn say(listener: &TcpListener, said: &str) {
 async fn what_is_no_answer_is_an_error_and_no_trap() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = Serving::start(&grant(&[address.to_string()]));
+    let serving = ServeProcess::start(&grant(&[address.to_string()]));
     let path = format!("/fetch?http://{address}/");
     let long = format!("HTTP/1.1 200 OK\r\nlong: {}\r\n\r\n", "x".repeat(1 << 20));
     for (said, expected) in [
@@ -220,10 +223,10 @@ async fn a_silent_upstream_times_out() {
         pieces.send(Bytes::from_static(b"begun")).unwrap();
         // Kept open for as long as anybody could wait.
         std::mem::forget(pieces);
-        Reply::new(Pieces(body).boxed_unsync())
+        UpstreamResponse::new(ChannelBody(body).boxed_unsync())
     })
     .await;
-    let serving = Serving::start(&grant(&[address.to_string(), local(&stalling)]));
+    let serving = ServeProcess::start(&grant(&[address.to_string(), local(&stalling)]));
     let began = Instant::now();
     assert_eq!(
         error(&serving, &format!("/fetch/first-byte?http://{address}/")).await,
@@ -236,7 +239,7 @@ async fn a_silent_upstream_times_out() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     // With no word of the plugin's the run's `timeout` is what ends it.
     let config = format!("[sandbox]\ntimeout = \"300ms\"\n{}", grant(&[address.to_string()]));
-    assert_eq!(Serving::start(&config).get(&format!("/fetch?http://{address}/")).await.status, 504);
+    assert_eq!(ServeProcess::start(&config).get(&format!("/fetch?http://{address}/")).await.status, 504);
 }
 
 #[tokio::test]
@@ -244,12 +247,12 @@ async fn an_answer_that_comes_before_the_end_of_the_body_is_the_plugins() {
     let upstream = Upstream::start(|request| async {
         // Else the connection may be reset before the answer is read.
         tokio::spawn(request.into_body().collect());
-        let mut reply = reply("too much");
+        let mut reply = ok_response("too much");
         *reply.status_mut() = hyper::StatusCode::PAYLOAD_TOO_LARGE;
         reply
     })
     .await;
-    let serving = Serving::start(&grant(&[local(&upstream)]));
+    let serving = ServeProcess::start(&grant(&[local(&upstream)]));
     let client = Client::connect(serving.address()).await;
     let path = format!("/fetch?http://{}/", upstream.address());
     for length in [0, 1, 1 << 20] {
@@ -292,7 +295,7 @@ async fn streaming() -> Streaming {
             while let Some(frame) = body.frame().await {
                 received.send(frame.unwrap().into_data().unwrap()).unwrap();
             }
-            Reply::new(Pieces(pieces.expect("it is asked once")).boxed_unsync())
+            UpstreamResponse::new(ChannelBody(pieces.expect("it is asked once")).boxed_unsync())
         }
     })
     .await;
@@ -303,14 +306,14 @@ async fn streaming() -> Streaming {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_is_streamed_both_ways() {
     let Streaming { mut received, sends, upstream } = streaming().await;
-    let serving = Serving::start(&grant(&[local(&upstream)]));
+    let serving = ServeProcess::start(&grant(&[local(&upstream)]));
     let mut client = TcpStream::connect(serving.address()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let head = format!("POST /fetch?http://{}/ HTTP/1.1\r\nhost: h\r\n", upstream.address());
     write!(client, "{head}transfer-encoding: chunked\r\n\r\n").unwrap();
     for piece in ["first", "second"] {
         write!(client, "{:x}\r\n{piece}\r\n", piece.len()).unwrap();
-        let came = tokio::time::timeout(PATIENCE, received.recv()).await.expect("it does not wait for the rest");
+        let came = tokio::time::timeout(TEST_TIMEOUT, received.recv()).await.expect("it does not wait for the rest");
         assert_eq!(came.unwrap(), piece);
     }
     write!(client, "0\r\n\r\n").unwrap();
@@ -326,11 +329,11 @@ async fn a_body_is_streamed_both_ways() {
 async fn max_outgoing_requests_bounds_the_requests_of_an_instance() {
     let upstream = telling(&Arc::default()).await;
     let config = format!("[sandbox]\nmax_outgoing_requests = 2\n{}", grant(&[local(&upstream)]));
-    let serving = Serving::start(&config);
+    let serving = ServeProcess::start(&config);
     let crowd = |count: usize| format!("/crowd/{count}?http://{}/", upstream.address());
-    assert_eq!(serving.get(&crowd(2)).await, Answer::ok("200\n200\n200\n200\n"));
+    assert_eq!(serving.get(&crowd(2)).await, HttpResponse::ok("200\n200\n200\n200\n"));
     let round = "200\n200\nErrorCode::ConnectionLimitReached\n";
-    assert_eq!(serving.get(&crowd(3)).await, Answer::ok(&round.repeat(2)));
+    assert_eq!(serving.get(&crowd(3)).await, HttpResponse::ok(&round.repeat(2)));
 }
 
 #[tokio::test]
@@ -340,7 +343,7 @@ async fn requests_are_counted_by_what_came_of_them() {
     let refusing = refusing();
     let (silent_address, refusing_address) = (silent.local_addr().unwrap(), refusing.local_addr().unwrap());
     let hosts = [local(&upstream), silent_address.to_string(), refusing_address.to_string()];
-    let serving = Serving::start_watched(&format!("[sandbox]\nmax_outgoing_requests = 2\n{}", grant(&hosts)));
+    let serving = ServeProcess::start_with_metrics(&format!("[sandbox]\nmax_outgoing_requests = 2\n{}", grant(&hosts)));
     for path in [
         format!("/crowd/3?http://{}/", upstream.address()),
         format!("/fetch?http://{refusing_address}/"),
@@ -350,7 +353,7 @@ async fn requests_are_counted_by_what_came_of_them() {
     ] {
         serving.get(&path).await;
     }
-    let metrics = Client::connect(serving.metrics()).await;
+    let metrics = Client::connect(serving.metrics_address()).await;
     for (outcome, count) in
         [("answered", 4), ("refused", 2), ("failed", 1), ("timed-out", 1), ("denied", 1), ("gone", 1)]
     {
@@ -360,7 +363,7 @@ async fn requests_are_counted_by_what_came_of_them() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, counted).await.unwrap_or_else(|_| panic!("no {line}"));
+        tokio::time::timeout(TEST_TIMEOUT, counted).await.unwrap_or_else(|_| panic!("no {line}"));
     }
 }
 
@@ -373,14 +376,15 @@ async fn a_body_that_its_plugin_does_not_finish_is_broken_off() {
         async move {
             let body = request.into_body().collect().await;
             sender.send(body.map(|body| body.to_bytes().len()).map_err(drop)).unwrap();
-            reply("")
+            ok_response("")
         }
     })
     .await;
-    let serving = Serving::start(&(grant(&[local(&upstream)]) + "[sandbox]\ntimeout = \"1s\"\n"));
+    let serving = ServeProcess::start(&(grant(&[local(&upstream)]) + "[sandbox]\ntimeout = \"1s\"\n"));
     for operation in ["/abandon/panic", "/abandon/wait", "/abandon/exit"] {
         serving.get(&format!("{operation}?http://{}/", upstream.address())).await;
-        let broken = tokio::time::timeout(PATIENCE, received.recv()).await.expect("the upstream sees the end").unwrap();
+        let broken =
+            tokio::time::timeout(TEST_TIMEOUT, received.recv()).await.expect("the upstream sees the end").unwrap();
         assert_eq!(broken, Err(()), "{operation}");
     }
     let whole = serving.get(&format!("/abandon/finish?http://{}/", upstream.address())).await;
@@ -391,9 +395,9 @@ mod tls {
     use super::*;
 
     /// Serves the guest `http` to a host that trusts this authority.
-    fn trusting(authority: &Authority, config: &str) -> Serving {
+    fn trusting(authority: &Authority, config: &str) -> ServeProcess {
         let larder = Larder::serve().config(config).env("SSL_CERT_FILE", authority.ca_file());
-        Serving::start_with(larder.arg(guest("http")))
+        ServeProcess::start_with(larder.arg(guest("http")))
     }
 
     #[tokio::test]
@@ -405,7 +409,7 @@ mod tls {
             let serving = trusting(&authority, &grant(std::slice::from_ref(&host)));
             for _ in 0..2 {
                 let answer = serving.get(&format!("/fetch?https://{host}/a")).await;
-                assert_eq!(answer, Answer::ok(&format!("GET /a {host} \n")));
+                assert_eq!(answer, HttpResponse::ok(&format!("GET /a {host} \n")));
             }
             // Who asks without TLS has no answer in clear text.
             assert_eq!(serving.get(&format!("/fetch?http://{host}/a")).await.status, 502);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use larder_tests::{Answer, Client, Larder, PATIENCE, Serving, guest};
+use larder_tests::{Client, HttpResponse, Larder, ServeProcess, TEST_TIMEOUT, guest};
 
 /// Puts a file in the place of another at once.
 fn replace(file: &Path, bytes: &[u8]) {
@@ -16,22 +16,22 @@ fn replace(file: &Path, bytes: &[u8]) {
     std::fs::rename(new, file).unwrap();
 }
 
-fn start() -> (Serving, [PathBuf; 2]) {
+fn start() -> (ServeProcess, [PathBuf; 2]) {
     start_with(Larder::serve())
 }
 
 /// The guest `http` in two files, each under a route of the file's name.
-fn start_with(larder: Larder) -> (Serving, [PathBuf; 2]) {
+fn start_with(larder: Larder) -> (ServeProcess, [PathBuf; 2]) {
     let table = |name: &str| format!("[plugins.{name}]\npath = \"{name}.wasm\"\nroute = \"/{name}\"\n");
     let larder = larder.config(&(table("changed") + &table("constant") + "[sandbox]\ntimeout = \"10m\"\n"));
     let files = ["changed", "constant"].map(|name| larder.folder().join(format!("{name}.wasm")));
     for file in &files {
         std::fs::copy(guest("http"), file).unwrap();
     }
-    (Serving::start_with(larder), files)
+    (ServeProcess::start_with(larder), files)
 }
 
-async fn is_answered(serving: &Serving, path: &str, expected: &Answer) {
+async fn is_answered(serving: &ServeProcess, path: &str, expected: &HttpResponse) {
     // One connection for all questions: the system has a port for so many only.
     let client = Client::connect(serving.address()).await;
     let answered = async {
@@ -39,7 +39,7 @@ async fn is_answered(serving: &Serving, path: &str, expected: &Answer) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, answered).await.expect("the new plugin answers");
+    tokio::time::timeout(TEST_TIMEOUT, answered).await.expect("the new plugin answers");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +47,7 @@ async fn a_new_file_is_served_after_hang_up_and_no_request_is_dropped() {
     let (mut serving, [changed, _]) = start();
     let client = Client::connect(serving.address()).await;
     let running = tokio::spawn(async move { client.get("/changed/do/doze/2000").await.unwrap() });
-    serving.says("changed: dozing").await;
+    serving.expect_line("changed: dozing").await;
     let is_over = Arc::new(AtomicBool::new(false));
     let asking = tokio::spawn({
         let (client, is_over) = (Client::connect(serving.address()).await, Arc::clone(&is_over));
@@ -63,16 +63,16 @@ async fn a_new_file_is_served_after_hang_up_and_no_request_is_dropped() {
         }
     });
     replace(&changed, &std::fs::read(guest("http-pages")).unwrap());
-    assert_eq!(serving.get("/changed/do/hello").await, Answer::ok("hello\n"));
-    serving.running().signal("-HUP");
-    is_answered(&serving, "/changed/do/hello", &Answer::ok("<h1>/changed/do/hello</h1>\n")).await;
-    assert_eq!(running.await.unwrap(), Answer::ok("dozed"));
+    assert_eq!(serving.get("/changed/do/hello").await, HttpResponse::ok("hello\n"));
+    serving.process().signal("-HUP");
+    is_answered(&serving, "/changed/do/hello", &HttpResponse::ok("<h1>/changed/do/hello</h1>\n")).await;
+    assert_eq!(running.await.unwrap(), HttpResponse::ok("dozed"));
     is_over.store(true, Ordering::Relaxed);
     assert!(asking.await.unwrap() > 0);
-    assert_eq!(serving.get("/constant/do/hello").await, Answer::ok("hello\n"));
+    assert_eq!(serving.get("/constant/do/hello").await, HttpResponse::ok("hello\n"));
     let finished = serving.terminate().await;
     assert_eq!(finished.status, Some(0), "{}", finished.stderr);
-    assert!(finished.stderr.contains("plugin `changed` is loaded anew"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("reloaded plugin `changed`"), "{}", finished.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,18 +81,18 @@ async fn a_broken_file_keeps_the_old_plugin_running_and_says_so() {
     let (mut serving, [changed, constant]) = start();
     replace(&constant, b"no component");
     replace(&changed, &std::fs::read(guest("http-pages")).unwrap());
-    serving.running().signal("-HUP");
-    is_answered(&serving, "/changed/page", &Answer::ok("<h1>/changed/page</h1>\n")).await;
-    assert_eq!(serving.get("/constant/do/hello").await, Answer::ok("hello\n"));
+    serving.process().signal("-HUP");
+    is_answered(&serving, "/changed/page", &HttpResponse::ok("<h1>/changed/page</h1>\n")).await;
+    assert_eq!(serving.get("/constant/do/hello").await, HttpResponse::ok("hello\n"));
     std::fs::remove_file(&changed).unwrap();
     replace(&constant, &std::fs::read(guest("http-pages")).unwrap());
-    serving.running().signal("-HUP");
-    is_answered(&serving, "/constant/page", &Answer::ok("<h1>/constant/page</h1>\n")).await;
+    serving.process().signal("-HUP");
+    is_answered(&serving, "/constant/page", &HttpResponse::ok("<h1>/constant/page</h1>\n")).await;
     assert_eq!(serving.get("/changed/page").await.status, 200);
     let finished = serving.terminate().await;
     let log = &finished.stderr;
     assert!(
-        log.contains("plugin `constant` stays as it was: cannot load plugin `constant.wasm`: this is not"),
+        log.contains("kept the previous version of plugin `constant`: cannot load plugin `constant.wasm`: this is not"),
         "{log}"
     );
 }
@@ -101,12 +101,12 @@ async fn a_broken_file_keeps_the_old_plugin_running_and_says_so() {
 async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugin() {
     let (mut serving, [changed, _]) = start_with(Larder::serve().arg("--watch"));
     let mut running = TcpStream::connect(serving.address()).unwrap();
-    running.set_read_timeout(Some(PATIENCE)).unwrap();
+    running.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let head = "POST /changed/do/attend HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     running.write_all(head.as_bytes()).unwrap();
-    serving.says("changed: attending").await;
+    serving.expect_line("changed: attending").await;
     let [pages, http] = ["http-pages", "http"].map(|name| std::fs::read(guest(name)).unwrap());
-    let page = Answer::ok("<h1>/changed/do/hello</h1>\n");
+    let page = HttpResponse::ok("<h1>/changed/do/hello</h1>\n");
     // In the place of the old one, and then over it.
     replace(&changed, &pages);
     is_answered(&serving, "/changed/do/hello", &page).await;
@@ -115,7 +115,7 @@ async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugi
     running.read_to_string(&mut said).unwrap();
     assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("attended"), "{said}");
     std::fs::write(&changed, &http).unwrap();
-    is_answered(&serving, "/changed/do/hello", &Answer::ok("hello\n")).await;
+    is_answered(&serving, "/changed/do/hello", &HttpResponse::ok("hello\n")).await;
     // A link that leads elsewhere is another file as well.
     let elsewhere = changed.with_extension("elsewhere");
     std::fs::write(&elsewhere, &pages).unwrap();
@@ -124,7 +124,7 @@ async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugi
     is_answered(&serving, "/changed/do/hello", &page).await;
     let finished = serving.terminate().await;
     assert_eq!(finished.status, Some(0), "{}", finished.stderr);
-    assert_eq!(finished.stderr.matches("plugin `changed` is loaded anew").count(), 3, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("reloaded plugin `changed`").count(), 3, "{}", finished.stderr);
     assert!(!finished.stderr.contains("plugin `constant`"), "{}", finished.stderr);
 }
 
@@ -137,12 +137,17 @@ async fn a_broken_watched_file_is_said_once_and_the_old_plugin_stays() {
     // Each of these is seen later than the half, by some looks.
     for (bytes, body) in [(&pages, "<h1>/changed/do/hello</h1>\n"), (&http, "hello\n")] {
         replace(&changed, bytes);
-        is_answered(&serving, "/changed/do/hello", &Answer::ok(body)).await;
+        is_answered(&serving, "/changed/do/hello", &HttpResponse::ok(body)).await;
     }
-    assert_eq!(serving.get("/constant/do/hello").await, Answer::ok("hello\n"));
+    assert_eq!(serving.get("/constant/do/hello").await, HttpResponse::ok("hello\n"));
     std::fs::write(&constant, &pages).unwrap();
-    is_answered(&serving, "/constant/do/hello", &Answer::ok("<h1>/constant/do/hello</h1>\n")).await;
+    is_answered(&serving, "/constant/do/hello", &HttpResponse::ok("<h1>/constant/do/hello</h1>\n")).await;
     let finished = serving.terminate().await;
-    assert_eq!(finished.stderr.matches("plugin `constant` stays as it was: ").count(), 1, "{}", finished.stderr);
-    assert_eq!(finished.stderr.matches("plugin `constant` is loaded anew").count(), 1, "{}", finished.stderr);
+    assert_eq!(
+        finished.stderr.matches("kept the previous version of plugin `constant`: ").count(),
+        1,
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(finished.stderr.matches("reloaded plugin `constant`").count(), 1, "{}", finished.stderr);
 }

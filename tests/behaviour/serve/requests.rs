@@ -3,57 +3,57 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use larder_tests::{Answer, Client, Larder, Serving, guest};
+use larder_tests::{Client, HttpResponse, Larder, ServeProcess, guest};
 
 const FAILED: &str = "the plugin failed\n";
 
-fn refused(status: u16, body: &str) -> Answer {
-    Answer { status, body: body.to_owned(), retry_after: None }
+fn refused(status: u16, body: &str) -> HttpResponse {
+    HttpResponse { status, body: body.to_owned(), retry_after: None }
 }
 
 #[tokio::test]
 async fn a_request_is_answered_by_the_plugin() {
-    let serving = Serving::start("");
-    assert_eq!(serving.get("/hello").await, Answer::ok("hello\n"));
+    let serving = ServeProcess::start("");
+    assert_eq!(serving.get("/hello").await, HttpResponse::ok("hello\n"));
     assert_eq!(serving.get("/nothing").await, refused(404, ""));
     let client = Client::connect(serving.address()).await;
     let long = "é".repeat(1 << 20);
-    assert_eq!(client.send("/echo", &long).await.unwrap(), Answer::ok(&long));
-    assert_eq!(client.send("/echo", "").await.unwrap(), Answer::ok(""));
+    assert_eq!(client.send("/echo", &long).await.unwrap(), HttpResponse::ok(&long));
+    assert_eq!(client.send("/echo", "").await.unwrap(), HttpResponse::ok(""));
     let answer = client.get("/where?a=%20b&c").await.unwrap();
-    assert_eq!(answer, Answer::ok("http://host.example/where?a=%20b&c GET"));
+    assert_eq!(answer, HttpResponse::ok("http://host.example/where?a=%20b&c GET"));
     assert_eq!(serving.get("/pieces/3000").await.body.len(), 3000 << 10);
     assert_eq!(serving.terminate().await.status, Some(0));
 }
 
 #[tokio::test]
 async fn http2_is_served_without_tls() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let client = Client::connect_http2(serving.address()).await;
     let sleeping = tokio::spawn({
         let client = client.clone();
         async move { client.get("/sleep/3000").await }
     });
-    assert_eq!(client.get("/hello").await.unwrap(), Answer::ok("hello\n"));
-    assert_eq!(client.send("/echo", "body").await.unwrap(), Answer::ok("body"));
+    assert_eq!(client.get("/hello").await.unwrap(), HttpResponse::ok("hello\n"));
+    assert_eq!(client.send("/echo", "body").await.unwrap(), HttpResponse::ok("body"));
     assert!(!sleeping.is_finished(), "one request waited for another");
-    assert_eq!(sleeping.await.unwrap().unwrap(), Answer::ok("slept"));
-    assert_eq!(client.get("/where").await.unwrap(), Answer::ok("http://host.example/where GET"));
+    assert_eq!(sleeping.await.unwrap().unwrap(), HttpResponse::ok("slept"));
+    assert_eq!(client.get("/where").await.unwrap(), HttpResponse::ok("http://host.example/where GET"));
 }
 
 #[tokio::test]
 async fn each_request_has_a_sandbox_of_its_own_and_all_share_the_cache() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let client = Client::connect(serving.address()).await;
     for visit in 1..=3 {
-        assert_eq!(client.get("/instance").await.unwrap(), Answer::ok("1"));
-        assert_eq!(client.get("/visit/page").await.unwrap(), Answer::ok(&visit.to_string()));
+        assert_eq!(client.get("/instance").await.unwrap(), HttpResponse::ok("1"));
+        assert_eq!(client.get("/visit/page").await.unwrap(), HttpResponse::ok(&visit.to_string()));
     }
 }
 
 #[tokio::test]
 async fn of_many_requests_one_computes() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let client = Client::connect_http2(serving.address()).await;
     let asked = (0..20).map(|_| {
         let client = client.clone();
@@ -69,7 +69,7 @@ async fn of_many_requests_one_computes() {
 
 #[tokio::test]
 async fn what_one_request_does_to_its_plugin_no_other_sees() {
-    let serving = Serving::start("[sandbox]\nmax_memory = \"16MiB\"\nmax_cpu_time = \"500ms\"\n");
+    let serving = ServeProcess::start("[sandbox]\nmax_memory = \"16MiB\"\nmax_cpu_time = \"500ms\"\n");
     let client = Client::connect_http2(serving.address()).await;
     let sleeping = tokio::spawn({
         let client = client.clone();
@@ -78,16 +78,16 @@ async fn what_one_request_does_to_its_plugin_no_other_sees() {
     for path in ["/panic", "/spin", "/grow", "/exit/0", "/exit/1", "/fail"] {
         assert_eq!(client.get(path).await.unwrap(), refused(500, FAILED), "{path}");
     }
-    assert_eq!(sleeping.await.unwrap().unwrap(), Answer::ok("slept"));
-    assert_eq!(client.get("/hello").await.unwrap(), Answer::ok("hello\n"));
+    assert_eq!(sleeping.await.unwrap().unwrap(), HttpResponse::ok("slept"));
+    assert_eq!(client.get("/hello").await.unwrap(), HttpResponse::ok("hello\n"));
     let finished = serving.terminate().await;
     for reason in [
         "plugin `http` trapped: wasm trap: wasm `unreachable` instruction executed",
-        "plugin `http` was stopped: it computed longer than 500ms (`max_cpu_time` of `[sandbox]`)",
+        "plugin `http` was stopped: it used more than 500ms of processor time (`max_cpu_time` of `[sandbox]`)",
         "(`max_memory` of `[sandbox]`)",
-        "plugin `http` gave no answer",
-        "plugin `http` trapped: it exited with status 1 in mid-request",
-        "plugin `http` answered with an error: ",
+        "plugin `http` sent no response",
+        "plugin `http` trapped: it exited with status 1 during a request",
+        "plugin `http` returned an error instead of a response: ",
     ] {
         assert!(finished.stderr.contains(reason), "no `{reason}`: {}", finished.stderr);
     }
@@ -95,7 +95,7 @@ async fn what_one_request_does_to_its_plugin_no_other_sees() {
 
 #[tokio::test]
 async fn an_answer_that_the_plugin_does_not_finish_is_not_taken_for_a_whole_one() {
-    let serving = Serving::start("[sandbox]\ntimeout = \"1s\"\n");
+    let serving = ServeProcess::start("[sandbox]\ntimeout = \"1s\"\n");
     for http2 in [false, true] {
         for path in ["/cut/3", "/cut/300", "/hang/3"] {
             let client = match http2 {
@@ -106,24 +106,24 @@ async fn an_answer_that_the_plugin_does_not_finish_is_not_taken_for_a_whole_one(
             assert!(answer.is_err(), "{path}: {answer:?}");
         }
     }
-    assert_eq!(serving.get("/hello").await, Answer::ok("hello\n"));
+    assert_eq!(serving.get("/hello").await, HttpResponse::ok("hello\n"));
 }
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_504() {
-    let serving = Serving::start("[sandbox]\ntimeout = \"300ms\"\n");
-    assert_eq!(serving.get("/sleep/60000").await, refused(504, "the plugin took too long\n"));
-    assert_eq!(serving.get("/sleep/10").await, Answer::ok("slept"));
+    let serving = ServeProcess::start("[sandbox]\ntimeout = \"300ms\"\n");
+    assert_eq!(serving.get("/sleep/60000").await, refused(504, "the plugin timed out\n"));
+    assert_eq!(serving.get("/sleep/10").await, HttpResponse::ok("slept"));
 }
 
 #[tokio::test]
 async fn max_request_body_makes_a_longer_one_413_or_an_error_to_the_plugin() {
-    let serving = Serving::start("[serve]\nmax_request_body = 1000\n");
+    let serving = ServeProcess::start("[serve]\nmax_request_body = 1000\n");
     let client = Client::connect(serving.address()).await;
-    assert_eq!(client.send("/length", &"x".repeat(1000)).await.unwrap(), Answer::ok("1000"));
+    assert_eq!(client.send("/length", &"x".repeat(1000)).await.unwrap(), HttpResponse::ok("1000"));
     let client = Client::connect(serving.address()).await;
     let answer = client.send("/length", &"x".repeat(1001)).await.unwrap();
-    assert_eq!(answer, refused(413, "the body is too large\n"));
+    assert_eq!(answer, refused(413, "the request body is too large\n"));
     // Nobody knows in advance how long this one is.
     let chunk = format!("3e8\r\n{}\r\n", "x".repeat(1000));
     let head = "POST /length HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -134,9 +134,9 @@ async fn max_request_body_makes_a_longer_one_413_or_an_error_to_the_plugin() {
 }
 
 /// What the server says to these bytes, until it closes.
-fn raw(serving: &Serving, request: &str) -> String {
+fn raw(serving: &ServeProcess, request: &str) -> String {
     let mut stream = TcpStream::connect(serving.address()).unwrap();
-    stream.set_read_timeout(Some(larder_tests::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(larder_tests::TEST_TIMEOUT)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut said = String::new();
     stream.read_to_string(&mut said).unwrap();
@@ -145,10 +145,10 @@ fn raw(serving: &Serving, request: &str) -> String {
 
 #[tokio::test]
 async fn a_request_that_is_none_is_400() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let close = "connection: close\r\n\r\n";
     let said = raw(&serving, &format!("GET /hello HTTP/1.1\r\n{close}"));
-    assert!(said.starts_with("HTTP/1.1 400 ") && said.ends_with("the request names no host\n"), "{said}");
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.ends_with("the request has no valid host\n"), "{said}");
     let said = raw(&serving, &format!("GET /hello HTTP/1.1\r\nhost: \u{e9}\r\n{close}"));
     assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
     assert!(raw(&serving, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -161,7 +161,7 @@ async fn a_request_that_is_none_is_400() {
 
 #[tokio::test]
 async fn an_answer_to_head_has_no_body_and_its_plugin_does_not_fail_for_it() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let said = raw(&serving, "HEAD /pieces/3000 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
     assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("\r\n\r\n"), "{said}");
     let finished = serving.terminate().await;
@@ -170,9 +170,9 @@ async fn an_answer_to_head_has_no_body_and_its_plugin_does_not_fail_for_it() {
 
 #[tokio::test]
 async fn what_plugins_print_has_their_name_in_front_of_each_line() {
-    let serving = Serving::start_with(Larder::serve().config("").arg("--name").arg("shop").arg(guest("http")));
-    assert_eq!(serving.get("/print/a").await, Answer::ok("printed"));
-    assert_eq!(serving.get("/print/b").await, Answer::ok("printed"));
+    let serving = ServeProcess::start_with(Larder::serve().config("").arg("--name").arg("shop").arg(guest("http")));
+    assert_eq!(serving.get("/print/a").await, HttpResponse::ok("printed"));
+    assert_eq!(serving.get("/print/b").await, HttpResponse::ok("printed"));
     let finished = serving.terminate().await;
     assert_eq!(finished.stdout, "shop: out a\nshop: out b\n");
     assert_eq!(finished.stderr.matches("shop: no end of a line\n").count(), 2, "{}", finished.stderr);
@@ -180,13 +180,13 @@ async fn what_plugins_print_has_their_name_in_front_of_each_line() {
 
 #[tokio::test]
 async fn the_access_log_has_a_line_for_each_request_and_no_query() {
-    let mut serving = Serving::start("");
+    let mut serving = ServeProcess::start("");
     serving.get("/hello?token=s3cret").await;
     serving.get("/nothing").await;
     // A client that does not wait for its answer.
     let mut hasty = TcpStream::connect(serving.address()).unwrap();
     hasty.write_all(b"GET /doze/300 HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
-    serving.says("http: dozing").await;
+    serving.expect_line("http: dozing").await;
     drop(hasty);
     let finished = serving.terminate().await;
     let lines: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("larder_host::access")).collect();

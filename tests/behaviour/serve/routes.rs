@@ -1,6 +1,6 @@
 //! Several plugins in one server, each under its path and with its grant; and what stops the start.
 
-use larder_tests::{Answer, Larder, Serving, guest};
+use larder_tests::{HttpResponse, Larder, ServeProcess, guest};
 
 #[tokio::test]
 async fn each_plugin_answers_under_its_route_with_its_own_grant() {
@@ -13,13 +13,13 @@ async fn each_plugin_answers_under_its_route_with_its_own_grant() {
         "[plugins.other]\nnamespace = \"other\"\n".to_owned(),
     ]
     .concat();
-    let serving = Serving::start_with(Larder::serve().config(&config));
-    assert_eq!(serving.get("/shop/do/visit/k").await, Answer::ok("1"));
-    assert_eq!(serving.get("/shop/do/visit/k").await, Answer::ok("2"));
+    let serving = ServeProcess::start_with(Larder::serve().config(&config));
+    assert_eq!(serving.get("/shop/do/visit/k").await, HttpResponse::ok("1"));
+    assert_eq!(serving.get("/shop/do/visit/k").await, HttpResponse::ok("2"));
     // Of the shared key space.
-    assert_eq!(serving.get("/shop/news/do/visit/k").await, Answer::ok("1"));
-    assert_eq!(serving.get("/shopping/do/visit/k").await, Answer::ok("2"));
-    assert_eq!(serving.get("/do/visit/k").await, Answer::ok("3"));
+    assert_eq!(serving.get("/shop/news/do/visit/k").await, HttpResponse::ok("1"));
+    assert_eq!(serving.get("/shopping/do/visit/k").await, HttpResponse::ok("2"));
+    assert_eq!(serving.get("/do/visit/k").await, HttpResponse::ok("3"));
     assert_eq!(serving.get("/shop").await.status, 404);
     let finished = serving.terminate().await;
     let named = |name: &str| finished.stderr.lines().filter(|line| line.ends_with(&format!(" plugin={name}"))).count();
@@ -32,34 +32,34 @@ async fn each_plugin_is_given_the_variables_of_its_own_table() {
     let plugin =
         |name: &str, env: &str| format!("[plugins.{name}]\npath = {path:?}\nroute = \"/{name}\"\nenv = {env}\n");
     let config = plugin("shop", "{ KEY = \"${API_KEY}\", A = \"1\" }") + &plugin("news", "{ A = \"2\" }");
-    let serving = Serving::start_with(Larder::serve().config(&config).env("API_KEY", "s3cret"));
+    let serving = ServeProcess::start_with(Larder::serve().config(&config).env("API_KEY", "s3cret"));
     for (asked, given) in
         [("shop/do/env/KEY", "s3cret"), ("shop/do/env/A", "1"), ("news/do/env/A", "2"), ("news/do/env/KEY", "")]
     {
-        assert_eq!(serving.get(&format!("/{asked}")).await, Answer::ok(given), "{asked}");
+        assert_eq!(serving.get(&format!("/{asked}")).await, HttpResponse::ok(given), "{asked}");
     }
     // Of the host's own it has none.
-    assert_eq!(serving.get("/shop/do/env/PATH").await, Answer::ok(""));
+    assert_eq!(serving.get("/shop/do/env/PATH").await, HttpResponse::ok(""));
 }
 
 #[tokio::test]
 async fn a_path_that_no_route_fits_is_404() {
     let config = format!("[plugins.shop]\npath = \"{}\"\nroute = \"/shop\"\n", guest("http").display());
-    let serving = Serving::start_with(Larder::serve().config(&config));
+    let serving = ServeProcess::start_with(Larder::serve().config(&config));
     let answer = serving.get("/hello").await;
-    assert_eq!((answer.status, answer.body.as_str()), (404, "nothing is served under this path\n"));
+    assert_eq!((answer.status, answer.body.as_str()), (404, "no plugin serves this path\n"));
 }
 
 #[test]
 fn what_cannot_be_served_is_one_clear_line() {
     let run = Larder::serve().config("").fail(2);
-    assert!(run.complaint().starts_with("larder: there is nothing to serve: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: nothing to serve: "), "{}", run.stderr);
     let run = Larder::serve().config("").arg(guest("script")).fail(1);
-    assert!(run.complaint().contains("it exports no `wasi:http/incoming-handler`"), "{}", run.stderr);
+    assert!(run.error_line().contains("it exports no `wasi:http/incoming-handler`"), "{}", run.stderr);
     let run = Larder::serve().config("[plugins.a]\npath = \"none.wasm\"\nroute = \"/\"\n").fail(1);
-    assert!(run.complaint().contains("cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
+    assert!(run.error_line().contains("cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let run = Larder::new(["serve", "--addr", &address]).config("").arg(guest("http")).fail(1);
-    assert!(run.complaint().starts_with(&format!("larder: cannot listen on {address}: ")), "{}", run.stderr);
+    assert!(run.error_line().starts_with(&format!("larder: cannot listen on {address}: ")), "{}", run.stderr);
 }

@@ -8,7 +8,7 @@ use larder_tests::{Kind, Larder, Server};
 fn is_stopped(misdeed: &str, config: &str, words: &[&str]) {
     // Standard input stays open, so that reading it never ends.
     let mut run = Larder::run("misbehave").arg(misdeed).config(config).start();
-    assert_eq!(run.line(), "");
+    assert_eq!(run.read_line(), "");
     let run = run.finish();
     assert_eq!(run.status, Some(1), "{run:#?}");
     let last = run.stderr.lines().last().unwrap_or_default();
@@ -41,10 +41,10 @@ fn a_plugin_that_waits_in_a_host_call_is_stopped_after_its_time() {
 #[test]
 fn a_trap_is_status_1_and_one_line_of_ours() {
     let run = Larder::run("misbehave").arg("trap").fail(1);
-    assert!(run.complaint().starts_with("larder: plugin `misbehave` trapped: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: plugin `misbehave` trapped: "), "{}", run.stderr);
     assert!(run.stderr.contains("unreachable"), "{}", run.stderr);
     let run = Larder::run_with(&["--name", "shop"], "misbehave").arg("recurse").fail(1);
-    assert!(run.complaint().starts_with("larder: plugin `shop` trapped: "), "{}", run.stderr);
+    assert!(run.error_line().starts_with("larder: plugin `shop` trapped: "), "{}", run.stderr);
     assert!(run.stderr.contains("call stack exhausted"), "{}", run.stderr);
     // A panic's own words come from the plugin, the last line from the host.
     let run = Larder::run("misbehave").arg("panic").fail(1);
@@ -58,7 +58,7 @@ fn the_plugins_own_ending_is_the_programs() {
     assert_eq!(Larder::run("misbehave").arg("exit").arg("0").succeed().stderr, "");
     assert_eq!(Larder::run("misbehave").arg("exit").arg("7").fail(1).stderr, "");
     let run = Larder::run("misbehave").arg("fail").fail(1);
-    assert_eq!(run.complaint(), "Error: NoSuchCache");
+    assert_eq!(run.error_line(), "Error: NoSuchCache");
 }
 
 fn look(options: &[&str], words: &[&str]) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::{Client, Kind, Larder, Server, Serving, guest};
+use larder_tests::{Client, Kind, Larder, ServeProcess, Server, guest};
 use tokio::task::JoinSet;
 
 /// A value that takes 200 ms and lasts 1 s is asked for on 64 connections all the time.
@@ -11,11 +11,12 @@ async fn a_value_is_computed_once_for_each_expiry_over_two_processes_under_load(
     const LOAD: Duration = Duration::from_secs(5);
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = format!("{}default_expire = 1\nwait = \"30s\"\n", server.cache("c"));
-    let start = || Serving::start_with(Larder::serve().config(&config).env("LARDER_LOG", "warn").arg(guest("http")));
+    let start =
+        || ServeProcess::start_with(Larder::serve().config(&config).env("LARDER_LOG", "warn").arg(guest("http")));
     let hosts = [start(), start()];
     let began = Instant::now();
     let mut clients = JoinSet::new();
-    for address in hosts.iter().map(Serving::address).cycle().take(64) {
+    for address in hosts.iter().map(ServeProcess::address).cycle().take(64) {
         clients.spawn(async move {
             let client = Client::connect(address).await;
             let (mut computed, mut hits) = (0_u32, 0_u32);

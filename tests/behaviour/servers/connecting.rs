@@ -10,7 +10,7 @@ const DEAD_PORT: u16 = 1;
 
 fn variables(kind: Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Valkey | Kind::NewValkey => ("VALKEY_HOST", "VALKEY_PORT"),
+        Kind::Valkey | Kind::ValkeyWithIfeq => ("VALKEY_HOST", "VALKEY_PORT"),
         Kind::Redis => ("REDIS_HOST", "REDIS_PORT"),
     }
 }
@@ -44,7 +44,7 @@ fn a_port_of_the_environment_that_is_none_is_a_configuration_error() {
     let config = "[caches.c]\ntype = \"valkey\"\n";
     for bad in ["0", "70000", "http"] {
         let run = Larder::run("script").config(config).env("VALKEY_PORT", bad).fail(2);
-        assert!(run.complaint().contains("`VALKEY_PORT`") && run.stderr.contains(bad), "{}", run.stderr);
+        assert!(run.error_line().contains("`VALKEY_PORT`") && run.stderr.contains(bad), "{}", run.stderr);
     }
 }
 
@@ -54,7 +54,7 @@ fn an_unreachable_server_stops_the_start_with_one_clear_line() {
         let config = format!("[caches.pages]\ntype = \"{type_name}\"\nhost = \"127.0.0.1\"\nport = {DEAD_PORT}\n");
         let run = Larder::run("script").config(&config).arg("get k").fail(1);
         let start = format!("larder: cache `pages`: cannot reach {kind} at `127.0.0.1:{DEAD_PORT}`: ");
-        let reason = run.complaint().strip_prefix(&start).unwrap_or_else(|| panic!("{}", run.stderr));
+        let reason = run.error_line().strip_prefix(&start).unwrap_or_else(|| panic!("{}", run.stderr));
         assert!(reason.contains("refused"), "{reason}");
         assert_eq!(run.stdout, "");
     }
@@ -65,7 +65,7 @@ fn a_host_name_that_does_not_exist_stops_the_start_with_one_clear_line() {
     let config = "[caches.pages]\ntype = \"valkey\"\nhost = \"host.invalid\"\n";
     let run = Larder::run("script").config(config).arg("get k").fail(1);
     let start = "larder: cache `pages`: cannot reach Valkey at `host.invalid:6379`: ";
-    assert!(run.complaint().starts_with(start), "{}", run.stderr);
+    assert!(run.error_line().starts_with(start), "{}", run.stderr);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_server_that_takes_connections_and_says_nothing_stops_the_start_too() {
         format!("[caches.c]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = {port}\nconnect_timeout = \"200ms\"\n");
     let run = Larder::run("script").config(&config).fail(1);
     let expected = format!("larder: cache `c`: cannot reach Redis at `127.0.0.1:{port}`: no answer within 200ms");
-    assert_eq!(run.complaint(), expected);
+    assert_eq!(run.error_line(), expected);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_user_of_the_access_list_is_let_in_with_his_password() {
         assert_eq!(run.stdout, "ok\nhit v\n1\n");
         let wrong = server.cache("c") + "username = \"workex\"\npassword = \"s3cret\"\n";
         let run = Larder::run("script").config(&wrong).fail(1);
-        assert!(run.complaint().ends_with("it refused the user name or password"), "{}", run.stderr);
+        assert!(run.error_line().ends_with("it refused the user name or password"), "{}", run.stderr);
     }
 }
 
@@ -116,9 +116,9 @@ fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
         let start = format!("larder: cache `c`: cannot reach {} at `127.0.0.1:{}`: ", kind.name(), server.port());
         let wrong = server.cache("c") + "password = \"wr0ng-guess\"\n";
         let wrong = Larder::run("script").config(&wrong).env("LARDER_LOG", "warn").fail(1);
-        assert_eq!(wrong.complaint(), format!("{start}it refused the user name or password"));
+        assert_eq!(wrong.error_line(), format!("{start}it refused the user name or password"));
         let missing = Larder::run("script").config(&server.cache("c")).fail(1);
-        assert_eq!(missing.complaint(), format!("{start}it asks for a password"));
+        assert_eq!(missing.error_line(), format!("{start}it asks for a password"));
         // Not even the most talkative log has it.
         let talkative = server.cache("c") + "password = \"wr0ng-guess\"\n";
         let talkative = Larder::run("script").config(&talkative).env("LARDER_LOG", "trace").fail(1);
@@ -151,7 +151,7 @@ fn a_server_too_old_stops_the_start_with_what_is_needed() {
     let expected = format!(
         "larder: cache `old`: cannot use Redis at `127.0.0.1:{port}`: Redis 6.2.14 is too old: 7.0.0 or later is needed"
     );
-    assert_eq!(run.complaint(), expected);
+    assert_eq!(run.error_line(), expected);
 }
 
 /// The words of one command: `*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n`.

@@ -178,13 +178,13 @@ mod large {
         cache.set("large", large.clone(), Duration::Default).await.unwrap();
         until_aside(&server, "get", async || drop(cache.get("large").await.unwrap())).await;
         for is_set in [true, false] {
-            relay.fault(Fault::Throttle(200 << 10));
+            relay.set_fault(Fault::Throttle(200 << 10));
             let moving = tokio::spawn(move_value(cache.clone(), large.clone(), is_set));
             // From here on it is on its way.
             tokio::task::yield_now().await;
             assert_eq!(within(cache.get("small")).await, Ok(Some(bytes("v"))));
             assert!(!moving.is_finished(), "the small value waited for the large one");
-            relay.fault(Fault::None);
+            relay.set_fault(Fault::None);
             within(moving).await.unwrap();
         }
     }
@@ -205,12 +205,12 @@ mod large {
         let cache = view(&connect_by(&server, relay.port(), "timeout = \"60s\"\n").await);
         until_aside(&server, "scan", async || assert_eq!(cache.clear_pattern("none:*").await, Ok(0))).await;
         // The longest that is small, and takes longer than the steps of a clear.
-        relay.fault(Fault::Throttle(30 << 10));
+        relay.set_fault(Fault::Throttle(30 << 10));
         let value = Bytes::from(vec![b'v'; LARGE - 1]);
         let set = cache.set("k", value, Duration::Default);
         assert!(tokio::time::timeout(StdDuration::from_millis(50), set).await.is_err());
         assert_eq!(within(cache.clear_all()).await, Ok(1));
-        relay.fault(Fault::None);
+        relay.set_fault(Fault::None);
         assert_eq!(cache.get("k").await, Ok(None));
     }
 
@@ -221,14 +221,14 @@ mod large {
         let relay = Relay::to(server.port());
         let cache = view(&connect_by(&server, relay.port(), "timeout = \"60s\"\n").await);
         until_aside(&server, "scan", async || assert_eq!(cache.clear_pattern("none:*").await, Ok(0))).await;
-        relay.fault(Fault::Throttle(60 << 10));
+        relay.set_fault(Fault::Throttle(60 << 10));
         let value = Bytes::from(vec![b'v'; LARGE - 1]);
         let set = cache.set("0", value.clone(), Duration::Default);
         assert!(tokio::time::timeout(StdDuration::from_millis(50), set).await.is_err());
         let keys: Vec<String> = (0..17).map(|key| key.to_string()).collect();
         let found = within(cache.get_many(&keys)).await.unwrap();
         assert_eq!(found.first(), Some(&Some(value)));
-        relay.fault(Fault::None);
+        relay.set_fault(Fault::None);
     }
 }
 
@@ -252,7 +252,7 @@ async fn a_cluster_serves_over_several_connections_to_each_node() {
     assert!(found.iter().zip(&keys).all(|(found, key)| found.as_ref() == Some(&bytes(key))));
     assert_eq!(cache.clear_all().await, Ok(104));
     for slot in [0, 8_000, 16_383] {
-        let node = &cluster.nodes[cluster.first_owner(slot)];
+        let node = &cluster.nodes[cluster.initial_owner(slot)];
         wait_for("two connections and one aside", || (connections(node).len() == 3).then_some(()));
     }
 }

@@ -2,7 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-use larder_tests::{Kind, Larder, Running, Server};
+use larder_tests::{Kind, Larder, LarderProcess, Server};
 
 /// What the process may use at its peak. Measured: 21 MiB for one that reads small values.
 const BOUND: u64 = 100 << 20;
@@ -13,17 +13,17 @@ fn put(server: &Server, key: &str, bytes: usize) {
     redis::cmd("SETRANGE").arg(format!("cache:{key}")).arg(bytes - 1).arg("x").exec(&mut client).unwrap();
 }
 
-fn session(server: &Server, more: &str) -> Running {
+fn session(server: &Server, more: &str) -> LarderProcess {
     // On a busy machine half a gigabyte takes its time.
     Larder::run("session").config(&format!("{}timeout = \"30s\"\n{more}", server.cache("c"))).start()
 }
 
-fn says(run: &mut Running, operation: &str, answer: &str) {
-    run.say(operation);
-    assert_eq!(run.line(), answer, "{operation}");
+fn says(run: &mut LarderProcess, operation: &str, answer: &str) {
+    run.write_line(operation);
+    assert_eq!(run.read_line(), answer, "{operation}");
 }
 
-fn ends_small(run: Running) {
+fn ends_small(run: LarderProcess) {
     let peak = run.peak_memory();
     run.succeed();
     assert!(peak < BOUND, "{} MiB at its peak", peak >> 20);
@@ -54,8 +54,8 @@ fn max_value_bytes_bounds_what_is_read_and_what_is_over_it_can_be_replaced() {
         for (bytes, is_too_large) in [(1000, false), (1001, true), (64 << 10, true), ((64 << 10) + 1, true)] {
             put(&server, "k", bytes);
             for operation in ["get k", "get-many none k", "get-or-set k v"] {
-                run.say(operation);
-                let answer = run.line();
+                run.write_line(operation);
+                let answer = run.read_line();
                 assert_eq!(answer == "error ValueTooLarge(1000)", is_too_large, "{operation} of {bytes}: {answer:.80}");
             }
         }

@@ -1,15 +1,15 @@
 //! A server that goes away, hangs, and comes back while a plugin runs.
 
-use larder_tests::{Kind, Larder, Relay, Running, Server, wait_for};
+use larder_tests::{Kind, Larder, LarderProcess, Relay, Server, wait_for};
 
-fn session(server: &Server, more: &str) -> Running {
+fn session(server: &Server, more: &str) -> LarderProcess {
     let sandbox = "[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
     Larder::run("session").config(&format!("{}{more}{sandbox}", server.cache("c"))).start()
 }
 
-fn ask(session: &mut Running, operation: &str) -> String {
-    session.say(operation);
-    session.line()
+fn ask(session: &mut LarderProcess, operation: &str) -> String {
+    session.write_line(operation);
+    session.read_line()
 }
 
 fn is_outage(answer: &str) -> bool {
@@ -17,7 +17,7 @@ fn is_outage(answer: &str) -> bool {
 }
 
 /// The plugin that runs reaches the server again, without a restart of its own.
-fn recovers(session: &mut Running) {
+fn recovers(session: &mut LarderProcess) {
     wait_for("the cache to work again", || (ask(session, "set back 1") == "ok").then_some(()));
     assert_eq!(ask(session, "get back"), "hit 1");
     assert_eq!(ask(session, "get-or-set fresh 2"), "vacant, filled true");
@@ -139,7 +139,7 @@ fn a_failover_behind_one_address_is_followed() {
         let config = format!("[caches.c]\ntype = \"valkey\"\nhost = \"127.0.0.1\"\nport = {}\n", relay.port());
         let mut session = Larder::run("session").config(&config).start();
         assert_eq!(ask(&mut session, "set k before"), "ok");
-        relay.lead_to(new.port());
+        relay.set_target(new.port());
         let primary = ["127.0.0.1".to_owned(), new.port().to_string()];
         redis::cmd("REPLICAOF").arg(&primary).exec(&mut old.client()).unwrap();
         wait_for("the host to follow", || match ask(&mut session, "set k after").as_str() {

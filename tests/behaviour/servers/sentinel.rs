@@ -1,12 +1,12 @@
 //! A primary that sentinels watch, and that another server follows.
 
-use larder_tests::{Authority, Kind, Larder, Running, Sentinels, Server, wait_for};
+use larder_tests::{Authority, Kind, Larder, LarderProcess, Sentinels, Server, wait_for};
 
 use larder_tests::documents::rights_after;
 
-fn ask(session: &mut Running, operation: &str) -> String {
-    session.say(operation);
-    session.line()
+fn ask(session: &mut LarderProcess, operation: &str) -> String {
+    session.write_line(operation);
+    session.read_line()
 }
 
 /// What a server says of its role; nothing where it is just changing it.
@@ -15,7 +15,7 @@ fn replication(server: &Server) -> String {
     said.unwrap_or_default()
 }
 
-fn recovers(session: &mut Running, value: &str) {
+fn recovers(session: &mut LarderProcess, value: &str) {
     wait_for("the new primary to be found", || match ask(session, &format!("set k {value}")).as_str() {
         "ok" => Some(()),
         refused => {
@@ -27,13 +27,13 @@ fn recovers(session: &mut Running, value: &str) {
 }
 
 /// A session whose primary was killed, and who watched it. The new primary has been found.
-fn after_a_failover(kind: Kind) -> Option<(Sentinels, Running)> {
+fn after_a_failover(kind: Kind) -> Option<(Sentinels, LarderProcess)> {
     let watched = Sentinels::start(kind)?;
     let cache = watched.cache("c");
     Some(kill_the_primary(watched, &cache))
 }
 
-fn kill_the_primary(mut watched: Sentinels, cache: &str) -> (Sentinels, Running) {
+fn kill_the_primary(mut watched: Sentinels, cache: &str) -> (Sentinels, LarderProcess) {
     let config = format!("{cache}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n");
     let mut session = Larder::run("session").config(&config).start();
     assert_eq!(ask(&mut session, "set k first"), "ok");
@@ -58,7 +58,7 @@ fn a_new_primary_is_found_through_the_sentinels_of_redis() {
 
 #[test]
 fn a_new_primary_is_found_through_the_sentinels_of_a_newer_valkey() {
-    if let Some((_watched, session)) = after_a_failover(Kind::NewValkey) {
+    if let Some((_watched, session)) = after_a_failover(Kind::ValkeyWithIfeq) {
         session.succeed();
     }
 }
@@ -68,7 +68,7 @@ fn a_new_primary_is_found_through_the_sentinels_of_a_newer_valkey() {
 fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
     let Some((mut watched, mut session)) = after_a_failover(Kind::Valkey) else { return };
     watched.servers[0].restart();
-    watched.be_patient();
+    watched.raise_down_after();
     wait_for("the old primary to follow the new one", || {
         replication(&watched.servers[0]).contains("master_link_status:up").then_some(())
     });
@@ -92,7 +92,7 @@ fn is_found_though_the_old_one_hangs(kind: Kind) {
     watched.wait_for_primary(1);
     recovers(&mut session, "second");
     watched.servers[0].thaw();
-    watched.be_patient();
+    watched.raise_down_after();
     wait_for("the old primary to follow the new one", || {
         replication(&watched.servers[0]).contains("master_link_status:up").then_some(())
     });
@@ -119,11 +119,11 @@ fn a_name_that_no_sentinel_knows_stops_the_start_with_one_clear_line() {
     let unknown = watched.cache("c").replace("\"main\"", "\"mian\"");
     let run = Larder::run("script").config(&unknown).fail(1);
     let start = "larder: cache `c`: cannot find Valkey at `mian of sentinel 127.0.0.1:";
-    assert!(run.complaint().starts_with(start), "{}", run.stderr);
-    assert!(run.complaint().ends_with("knows no master of that name"), "{}", run.stderr);
+    assert!(run.error_line().starts_with(start), "{}", run.stderr);
+    assert!(run.error_line().ends_with("knows no master of that name"), "{}", run.stderr);
     let nobody = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
     let run = Larder::run("script").config(nobody).fail(1);
-    assert!(run.complaint().contains("the sentinel at `127.0.0.1:1`: Connection refused"), "{}", run.stderr);
+    assert!(run.error_line().contains("the sentinel at `127.0.0.1:1`: Connection refused"), "{}", run.stderr);
 }
 
 /// The servers have one password, the sentinels another, and all speak TLS.
@@ -201,5 +201,5 @@ fn a_new_primary_is_found_by_users_of_the_access_lists_of_redis() {
 
 #[test]
 fn a_new_primary_is_found_by_users_of_the_access_lists_of_a_newer_valkey() {
-    is_found_by_users_of_the_access_lists(Kind::NewValkey);
+    is_found_by_users_of_the_access_lists(Kind::ValkeyWithIfeq);
 }

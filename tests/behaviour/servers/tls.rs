@@ -1,6 +1,6 @@
 //! TLS to the server: what passes, who is trusted, and what the operator is told when nobody is.
 
-use larder_tests::{Authority, Certificate, Finished, Kind, Larder, Server};
+use larder_tests::{Authority, Certificate, Kind, Larder, LarderOutput, Server};
 
 /// A server that speaks TLS with this certificate; it asks its clients for one where `asks` says so.
 fn start(kind: Kind, authority: &Authority, certificate: &Certificate, asks: bool) -> Option<Server> {
@@ -20,8 +20,8 @@ fn client(certificate: &Certificate) -> String {
 }
 
 /// The reason in the one line with which a host ends that cannot reach its server.
-fn reason(run: &Finished) -> &str {
-    let (_, reason) = run.complaint().split_once(": cannot reach ").unwrap_or_else(|| panic!("{run:#?}"));
+fn reason(run: &LarderOutput) -> &str {
+    let (_, reason) = run.error_line().split_once(": cannot reach ").unwrap_or_else(|| panic!("{run:#?}"));
     reason
 }
 
@@ -154,8 +154,8 @@ fn renewed_certificates_are_read_when_the_connection_is_made_anew() {
     let certificate = old.issue("127.0.0.1");
     let Some(mut server) = start(Kind::Valkey, &old, &certificate, false) else { return };
     let mut run = Larder::run("session").config(&cache(&server, &old)).start();
-    run.say("set k v");
-    assert_eq!(run.line(), "ok");
+    run.write_line("set k v");
+    assert_eq!(run.read_line(), "ok");
     server.kill();
     // The operator replaces what both sides have, in place.
     let renewed = new.issue("127.0.0.1");
@@ -164,8 +164,8 @@ fn renewed_certificates_are_read_when_the_connection_is_made_anew() {
     std::fs::copy(new.ca_file(), old.ca_file()).unwrap();
     server.restart();
     larder_tests::wait_for("the host to reach the server again", || {
-        run.say("set k v");
-        (run.line() == "ok").then_some(())
+        run.write_line("set k v");
+        (run.read_line() == "ok").then_some(())
     });
     run.succeed();
 }

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use larder_tests::{Answer, Client, Kind, Larder, Server, Serving, guest};
+use larder_tests::{Client, HttpResponse, Kind, Larder, ServeProcess, Server, guest};
 use tokio::task::JoinSet;
 
 const CONNECTIONS: usize = 64;
@@ -40,7 +40,7 @@ impl Round {
 }
 
 /// Sends requests on [`CONNECTIONS`] concurrent connections for a duration. `check` asserts on each response.
-async fn load(addresses: &[SocketAddr], path: &str, duration: Duration, check: fn(&Answer)) -> Round {
+async fn load(addresses: &[SocketAddr], path: &str, duration: Duration, check: fn(&HttpResponse)) -> Round {
     let start = Instant::now();
     let mut clients = JoinSet::new();
     for n in 0..CONNECTIONS {
@@ -61,13 +61,13 @@ async fn load(addresses: &[SocketAddr], path: &str, duration: Duration, check: f
     Round { latencies, duration: start.elapsed() }
 }
 
-fn is_hello(answer: &Answer) {
-    assert_eq!(answer, &Answer::ok("hello\n"));
+fn is_hello(answer: &HttpResponse) {
+    assert_eq!(answer, &HttpResponse::ok("hello\n"));
 }
 
-fn larder(config: &str, plugin: &str) -> Serving {
+fn larder(config: &str, plugin: &str) -> ServeProcess {
     // `wasmtime serve` writes no access log.
-    Serving::start_with(Larder::serve().config(config).env("LARDER_LOG", "warn").arg(guest(plugin)))
+    ServeProcess::start_with(Larder::serve().config(config).env("LARDER_LOG", "warn").arg(guest(plugin)))
 }
 
 /// A `wasmtime serve` process. Dropping this value kills it.
@@ -130,8 +130,8 @@ async fn cached() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = format!("{}default_expire = 1\n", server.cache("c"));
     let hosts = [larder(&config, "http"), larder(&config, "http")];
-    let addresses = hosts.each_ref().map(Serving::address);
-    let check = |answer: &Answer| match answer.body.as_str() {
+    let addresses = hosts.each_ref().map(ServeProcess::address);
+    let check = |answer: &HttpResponse| match answer.body.as_str() {
         "key true" => _ = COMPUTED.fetch_add(1, Ordering::Relaxed),
         "key false" => {}
         _ => panic!("{answer:?}"),
@@ -153,7 +153,7 @@ async fn memory() {
     let requests: usize =
         std::env::var("REQUESTS").map_or(100_000, |requests| requests.parse().expect("`REQUESTS` is a number"));
     let mut serving = larder("", "http_hello");
-    let status = format!("/proc/{}/status", serving.running().id());
+    let status = format!("/proc/{}/status", serving.process().id());
     let resident = || {
         let status = std::fs::read_to_string(&status).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use larder_host::Caches;
 use larder_host::cache::{Duration, Entry, ScopedCache};
-use larder_tests::PATIENCE;
+use larder_tests::TEST_TIMEOUT;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
@@ -38,7 +38,7 @@ pub(crate) async fn compare_with_bare_client(backend: &Backend, callers: u32) {
     for _ in 0..callers {
         instances.push(plugin.instantiate().await);
     }
-    let client = backend.client(Some(PATIENCE)).await;
+    let client = backend.client(Some(TEST_TIMEOUT)).await;
     let reads = [
         ("GET, bare client", Candidate::Native(bare_get(backend.client(None).await))),
         ("GET, bare, with a deadline", Candidate::Native(bare_get(client.clone()))),

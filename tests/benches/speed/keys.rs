@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use larder_host::cache::ram::{ENTRY_OVERHEAD, RamBackend};
-use larder_host::cache::{Cache, Duration, OnOutage, Policy, ScopedCache};
+use larder_host::cache::{Cache, Duration, Policy, ScopedCache};
 use larder_host::operator_view;
 
 use crate::other_caches::{Moka, QuickCache};
@@ -37,15 +37,9 @@ impl Candidate {
     /// Creates an empty cache of each kind that can hold this number of entries.
     fn all(entries: u64) -> [Self; 3] {
         let entry = VALUE.len() as u64 + name(KEYS).len() as u64;
-        let policy = Policy {
-            default_expire: None,
-            max_expire: None,
-            max_value_bytes: 1 << 10,
-            max_batch_bytes: 1 << 20,
-            wait: std::time::Duration::from_secs(5),
-            max_lease: std::time::Duration::from_secs(5),
-            on_outage: OnOutage::Miss,
-        };
+        let mut policy = Policy::default();
+        policy.default_expire = None;
+        policy.max_value_bytes = 1 << 10;
         let backend = RamBackend::new(entries * (entry + ENTRY_OVERHEAD), policy.max_value_bytes, &[]);
         let larder = operator_view(Cache::new("cache", backend, policy).into(), None);
         let (quick_cache, moka) = (QuickCache::new(entries * entry), Moka::new(entries * entry));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_host::config::Store;
+use larder_host::config::BackendConfig;
 use larder_tests::{Kind, Larder, Server};
 use redis::TypedCommands;
 use serde_json::Value;
@@ -113,7 +113,7 @@ fn every_service_has_a_version_a_network_and_ports_for_this_machine_only() {
 #[test]
 fn the_servers_evict_and_keep_what_they_hold_through_a_restart() {
     let compose = compose();
-    for (name, kind) in [("valkey", Kind::NewValkey), ("redis", Kind::Redis)] {
+    for (name, kind) in [("valkey", Kind::ValkeyWithIfeq), ("redis", Kind::Redis)] {
         let service = &compose["services"][name];
         assert_eq!(texts(&service["volumes"]), [format!("{name}-data:/data")]);
         let command = texts(&service["command"]);
@@ -142,8 +142,8 @@ fn the_hosts_agree_with_their_configuration_and_bounds() {
         let inside: Vec<u16> = ports(service).into_iter().map(|(_, inside)| inside).collect();
         assert_eq!(inside, [host.port()], "the port for figures is not published");
         let caches = host.config().caches;
-        let places = caches.values().map(|cache| match &cache.store {
-            Store::Server(server) => server.deployment.to_string(),
+        let places = caches.values().map(|cache| match &cache.backend {
+            BackendConfig::Server(server) => server.deployment.to_string(),
             store => panic!("{store:?} is not shared"),
         });
         assert_eq!(places.collect::<Vec<_>>(), ["valkey:6379"], "{name} and the server meet");
@@ -167,10 +167,10 @@ async fn the_hosts_run_and_share_what_one_of_them_has_rendered() {
     let mut one = host(&compose["services"]["larder-1"]).start(&[], &place);
     let mut two = host(&compose["services"]["larder-2"]).start(&[], &place);
     for running in [&mut one, &mut two] {
-        running.serving.says(&format!("metrics on http://{}/metrics", running.metrics)).await;
+        running.serving.expect_line(&format!("metrics on http://{}/metrics", running.metrics)).await;
         assert_eq!(running.serving.get("/hello").await.body, "<h1>/hello</h1>\n");
     }
-    one.serving.says("pages: rendering /hello").await;
+    one.serving.expect_line("pages: rendering /hello").await;
     let second = two.serving.terminate().await;
     assert_eq!((second.status, second.stdout.as_str()), (Some(0), ""), "it rendered nothing itself");
 

@@ -1,6 +1,6 @@
 //! kubernetes.yaml.
 
-use larder_host::config::Store;
+use larder_host::config::BackendConfig;
 use larder_tests::{Client, Kind, Server};
 
 use super::*;
@@ -142,7 +142,7 @@ async fn a_host_runs_with_its_password_and_answers_the_probes() {
     let running = host.start(&[("host = \"valkey\"", &place)], &[]);
     assert_eq!(running.serving.get("/hello").await.body, "<h1>/hello</h1>\n");
     let config = host.config();
-    let Store::Server(options) = &config.caches["shared"].store else { panic!("it is shared") };
+    let BackendConfig::Server(options) = &config.caches["shared"].backend else { panic!("it is shared") };
     let metrics = running.metrics.parse().unwrap();
     let container = container();
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {

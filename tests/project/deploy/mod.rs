@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use larder_host::Config;
 use larder_tests::repository::{read, root, sources};
-use larder_tests::{Larder, Serving, free_port, guest};
+use larder_tests::{Larder, ServeProcess, free_port, guest};
 use serde_json::Value;
 
 /// The documents of a YAML file.
@@ -111,14 +111,14 @@ impl Host {
         let kept = self.environment.iter().filter(|(name, _)| !elsewhere.contains(&name.as_str()));
         let larder = kept.fold(Larder::new(&self.command), |larder, (name, value)| larder.env(name, value));
         let larder = variables.iter().fold(larder, |larder, (name, value)| larder.env(name, value));
-        let serving = Serving::start_with(larder.config(&toml));
+        let serving = ServeProcess::start_with(larder.config(&toml));
         Running { serving, metrics, toml }
     }
 }
 
 /// A host that runs.
 struct Running {
-    serving: Serving,
+    serving: ServeProcess,
     metrics: String,
     /// Its configuration as it is.
     toml: String,

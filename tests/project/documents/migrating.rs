@@ -88,7 +88,7 @@ fn folder(server: &Server) -> PathBuf {
 
 #[test]
 fn an_rdb_file_of_redis_moves_the_values_and_an_aof_can_be_turned_on() {
-    for kind in [Kind::Valkey, Kind::NewValkey] {
+    for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
         let Some(old) = old_server(&[]) else { return };
         if !has_files_for_valkey(&old) {
             return assert_refused(&old);
@@ -131,7 +131,7 @@ fn an_aof_of_redis_moves_the_values() {
 
 #[test]
 fn replication_from_redis_moves_the_values() {
-    for kind in [Kind::Valkey, Kind::NewValkey] {
+    for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
         let Some(old) = old_server(&[]) else { return };
         if !has_files_for_valkey(&old) {
             return assert_refused(&old);

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use larder_host::cache::glob::Pattern;
 use larder_host::cache::ram::RamBackend;
-use larder_host::cache::{Access, Cache, Duration, Key, Namespace, OnOutage, Owner, Policy, ScopedCache};
+use larder_host::cache::{Access, Cache, Duration, Key, Namespace, Owner, Policy, ScopedCache};
 use larder_host::{Config, operator_view};
 
 const CONFIG: &str = "
@@ -64,15 +64,6 @@ fn get(view: &ScopedCache, key: &str) -> bool {
 
 /// Creates the cache outside a Tokio runtime, so that no background task is counted.
 fn cache() -> std::sync::Arc<Cache> {
-    let seconds = std::time::Duration::from_secs;
-    let policy = Policy {
-        default_expire: Some(seconds(300)),
-        max_expire: None,
-        max_value_bytes: 1 << 20,
-        max_batch_bytes: 64 << 20,
-        wait: seconds(5),
-        max_lease: seconds(300),
-        on_outage: OnOutage::Miss,
-    };
+    let policy = Policy::default();
     Cache::new("cache", RamBackend::new(64 << 20, policy.max_value_bytes, &[]), policy).into()
 }

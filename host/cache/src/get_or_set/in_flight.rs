@@ -1,7 +1,7 @@
-//! Who of this process computes which key, and who waits for it.
+//! The in-flight table: which keys are being computed in this process, and which callers wait for them (single-flight).
 //!
-//! Nothing here decides whose value is stored: the lease in the backend decides that. This table only sees to it that
-//! callers who want the same key wait once for all, and are woken with the value, or to ask again.
+//! The table never decides which value is stored; the lease in the backend decides that. It lets callers that miss the
+//! same key share one wait, and wakes them with the value or to claim again.
 
 // Decision: docs/decisions/0003-the-in-flight-table-wakes-waiters-and-decides-nothing.md
 
@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use crate::{Key, Lease, Selection};
+use crate::get_or_set::lease::Lease;
+use crate::key::{Key, Selection};
 
-/// Who asks: one plugin instance. An instance that asks for a key whose vacancy it holds would wait for itself.
+/// The identity of a caller: one plugin instance. An instance that asks for a key whose vacancy it holds would wait for
+/// itself, so that call is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner(u64);
 
@@ -27,53 +29,54 @@ impl Owner {
     }
 }
 
-/// The flights of one cache: a slot for each key that somebody of this process computes or waits for.
+/// The in-flight table of one cache: a slot for each key that a caller of this process computes or waits for.
 #[derive(Debug)]
-pub(crate) struct Flights {
-    /// A std mutex: nothing awaits while it is held.
+pub(crate) struct InFlight {
+    /// A std mutex: nothing awaits while it is locked.
     table: Mutex<HashMap<Key, Slot>>,
-    /// How many keys the table holds, so that a set or clear with nobody about takes no lock.
-    busy_keys: AtomicUsize,
-    /// Counts all that enters the table, and all that is set and cleared, in their order.
+    /// The number of slots. While it is zero, a set or clear takes no lock.
+    slot_count: AtomicUsize,
+    /// Orders the callers that enter the table and the writes.
     next: AtomicU64,
-    /// When something was last set or cleared.
+    /// The sequence number of the last set or clear.
     last_write: AtomicU64,
 }
 
-impl Default for Flights {
+impl Default for InFlight {
     fn default() -> Self {
         let (next, last_write) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { table: Mutex::default(), busy_keys: AtomicUsize::new(0), next, last_write }
+        Self { table: Mutex::default(), slot_count: AtomicUsize::new(0), next, last_write }
     }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// The one whom others wait for.
-    lead: Option<Lead>,
-    /// All who may fill, which is to detect that one of them waits for himself.
+    leader: Option<Leader>,
+    /// All callers that may fill. An owner that waited for one of its own would wait for itself.
     holders: Vec<Holder>,
     waiters: VecDeque<Waiter>,
 }
 
+/// The caller that the others wait for.
 #[derive(Debug)]
-struct Lead {
-    place: Moment,
-    /// The lease he computes under; none while he looks out for one that another process has.
+struct Leader {
+    sequence: Sequence,
+    /// The lease that it computes under; `None` while it watches a lease of another process.
     lease: Option<Lease>,
     displaced: Arc<Notify>,
 }
 
+/// A caller that may fill.
 #[derive(Debug)]
 struct Holder {
-    place: Moment,
+    sequence: Sequence,
     owner: Owner,
     lease: Lease,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    since: Moment,
+    sequence: Sequence,
     wake: oneshot::Sender<Wake>,
 }
 
@@ -82,165 +85,168 @@ struct Waiter {
 pub(crate) enum Wake {
     /// The value.
     Value(Bytes),
-    /// The one who was waited for gave up, and this waiter has his place.
-    Seat(Seat),
-    /// Something has changed: ask again.
-    AskAgain,
+    /// The leader has gone, and this waiter is the leader now.
+    Lead(LeaderGuard),
+    /// The key may have changed: claim again.
+    Retry,
 }
 
-/// What [`Flights::join`] answers.
+/// The result of [`InFlight::join`].
 #[derive(Debug)]
 pub(crate) enum Join {
-    /// Somebody of this process sees to the key: wait for him.
+    /// The key has a leader: wait for it.
     Wait(oneshot::Receiver<Wake>),
-    /// Nobody does: the caller is the one whom others wait for from now on.
-    Seat(Seat),
+    /// The caller is the leader now.
+    Lead(LeaderGuard),
 }
 
-/// A moment in the order of all that enters the table.
+/// A sequence number. It orders the callers that enter the table and the writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Sequence(u64);
 
-/// A caller's place in a key's slot. Where others wait for it, dropping it passes it on to exactly one of them.
+/// A caller's registration in a key's slot. If the caller is the leader when this is dropped, exactly one of the waiters
+/// becomes leader. An unleased holder has a guard too, but is not the leader.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    flights: Arc<Flights>,
+pub(crate) struct LeaderGuard {
+    in_flight: Arc<InFlight>,
     key: Key,
-    place: Moment,
+    sequence: Sequence,
     displaced: Arc<Notify>,
 }
 
-/// Those who were waited for at some moment, by key.
+/// The leaders of some keys, as of one point in time.
 #[derive(Debug)]
-pub(crate) struct Leads(Vec<(Key, Moment)>);
+pub(crate) struct Leaders(Vec<(Key, Sequence)>);
 
-impl Flights {
-    /// The present moment. Who waits since before it asked before it.
-    pub(crate) fn now(&self) -> Moment {
-        Moment(self.next.load(Ordering::SeqCst))
+impl InFlight {
+    /// The next sequence number. Callers that entered the table before this call have lower ones.
+    pub(crate) fn now(&self) -> Sequence {
+        Sequence(self.next.load(Ordering::SeqCst))
     }
 
-    /// Enters a key's slot after a claim, sent at `asked`, that found another's lease, or no answer.
+    /// Enters a key's slot after a claim, sent at `claimed`, that found the lease of another caller, or that failed in an
+    /// outage.
     ///
-    /// A caller that has the seat already keeps it, unless another one took its place. `None` where the caller holds
-    /// the vacancy itself.
+    /// A caller that is the leader already stays the leader, unless it was displaced. `None` if the caller holds the
+    /// vacancy itself.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: &Key,
         owner: Owner,
         found: Option<&Lease>,
-        asked: Moment,
-        mut seat: Option<Seat>,
+        claimed: Sequence,
+        mut guard: Option<LeaderGuard>,
     ) -> Option<Join> {
-        // Declared after `seat` and so dropped before it: a seat's drop takes the lock.
+        // Declared after `guard` and so dropped before it: dropping a guard takes the lock.
         let mut table = self.lock();
         let slot = table.entry(key.clone()).or_default();
         let is_own = |holder: &Holder| holder.owner == owner && found.is_none_or(|lease| *lease == holder.lease);
         if slot.holders.iter().any(is_own) {
             return None;
         }
-        let joined =
-            if let Some(seat) = seat.take_if(|seat| slot.lead.as_ref().is_some_and(|lead| lead.place == seat.place)) {
-                Join::Seat(seat)
-            } else if slot.lead.as_ref().is_some_and(|lead| lead.is_worth_waiting_for(found, asked)) {
-                slot.forget_the_gone();
-                let (wake, woken) = oneshot::channel();
-                slot.waiters.push_back(Waiter { since: self.enter(), wake });
-                Join::Wait(woken)
-            } else {
-                // Whoever waits in this slot waits for the new lead now.
-                Join::Seat(self.seat(key, slot, None))
-            };
-        self.tidy(&mut table, key);
+        let joined = if let Some(guard) = guard.take_if(|guard| slot.is_led_by(guard.sequence)) {
+            Join::Lead(guard)
+        } else if slot.leader.as_ref().is_some_and(|leader| leader.is_worth_waiting_for(found, claimed)) {
+            slot.remove_cancelled_waiters();
+            let (wake, woken) = oneshot::channel();
+            slot.waiters.push_back(Waiter { sequence: self.enter(), wake });
+            Join::Wait(woken)
+        } else {
+            // The waiters of a previous leader stay in the slot and wait for the new one.
+            Join::Lead(self.replace_leader(key, slot, None))
+        };
+        self.remove_if_empty(&mut table, key);
         Some(joined)
     }
 
-    /// The place of a caller that was granted a lease. It is the one whom others wait for from now on.
-    pub(crate) fn lead(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
+    /// Registers a caller that was granted a lease as leader and holder.
+    pub(crate) fn lead(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> LeaderGuard {
         let mut table = self.lock();
         let slot = table.entry(key.clone()).or_default();
-        let seat = self.seat(key, slot, Some(lease.clone()));
-        slot.holders.push(Holder { place: seat.place, owner, lease: lease.clone() });
-        self.tidy(&mut table, key);
-        seat
+        let guard = self.replace_leader(key, slot, Some(lease.clone()));
+        slot.holders.push(Holder { sequence: guard.sequence, owner, lease: lease.clone() });
+        self.remove_if_empty(&mut table, key);
+        guard
     }
 
-    /// The place of a caller whose wait ran out, and who computes although another has the lease.
-    pub(crate) fn loose(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> Seat {
+    /// Registers a holder without a lease of its own: its wait expired, and it computes although another caller has
+    /// `lease`.
+    pub(crate) fn unleased(self: &Arc<Self>, key: &Key, owner: Owner, lease: &Lease) -> LeaderGuard {
         let mut table = self.lock();
-        let place = self.enter();
-        let holder = Holder { place, owner, lease: lease.clone() };
+        let sequence = self.enter();
+        let holder = Holder { sequence, owner, lease: lease.clone() };
         table.entry(key.clone()).or_default().holders.push(holder);
-        self.tidy(&mut table, key);
-        Seat { flights: Arc::clone(self), key: key.clone(), place, displaced: Arc::default() }
+        self.remove_if_empty(&mut table, key);
+        LeaderGuard { in_flight: Arc::clone(self), key: key.clone(), sequence, displaced: Arc::default() }
     }
 
-    /// Those who are waited for under these keys.
-    pub(crate) fn leads_of<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Leads {
-        if self.is_idle() {
-            return Leads(Vec::new());
+    /// The leaders of these keys.
+    pub(crate) fn leaders_of<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> Leaders {
+        if self.is_empty() {
+            return Leaders(Vec::new());
         }
         let table = self.lock();
-        Leads(keys.into_iter().filter_map(|key| Some((key.clone(), table.get(key)?.lead.as_ref()?.place))).collect())
+        let leader = |key: &'a Key| Some((key.clone(), table.get(key)?.leader.as_ref()?.sequence));
+        Leaders(keys.into_iter().filter_map(leader).collect())
     }
 
-    /// Those who are waited for under the selected keys.
-    pub(crate) async fn leads_in(&self, selection: &Selection) -> Leads {
-        if self.is_idle() {
-            return Leads(Vec::new());
+    /// The leaders of the selected keys.
+    pub(crate) async fn leaders_in(&self, selection: &Selection) -> Leaders {
+        if self.is_empty() {
+            return Leaders(Vec::new());
         }
-        let lead = |(key, slot): (&Key, &Slot)| Some((key.clone(), slot.lead.as_ref()?.place));
-        let leads = self.lock().iter().filter_map(lead).collect();
-        Leads(selection.pick(leads, |(key, _)| key).await)
+        let leader = |(key, slot): (&Key, &Slot)| Some((key.clone(), slot.leader.as_ref()?.sequence));
+        let leaders = self.lock().iter().filter_map(leader).collect();
+        Leaders(selection.select(leaders, |(key, _)| key).await)
     }
 
-    /// Something was set or cleared. What is claimed from now on is as new as that.
-    pub(crate) fn note_write(&self) {
+    /// Records a set or clear. A value claimed from now on is newer than it.
+    pub(crate) fn record_write(&self) {
         self.last_write.fetch_max(self.enter().0, Ordering::SeqCst);
     }
 
-    /// After a set or clear of their keys nobody waits for these any more.
-    pub(crate) fn overtake(&self, leads: Leads) {
-        for (key, place) in leads.0 {
-            self.give_up_on(&key, place);
+    /// Removes these leaders and makes their waiters claim again, after a set or clear of their keys.
+    pub(crate) fn invalidate(&self, leaders: Leaders) {
+        for (key, sequence) in leaders.0 {
+            self.invalidate_leader(&key, sequence);
         }
     }
 
-    /// Makes those who wait for this place ask again.
-    pub(crate) fn give_up_on(&self, key: &Key, place: Moment) {
+    /// Removes a leader and makes its waiters claim again. Does nothing if the key has another leader.
+    pub(crate) fn invalidate_leader(&self, key: &Key, sequence: Sequence) {
         let mut table = self.lock();
         if let Some(slot) = table.get_mut(key)
-            && let Some(lead) = slot.lead.take_if(|lead| lead.place == place)
+            && let Some(leader) = slot.leader.take_if(|leader| leader.sequence == sequence)
         {
-            lead.displaced.notify_one();
-            wake_all(std::mem::take(&mut slot.waiters), || Wake::AskAgain);
+            leader.displaced.notify_one();
+            wake_all(std::mem::take(&mut slot.waiters), || Wake::Retry);
         }
-        self.tidy(&mut table, key);
+        self.remove_if_empty(&mut table, key);
     }
 
-    /// A new lead's seat.
-    fn seat(self: &Arc<Self>, key: &Key, slot: &mut Slot, lease: Option<Lease>) -> Seat {
-        let (place, displaced) = (self.enter(), Arc::<Notify>::default());
-        if let Some(old) = slot.lead.replace(Lead { place, lease, displaced: Arc::clone(&displaced) }) {
+    /// Makes a new leader and displaces the previous one.
+    fn replace_leader(self: &Arc<Self>, key: &Key, slot: &mut Slot, lease: Option<Lease>) -> LeaderGuard {
+        let (sequence, displaced) = (self.enter(), Arc::<Notify>::default());
+        if let Some(old) = slot.leader.replace(Leader { sequence, lease, displaced: Arc::clone(&displaced) }) {
             old.displaced.notify_one();
         }
-        Seat { flights: Arc::clone(self), key: key.clone(), place, displaced }
+        LeaderGuard { in_flight: Arc::clone(self), key: key.clone(), sequence, displaced }
     }
 
-    fn enter(&self) -> Moment {
-        Moment(self.next.fetch_add(1, Ordering::SeqCst))
+    fn enter(&self) -> Sequence {
+        Sequence(self.next.fetch_add(1, Ordering::SeqCst))
     }
 
-    fn is_idle(&self) -> bool {
-        self.busy_keys.load(Ordering::SeqCst) == 0
+    fn is_empty(&self) -> bool {
+        self.slot_count.load(Ordering::SeqCst) == 0
     }
 
-    /// Forgets a key that nobody sees to.
-    fn tidy(&self, table: &mut HashMap<Key, Slot>, key: &Key) {
-        if table.get(key).is_some_and(|slot| slot.lead.is_none() && slot.holders.is_empty()) {
+    /// Removes a slot without leader and holders. Every change to the table ends with this.
+    fn remove_if_empty(&self, table: &mut HashMap<Key, Slot>, key: &Key) {
+        if table.get(key).is_some_and(|slot| slot.leader.is_none() && slot.holders.is_empty()) {
             table.remove(key);
         }
-        self.busy_keys.store(table.len(), Ordering::SeqCst);
+        self.slot_count.store(table.len(), Ordering::SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
@@ -249,105 +255,113 @@ impl Flights {
 }
 
 impl Slot {
-    /// Those who have gone would pile up behind a lead who takes long: at the end when callers do not wait at all, at the
-    /// front when their waits run out.
-    fn forget_the_gone(&mut self) {
-        let is_gone = |waiter: &mut Waiter| waiter.wake.is_closed();
-        while self.waiters.pop_back_if(is_gone).is_some() || self.waiters.pop_front_if(is_gone).is_some() {}
+    fn is_led_by(&self, sequence: Sequence) -> bool {
+        self.leader.as_ref().is_some_and(|leader| leader.sequence == sequence)
+    }
+
+    fn remove_holder(&mut self, sequence: Sequence) {
+        self.holders.retain(|holder| holder.sequence != sequence);
+    }
+
+    /// Cancelled waiters would accumulate behind a slow leader: at the back if callers do not wait at all, at the front
+    /// if their waits expire.
+    fn remove_cancelled_waiters(&mut self) {
+        let is_cancelled = |waiter: &mut Waiter| waiter.wake.is_closed();
+        while self.waiters.pop_back_if(is_cancelled).is_some() || self.waiters.pop_front_if(is_cancelled).is_some() {}
     }
 }
 
-impl Lead {
-    /// Not when the claim found a later lease than his: then a set or clear ended his, or it lapsed.
-    fn is_worth_waiting_for(&self, found: Option<&Lease>, asked: Moment) -> bool {
+impl Leader {
+    /// False if the claim found a later lease than the leader's: a set or clear ended the leader's lease, or it expired.
+    fn is_worth_waiting_for(&self, found: Option<&Lease>, claimed: Sequence) -> bool {
         match (&self.lease, found) {
             (None, _) | (_, None) => true,
-            (Some(lease), Some(found)) => lease == found || self.place >= asked,
+            (Some(lease), Some(found)) => lease == found || self.sequence >= claimed,
         }
     }
 }
 
 fn wake_all(waiters: VecDeque<Waiter>, with: impl Fn() -> Wake) {
     for waiter in waiters {
-        // A waiter who has gone needs no waking.
-        let _gone = waiter.wake.send(with());
+        // A cancelled waiter needs no waking.
+        let _cancelled = waiter.wake.send(with());
     }
 }
 
-impl Seat {
-    pub(crate) fn place(&self) -> Moment {
-        self.place
+impl LeaderGuard {
+    pub(crate) fn sequence(&self) -> Sequence {
+        self.sequence
     }
 
-    /// Ends when another caller takes this place, or a set or clear makes it void.
+    /// Completes when another caller becomes leader, or a set or clear invalidates this one.
     pub(crate) async fn displaced(&self) {
         self.displaced.notified().await;
     }
 
-    /// Gives the value that the key had at some moment after `since` to those who asked before. Who asked later asks
-    /// again, as it may have been cleared by the time he did; but a lead who came later is waited for.
-    pub(crate) fn serve(&self, value: &Bytes, since: Moment) {
-        let mut table = self.flights.lock();
+    /// Wakes the waiters that entered before `read` with the value that the key had at some time after `read`. Later
+    /// waiters claim again, because the value may have been cleared before they entered. A leader that entered later
+    /// stays, and its waiters with it.
+    pub(crate) fn deliver(&self, value: &Bytes, read: Sequence) {
+        let mut table = self.in_flight.lock();
         if let Some(slot) = table.get_mut(&self.key) {
-            // Also where another one leads: the key had a value after he began, so his comes too late.
-            if let Some(old) = slot.lead.take_if(|lead| lead.place < since) {
+            // Also another leader: the key had a value after that one entered, so its fill cannot be stored.
+            if let Some(old) = slot.leader.take_if(|leader| leader.sequence < read) {
                 old.displaced.notify_one();
             }
-            let (before, after) =
-                std::mem::take(&mut slot.waiters).into_iter().partition(|waiter| waiter.since < since);
-            wake_all(before, || Wake::Value(value.clone()));
-            if slot.lead.is_some() {
-                slot.waiters = after;
+            let (earlier, later) =
+                std::mem::take(&mut slot.waiters).into_iter().partition(|waiter| waiter.sequence < read);
+            wake_all(earlier, || Wake::Value(value.clone()));
+            if slot.leader.is_some() {
+                slot.waiters = later;
             } else {
-                wake_all(after, || Wake::AskAgain);
+                wake_all(later, || Wake::Retry);
             }
         }
-        self.flights.tidy(&mut table, &self.key);
+        self.in_flight.remove_if_empty(&mut table, &self.key);
     }
 
-    /// Gives a value that could not be stored to those who asked for it before `since` and still wait for this seat, if
-    /// nothing was set or cleared here since it was claimed, at `asked`. The clear may have meant this very key.
-    pub(crate) fn share(&self, value: &Bytes, since: Moment, asked: Moment) {
-        let is_lead = |slot: &Slot| slot.lead.as_ref().is_some_and(|lead| lead.place == self.place);
-        let is_new = asked.0 > self.flights.last_write.load(Ordering::SeqCst);
-        if is_new && self.flights.lock().get(&self.key).is_some_and(is_lead) {
-            self.serve(value, since);
+    /// As [`LeaderGuard::deliver`], for a value that could not be stored. Does nothing if this caller is no longer the
+    /// leader, or after any set or clear since `claimed`: it may have cleared this key.
+    pub(crate) fn deliver_unstored(&self, value: &Bytes, read: Sequence, claimed: Sequence) {
+        let is_fresh = claimed.0 > self.in_flight.last_write.load(Ordering::SeqCst);
+        if is_fresh && self.in_flight.lock().get(&self.key).is_some_and(|slot| slot.is_led_by(self.sequence)) {
+            self.deliver(value, read);
         }
     }
 
-    /// Its owner computes no longer, though others still wait for this seat.
-    pub(crate) fn resign(&self) {
-        if let Some(slot) = self.flights.lock().get_mut(&self.key) {
-            slot.holders.retain(|holder| holder.place != self.place);
+    /// Removes the holder, though others may still wait for this leader.
+    pub(crate) fn end_holding(&self) {
+        if let Some(slot) = self.in_flight.lock().get_mut(&self.key) {
+            slot.remove_holder(self.sequence);
         }
     }
 
-    /// Makes those who wait for this seat ask again.
-    pub(crate) fn give_up(&self) {
-        self.flights.give_up_on(&self.key, self.place);
+    /// Removes this leader and makes its waiters claim again.
+    pub(crate) fn invalidate(&self) {
+        self.in_flight.invalidate_leader(&self.key, self.sequence);
     }
 }
 
-impl Drop for Seat {
+impl Drop for LeaderGuard {
     fn drop(&mut self) {
-        // Seats refused by waiters who have gone. They are dropped after the lock, which their own drop takes.
-        let mut refused = Vec::new();
-        let mut table = self.flights.lock();
+        // Guards returned by cancelled waiters. Declared first and so dropped after the lock, which their own drop takes.
+        let mut returned = Vec::new();
+        let mut table = self.in_flight.lock();
         if let Some(slot) = table.get_mut(&self.key) {
-            slot.holders.retain(|holder| holder.place != self.place);
-            if slot.lead.take_if(|lead| lead.place == self.place).is_some() {
+            slot.remove_holder(self.sequence);
+            if slot.leader.take_if(|leader| leader.sequence == self.sequence).is_some() {
                 while let Some(waiter) = slot.waiters.pop_front() {
-                    match waiter.wake.send(Wake::Seat(self.flights.seat(&self.key, slot, None))) {
+                    match waiter.wake.send(Wake::Lead(self.in_flight.replace_leader(&self.key, slot, None))) {
                         Ok(()) => break,
-                        Err(seat) => {
-                            slot.lead = None;
-                            refused.push(seat);
+                        Err(guard) => {
+                            slot.leader = None;
+                            returned.push(guard);
                         }
                     }
                 }
             }
         }
-        self.flights.tidy(&mut table, &self.key);
+        self.in_flight.remove_if_empty(&mut table, &self.key);
         drop(table);
     }
 }
@@ -355,15 +369,15 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Issuer;
+    use crate::get_or_set::lease::Issuer;
 
     #[test]
-    fn callers_that_have_gone_do_not_pile_up() {
-        let flights = Arc::<Flights>::default();
+    fn cancelled_waiters_do_not_accumulate() {
+        let in_flight = Arc::<InFlight>::default();
         let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
-        let _lead = flights.lead(&key, Owner::new(), &lease);
-        let wait = || flights.join(&key, Owner::new(), Some(&lease), flights.now(), None).unwrap();
-        let waiting = || flights.lock()[&key].waiters.len();
+        let _leader = in_flight.lead(&key, Owner::new(), &lease);
+        let wait = || in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None).unwrap();
+        let waiting = || in_flight.lock()[&key].waiters.len();
         for _ in 0..100 {
             drop(wait());
         }
@@ -376,18 +390,18 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_sees_to_is_forgotten() {
-        let flights = Arc::<Flights>::default();
+    fn a_slot_without_leader_and_holders_is_removed() {
+        let in_flight = Arc::<InFlight>::default();
         let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
-        let lead = flights.lead(&key, Owner::new(), &lease);
-        let loose = flights.loose(&key, Owner::new(), &lease);
-        let woken = flights.join(&key, Owner::new(), Some(&lease), flights.now(), None).unwrap();
-        drop(lead);
-        let Join::Wait(mut woken) = woken else { panic!("somebody leads") };
-        let Ok(Wake::Seat(heir)) = woken.try_recv() else { panic!("the seat is passed on") };
-        assert!(flights.lock().contains_key(&key));
-        drop((heir, loose));
-        assert!(flights.lock().is_empty());
-        assert!(flights.is_idle());
+        let leader = in_flight.lead(&key, Owner::new(), &lease);
+        let unleased = in_flight.unleased(&key, Owner::new(), &lease);
+        let woken = in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None).unwrap();
+        drop(leader);
+        let Join::Wait(mut woken) = woken else { panic!("the key has a leader") };
+        let Ok(Wake::Lead(next)) = woken.try_recv() else { panic!("the waiter becomes leader") };
+        assert!(in_flight.lock().contains_key(&key));
+        drop((next, unleased));
+        assert!(in_flight.lock().is_empty());
+        assert!(in_flight.is_empty());
     }
 }

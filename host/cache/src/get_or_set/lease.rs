@@ -1,4 +1,4 @@
-//! Leases: the right to compute the value of one key, as it stands where the value would.
+//! Leases: the right to compute the value of one key, stored under the key in place of the value.
 
 // Decision: docs/decisions/0001-a-lease-is-stored-under-the-key-itself.md
 
@@ -8,74 +8,74 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-/// The right to compute one key's value, told from all others by its bytes.
+/// The right to compute one key's value. Its bytes are unique.
 ///
-/// On a server it stands under the key in place of a value: [`Lease::MARK`], then 32 hexadecimal digits, the first half
-/// drawn by chance for each cache of each process, the second counted there. All bytes that begin with the mark are a
-/// lease to us and never a value, so that the format can grow.
+/// A server stores the lease under the key in place of a value: [`Lease::MARK`], then 32 hexadecimal digits. The first 16
+/// are random for each cache of each process, the others are a counter. All bytes that begin with the mark are a lease
+/// and never a value, so that later releases can extend the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease(Bytes);
 
 impl Lease {
-    /// What every lease begins with, and no value may. It is no text, so no text is ever refused for it.
+    /// The prefix of every lease. A value must not begin with it. It contains a zero byte, so no printable text does.
     pub const MARK: &[u8] = b"\0larder-lease:";
 
-    /// The lease that these bytes are, or `None` where they are a value.
+    /// Parses stored bytes. `None` if they are a value.
     pub fn read(stored: &Bytes) -> Option<Self> {
         Self::is_marked(stored).then(|| Self(stored.clone()))
     }
 
-    /// Whether these bytes are a lease and not a value.
+    /// True if these bytes are a lease and not a value.
     pub fn is_marked(stored: &[u8]) -> bool {
         stored.starts_with(Self::MARK)
     }
 
-    /// The lease as it is stored.
+    /// The stored form of the lease.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Where the leases of one cache of one process come from.
+/// Issues the leases of one cache of one process.
 #[derive(Debug)]
 pub struct Issuer {
-    /// What all of them begin with.
-    start: String,
+    /// The mark and the random digits.
+    prefix: String,
     next: AtomicU64,
 }
 
 impl Issuer {
-    /// An issuer whose leases differ from those of all others, on whatever machine.
+    /// An issuer whose leases differ from those of all other issuers, on all machines.
     #[expect(clippy::new_without_default, reason = "two issuers are never equal, which a default suggests")]
     pub fn new() -> Self {
-        // Seeded by the system, and different for each.
-        let chance = RandomState::new().hash_one(std::process::id());
-        let start = format!("{}{chance:016x}", String::from_utf8_lossy(Lease::MARK));
-        Self { start, next: AtomicU64::new(0) }
+        // `RandomState` is seeded by the operating system, and each one is different.
+        let random = RandomState::new().hash_one(std::process::id());
+        let prefix = format!("{}{random:016x}", String::from_utf8_lossy(Lease::MARK));
+        Self { prefix, next: AtomicU64::new(0) }
     }
 
     /// A new lease.
     pub fn issue(&self) -> Lease {
-        let mut text = String::with_capacity(self.start.len().saturating_add(16));
-        text.push_str(&self.start);
+        let mut text = String::with_capacity(self.prefix.len().saturating_add(16));
+        text.push_str(&self.prefix);
         let _infallible = write!(text, "{:016x}", self.next.fetch_add(1, Ordering::Relaxed));
         Lease(text.into())
     }
 
-    /// Whether the lease comes from here.
+    /// True if this issuer issued the lease.
     pub fn has_issued(&self, lease: &Lease) -> bool {
-        lease.0.starts_with(self.start.as_bytes())
+        lease.0.starts_with(self.prefix.as_bytes())
     }
 }
 
-/// What a [`claim`](crate::CacheBackend::claim) found.
+/// The result of a [`claim`](crate::CacheBackend::claim).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// The key has this value.
+    /// The key holds this value.
     Value(Bytes),
-    /// The key had neither value nor lease; now it has the caller's.
+    /// The key held neither a value nor a lease; now it holds the caller's lease.
     Granted,
-    /// Somebody else computes the value, under this lease.
+    /// The key holds this lease of another caller, which computes the value.
     Leased(Lease),
 }
 
@@ -83,9 +83,9 @@ pub enum Claim {
 mod tests {
     use super::*;
 
-    /// Hosts of different releases meet on one server, so this is a format and not a detail.
+    /// Hosts of different releases share a server, so the format must not change.
     #[test]
-    fn a_lease_is_its_mark_and_32_digits() {
+    fn a_lease_is_the_mark_and_32_hexadecimal_digits() {
         let lease = Issuer::new().issue();
         let digits = lease.as_bytes().strip_prefix(b"\0larder-lease:").unwrap();
         assert_eq!(digits.len(), 32);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_leases_are_equal_and_each_is_known_to_its_issuer() {
+    fn leases_are_unique_and_only_their_issuer_has_issued_them() {
         let (one, two) = (Issuer::new(), Issuer::new());
         let leases = [one.issue(), one.issue(), two.issue()];
         assert_ne!(leases[0], leases[1]);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_with_the_mark_is_a_lease_whatever_follows() {
+    fn all_bytes_that_begin_with_the_mark_are_a_lease() {
         let later = Bytes::from_static(b"\0larder-lease:2:another-format");
         assert_eq!(Lease::read(&later).unwrap().as_bytes(), &later[..]);
         assert!(Lease::read(&Bytes::from_static(b"\0larder-lease:")).is_some());

@@ -1,4 +1,4 @@
-//! One get-or-set call: it asks the backend, and waits and asks again while another caller computes.
+//! One get-or-set call: it claims the key, and waits and claims again while another caller computes.
 
 use std::sync::Arc;
 
@@ -6,156 +6,165 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::get_or_set::in_flight::{Join, Owner, Seat, Wake};
-use crate::get_or_set::vacancy::{Shared, Vacancy};
-use crate::{CacheError, Claim, Key, Lease};
+use crate::cache_metrics::Reply;
+use crate::error::CacheError;
+use crate::get_or_set::in_flight::{Join, LeaderGuard, Owner, Wake};
+use crate::get_or_set::lease::{Claim, Lease};
+use crate::get_or_set::state::CacheState;
+use crate::get_or_set::vacancy::Vacancy;
+use crate::key::Key;
 
-/// What a `get-or-set` found.
+/// The result of a `get-or-set`.
 #[derive(Debug)]
 pub enum Entry {
     /// The key's value.
     Occupied(Bytes),
-    /// There is none, and the caller is the one to compute it.
+    /// The key has no value, and the caller may compute it.
     Vacant(Vacancy),
 }
 
-/// A call under way.
-pub(crate) struct Asking<'a> {
-    shared: &'a Arc<Shared>,
-    key: &'a Key,
-    owner: Owner,
-    /// When the wait is over; none where that is too far off for the clock.
-    deadline: Option<Instant>,
-    /// Where this call is the one whom others of this process wait for.
-    seat: Option<Seat>,
-    has_waited: bool,
-    /// The lease of another process that was counted last.
-    joined: Option<Lease>,
+impl Reply for Entry {
+    fn is_positive(&self) -> bool {
+        matches!(self, Self::Occupied(_))
+    }
 }
 
-/// What one question led to.
-pub(crate) enum Step {
-    /// The answer.
+/// A get-or-set call.
+pub(crate) struct Lookup<'a> {
+    state: &'a Arc<CacheState>,
+    key: &'a Key,
+    owner: Owner,
+    /// When the wait expires; `None` if that is out of the clock's range.
+    deadline: Option<Instant>,
+    /// Present while this call is the leader.
+    guard: Option<LeaderGuard>,
+    has_waited: bool,
+    /// The last lease of another process that was counted.
+    last_remote: Option<Lease>,
+}
+
+/// The result of one claim.
+pub(crate) enum Attempt {
+    /// The call is complete.
     Done(Entry),
-    /// Another caller computes: wait for it, and ask again.
+    /// Another caller computes: wait, and then claim again.
     Wait(Wait),
 }
 
 /// What a call waits for.
 pub(crate) enum Wait {
-    /// Another caller of this process.
-    Here(oneshot::Receiver<Wake>),
-    /// The end of this lease, which no caller of this process is known to have.
-    Elsewhere(Lease, Seat),
+    /// The leader of this process.
+    Leader(oneshot::Receiver<Wake>),
+    /// The end of this lease. No caller of this process is known to hold it, so this call watches it as the leader.
+    Lease(Lease, LeaderGuard),
 }
 
-impl<'a> Asking<'a> {
-    pub(crate) fn new(shared: &'a Arc<Shared>, key: &'a Key, owner: Owner) -> Self {
-        let deadline = Instant::now().checked_add(shared.policy.wait);
-        Self { shared, key, owner, deadline, seat: None, has_waited: false, joined: None }
+impl<'a> Lookup<'a> {
+    pub(crate) fn new(state: &'a Arc<CacheState>, key: &'a Key, owner: Owner) -> Self {
+        let deadline = Instant::now().checked_add(state.policy.wait);
+        Self { state, key, owner, deadline, guard: None, has_waited: false, last_remote: None }
     }
 
-    /// Asks the backend once.
-    pub(crate) async fn ask(&mut self) -> Result<Step, CacheError> {
-        let (shared, owner) = (self.shared, self.owner);
-        let mut vacancy = Vacancy::claimed(shared, self.key);
-        let asked = vacancy.asked;
-        // The lease that another one has; none during an outage.
-        let found = match shared.metrics.get_or_set.timed(shared.backend.claim(self.key, &vacancy.lease)).await {
-            Ok(Claim::Granted) => return Ok(Step::Done(Entry::Vacant(vacancy.take_the_lead(owner)))),
+    /// Claims the key once.
+    pub(crate) async fn attempt(&mut self) -> Result<Attempt, CacheError> {
+        let (state, owner) = (self.state, self.owner);
+        let mut vacancy = Vacancy::new(state, self.key);
+        let claimed = vacancy.claimed;
+        // The lease that another caller holds; `None` in an outage.
+        let found = match state.metrics.get_or_set.timed(state.backend.claim(self.key, &vacancy.lease)).await {
+            Ok(Claim::Granted) => return Ok(Attempt::Done(Entry::Vacant(vacancy.lead(owner)))),
             Ok(Claim::Value(value)) => {
-                vacancy.disown();
-                self.seat.iter().for_each(|seat| seat.serve(&value, asked));
-                return Ok(Step::Done(Entry::Occupied(value)));
+                vacancy.forget_lease();
+                self.guard.iter().for_each(|guard| guard.deliver(&value, claimed));
+                return Ok(Attempt::Done(Entry::Occupied(value)));
             }
             Ok(Claim::Leased(lease)) => {
-                vacancy.disown();
+                vacancy.forget_lease();
                 Some(lease)
             }
-            // The claim may have arrived all the same, so the vacancy gives its lease back unless it is handed out.
-            Err(error) if shared.is_miss(&error) => None,
+            // The server may have granted the claim. The vacancy releases the lease unless it is handed out.
+            Err(error) if state.degrades_to_miss(&error) => None,
             Err(error) => {
-                // Those who wait for this call are not to try one after the other.
-                self.seat.iter().for_each(Seat::give_up);
+                // All waiters claim now, instead of one after the other.
+                self.guard.iter().for_each(LeaderGuard::invalidate);
                 return Err(error);
             }
         };
-        let Some(joined) = shared.flights.join(self.key, owner, found.as_ref(), asked, self.seat.take()) else {
+        let Some(joined) = state.in_flight.join(self.key, owner, found.as_ref(), claimed, self.guard.take()) else {
             let rule = "key: this plugin instance holds its vacancy already";
             return Err(CacheError::InvalidArgument(rule.to_owned()));
         };
-        let is_over = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let has_expired = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         Ok(match (joined, found) {
-            (Join::Seat(_), None) => Step::Done(Entry::Vacant(vacancy.take_the_lead(owner))),
-            (_, found) if is_over => {
-                shared.counters.expired.add();
-                Step::Done(Entry::Vacant(vacancy.loose(owner, found)))
+            (Join::Lead(_), None) => Attempt::Done(Entry::Vacant(vacancy.lead(owner))),
+            (_, found) if has_expired => {
+                state.counters.expired.increment();
+                Attempt::Done(Entry::Vacant(vacancy.unleased(owner, found)))
             }
-            (Join::Seat(seat), Some(lease)) => Step::Wait(Wait::Elsewhere(lease, seat)),
-            (Join::Wait(woken), _) => Step::Wait(Wait::Here(woken)),
+            (Join::Lead(guard), Some(lease)) => Attempt::Wait(Wait::Lease(lease, guard)),
+            (Join::Wait(woken), _) => Attempt::Wait(Wait::Leader(woken)),
         })
     }
 
-    /// Waits and asks again until there is an answer.
+    /// Waits and claims in turn until the call is complete.
     pub(crate) async fn wait(mut self, mut wait: Wait) -> Result<Entry, CacheError> {
         loop {
             if let Some(value) = self.wait_once(wait).await? {
                 return Ok(Entry::Occupied(value));
             }
-            match self.ask().await? {
-                Step::Done(entry) => return Ok(entry),
-                Step::Wait(next) => wait = next,
+            match self.attempt().await? {
+                Attempt::Done(entry) => return Ok(entry),
+                Attempt::Wait(next) => wait = next,
             }
         }
     }
 
-    /// The value, where the wait ends with one. However else it ends, also when it runs out, the next step is to ask
-    /// again.
+    /// Returns the value that a wait ends with. After `None`, also if the wait expired, the caller must claim again.
     async fn wait_once(&mut self, wait: Wait) -> Result<Option<Bytes>, CacheError> {
-        let counters = &self.shared.counters;
+        let counters = &self.state.counters;
         if !self.has_waited {
             self.has_waited = true;
-            counters.waited.add();
+            counters.waited.increment();
         }
         match wait {
-            Wait::Here(woken) => match until(self.deadline, woken).await {
+            Wait::Leader(woken) => match before(self.deadline, woken).await {
                 Some(Ok(Wake::Value(value))) => return Ok(Some(value)),
-                Some(Ok(Wake::Seat(passed_on))) => self.seat = Some(passed_on),
-                Some(Ok(Wake::AskAgain) | Err(_)) | None => {}
+                Some(Ok(Wake::Lead(guard))) => self.guard = Some(guard),
+                Some(Ok(Wake::Retry) | Err(_)) | None => {}
             },
-            Wait::Elsewhere(lease, seat) => {
-                if self.joined.as_ref() != Some(&lease) && !self.shared.issuer.has_issued(&lease) {
-                    counters.joined_remotely.add();
-                    self.joined = Some(lease.clone());
+            Wait::Lease(lease, guard) => {
+                if self.last_remote.as_ref() != Some(&lease) && !self.state.issuer.has_issued(&lease) {
+                    counters.joined_remotely.increment();
+                    self.last_remote = Some(lease.clone());
                 }
-                self.watch(&lease, &seat).await?;
-                self.seat = Some(seat);
+                self.watch(&lease, &guard).await?;
+                self.guard = Some(guard);
             }
         }
         Ok(None)
     }
 
-    /// Waits for the end of a lease that no caller of this process is known to have, on behalf of all who wait here.
-    async fn watch(&self, lease: &Lease, seat: &Seat) -> Result<(), CacheError> {
+    /// Waits for the end of a lease of another process, on behalf of all waiters of this process.
+    async fn watch(&self, lease: &Lease, guard: &LeaderGuard) -> Result<(), CacheError> {
         let change = async {
             tokio::select! {
-                outcome = self.shared.backend.changed(self.key, lease) => outcome,
-                () = seat.displaced() => Ok(()),
+                outcome = self.state.backend.changed(self.key, lease) => outcome,
+                () = guard.displaced() => Ok(()),
             }
         };
-        match until(self.deadline, change).await {
+        match before(self.deadline, change).await {
             Some(Err(error)) if !error.is_outage() => {
-                seat.give_up();
+                guard.invalidate();
                 Err(error)
             }
-            // What an outage means here is settled by the question that follows.
+            // The claim that follows handles an outage.
             Some(_) | None => Ok(()),
         }
     }
 }
 
-/// The future's outcome, or `None` when the deadline comes first.
-async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+/// The future's output, or `None` if the deadline comes first.
+async fn before<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
         None => Some(future.await),

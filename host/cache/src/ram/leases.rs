@@ -1,5 +1,5 @@
-//! The leases of a RAM cache. They do not lapse: no holder here is gone without giving its lease back, and one who takes
-//! too long has it taken away.
+//! The leases of a RAM cache. They do not expire: a holder in this process always releases its lease, at the latest after
+//! `max_lease`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,30 +8,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::{Claim, Key, Lease, Selection};
+use crate::get_or_set::lease::{Claim, Lease};
+use crate::key::{Key, Selection};
 
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    /// A std mutex: nothing awaits while it is held.
+    /// A std mutex: nothing awaits while it is locked.
     table: Mutex<HashMap<Key, Lease>>,
-    /// How many there are, so that a set or clear takes no lock where nobody computes.
+    /// The number of leases. While it is zero, a set or clear takes no lock.
     count: AtomicUsize,
-    /// Told of the end of any lease.
+    /// Notified when any lease ends.
     ended: Notify,
 }
 
 impl Leases {
-    /// The value that `look` finds, or the lease of whoever came first.
-    pub(super) fn claim(&self, key: &Key, lease: &Lease, look: impl Fn() -> Option<Bytes>) -> Claim {
-        if let Some(value) = look() {
+    /// Returns the value that `look_up` finds, or the key's lease, or stores `lease`.
+    pub(super) fn claim(&self, key: &Key, lease: &Lease, look_up: impl Fn() -> Option<Bytes>) -> Claim {
+        if let Some(value) = look_up() {
             return Claim::Value(value);
         }
         let mut table = self.lock();
         if let Some(found) = table.get(key) {
             return Claim::Leased(found.clone());
         }
-        // A fill ends its lease and stores under the lock, so that one of the two is always seen.
-        if let Some(value) = look() {
+        // A fill ends its lease and stores its value under the lock, so a claim always sees one of the two.
+        if let Some(value) = look_up() {
             return Claim::Value(value);
         }
         table.insert(key.clone(), lease.clone());
@@ -39,7 +40,7 @@ impl Leases {
         Claim::Granted
     }
 
-    /// Stores by `store` where the key still has the lease, and ends it.
+    /// Ends the lease and calls `store`, if the key still holds the lease.
     pub(super) fn fill(&self, key: &Key, lease: &Lease, store: impl FnOnce() -> bool) -> bool {
         let mut table = self.lock();
         if table.get(key) != Some(lease) {
@@ -47,7 +48,7 @@ impl Leases {
         }
         table.remove(key);
         let is_stored = store();
-        // Only now: a clear that counts no lease must find the value.
+        // After `store`: a clear that finds the count at zero must find the value.
         self.count(&table);
         self.ended.notify_waiters();
         is_stored
@@ -57,8 +58,8 @@ impl Leases {
         self.lock().get(key) == Some(lease)
     }
 
-    /// Ends this lease, where the key still has it.
-    pub(super) fn abandon(&self, key: &Key, lease: &Lease) {
+    /// Ends this lease, if the key still holds it.
+    pub(super) fn release(&self, key: &Key, lease: &Lease) {
         let mut table = self.lock();
         if table.get(key) == Some(lease) {
             table.remove(key);
@@ -68,8 +69,8 @@ impl Leases {
     }
 
     /// Ends the leases of these keys, before a set or clear of them.
-    pub(super) fn end<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
-        // A lease granted after this looked needs no end: what is computed under it is as new as the set or clear.
+    pub(super) fn remove<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
+        // A lease granted after this check may stay: its value is computed after the set or clear began.
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -82,19 +83,19 @@ impl Leases {
     }
 
     /// Ends the leases of the selected keys, before a clear of them.
-    pub(super) async fn end_selected(&self, selection: &Selection) {
+    pub(super) async fn remove_selected(&self, selection: &Selection) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         let keys = self.lock().keys().cloned().collect();
-        self.end(&selection.pick(keys, |key| key).await);
+        self.remove(&selection.select(keys, |key| key).await);
     }
 
-    /// Ends when the key no longer has the lease.
+    /// Completes when the key no longer holds the lease.
     pub(super) async fn changed(&self, key: &Key, lease: &Lease) {
         loop {
             let mut ended = std::pin::pin!(self.ended.notified());
-            // From here on no end is missed.
+            // Enabled before the check, so that no notification is missed.
             ended.as_mut().enable();
             if !self.has(key, lease) {
                 return;

@@ -1,4 +1,4 @@
-//! A part of a RAM cache that has its bytes to itself: a quick_cache, with our own expiry around it.
+//! A partition of a RAM cache, with a limit of its own: a quick_cache with expiry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,22 +8,22 @@ use bytes::Bytes;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
+use crate::key::{Key, KeyRef, Selection};
 use crate::ram::clock::{Clock, NEVER};
-use crate::ram::{ENTRY_OVERHEAD, least_capacity};
-use crate::{Key, KeyRef, Selection};
+use crate::ram::weight::{least_capacity, weight};
 
 #[derive(Debug)]
 pub(super) struct Partition {
     pub(super) entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder, Evictions>,
     pub(super) evictions: Evictions,
-    /// No entry expires before this; what the sweeper looks at first.
+    /// No entry expires before this time. The sweeper checks it first.
     earliest_expiry: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) value: Bytes,
-    /// By the backend's [`Clock`]; [`NEVER`] without expiry.
+    /// A time of the backend's [`Clock`]; [`NEVER`] without expiry.
     pub(super) expires_at: u64,
 }
 
@@ -32,12 +32,11 @@ pub(super) struct ByBytes;
 
 impl Weighter<Key, Stored> for ByBytes {
     fn weight(&self, key: &Key, stored: &Stored) -> u64 {
-        let payload = key.as_str().len().saturating_add(stored.value.len());
-        ENTRY_OVERHEAD.saturating_add(payload as u64)
+        weight(key.as_str().len(), stored.value.len())
     }
 }
 
-/// Counts the entries that made room for others.
+/// Counts evictions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Evictions(Arc<AtomicU64>);
 
@@ -48,14 +47,14 @@ impl Evictions {
 }
 
 impl Lifecycle<Key, Stored> for Evictions {
-    /// What is evicted, to be dropped when the shard's lock is free again: one or two where entries are about alike.
+    /// Evicted entries, dropped after the shard's lock is released. One or two, if entries are of similar size.
     type RequestState = [Option<(Key, Stored)>; 2];
 
     fn before_evict(&self, _evicted: &mut Self::RequestState, _key: &Key, _stored: &mut Stored) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Also for what is replaced under its own key, which made room for nobody.
+    /// Also called for a value that is replaced under its own key, which is not an eviction.
     fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored) {
         if let Some(free) = evicted.iter_mut().find(|place| place.is_none()) {
             *free = Some((key, stored));
@@ -64,19 +63,19 @@ impl Lifecycle<Key, Stored> for Evictions {
 }
 
 impl Partition {
-    /// Room for `max_bytes`. It has at most four shards per core, and fewer where a shard could not hold the largest
+    /// A partition of `max_bytes`. It has at most four shards per core, and fewer if a shard could not hold the largest
     /// value.
     pub(super) fn new(max_bytes: u64, max_value_bytes: usize) -> Self {
         let fitting = max_bytes.checked_div(least_capacity(max_value_bytes)).unwrap_or(1).max(1);
         let wanted = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_mul(4));
         let most = usize::try_from(fitting).unwrap_or(usize::MAX).min(wanted);
-        // The library rounds up to a power of two; rounding down here keeps each shard large enough.
+        // quick_cache rounds up to a power of two; rounding down here keeps each shard large enough.
         let shards = 1_usize.checked_shl(most.ilog2()).unwrap_or(1);
-        // Only sizes the list of keys lately evicted, so a guess of 1 KiB an entry is good enough.
+        // This only sizes the list of recently evicted keys, so an estimate of 1 KiB for each entry suffices.
         let estimated_items = usize::try_from(max_bytes / 1024).unwrap_or(usize::MAX).max(64);
         let mut options = OptionsBuilder::new();
         options.shards(shards).weight_capacity(max_bytes).estimated_items_capacity(estimated_items);
-        #[expect(clippy::expect_used, reason = "building fails only where one of the three options is not set")]
+        #[expect(clippy::expect_used, reason = "building fails only if one of the three options is not set")]
         let options = options.build().expect("all options are set");
         let evictions = Evictions::default();
         Self {
@@ -86,17 +85,18 @@ impl Partition {
         }
     }
 
+    /// The value of a live entry. Removes an expired one.
     pub(super) fn live(&self, key: KeyRef<'_>, clock: &Clock) -> Option<Bytes> {
         let stored = self.entries.get(key.as_str())?;
         if clock.is_before(stored.expires_at) {
             return Some(stored.value);
         }
-        // Looks again under the lock, so that a fresh value set in between survives.
+        // Checks again under the lock, to keep a new value that was set in between.
         self.entries.remove_if(key.as_str(), |stored| !clock.is_before(stored.expires_at));
         None
     }
 
-    /// Removes an entry and says whether it was live.
+    /// Removes an entry. Returns true if it had not expired.
     pub(super) fn take(&self, key: &Key, clock: &Clock) -> bool {
         self.entries.remove(key).is_some_and(|(_, stored)| clock.is_before(stored.expires_at))
     }
@@ -107,16 +107,16 @@ impl Partition {
         self.note_expiry(expires_at);
     }
 
-    /// Stores where there is no live entry, and says whether it did.
+    /// Stores a value if the key has no live entry. Returns true if it was stored.
     pub(super) fn insert_if_absent(&self, key: &Key, fresh: Stored, clock: &Clock) -> bool {
         let expires_at = fresh.expires_at;
         let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
             if clock.is_before(stored.expires_at) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
         });
         let is_stored = match found {
-            // Whoever removes or sets the key before the insertion makes it fail, as it should.
+            // The insertion fails if the key is removed or set in between, as it must.
             EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => guard.insert(fresh).is_ok(),
-            // A value is there, or being put there by another call at this very moment.
+            // The key has a value, or another call is storing one.
             EntryResult::Retained(()) | EntryResult::Removed(..) | EntryResult::Timeout => false,
         };
         if is_stored {
@@ -125,13 +125,13 @@ impl Partition {
         is_stored
     }
 
-    /// Removes the selected keys and says how many were live.
+    /// Removes the selected keys. Returns how many had not expired.
     pub(super) async fn take_selected(&self, selection: &Selection, clock: &Clock) -> u64 {
         let mut removed = 0_u64;
         // Decision: docs/decisions/0020-a-clear-by-pattern-in-ram-yields-between-keys.md
-        // As on a server: every key that stays is seen, no lock is held for long, and others have their turn.
-        for (looked_at, (key, _)) in self.entries.iter().enumerate() {
-            if looked_at % Selection::MATCHED_AT_ONCE == Selection::MATCHED_AT_ONCE - 1 {
+        // As on a server: every key present throughout is visited, no lock is held for long, and other tasks can run.
+        for (index, (key, _)) in self.entries.iter().enumerate() {
+            if index % Selection::KEYS_PER_TURN == Selection::KEYS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
             }
             if selection.matches(&key) && self.take(&key, clock) {
@@ -141,13 +141,13 @@ impl Partition {
         removed
     }
 
-    /// Tells the sweeper of an entry. This comes after the insertion: a sweep that missed the entry has reset the
-    /// mark before, one that comes later sees it.
+    /// Records an entry's expiry for the sweeper. Called after the insertion: a sweep that missed the entry has reset
+    /// `earliest_expiry` before this call, and a later sweep sees the entry.
     fn note_expiry(&self, expires_at: u64) {
         self.earliest_expiry.fetch_min(expires_at, Ordering::AcqRel);
     }
 
-    /// Removes what has expired, unless nothing can have.
+    /// Removes expired entries. Returns at once if no entry can have expired.
     pub(super) fn remove_expired(&self, now: u64) {
         if now < self.earliest_expiry.load(Ordering::Acquire) {
             return;

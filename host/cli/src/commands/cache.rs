@@ -1,4 +1,4 @@
-//! `larder cache …`: an operator looks into a cache and purges it, through the same code as the plugins.
+//! `larder cache`: inspects and purges a server cache, through the same code as the plugins.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache};
-use larder_host::config::{Config, Store, parse_duration};
+use larder_host::config::{BackendConfig, Config, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
 #[derive(Debug, Args)]
 pub(crate) struct CacheCommand {
-    /// The cache; else the default one.
+    /// Cache to use [default: the default cache]
     #[arg(long, value_name = "NAME", global = true)]
     cache: Option<String>,
-    /// The key space of a plugin with this namespace; else the shared one.
+    /// Key space of the plugins with this namespace [default: that of plugins without one]
     #[arg(long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
     #[command(subcommand)]
@@ -23,33 +23,33 @@ pub(crate) struct CacheCommand {
 
 #[derive(Debug, Subcommand)]
 enum Operation {
-    /// Print a key's bytes as they are; exit status 1 on a miss.
+    /// Print a value as stored; exit with 1 on a miss.
     Get {
-        /// The key.
+        /// Key of the value
         key: String,
     },
-    /// Store bytes.
+    /// Store a value.
     Set {
-        /// The key.
+        /// Key of the value
         key: String,
-        /// The value; `-` reads standard input.
+        /// Value to store; `-` reads it from stdin
         #[arg(allow_hyphen_values = true)]
         value: String,
-        /// How long it may be served, as in `30s` or `unlimited`; else the cache's `default_expire`.
-        #[arg(long, value_parser = parse_duration)]
+        /// Time until the value expires, such as `30s` or `unlimited` [default: `default_expire` of the cache]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         duration: Option<Duration>,
     },
-    /// Remove one key; exit status 1 where it held no value.
+    /// Remove one key; exit with 1 if it had no value.
     Clear {
-        /// The key.
+        /// Key to remove
         key: String,
     },
-    /// Remove the keys that match a Redis glob, and print how many.
+    /// Remove all keys that match a Redis glob, and print their number.
     ClearPattern {
-        /// The pattern.
+        /// Redis glob; quote it, so that the shell does not expand it
         pattern: String,
     },
-    /// Remove all keys of the key space, and print how many.
+    /// Remove all keys of the key space, and print their number.
     ClearAll,
 }
 
@@ -57,31 +57,34 @@ impl CacheCommand {
     pub(crate) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let name = self.cache.as_ref().unwrap_or(&config.default);
         let Some(cache) = config.caches.get(name) else {
-            return Err(Error::Option(format!("there is no cache `{name}`")).into());
+            let names = config.caches.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Err(Error::Option(format!("there is no cache `{name}`, only {names}")).into());
         };
-        if matches!(cache.store, Store::Ram { .. }) {
-            let reason =
-                format!("cache `{name}` is in RAM: each process has its own, and this one has none to look into");
-            return Err(Error::Option(reason).into());
+        if matches!(cache.backend, BackendConfig::Ram { .. }) {
+            let message = format!(
+                "cache `{name}` is a RAM cache: only the process that has it can reach it; name a server cache with \
+                 `--cache`"
+            );
+            return Err(Error::Option(message).into());
         }
         let namespace = self.namespace.as_deref().map(Namespace::new).transpose().map_err(usage)?;
-        // Plugins may go on without a cache; who looks into it must not take an outage for a miss.
-        let mut honest = cache.clone();
-        honest.policy.on_outage = OnOutage::Error;
-        let cache = operator_view(connect_cache(name, &honest).await?, namespace);
+        // An operator must not mistake an outage for a miss.
+        let mut strict = cache.clone();
+        strict.policy.on_outage = OnOutage::Error;
+        let cache = operator_view(connect_cache(name, &strict).await?, namespace);
         self.operation.run(&cache).await
     }
 }
 
 impl Operation {
     async fn run(self, cache: &ScopedCache) -> anyhow::Result<ExitCode> {
-        let named = |error: CacheError| match error {
+        let to_error = |error: CacheError| match error {
             CacheError::InvalidArgument(_) | CacheError::ValueTooLarge { .. } => usage(error),
             reason => Error::Cache { cache: cache.name().to_owned(), reason },
         };
         let mut stdout = std::io::stdout();
         match self {
-            Self::Get { key } => match cache.get(&key).await.map_err(named)? {
+            Self::Get { key } => match cache.get(&key).await.map_err(to_error)? {
                 Some(value) => {
                     stdout.write_all(&value)?;
                     stdout.flush()?;
@@ -93,18 +96,18 @@ impl Operation {
             },
             Self::Set { key, value, duration } => {
                 let value = if value == "-" { read_stdin()? } else { value.into_bytes() };
-                cache.set(&key, value.into(), duration.unwrap_or(Duration::Default)).await.map_err(named)?;
+                cache.set(&key, value.into(), duration.unwrap_or(Duration::Default)).await.map_err(to_error)?;
             }
             Self::Clear { key } => {
-                if !cache.clear(&key).await.map_err(named)? {
+                if !cache.clear(&key).await.map_err(to_error)? {
                     eprintln!("larder: no value");
                     return Ok(ExitCode::FAILURE);
                 }
             }
             Self::ClearPattern { pattern } => {
-                writeln!(stdout, "{}", cache.clear_pattern(&pattern).await.map_err(named)?)?;
+                writeln!(stdout, "{}", cache.clear_pattern(&pattern).await.map_err(to_error)?)?;
             }
-            Self::ClearAll => writeln!(stdout, "{}", cache.clear_all().await.map_err(named)?)?,
+            Self::ClearAll => writeln!(stdout, "{}", cache.clear_all().await.map_err(to_error)?)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -114,13 +117,14 @@ fn usage(error: CacheError) -> Error {
     Error::Option(error.to_string())
 }
 
-/// Standard input as a value, not read further than any cache would take.
+/// Reads a value from stdin.
 fn read_stdin() -> anyhow::Result<Vec<u8>> {
-    const MOST: u64 = 512 << 20;
+    /// The maximum size of a value on Valkey and Redis, in bytes.
+    const MAX: u64 = 512 << 20;
     let mut value = Vec::new();
-    std::io::stdin().lock().take(MOST + 1).read_to_end(&mut value).context("cannot read standard input")?;
-    if value.len() as u64 > MOST {
-        bail!("standard input is over 512MiB, which no server takes");
+    std::io::stdin().lock().take(MAX + 1).read_to_end(&mut value).context("cannot read stdin")?;
+    if value.len() as u64 > MAX {
+        bail!("the value on stdin is over 512MiB, the limit of Valkey and Redis");
     }
     Ok(value)
 }

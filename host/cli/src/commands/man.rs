@@ -1,4 +1,4 @@
-//! `larder man` and `larder completions`: what other programs are told of the command line.
+//! `larder man` and `larder completions`: man pages and completion scripts, generated from the command line.
 
 use std::fs;
 use std::io::Write;
@@ -13,13 +13,13 @@ use crate::commands::Cli;
 
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// The folder; it is made where there is none.
+    /// Directory to write to; created if absent
     dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
-    /// The shell.
+    /// Shell that reads the script
     shell: Shell,
 }
 
@@ -40,7 +40,7 @@ impl Completions {
     }
 }
 
-/// The command line without `larder help`, which repeats what each command says by `--help`.
+/// The command line without `larder help`, which repeats the `--help` of each command.
 fn command() -> clap::Command {
     Cli::command().disable_help_subcommand(true)
 }

@@ -1,17 +1,13 @@
-//! The command line: its types and help, and one file for each subcommand.
+//! The command line: one file per subcommand.
 
 mod cache;
 mod check;
 mod man;
-mod metrics;
 mod new;
 mod ready;
 mod run;
 mod serve;
-pub(crate) mod telemetry;
 mod top;
-#[cfg(feature = "otlp")]
-mod traces;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,8 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
 use larder_host::config::json_schema;
 
-/// Exit status for usage and configuration errors; run-time failures are 1.
-pub(crate) const USAGE: u8 = 2;
+use crate::telemetry::LogOptions;
 
 /// One shared cache for WebAssembly plugins.
 #[derive(Debug, Parser)]
@@ -31,43 +26,44 @@ pub(crate) struct Cli {
     #[command(flatten)]
     config: ConfigOption,
     #[command(flatten)]
-    pub(crate) log: telemetry::LogOptions,
+    pub(crate) log: LogOptions,
     #[command(subcommand)]
     command: Command,
 }
 
+// `Config::load` reads `LARDER_CONFIG`, not clap: to clap an empty variable is an error, to Larder it is as if absent.
 #[derive(Debug, Args)]
 struct ConfigOption {
-    /// The configuration file; else the one `LARDER_CONFIG` names, else `larder.toml` here, else one RAM cache.
+    /// Configuration file [env: LARDER_CONFIG] [default: ./larder.toml; if absent, one RAM cache]
     #[arg(long = "config", value_name = "FILE", global = true)]
     path: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a new plugin into a folder of its own.
+    /// Create a plugin in a new directory.
     New(new::New),
-    /// Run a plugin: a command component, or one of its exported functions.
+    /// Run a plugin, or one of its exported functions.
     Run(run::Run),
-    /// Answer HTTP requests with plugins, each request in a sandbox of its own.
+    /// Serve HTTP requests with plugins, each request in its own sandbox.
     Serve(serve::Serve),
-    /// Watch what a `larder serve` with a `--metrics-addr` does.
+    /// Live dashboard of a running host (needs `--metrics-addr`).
     Top(top::Top),
-    /// Ask a `larder serve` with a `--metrics-addr` whether it is ready.
+    /// Check whether a running host is ready (needs `--metrics-addr`).
     Ready(ready::Ready),
-    /// Check the configuration and reach every cache.
+    /// Validate the configuration and connect to every cache.
     Check,
-    /// Look into a cache on a server, and purge it.
+    /// Inspect or purge a server cache.
     Cache(cache::CacheCommand),
-    /// Print the JSON Schema of the configuration, for editors.
+    /// Print the JSON Schema of the configuration.
     Schema,
-    /// Print what completes `larder` commands in a shell.
+    /// Generate a shell completion script.
     Completions(man::Completions),
-    /// Write the man pages into a folder.
+    /// Write a man page for each command.
     Man(man::Man),
 }
 
-/// Does what the command line asks for.
+/// Runs the command. Returns its exit status.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let path = cli.config.path.as_deref();
     let config = || Config::load(path).map_err(larder_host::Error::from);
@@ -89,12 +85,12 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 impl Cli {
-    /// Whether it runs until it is told to end, and does many things at a time.
+    /// True for `larder serve`, which runs until a signal and serves many requests at a time.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Command::Serve(_))
     }
 
-    /// Whether there may be something to trace.
+    /// True if the command may record traces.
     pub(crate) fn runs_plugins(&self) -> bool {
         matches!(self.command, Command::Run(_) | Command::Serve(_))
     }

@@ -1,4 +1,4 @@
-//! `larder new`: a plugin that builds and runs, in a folder of its own.
+//! `larder new`: creates a plugin from a template, in a new directory.
 
 // Decision: docs/decisions/0052-templates-are-part-of-the-program.md
 
@@ -13,13 +13,13 @@ use larder_host::Error;
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
-    /// The plugin's name, and that of its folder: words of a-z and 0-9 that begin with a letter, joined by `-`.
+    /// Name of the plugin and its directory: words of a-z and 0-9 that begin with a letter, joined by `-`
     #[arg(value_parser = parse_name)]
     name: String,
-    /// The language that it is written in.
+    /// Language of the plugin
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     lang: Language,
-    /// The folder `guest-sdk` of a checkout of Larder, for a plugin in Rust: it uses that instead of the published crate.
+    /// For Rust: use the folder `guest-sdk` of a Larder checkout instead of the published crate
     #[arg(long, value_name = "PATH")]
     sdk: Option<PathBuf>,
 }
@@ -31,11 +31,12 @@ enum Language {
     Javascript,
 }
 
-/// A file's place in the new folder, and its text with `{{name}}`, `{{larder}}` and `{{commands}}` in it.
+/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}` and
+/// `{{commands}}`.
 type Template = (&'static str, &'static str);
 
-/// A file of `host/cli/templates`. Not all are called there as in the new folder: cargo would take a folder with a `Cargo.toml`
-/// for another package, and git a `.gitignore` for one of ours.
+/// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory
+/// with a `Cargo.toml` from this package, and git would apply the `.gitignore` to this repository.
 macro_rules! template {
     ($path:literal) => {
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $path))
@@ -73,10 +74,10 @@ const JAVASCRIPT: [Template; 9] = [
     ("wit/plugin.wit", template!("plugin.wit")),
 ];
 
-/// The longest name, in bytes: what a package may be called.
+/// The maximum length of a name, in bytes: that of a package on crates.io.
 const MAX_NAME: usize = 64;
 
-/// What cargo refuses as the name of a program, and what the plugin depends on.
+/// Names that cargo reserves, and the name of the SDK, on which the plugin depends.
 const RESERVED: [&str; 5] = ["build", "deps", "examples", "incremental", "larder"];
 
 impl New {
@@ -84,13 +85,13 @@ impl New {
         let Self { name, lang, sdk } = self;
         let larder = lang.dependency(sdk.as_deref())?;
         let commands = lang.commands(&name);
-        let fill_in = |text: &str| {
+        let render = |text: &str| {
             text.replace("{{name}}", &name).replace("{{larder}}", &larder).replace("{{commands}}", &commands.join("\n"))
         };
-        let files = lang.templates().iter().map(|(path, text)| (Path::new(*path), fill_in(text)));
-        write_folder(Path::new(&name), files)?;
+        let files = lang.templates().iter().map(|(path, text)| (Path::new(*path), render(text)));
+        write_directory(Path::new(&name), files)?;
         let mut stdout = io::stdout();
-        writeln!(stdout, "`{name}` is a plugin in {}. It is built and run by:\n", lang.title())?;
+        writeln!(stdout, "created the {} plugin `{name}`; to build and run it:\n", lang.title())?;
         writeln!(stdout, "    cd {name}\n    {}", commands.join("\n    "))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -113,7 +114,7 @@ impl Language {
         }
     }
 
-    /// What builds, tests and runs the plugin, in its folder.
+    /// The commands that build, test and run the plugin, in its directory.
     fn commands(self, name: &str) -> Vec<String> {
         let greet = format!("larder run --invoke 'greet(\"world\")' {name}.wasm");
         match self {
@@ -136,19 +137,21 @@ impl Language {
         }
     }
 
-    /// The SDK, as `Cargo.toml` names it: this program's version of it, or a checkout.
+    /// The dependency on the SDK in `Cargo.toml`: the version of this program, or the path `sdk`.
     fn dependency(self, sdk: Option<&Path>) -> anyhow::Result<String> {
         let Some(sdk) = sdk else { return Ok(format!("\"{}\"", env!("CARGO_PKG_VERSION"))) };
         if self != Self::Rust {
-            return Err(Error::Option("--sdk is for plugins in Rust".to_owned()).into());
+            return Err(Error::Option("--sdk requires --lang rust".to_owned()).into());
         }
         let manifest = fs::read_to_string(sdk.join("Cargo.toml")).unwrap_or_default();
         if !manifest.contains("name = \"larder\"\n") {
-            let message = format!("--sdk: `{}` is not the folder `guest-sdk` of a checkout of Larder", sdk.display());
+            let message = format!("--sdk: `{}` is not the folder `guest-sdk` of a Larder checkout", sdk.display());
             return Err(Error::Option(message).into());
         }
         let sdk = fs::canonicalize(sdk)?;
-        let Some(path) = sdk.to_str() else { bail!("`{}` is not UTF-8, which `Cargo.toml` has to be", sdk.display()) };
+        let Some(path) = sdk.to_str() else {
+            bail!("--sdk: `{}` is not UTF-8, so `Cargo.toml` cannot name it", sdk.display())
+        };
         Ok(format!("{{ path = {} }}", toml::Value::String(path.to_owned())))
     }
 }
@@ -165,33 +168,34 @@ fn parse_name(name: &str) -> Result<String, String> {
         return Err(format!("must not be longer than {MAX_NAME} characters"));
     }
     if RESERVED.contains(&name) {
-        return Err(format!("must not be one of `{}`, which cargo refuses", RESERVED.join("`, `")));
+        return Err(format!("must not be one of the reserved names `{}`", RESERVED.join("`, `")));
     }
     Ok(name.to_owned())
 }
 
-/// Writes a folder as a whole: what is there already stays as it is, and an error leaves nothing behind.
-fn write_folder(folder: &Path, files: impl Iterator<Item = (&'static Path, String)>) -> anyhow::Result<()> {
-    let there = || format!("`{}` is there already, and not an empty folder", folder.display());
-    let draft = Draft::new(PathBuf::from(format!(".{}.{}", folder.display(), std::process::id())))?;
+/// Creates a directory with all files, or nothing. An existing file or directory is not changed, unless it is an empty
+/// directory.
+fn write_directory(directory: &Path, files: impl Iterator<Item = (&'static Path, String)>) -> anyhow::Result<()> {
+    let exists = || format!("`{}` already exists and is not an empty directory", directory.display());
+    let draft = Draft::new(PathBuf::from(format!(".{}.{}", directory.display(), std::process::id())))?;
     for (path, text) in files {
         let path = draft.0.join(path);
         let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, text));
         written.with_context(|| format!("cannot write `{}`", path.display()))?;
     }
-    // Whatever is there, also a link to nowhere, stays, unless it is an empty folder, which this removes.
-    if folder.symlink_metadata().is_ok() {
-        fs::remove_dir(folder).with_context(there)?;
+    // `symlink_metadata` also finds a dangling link. `remove_dir` fails for all but an empty directory.
+    if directory.symlink_metadata().is_ok() {
+        fs::remove_dir(directory).with_context(exists)?;
     }
-    fs::rename(&draft.0, folder).with_context(there)
+    fs::rename(&draft.0, directory).with_context(exists)
 }
 
-/// A folder that is removed with all it holds, unless it was given another name.
+/// A temporary directory. Removed on drop, unless it was renamed.
 struct Draft(PathBuf);
 
 impl Draft {
     fn new(path: PathBuf) -> anyhow::Result<Self> {
-        fs::create_dir(&path).with_context(|| format!("cannot make the folder `{}`", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot create the directory `{}`", path.display()))?;
         Ok(Self(path))
     }
 }

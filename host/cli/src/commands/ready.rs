@@ -1,4 +1,4 @@
-//! `larder ready`: the health check of a container that has neither a shell nor curl.
+//! `larder ready`: a health check for containers that have neither a shell nor curl.
 
 // Decision: docs/decisions/0041-larder-ready-is-a-subcommand.md
 
@@ -7,30 +7,28 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 use larder_host::{Config, Error};
 
-use super::top::configured;
-use super::top::scrape::Endpoint;
+use crate::metrics_url::MetricsUrl;
 
 #[derive(Debug, Args)]
 pub(crate) struct Ready {
-    /// What `larder serve --metrics-addr` listens on, as HOST:PORT or http://HOST:PORT/metrics; else `metrics_addr` of
-    /// `[serve]`.
+    /// HOST:PORT or http://HOST:PORT/metrics of the host [default: `metrics_addr` of `[serve]`]
     #[arg(value_name = "ADDR")]
-    endpoint: Option<Endpoint>,
+    url: Option<MetricsUrl>,
 }
 
 impl Ready {
-    /// Prints a line for each cache; fails unless the host is ready. Needs no configuration where the address is given.
+    /// Prints the host's report. The configuration is read only if no address is given.
     pub(crate) async fn run(self, config: Option<&Path>) -> anyhow::Result<ExitCode> {
-        let endpoint = match self.endpoint {
-            Some(endpoint) => endpoint,
-            None => configured(&Config::load(config).map_err(Error::from)?)?,
+        let url = match self.url {
+            Some(url) => url,
+            None => MetricsUrl::from_config(&Config::load(config).map_err(Error::from)?)?,
         };
-        let (is_ready, why) = endpoint.readiness().await?;
-        // Line by line, for whoever answers need not be a host, and may send what a terminal would obey.
-        for line in why.lines() {
+        let (is_ready, report) = url.readiness().await?;
+        // The server may not be a host: escape terminal control sequences in its response.
+        for line in report.lines() {
             writeln!(std::io::stdout(), "{}", one_line(line))?;
         }
         Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })

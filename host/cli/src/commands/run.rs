@@ -10,21 +10,21 @@ use larder_host::{Config, Runtime};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The plugin's name in the configuration; else its file's name without the ending.
+    /// Name of the plugin in the configuration [default: its file name without the extension]
     #[arg(long)]
     name: Option<String>,
-    /// An environment variable for the plugin. May stand more than once.
+    /// Set an environment variable of the plugin. May be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_env)]
     env: Vec<(String, String)>,
-    /// A folder for the plugin, and the name by which it sees it. May stand more than once.
+    /// Mount HOST directory at GUEST. May be repeated.
     #[arg(long = "dir", value_name = "HOST::GUEST", value_parser = parse_dir)]
     dirs: Vec<(PathBuf, String)>,
-    /// Call one exported function instead of the command, as in `f("x", 1)`, and print its result.
+    /// Call one exported function, such as `f("x", 1)`, and print its result
     #[arg(long, value_name = "CALL")]
     invoke: Option<String>,
-    /// The plugin: a WebAssembly component.
+    /// WebAssembly component to run
     plugin: PathBuf,
-    /// Arguments for the plugin.
+    /// Arguments of the plugin
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -35,13 +35,13 @@ impl Run {
         let runtime = Runtime::new(config).await?;
         let plugin = runtime.load(&plugin, name.as_deref())?;
         let options = RunOptions { args, env, dirs };
-        let ending = match invoke {
+        let outcome = match invoke {
             None => runtime.run(&plugin, &options).await.map(Outcome::Exited),
             Some(call) => runtime.invoke(&plugin, &options, &call).await,
         };
-        // Also after a trap: other processes may wait for what this plugin did not compute.
+        // Also after a trap: other processes may be waiting for the leases that the plugin held.
         runtime.caches().drain().await;
-        let status = match ending? {
+        let status = match outcome? {
             Outcome::Exited(status) => status,
             Outcome::Returned(result) => {
                 let (Ok(text) | Err(text)) = &result;
@@ -51,7 +51,7 @@ impl Run {
                 i32::from(result.is_err())
             }
         };
-        // As a shell has it: the low byte, but never a failure that looks like success.
+        // The low byte, as in a shell, but never 0 for a status that is not 0.
         Ok(match u8::try_from(status & 0xff) {
             Ok(0) if status != 0 => ExitCode::FAILURE,
             Ok(byte) => ExitCode::from(byte),

@@ -1,15 +1,14 @@
-//! `larder top`: the figures of a host, on a screen that follows them or as one table.
+//! `larder top`: the metrics of a host, as a live dashboard or as one table.
 
 mod columns;
+mod dashboard;
 mod exposition;
 mod latency;
-mod reading;
-pub(super) mod scrape;
 mod screen;
 mod snapshot;
+mod stats;
 mod table;
 mod view;
-mod watch;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -18,79 +17,64 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
-use larder_host::cache::Duration as Span;
+use larder_host::cache::Duration as CacheDuration;
 use larder_host::config::parse_duration;
 use larder_host::{Config, Error};
 
-use reading::Reading;
-use scrape::Endpoint;
+use crate::metrics_url::MetricsUrl;
+use snapshot::Snapshot;
+use stats::Stats;
 
-/// The shortest interval: a host has other things to do than to tell how it is.
-const SHORTEST: Duration = Duration::from_millis(100);
+/// The minimum interval, so that scrapes do not load the host.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Print one table and exit; its rates are over one interval.
+    /// Print one table after one interval, and exit
     #[arg(long)]
     once: bool,
-    /// How often to look, and what rates are over; at least `100ms`.
+    /// Refresh interval, at least 100ms; rates are averaged over it
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
-    /// What `larder serve --metrics-addr` listens on, as HOST:PORT or http://HOST:PORT/metrics; else `metrics_addr` of
-    /// `[serve]`.
+    /// HOST:PORT or http://HOST:PORT/metrics of the host [default: `metrics_addr` of `[serve]`]
     #[arg(value_name = "ADDR")]
-    endpoint: Option<Endpoint>,
+    url: Option<MetricsUrl>,
 }
 
 impl Top {
-    /// Needs no configuration where the address is given, since the host may be elsewhere.
+    /// The configuration is read only if no address is given: the host may be on another machine.
     pub(crate) async fn run(self, config: Option<&Path>) -> anyhow::Result<ExitCode> {
-        let Self { once, interval, endpoint } = self;
-        let endpoint = match endpoint {
-            Some(endpoint) => endpoint,
-            None => configured(&Config::load(config).map_err(Error::from)?)?,
+        let Self { once, interval, url } = self;
+        let url = match url {
+            Some(url) => url,
+            None => MetricsUrl::from_config(&Config::load(config).map_err(Error::from)?)?,
         };
         if once {
-            return print(&endpoint, interval).await;
+            return print_table(&url, interval).await;
         }
         if !std::io::stdout().is_terminal() {
-            bail!("standard output is no terminal: `larder top --once` prints a table");
+            bail!("stdout is not a terminal: use `larder top --once`");
         }
-        watch::watch(endpoint, interval).await
+        dashboard::run(url, interval).await
     }
 }
 
-/// Where the host of this configuration tells its figures.
-pub(super) fn configured(config: &Config) -> Result<Endpoint, Error> {
-    match config.serve.metrics_addr {
-        Some(listening) if listening.port() != 0 => Ok(listening.into()),
-        Some(_) => Err(Error::Option(
-            "`metrics_addr` of `[serve]` takes a free port: name the one that `larder serve` has printed, as in \
-             `127.0.0.1:9092`"
-                .to_owned(),
-        )),
-        None => Err(Error::Option(
-            "there is no host to look at: name what `larder serve --metrics-addr` listens on, as in \
-             `127.0.0.1:9092`, or set `metrics_addr` of `[serve]` in the configuration"
-                .to_owned(),
-        )),
-    }
-}
-
-/// Looks twice and prints a table.
-async fn print(endpoint: &Endpoint, interval: Duration) -> anyhow::Result<ExitCode> {
-    let first = endpoint.scrape().await?;
-    let began = Instant::now();
+/// Scrapes twice, one interval apart, and prints a table.
+async fn print_table(url: &MetricsUrl, interval: Duration) -> anyhow::Result<ExitCode> {
+    let first = Snapshot::scrape(url).await?;
+    let start = Instant::now();
     tokio::time::sleep(interval).await;
-    let second = endpoint.scrape().await?;
-    let reading = Reading::new(&second, Some((&first, began.elapsed())));
-    writeln!(std::io::stdout(), "{}", table::table(&reading))?;
+    let second = Snapshot::scrape(url).await?;
+    let stats = Stats::new(&second, Some((&first, start.elapsed())));
+    writeln!(std::io::stdout(), "{}", table::table(&stats))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
-        Span::Milliseconds(span) if Duration::from_millis(span) >= SHORTEST => Ok(Duration::from_millis(span)),
-        _ => Err(format!("must be from {SHORTEST:?} on, such as \"2s\"")),
+        CacheDuration::Milliseconds(interval) if Duration::from_millis(interval) >= MIN_INTERVAL => {
+            Ok(Duration::from_millis(interval))
+        }
+        _ => Err(format!("must be at least {MIN_INTERVAL:?}, such as \"2s\"")),
     }
 }

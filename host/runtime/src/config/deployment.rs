@@ -1,4 +1,4 @@
-//! Where a server is and who we are there: a URL, or a key for each part, or the environment for what no key says.
+//! The address and the login of a server: from a URL, from single keys, or from environment variables.
 
 use std::fmt;
 use std::fs::File;
@@ -9,11 +9,10 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 
 use crate::cache::valkey::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerKind, TlsOptions};
-use crate::config::Environment;
-use crate::config::document::{Fault, Section};
+use crate::config::document::{Environment, Fault, Section};
 use crate::config::units::{Db, Password, Port};
 
-/// Where a server is where nothing says it.
+/// The default address.
 const HOST: &str = "localhost";
 const PORT: u16 = 6379;
 const DB: u16 = 0;
@@ -21,9 +20,9 @@ const DB: u16 = 0;
 /// The longest `password_file`, in bytes.
 const MAX_PASSWORD_FILE: u64 = 64 << 10;
 
-/// The keys of a server's table that say where it is, as written.
+/// The keys of a server's table for its address and login, as written.
 #[derive(Debug)]
-pub(super) struct PlaceKeys {
+pub(super) struct ConnectionKeys {
     pub(super) url: Option<Url>,
     pub(super) cluster: Option<Vec<NodeAddress>>,
     pub(super) sentinel: Option<RawSentinel>,
@@ -36,9 +35,9 @@ pub(super) struct PlaceKeys {
     pub(super) tls: Option<bool>,
 }
 
-/// What they come to.
+/// The address and login that the keys result in.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct ConnectionSettings {
     pub(super) deployment: Deployment,
     pub(super) db: u16,
     pub(super) username: Option<String>,
@@ -46,40 +45,40 @@ pub(super) struct Found {
     pub(super) tls: bool,
 }
 
-impl PlaceKeys {
+impl ConnectionKeys {
     pub(super) fn read(
         mut self,
         kind: ServerKind,
         section: &Section<'_>,
         directory: &Path,
         environment: Environment<'_>,
-    ) -> Result<Found, Fault> {
+    ) -> Result<ConnectionSettings, Fault> {
         let invalid = |key: &str, rule: &str| section.fault(key, rule);
         self.check_together(section)?;
         let password_file = self.password_file.take();
-        let (found, password_key, username_key) = match self.url.take() {
+        let (connection, password_key, username_key) = match self.url.take() {
             Some(url) => (url.read().map_err(|rule| invalid("url", &rule))?, "url", "url"),
-            None => (self.found(kind, section, environment)?, "password", "username"),
+            None => (self.connection(kind, section, environment)?, "password", "username"),
         };
-        let password = match (found.password, password_file) {
+        let password = match (connection.password, password_file) {
             (Some(_), Some(_)) => {
-                return Err(invalid(password_key, "has a password, and so has `password_file`: write one of them"));
+                return Err(invalid(password_key, "the password is also set by `password_file`; keep one of them"));
             }
             (password, None) => password,
             (None, Some(file)) => {
                 let file = directory.join(file);
-                let text = read_short(&file)
+                let text = read_password_file(&file)
                     .map_err(|error| invalid("password_file", &format!("cannot read `{}`: {error}", file.display())))?;
                 Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
             }
         };
-        if found.username.is_some() && password.is_none() {
-            return Err(invalid(username_key, "has a user name, which needs a `password` or `password_file`"));
+        if connection.username.is_some() && password.is_none() {
+            return Err(invalid(username_key, "a user name needs a `password` or `password_file`"));
         }
-        Ok(Found { password, ..found })
+        Ok(ConnectionSettings { password, ..connection })
     }
 
-    /// Refuses keys that say the same as another one.
+    /// Refuses keys that exclude each other.
     fn check_together(&self, section: &Section<'_>) -> Result<(), Fault> {
         let written =
             |keys: &[(&'static str, bool)]| keys.iter().find(|(_, is_written)| *is_written).map(|(key, _)| *key);
@@ -102,13 +101,18 @@ impl PlaceKeys {
             return Ok(());
         };
         match second {
-            Some(key) => Err(section.fault(key, &format!("excludes `{first}`, which says it too: write one of them"))),
+            Some(key) => Err(section.fault(key, &format!("cannot be combined with `{first}`; keep one of them"))),
             None => Ok(()),
         }
     }
 
-    /// What the keys say, other than `url`.
-    fn found(self, kind: ServerKind, section: &Section<'_>, environment: Environment<'_>) -> Result<Found, Fault> {
+    /// Reads the keys other than `url`.
+    fn connection(
+        self,
+        kind: ServerKind,
+        section: &Section<'_>,
+        environment: Environment<'_>,
+    ) -> Result<ConnectionSettings, Fault> {
         let Self { cluster, sentinel, host, port, db, username, password, tls, .. } = self;
         let db = db.map_or(DB, |db| db.0);
         let nodes = |nodes: Vec<NodeAddress>, key: &str| match nodes.as_slice() {
@@ -120,7 +124,9 @@ impl PlaceKeys {
             (Some(cluster), _) => Deployment::Cluster(nodes(cluster, "cluster")?),
             (None, Some(RawSentinel { master, nodes: sentinels, username, password })) => {
                 if master.is_empty() || master.chars().any(|character| character.is_whitespace()) {
-                    return Err(section.fault("sentinel", "`master` must be the name that the sentinels know"));
+                    return Err(
+                        section.fault("sentinel", "`master` must be the name by which the sentinels know the primary")
+                    );
                 }
                 let password = password.map(|password| Secret::new(password.0));
                 Deployment::Sentinel(Sentinels { master, nodes: nodes(sentinels, "sentinel")?, username, password })
@@ -128,12 +134,12 @@ impl PlaceKeys {
             (None, None) => Deployment::Server(address(host, port, kind, section, environment)?),
         };
         let password = password.map(|password| Secret::new(password.0));
-        Ok(Found { deployment, db, username, password, tls: tls.unwrap_or_default() })
+        Ok(ConnectionSettings { deployment, db, username, password, tls: tls.unwrap_or_default() })
     }
 }
 
-/// The text of a file that holds a password, and not of a device without an end.
-fn read_short(file: &Path) -> io::Result<String> {
+/// Reads a password file. The limit protects against a device such as `/dev/zero`.
+fn read_password_file(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(file)?.take(MAX_PASSWORD_FILE.saturating_add(1)).read_to_string(&mut text)?;
     if u64::try_from(read).unwrap_or(u64::MAX) > MAX_PASSWORD_FILE {
@@ -142,7 +148,7 @@ fn read_short(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The one server that `host` and `port` mean, or the environment where they are left out.
+/// The server that `host` and `port` name, or the environment variables if the keys are absent.
 fn address(
     host: Option<String>,
     port: Option<Port>,
@@ -153,7 +159,7 @@ fn address(
     let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
     let host = host.unwrap_or_else(|| HOST.to_owned());
     if !is_host(&host) {
-        return Err(section.fault("host", "must be a name or an address; a URL is written as `url`"));
+        return Err(section.fault("host", "must be a name or an address; use the key `url` for a URL"));
     }
     let port = match (port, from_environment(kind, "PORT", environment)) {
         (Some(port), _) => port.0,
@@ -164,7 +170,7 @@ fn address(
     Ok(Endpoint { host, port })
 }
 
-/// `host:port`; an IPv6 address stands in brackets.
+/// `host:port`, with an IPv6 address in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(super) struct NodeAddress(Endpoint);
@@ -183,7 +189,7 @@ impl TryFrom<String> for NodeAddress {
     }
 }
 
-/// Sentinels, and the primary that they watch.
+/// Sentinels, and the primary that they monitor.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -198,7 +204,7 @@ pub(super) struct RawSentinel {
     password: Option<Password>,
 }
 
-/// The keys of a server's table that belong to TLS, as written.
+/// The TLS keys of a server's table, as written.
 #[derive(Debug)]
 pub(super) struct TlsKeys {
     pub(super) ca_file: Option<PathBuf>,
@@ -233,7 +239,7 @@ impl TlsKeys {
     }
 }
 
-/// `redis://user:password@host:port/db`, as written. May hold a password, which no message shows.
+/// `redis://user:password@host:port/db`, as written. No message shows it, as it may contain a password.
 #[derive(Clone)]
 pub(super) struct Url(String);
 
@@ -245,22 +251,22 @@ impl fmt::Debug for Url {
 
 impl<'de> Deserialize<'de> for Url {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The same rule as for passwords: what is of another type is not shown either.
+        // As for passwords, a value of another type is not shown either.
         Password::deserialize(deserializer).map(|text| Self(text.0))
     }
 }
 
 impl Url {
-    /// Takes it apart; the error is the rule that it breaks.
-    fn read(&self) -> Result<Found, String> {
-        let url = url::Url::parse(&self.0).map_err(|error| format!("is no URL: {error}"))?;
+    /// Parses the URL. The error is the rule that it violates.
+    fn read(&self) -> Result<ConnectionSettings, String> {
+        let url = url::Url::parse(&self.0).map_err(|error| format!("is not a URL: {error}"))?;
         let tls = match url.scheme() {
             "redis" | "valkey" => false,
             "rediss" | "valkeys" => true,
             _ => return Err("must begin with `redis:`, `valkey:`, or for TLS `rediss:`, `valkeys:`".to_owned()),
         };
         if url.query().is_some() || url.fragment().is_some() {
-            return Err("must end with the database; options are keys of their own".to_owned());
+            return Err("must end after the database; set options with their own keys".to_owned());
         }
         let decoded = |what: &str, text: &str| {
             let text = percent_decode_str(text).decode_utf8().map_err(|_| format!("the {what} is not UTF-8"))?;
@@ -287,11 +293,11 @@ impl Url {
         let port = url.port().map_or(Ok(PORT), |port| Port::try_from(i64::from(port)).map(|port| port.0));
         let port = port.map_err(|rule| format!("the port {rule}"))?;
         let deployment = Deployment::Server(Endpoint { host, port });
-        Ok(Found { deployment, db, username, password: password.map(Secret::new), tls })
+        Ok(ConnectionSettings { deployment, db, username, password: password.map(Secret::new), tls })
     }
 }
 
-/// A URL would be no host, and what it says of a password would stand in every message.
+/// True for a host name or address. A URL is refused, because messages show the host and a URL may contain a password.
 fn is_host(host: &str) -> bool {
     !host.is_empty()
         && !host
@@ -299,11 +305,11 @@ fn is_host(host: &str) -> bool {
 }
 
 fn port_from(text: &str) -> Result<u16, String> {
-    let number = text.parse::<i64>().map_err(|_| format!("`{text}` is no port"))?;
+    let number = text.parse::<i64>().map_err(|_| format!("`{text}` is not a port"))?;
     Port::try_from(number).map(|port| port.0)
 }
 
-/// What `VALKEY_HOST` and its like say; an empty one says nothing.
+/// The name and the value of `VALKEY_HOST` or a similar environment variable, if it is set and not empty.
 fn from_environment(kind: ServerKind, what: &str, environment: Environment<'_>) -> Option<(String, String)> {
     let name = match kind {
         ServerKind::Valkey => format!("VALKEY_{what}"),

@@ -1,4 +1,4 @@
-//! The TOML text: its sections, `${NAME}` in its strings, and the place of every fault.
+//! The TOML text: its sections, the substitution of `${NAME}`, and the position of each mistake.
 
 use std::ops::Range;
 
@@ -6,9 +6,12 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::config::{ConfigError, Environment};
+use crate::config::error::ConfigError;
 
-/// What is wrong, and where in the text.
+/// Looks up an environment variable: [`std::env::var`], or a test's own table.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A mistake in the text, with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     span: Range<usize>,
@@ -20,7 +23,7 @@ impl Fault {
         Self { span, message }
     }
 
-    /// The error for the operator.
+    /// Converts the position into a line and a column.
     pub(super) fn locate(self, text: &str, origin: &str) -> ConfigError {
         let before = text.get(..self.span.start).unwrap_or(text);
         let line = before.matches('\n').count().saturating_add(1);
@@ -29,7 +32,7 @@ impl Fault {
     }
 }
 
-/// A parsed document, taken apart key by key.
+/// A parsed document. Keys are removed as they are read.
 #[derive(Debug)]
 pub(super) struct Document<'i> {
     root: DeTable<'i>,
@@ -38,7 +41,7 @@ pub(super) struct Document<'i> {
 /// One table of the document.
 #[derive(Debug, Clone)]
 pub(super) struct Section<'i> {
-    /// Its own name: `valkey` of `[caches.valkey]`.
+    /// The last part of its name: `valkey` of `[caches.valkey]`.
     pub(super) name: String,
     /// Its full name, for messages: `caches.valkey`.
     pub(super) path: String,
@@ -47,18 +50,18 @@ pub(super) struct Section<'i> {
 }
 
 impl<'i> Document<'i> {
-    /// Parses the text and fills in `${NAME}` in all its strings.
+    /// Parses the text and substitutes `${NAME}` in all strings.
     pub(super) fn parse(text: &'i str, environment: Environment<'_>) -> Result<Self, Fault> {
         let root = DeTable::parse(text)
             .map_err(|error| Fault::at(error.span().unwrap_or_default(), error.message().to_owned()))?;
         let mut root = root.into_inner();
         for (_, value) in root.iter_mut() {
-            fill_in(value, environment)?;
+            substitute_all(value, environment)?;
         }
         Ok(Self { root })
     }
 
-    /// Takes a string out of the root.
+    /// Removes a string from the root.
     pub(super) fn take_string(&mut self, key: &str) -> Result<Option<(String, Range<usize>)>, Fault> {
         let Some(value) = self.root.remove(key) else { return Ok(None) };
         let span = value.span();
@@ -68,12 +71,12 @@ impl<'i> Document<'i> {
         }
     }
 
-    /// Takes a table out of the root.
+    /// Removes a table from the root.
     pub(super) fn take_section(&mut self, key: &str) -> Result<Option<Section<'i>>, Fault> {
         self.root.remove(key).map(|value| Section::new(key.to_owned(), key.to_owned(), value)).transpose()
     }
 
-    /// Takes a table of tables out of the root: all `[key.*]`.
+    /// Removes a table of tables from the root: all `[key.*]`.
     pub(super) fn take_sections(&mut self, key: &str) -> Result<Vec<Section<'i>>, Fault> {
         let Some(section) = self.take_section(key)? else { return Ok(Vec::new()) };
         let DeValue::Table(tables) = section.value else { return Ok(Vec::new()) };
@@ -87,7 +90,7 @@ impl<'i> Document<'i> {
             .collect()
     }
 
-    /// Refuses keys of the root that are not among these.
+    /// Refuses unknown keys in the root.
     pub(super) fn check_keys(&self, known: &[&str]) -> Result<(), Fault> {
         match self.root.keys().find(|key| !known.contains(&key.get_ref().as_ref())) {
             None => Ok(()),
@@ -108,7 +111,7 @@ impl<'i> Section<'i> {
         }
     }
 
-    /// Takes a string out, which must be there.
+    /// Removes a required string.
     pub(super) fn take_string(&mut self, key: &str) -> Result<(String, Range<usize>), Fault> {
         let path = &self.path;
         let DeValue::Table(table) = &mut self.value else {
@@ -121,21 +124,21 @@ impl<'i> Section<'i> {
         }
     }
 
-    /// Reads the table as a struct.
+    /// Deserializes the table.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         let value = Spanned::new(self.span.clone(), self.value.clone());
         serde_path_to_error::deserialize(ValueDeserializer::from(value)).map_err(|error| {
-            let place = match error.path().to_string().as_str() {
+            let path = match error.path().to_string().as_str() {
                 "." | "" => self.path.clone(),
                 key => format!("{}.{key}", self.path),
             };
             let inner = error.into_inner();
             let message = without_value(inner.message()).replace("unknown field", "unknown key");
-            Fault::at(inner.span().unwrap_or(self.span.clone()), format!("`{place}`: {message}"))
+            Fault::at(inner.span().unwrap_or(self.span.clone()), format!("`{path}`: {message}"))
         })
     }
 
-    /// A key that breaks a rule: its place, or the section's where the key is not written.
+    /// The error for a key that violates a rule, at the position of the key, or of the section if the key is absent.
     pub(super) fn fault(&self, key: &str, rule: &str) -> Fault {
         let written = match &self.value {
             DeValue::Table(table) => table.get(key).map(Spanned::span),
@@ -145,7 +148,7 @@ impl<'i> Section<'i> {
     }
 }
 
-/// The message without what was found in the wrong type: it may be a secret, as when it came from the environment.
+/// Removes a value of the wrong type from a message: the value may be a secret from the environment.
 fn without_value(message: &str) -> String {
     let found = message.split_once("invalid type: ").and_then(|(before, found)| {
         let (found, expected) = found.rsplit_once(", expected ")?;
@@ -155,8 +158,8 @@ fn without_value(message: &str) -> String {
     found.unwrap_or_else(|| message.to_owned())
 }
 
-/// Replaces `${NAME}` in the strings of a value. `$${` stands for `${`.
-fn fill_in(value: &mut Spanned<DeValue<'_>>, environment: Environment<'_>) -> Result<(), Fault> {
+/// Substitutes `${NAME}` in the strings of a value. `$${` is an escaped `${`.
+fn substitute_all(value: &mut Spanned<DeValue<'_>>, environment: Environment<'_>) -> Result<(), Fault> {
     let span = value.span();
     match value.get_mut() {
         DeValue::String(text) => {
@@ -165,8 +168,8 @@ fn fill_in(value: &mut Spanned<DeValue<'_>>, environment: Environment<'_>) -> Re
             }
             Ok(())
         }
-        DeValue::Array(array) => array.iter_mut().try_for_each(|item| fill_in(item, environment)),
-        DeValue::Table(table) => table.iter_mut().try_for_each(|(_, item)| fill_in(item, environment)),
+        DeValue::Array(array) => array.iter_mut().try_for_each(|item| substitute_all(item, environment)),
+        DeValue::Table(table) => table.iter_mut().try_for_each(|(_, item)| substitute_all(item, environment)),
         _ => Ok(()),
     }
 }
@@ -183,7 +186,7 @@ fn substitute(text: &str, environment: Environment<'_>) -> Result<String, String
         }
         filled.push_str(before);
         let Some((name, after)) = after.split_once('}') else {
-            return Err("`${` is not closed by a `}`; write `$${` for the characters themselves".to_owned());
+            return Err("`${` is not closed by a `}`; write `$${` for a literal `${`".to_owned());
         };
         match environment(name) {
             Some(value) => filled.push_str(&value),
@@ -193,4 +196,9 @@ fn substitute(text: &str, environment: Environment<'_>) -> Result<String, String
     }
     filled.push_str(rest);
     Ok(filled)
+}
+
+/// Formats names for a message: `` `a`, `b` ``.
+pub(super) fn quoted_list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }

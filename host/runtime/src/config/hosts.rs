@@ -1,7 +1,7 @@
 //! The hosts that a plugin may send requests to.
 //!
-//! An entry of `outgoing_hosts` and the authority of a request are read by the same rules into the same type, so that
-//! what is compared is what is meant, and what is meant is where the host goes.
+//! Entries of `outgoing_hosts` and the authorities of requests are parsed and normalized by the same rules, so that the
+//! host connects to exactly the destination that was checked.
 
 // Decision: docs/decisions/0037-an-outgoing-host-without-a-port-means-the-schemes-default-port.md
 
@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-/// An entry of `outgoing_hosts`: a host, all below a domain, or every host; at one port, or at the default port of the
-/// scheme that is used.
+/// An entry of `outgoing_hosts`: a host, all subdomains of a domain, or every host; with a port, or the default port of
+/// the request's scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct OutgoingHost {
@@ -19,7 +19,7 @@ pub struct OutgoingHost {
     port: Option<u16>,
 }
 
-/// Where a request goes, in one spelling: a name has no upper case and no dot at its end.
+/// The destination of a request. The host name is normalized: in lower case and without a trailing dot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     host: Host,
@@ -27,18 +27,18 @@ pub struct Destination {
     default_port: u16,
 }
 
-/// Why a text is no [`OutgoingHost`].
+/// The error for a text that is not an [`OutgoingHost`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be a host name, an address (of IPv6 in brackets), `*.domain` or `*`, with a `:port` or none, and no scheme, \
-     user or path"
+    "must be a host name, an IP address (IPv6 in brackets), `*.domain` or `*`, with an optional `:port`, and without \
+     scheme, user or path"
 )]
 pub struct InvalidHost;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hosts {
     Every,
-    /// The domain, with a dot in front.
+    /// The domain, with a leading dot.
     Below(String),
     One(Host),
 }
@@ -50,12 +50,12 @@ enum Host {
     V6(Ipv6Addr),
 }
 
-/// The longest name that the domain name system has room for, and the longest part of one.
+/// The longest host name and the longest label that DNS allows.
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
 impl OutgoingHost {
-    /// Whether it is or covers that host, and means that port.
+    /// True if the entry matches the host and the port of the destination.
     pub fn covers(&self, destination: &Destination) -> bool {
         let is_host = match (&self.hosts, &destination.host) {
             (Hosts::Every, _) => true,
@@ -90,14 +90,14 @@ impl TryFrom<String> for OutgoingHost {
 }
 
 impl Destination {
-    /// Where a URI with this authority leads to, whose scheme has this default port; none where the authority is anything
-    /// but a host with a port or without, as one that names a user.
+    /// Parses the authority of a URI whose scheme has this default port. `None` if the authority is not a host with an
+    /// optional port, such as one that contains a user.
     pub fn new(authority: &str, default_port: u16) -> Option<Self> {
         let (host, port) = split(authority)?;
         Some(Self { host: Host::parse(host)?, port: port.unwrap_or(default_port), default_port })
     }
 
-    /// The name or address, the latter without brackets.
+    /// The host name or IP address, without brackets.
     pub fn host(&self) -> String {
         match &self.host {
             Host::Name(name) => name.clone(),
@@ -112,7 +112,7 @@ impl Destination {
     }
 }
 
-/// As an authority, and as the header `host`.
+/// Formats the destination as an authority and as the header `host`.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
@@ -133,27 +133,27 @@ impl Host {
     }
 }
 
-/// The host, and the port behind it.
+/// Splits a text into the host and the optional port.
 fn split(text: &str) -> Option<(&str, Option<u16>)> {
-    // The colons of an IPv6 address stand in its brackets.
+    // The colons of an IPv6 address are inside its brackets.
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => return Some((text, None)),
     };
-    // A number of Rust may have a sign.
+    // Rust's parser accepts a sign.
     let is_number = port.chars().all(|digit| digit.is_ascii_digit());
     let port = port.parse().ok().filter(|&port| is_number && port > 0)?;
     Some((host, Some(port)))
 }
 
-/// A host name in its one spelling.
+/// Normalizes a host name.
 fn name(text: &str) -> Option<String> {
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let is_label = |label: &str| {
-        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(is_fit)
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=MAX_LABEL).contains(&label.len()) && label.bytes().all(is_allowed)
     };
-    // What ends in a number is an address to the system's resolver: `127.1`, `0x7f000001`.
+    // The system's resolver takes a name that ends in a number for an address: `127.1`, `0x7f000001`.
     let last = name.rsplit('.').next()?;
     let is_number = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
     (name.len() <= MAX_NAME && name.split('.').all(is_label) && !is_number).then_some(name)

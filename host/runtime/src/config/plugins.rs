@@ -1,5 +1,4 @@
-//! The `[plugins.*]` tables: what each plugin may do, what of the RAM caches is set aside for it, which requests it
-//! answers, and where it may send its own.
+//! The `[plugins.*]` tables: the grant, the share of RAM caches, the route and the outgoing hosts of each plugin.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,27 +6,32 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::cache::{Access, Namespace};
-use crate::config::document::{Fault, Section};
+use crate::config::caches::CacheConfig;
+use crate::config::document::{Fault, Section, quoted_list};
+use crate::config::env::Variables;
+use crate::config::hosts::{Destination, OutgoingHost};
 use crate::config::sandbox::count;
 use crate::config::units::{Count, Size};
-use crate::config::{CacheConfig, Destination, OutgoingHost, Variables, list};
+use crate::default_limits;
 
-/// What a plugin may do.
+/// The permissions of a plugin. Start from [`Grant::default`], which allows everything with the caches and no requests,
+/// and set the fields that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Grant {
-    /// The caches it may open; all where there is no list.
+    /// The caches that it may open. Defaults to `None`: all caches.
     pub caches: Option<Vec<String>>,
-    /// Whether it may change them. Defaults to read-write.
+    /// Whether it may write to the caches. Defaults to read-write.
     pub access: Access,
-    /// Its own key space. Defaults to none, the space shared by all plugins without one.
+    /// The namespace of its keys. Defaults to `None`: the key space that all plugins without a namespace share.
     pub namespace: Option<Namespace>,
-    /// The share of every RAM cache that is its namespace's own, in bytes. Defaults to none.
+    /// The share of each RAM cache that is reserved for its namespace, in bytes. Defaults to `None`: no share.
     pub max_bytes: Option<u64>,
-    /// The most calls that all its instances in this process have under way at once, 1 to 65,536. Defaults to 1,024.
+    /// The maximum number of concurrent calls of all its instances in this process, 1 to 65,536. Defaults to 1,024.
     pub max_concurrent_calls: usize,
     /// The hosts that it may send HTTP requests to. Defaults to none.
     pub outgoing_hosts: Vec<OutgoingHost>,
-    /// The environment variables that it is given. Defaults to none.
+    /// Its environment variables. Defaults to none.
     pub env: Variables,
 }
 
@@ -38,109 +42,110 @@ impl Default for Grant {
             access: Access::default(),
             namespace: None,
             max_bytes: None,
-            max_concurrent_calls: 1024,
+            max_concurrent_calls: default_limits::MAX_CONCURRENT_CALLS,
             outgoing_hosts: Vec::new(),
             env: Variables::default(),
         }
     }
 }
 
-/// A plugin that answers requests.
+/// A path prefix and the plugin that serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Route {
     /// The plugin's name.
     pub plugin: String,
-    /// Its file.
+    /// The plugin's file.
     pub path: PathBuf,
-    /// The path prefix of its requests: `/shop` means that path and all below it, `/` every path.
+    /// The path prefix: `/shop` is that path and all paths below it, `/` is every path.
     pub route: String,
 }
 
-/// All tables.
+/// The result of all tables.
 #[derive(Debug, Default)]
 pub(super) struct Plugins {
     pub(super) grants: BTreeMap<String, Grant>,
     pub(super) routes: Vec<Route>,
 }
 
-/// Reads all tables, and sets aside the shares of the caches that they speak of.
+/// Reads all tables and reserves the shares in the RAM caches.
 pub(super) fn read(
     sections: &[Section<'_>],
     directory: &Path,
     caches: &mut BTreeMap<String, CacheConfig>,
 ) -> Result<Plugins, Fault> {
-    let Plugins { grants: mut plugins, mut routes } = Plugins::default();
+    let Plugins { mut grants, mut routes } = Plugins::default();
     for section in sections {
         let mut raw = section.read::<RawGrant>()?;
         if let Some(route) = raw.take_route(section, directory)? {
             if let Some(other) = routes.iter().find(|other: &&Route| other.route == route.route) {
-                return Err(section.fault("route", &format!("is that of `plugins.{}` already", other.plugin)));
+                return Err(section.fault("route", &format!("is already used by `plugins.{}`", other.plugin)));
             }
             routes.push(route);
         }
         let grant = raw.validate(caches, section)?;
         let shares_space = |other: &&Grant| grant.namespace.is_some() && other.namespace == grant.namespace;
         if let Some((other, _)) =
-            plugins.iter().find(|(_, other)| shares_space(other) && other.max_bytes != grant.max_bytes)
+            grants.iter().find(|(_, other)| shares_space(other) && other.max_bytes != grant.max_bytes)
         {
             let rule = format!("must be the same as that of `plugins.{other}`, which has the same namespace");
             return Err(section.fault("max_bytes", &rule));
         }
         if let (Some(namespace), Some(share)) = (&grant.namespace, grant.max_bytes) {
             for (name, cache) in caches.iter_mut().filter(|(name, _)| grant.may_open(name)) {
-                cache.set_aside(name, namespace, share).map_err(|rule| section.fault("max_bytes", &rule))?;
+                cache.reserve_share(name, namespace, share).map_err(|rule| section.fault("max_bytes", &rule))?;
             }
         }
-        plugins.insert(section.name.clone(), grant);
+        grants.insert(section.name.clone(), grant);
     }
-    Ok(Plugins { grants: plugins, routes })
+    Ok(Plugins { grants, routes })
 }
 
 impl Grant {
-    /// Whether it may open the cache.
+    /// True if the plugin may open the cache.
     pub fn may_open(&self, cache: &str) -> bool {
         self.caches.as_ref().is_none_or(|granted| granted.iter().any(|name| name == cache))
     }
 
-    /// Whether it may send requests there.
+    /// True if the plugin may send requests to the destination.
     pub fn may_reach(&self, destination: &Destination) -> bool {
         self.outgoing_hosts.iter().any(|host| host.covers(destination))
     }
 }
 
-/// What one plugin may do; the table's name is that of its file, or `--name`.
+/// The permissions of one plugin. The table's name is the plugin's file name without extension, or `--name`.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawGrant {
-    /// The names of the caches it may open; absent: every cache.
+    /// The names of the caches that it may open; absent: every cache.
     caches: Option<Vec<String>>,
-    /// What it may do with them. Defaults to `"read-write"`.
+    /// Whether it may write to the caches. Defaults to `"read-write"`.
     #[serde(default, with = "RawAccess")]
     #[cfg_attr(feature = "schema", schemars(!default, with = "Option<RawAccess>"))]
     access: Access,
-    /// A key space of its own; absent: keys are shared.
+    /// The namespace of its keys; absent: the shared key space.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = Namespace::MAX_LENGTH)))]
     namespace: Option<String>,
-    /// A share of its own in every RAM cache that it may open. Needs a `namespace`.
+    /// The size of the share that is reserved for it in each RAM cache that it may open. Needs a `namespace`.
     max_bytes: Option<Size>,
-    /// How many calls all its instances in one host process may have under way at once. Defaults to `1024`.
+    /// The maximum number of concurrent calls of all its instances in one host process. Defaults to `1024`.
     max_concurrent_calls: Option<Count>,
-    /// The hosts that it may send HTTP requests to: a name, an address, `*.domain` or `*`, with a `:port` where it is
-    /// not the scheme's own. Defaults to `[]`.
+    /// The hosts that it may send HTTP requests to: a name, an address, `*.domain` or `*`, with a `:port` if it is not
+    /// the scheme's default. Defaults to `[]`.
     #[serde(default)]
     outgoing_hosts: Vec<OutgoingHost>,
-    /// Environment variables that it is given. Defaults to `{}`.
+    /// Its environment variables. Defaults to `{}`.
     #[serde(default)]
     env: Variables,
-    /// Its file, for `larder serve`; a relative path starts at this file's folder. Needs a `route`.
+    /// Its file, for `larder serve`; a relative path starts at this file's directory. Needs a `route`.
     path: Option<PathBuf>,
-    /// The path below which it answers requests, such as `/shop`; `/` is every path. Needs a `path`.
+    /// The path prefix that it serves, such as `/shop`; `/` is every path. Needs a `path`.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^/|\$\{")))]
     route: Option<String>,
 }
 
-/// [`Access`] as written.
+/// [`Access`] in TOML.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(remote = "Access", rename_all = "kebab-case")]
@@ -150,17 +155,19 @@ enum RawAccess {
 }
 
 impl RawGrant {
-    /// The plugin's file and its prefix, where it answers requests.
+    /// Takes the route out, if the plugin has one.
     fn take_route(&mut self, section: &Section<'_>, directory: &Path) -> Result<Option<Route>, Fault> {
         let (path, route) = match (self.path.take(), self.route.take()) {
             (None, None) => return Ok(None),
             (Some(path), Some(route)) => (path, route),
-            (Some(_), None) => return Err(section.fault("path", "needs a `route`, under which the plugin answers")),
-            (None, Some(_)) => return Err(section.fault("route", "needs a `path`, the plugin's file")),
+            (Some(_), None) => {
+                return Err(section.fault("path", "needs a `route`: the path prefix that the plugin serves"));
+            }
+            (None, Some(_)) => return Err(section.fault("route", "needs a `path`: the plugin's file")),
         };
         let is_path = route.starts_with('/') && route.chars().all(|c| c.is_ascii_graphic() && !"?#".contains(c));
         if !is_path || (route.len() > 1 && route.ends_with('/')) {
-            return Err(section.fault("route", "must be `/`, or a path such as `/shop` without a `/` at its end"));
+            return Err(section.fault("route", "must be `/`, or a path such as `/shop` without a trailing `/`"));
         }
         Ok(Some(Route { plugin: section.name.clone(), path: directory.join(path), route }))
     }
@@ -169,7 +176,7 @@ impl RawGrant {
         let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, env, .. } =
             self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
-            let rule = format!("there is no cache `{unknown}`, only {}", list(caches.keys()));
+            let rule = format!("there is no cache `{unknown}`, only {}", quoted_list(caches.keys()));
             return Err(section.fault("caches", &rule));
         }
         let namespace = namespace
@@ -178,9 +185,9 @@ impl RawGrant {
             .map_err(|error| section.fault("namespace", &error.to_string()))?;
         let max_bytes = max_bytes.map(|size| size.0);
         if max_bytes.is_some() && namespace.is_none() {
-            return Err(section.fault("max_bytes", "needs a `namespace`, whose share it is"));
+            return Err(section.fault("max_bytes", "needs a `namespace`, for which the share is reserved"));
         }
-        let default = Grant::default().max_concurrent_calls;
+        let default = default_limits::MAX_CONCURRENT_CALLS;
         let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
         Ok(Grant { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, env })
     }

@@ -1,4 +1,4 @@
-//! The `[sandbox]` table: the bounds of one plugin instance.
+//! The `[sandbox]` table: the limits of one plugin instance.
 
 use std::time::Duration;
 
@@ -6,49 +6,51 @@ use serde::Deserialize;
 
 use crate::cache::{Key, Limits, glob::Pattern};
 use crate::config::document::{Fault, Section};
-use crate::config::units::{Count, Positive, Size};
+use crate::config::units::{Count, PositiveDuration, Size};
+use crate::default_limits;
 
-/// The bounds of one plugin instance.
+/// The limits of one plugin instance. Start from [`Sandbox::default`] and set the fields that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sandbox {
-    /// The most linear memory in bytes. Defaults to 128 MiB.
+    /// The maximum linear memory, in bytes. Defaults to 128 MiB.
     pub max_memory: u64,
-    /// The most wall-clock time of one run. Defaults to 30 s.
+    /// The maximum wall-clock time of one run. Defaults to 30 s.
     pub timeout: Duration,
-    /// The most time in which the plugin, or a call of it, keeps a thread of the host busy. Defaults to 10 s.
+    /// The maximum processor time of one run, including the plugin's calls to the host. Defaults to 10 s.
     pub max_cpu_time: Duration,
-    /// The most bytes that one run writes to stdout and stderr together. Defaults to 16 MiB.
+    /// The maximum output of one run on stdout and stderr together, in bytes. Defaults to 16 MiB.
     pub max_output: u64,
-    /// The most cache handles held at a time, 1 to 65,536. Defaults to 1,024.
+    /// The maximum number of open cache handles, 1 to 65,536. Defaults to 1,024.
     pub max_handles: usize,
-    /// The most vacancies held at a time, 1 to 65,536. Defaults to 256.
+    /// The maximum number of vacancies held at a time, 1 to 65,536. Defaults to 256.
     pub max_vacancies: usize,
-    /// The most lines of the host's log that an instance's calls cause, 1 to 65,536. Defaults to 100.
+    /// The maximum number of log lines that an instance's calls cause, 1 to 65,536. Defaults to 100.
     pub max_log_lines: usize,
-    /// The most HTTP requests that an instance has under way at a time, 1 to 65,536. Defaults to 16.
+    /// The maximum number of concurrent outgoing HTTP requests of an instance, 1 to 65,536. Defaults to 16.
     pub max_outgoing_requests: usize,
-    /// The most that one call may name.
+    /// The limits of one call.
     pub limits: Limits,
 }
 
 impl Default for Sandbox {
     fn default() -> Self {
         Self {
-            max_memory: 128 << 20,
-            timeout: Duration::from_secs(30),
-            max_cpu_time: Duration::from_secs(10),
-            max_output: 16 << 20,
-            max_handles: 1024,
-            max_vacancies: 256,
-            max_log_lines: 100,
-            max_outgoing_requests: 16,
+            max_memory: default_limits::MAX_MEMORY,
+            timeout: default_limits::TIMEOUT,
+            max_cpu_time: default_limits::MAX_CPU_TIME,
+            max_output: default_limits::MAX_OUTPUT,
+            max_handles: default_limits::MAX_HANDLES,
+            max_vacancies: default_limits::MAX_VACANCIES,
+            max_log_lines: default_limits::MAX_LOG_LINES,
+            max_outgoing_requests: default_limits::MAX_OUTGOING_REQUESTS,
             limits: Limits::default(),
         }
     }
 }
 
-/// The most that any count may be raised to.
-pub(super) const LARGEST_COUNT: usize = 65_536;
+/// The maximum of every count.
+pub(super) const MAX_COUNT: usize = 65_536;
 
 impl Sandbox {
     pub(super) fn from_section(section: &Section<'_>) -> Result<Self, Fault> {
@@ -56,34 +58,34 @@ impl Sandbox {
     }
 }
 
-/// The bounds of each plugin instance.
+/// The limits of each plugin instance.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSandbox {
-    /// The most memory the plugin may have. Defaults to `"128MiB"`.
+    /// The maximum memory. Defaults to `"128MiB"`.
     max_memory: Option<Size>,
-    /// How long a run of the plugin may take. Defaults to `"30s"`.
-    timeout: Option<Positive>,
-    /// How long it may keep a processor busy in one run; waiting does not count. Defaults to `"10s"`.
-    max_cpu_time: Option<Positive>,
-    /// How much a run may write to stdout and stderr together. Defaults to `"16MiB"`.
+    /// The maximum wall-clock time of a run. Defaults to `"30s"`.
+    timeout: Option<PositiveDuration>,
+    /// The maximum processor time of a run; waiting does not count. Defaults to `"10s"`.
+    max_cpu_time: Option<PositiveDuration>,
+    /// The maximum output of a run on stdout and stderr together. Defaults to `"16MiB"`.
     max_output: Option<Size>,
-    /// How many cache handles it may hold at a time. Defaults to `1024`.
+    /// The maximum number of open cache handles. Defaults to `1024`.
     max_handles: Option<Count>,
-    /// How many vacancies it may hold at a time. Defaults to `256`.
+    /// The maximum number of vacancies held at a time. Defaults to `256`.
     max_vacancies: Option<Count>,
-    /// How many lines of the host's log its failing calls may cause. Defaults to `100`.
+    /// The maximum number of log lines that its failing calls cause. Defaults to `100`.
     max_log_lines: Option<Count>,
-    /// How many HTTP requests it may have under way at a time. Defaults to `16`.
+    /// The maximum number of concurrent outgoing HTTP requests. Defaults to `16`.
     max_outgoing_requests: Option<Count>,
-    /// The longest key it may use; may be lowered only. Defaults to `1024`.
+    /// The longest key; can only be lowered. Defaults to `1024`.
     max_key_bytes: Option<Size>,
-    /// The longest pattern it may use; may be lowered only. Defaults to `1024`.
+    /// The longest pattern; can only be lowered. Defaults to `1024`.
     max_pattern_bytes: Option<Size>,
-    /// The most keys of one batch. Defaults to `1024`.
+    /// The maximum number of keys in one batch. Defaults to `1024`.
     max_batch: Option<Count>,
-    /// The most bytes of keys and values in one batch. Defaults to `"64MiB"`.
+    /// The maximum size of keys and values in one batch. Defaults to `"64MiB"`.
     max_batch_bytes: Option<Size>,
 }
 
@@ -104,16 +106,14 @@ impl RawSandbox {
             max_batch_bytes,
         } = self;
         let default = Sandbox::default();
-        let limits = Limits {
-            max_key_bytes: length(section, "max_key_bytes", max_key_bytes, Key::MAX_LENGTH)?,
-            max_pattern_bytes: length(section, "max_pattern_bytes", max_pattern_bytes, Pattern::MAX_LENGTH)?,
-            max_batch: count(section, "max_batch", max_batch, default.limits.max_batch)?,
-            max_batch_bytes: match max_batch_bytes {
-                Some(size) => usize::try_from(size.0)
-                    .map_err(|_| section.fault("max_batch_bytes", "is more than this machine can address"))?,
-                None => default.limits.max_batch_bytes,
-            },
-        };
+        let mut limits = default.limits;
+        limits.max_key_bytes = length(section, "max_key_bytes", max_key_bytes, Key::MAX_LENGTH)?;
+        limits.max_pattern_bytes = length(section, "max_pattern_bytes", max_pattern_bytes, Pattern::MAX_LENGTH)?;
+        limits.max_batch = count(section, "max_batch", max_batch, default.limits.max_batch)?;
+        if let Some(size) = max_batch_bytes {
+            limits.max_batch_bytes = usize::try_from(size.0)
+                .map_err(|_| section.fault("max_batch_bytes", "is more than this machine can address"))?;
+        }
         Ok(Sandbox {
             max_memory: max_memory.map_or(default.max_memory, |size| size.0),
             timeout: timeout.map_or(default.timeout, |duration| duration.0),
@@ -133,16 +133,16 @@ impl RawSandbox {
     }
 }
 
-/// A count from 1 to [`LARGEST_COUNT`].
+/// Reads a count from 1 to [`MAX_COUNT`].
 pub(super) fn count(section: &Section<'_>, key: &str, written: Option<Count>, default: usize) -> Result<usize, Fault> {
     let Some(Count(written)) = written else { return Ok(default) };
     match usize::try_from(written) {
-        Ok(count) if (1..=LARGEST_COUNT).contains(&count) => Ok(count),
-        _ => Err(section.fault(key, &format!("must be from 1 to {LARGEST_COUNT}, but is {written}"))),
+        Ok(count) if (1..=MAX_COUNT).contains(&count) => Ok(count),
+        _ => Err(section.fault(key, &format!("must be from 1 to {MAX_COUNT}, but is {written}"))),
     }
 }
 
-/// A length in bytes, which may be lowered and not raised.
+/// Reads a length in bytes, which can be lowered and not raised.
 fn length(section: &Section<'_>, key: &str, written: Option<Size>, max: usize) -> Result<usize, Fault> {
     let Some(Size(written)) = written else { return Ok(max) };
     match usize::try_from(written) {

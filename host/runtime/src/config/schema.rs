@@ -1,6 +1,6 @@
-//! The configuration's JSON Schema, for editors: made from the structs that mirror the TOML and the comments on their
-//! fields. What one key alone can break is in it; what takes two keys, or the machine, to judge is left to
-//! `larder check`.
+//! The JSON Schema of the configuration, for editors. It is derived from the structs that mirror the TOML and from
+//! their doc comments. It has the rules for single keys; `larder check` also checks rules that involve several keys or
+//! the machine.
 
 // Decision: docs/decisions/0053-the-json-schema-is-derived-from-the-configuration-structs.md
 
@@ -18,12 +18,13 @@ use crate::config::deployment::{NodeAddress, Url};
 use crate::config::env::Variables;
 use crate::config::hosts::OutgoingHost;
 use crate::config::plugins::RawGrant;
-use crate::config::sandbox::{LARGEST_COUNT, RawSandbox};
+use crate::config::sandbox::{MAX_COUNT, RawSandbox};
 use crate::config::serve::RawServe;
-use crate::config::units::{Count, Db, Expire, LARGEST, Password, Port, Positive, Size, Span};
+use crate::config::units::{
+    Count, Db, DurationOrZero, ExpireDuration, MAX_SIZE, Password, Port, PositiveDuration, Size,
+};
 
-/// The JSON Schema of `larder.toml`, which `larder schema` prints, in the draft that editors know best. Needs the feature
-/// `schema`.
+/// The JSON Schema of `larder.toml`, draft 7, as `larder schema` prints it. Needs the feature `schema`.
 pub fn json_schema() -> String {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let generator = settings.with_transform(RecursiveTransform(without_null)).into_generator();
@@ -35,30 +36,30 @@ pub fn json_schema() -> String {
 // Its keys are those that `Config::from_document` takes.
 #[derive(JsonSchema)]
 #[schemars(title = "larder.toml", deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is of use")]
+#[expect(dead_code, reason = "only the schema of this struct is used")]
 struct Root {
-    /// The cache that plugins get without naming one; needed when there is more than one.
+    /// The cache that a plugin opens without a name; required if there is more than one.
     default: Option<String>,
     /// The caches, by name.
-    caches: Option<BTreeMap<String, Cache>>,
-    /// What single plugins may do, by the name of their file or `--name`.
+    caches: Option<BTreeMap<String, CacheTable>>,
+    /// The permissions of single plugins, by their file name without extension or `--name`.
     plugins: Option<BTreeMap<String, RawGrant>>,
-    /// The bounds of each plugin instance.
+    /// The limits of each plugin instance.
     sandbox: Option<RawSandbox>,
-    /// Where and how `larder serve` answers requests.
+    /// The HTTP server of `larder serve`.
     serve: Option<RawServe>,
 }
 
-/// A `[caches.NAME]` table, whose `type` says which keys it may have.
-struct Cache;
+/// A `[caches.NAME]` table. Its `type` selects the keys that are allowed.
+struct CacheTable;
 
-impl JsonSchema for Cache {
+impl JsonSchema for CacheTable {
     fn schema_name() -> Cow<'static, str> {
-        "Cache".into()
+        "CacheTable".into()
     }
 
-    /// Not `oneOf`: an editor could say of a mistake only that no alternative fits, and not where it is. So all keys stand
-    /// together, which editors complete from, and what a type does not have is refused behind them.
+    /// Lists the keys of all types together, from which editors complete, and then refuses those that the type does not
+    /// have. With `oneOf` an editor could only report that no alternative matches, without the position of the mistake.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let [ram, server] = [generator.subschema_for::<RawRam>(), generator.subschema_for::<RawServer>()];
         let properties =
@@ -71,7 +72,7 @@ impl JsonSchema for Cache {
         };
         let (of_ram, of_server) = (no_others(&ram), no_others(&server));
         let kind = json_schema!({
-            "description": "What stands behind the cache.",
+            "description": "The backend of the cache.",
             "enum": ["ram", "valkey", "redis"],
         });
         let mut all = ram;
@@ -88,7 +89,7 @@ impl JsonSchema for Cache {
     }
 }
 
-/// TOML has no null: a key is there or not.
+/// Removes null from a schema, because TOML has no null.
 fn without_null(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(name) = object.get_mut("type") {
@@ -114,7 +115,7 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// A pattern for what a string must be, unless the environment has a part in it.
+/// A string that matches the pattern, or contains `${NAME}`.
 fn text(pattern: &str) -> Schema {
     json_schema!({ "type": "string", "pattern": format!(r"^({pattern})$|\$\{{") })
 }
@@ -130,7 +131,7 @@ fn duration(least: f64, words: &str) -> Schema {
     ] })
 }
 
-/// Says what the schema of a type is.
+/// Implements `JsonSchema` for types with a schema of their own.
 macro_rules! schemas {
     ($($type:ty: $schema:expr;)+) => {
         $(
@@ -149,13 +150,13 @@ macro_rules! schemas {
 
 schemas! {
     Size: json_schema!({ "anyOf": [
-        { "type": "integer", "minimum": 1, "maximum": LARGEST },
+        { "type": "integer", "minimum": 1, "maximum": MAX_SIZE },
         text(r"[0-9]*\.?[0-9]*\s*([kKmMgGtTpPeE]?[bB]|[kKmMgGtTpPeE][iI]?[bB]?)?"),
     ] });
-    Span: duration(0.0, "0|");
-    Positive: duration(0.001, "");
-    Expire: duration(0.001, "unlimited|");
-    Count: json_schema!({ "type": "integer", "minimum": 1, "maximum": LARGEST_COUNT });
+    DurationOrZero: duration(0.0, "0|");
+    PositiveDuration: duration(0.001, "");
+    ExpireDuration: duration(0.001, "unlimited|");
+    Count: json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_COUNT });
     Port: json_schema!({ "type": "integer", "minimum": 1, "maximum": u16::MAX });
     Db: json_schema!({ "type": "integer", "minimum": 0, "maximum": u16::MAX });
     Password: json_schema!({ "type": "string" });
@@ -169,9 +170,9 @@ schemas! {
 mod tests {
     use super::*;
 
-    /// A table of all keys has room for one schema of each.
+    /// The schema of the table has one description for each key.
     #[test]
-    fn keys_that_types_of_caches_share_are_described_alike() {
+    fn keys_of_several_cache_types_have_the_same_schema() {
         let mut generator =
             SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true).into_generator();
         let [ram, server] = [generator.subschema_for::<RawRam>(), generator.subschema_for::<RawServer>()];

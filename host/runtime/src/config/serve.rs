@@ -1,4 +1,4 @@
-//! The `[serve]` table: where and how requests are answered.
+//! The `[serve]` table: the HTTP server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,20 +7,23 @@ use serde::Deserialize;
 
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
-use crate::config::units::{Count, Size, Span};
+use crate::config::units::{Count, DurationOrZero, Size};
+use crate::default_limits;
 
-/// Where and how requests are answered.
+/// The settings of the HTTP server. Start from [`Serve::default`] and set the fields that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Serve {
     /// The address to listen on. Defaults to 127.0.0.1:8080.
     pub addr: SocketAddr,
-    /// The address for Prometheus and health checks. Defaults to none.
+    /// The address for metrics and health checks. Defaults to none.
     pub metrics_addr: Option<SocketAddr>,
-    /// The most requests under way at a time, over all plugins, 1 to 65,536. One more is refused. Defaults to 256.
+    /// The maximum number of concurrent requests over all plugins, 1 to 65,536. Further requests are refused. Defaults
+    /// to 256.
     pub max_concurrent_requests: usize,
-    /// The longest body of a request, in bytes. Defaults to 8 MiB.
+    /// The longest request body, in bytes. Defaults to 8 MiB.
     pub max_request_body: u64,
-    /// How long requests that run may take to end when the host is to end. Defaults to 30 s.
+    /// How long running requests may take to complete at shutdown. Defaults to 30 s.
     pub shutdown_timeout: Duration,
 }
 
@@ -29,9 +32,9 @@ impl Default for Serve {
         Self {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             metrics_addr: None,
-            max_concurrent_requests: 256,
-            max_request_body: 8 << 20,
-            shutdown_timeout: Duration::from_secs(30),
+            max_concurrent_requests: default_limits::MAX_CONCURRENT_REQUESTS,
+            max_request_body: default_limits::MAX_REQUEST_BODY,
+            shutdown_timeout: default_limits::SHUTDOWN_TIMEOUT,
         }
     }
 }
@@ -51,24 +54,24 @@ impl Serve {
             metrics_addr: address("metrics_addr", metrics_addr)?,
             max_concurrent_requests: count(section, "max_concurrent_requests", max_concurrent_requests, max)?,
             max_request_body: max_request_body.map_or(default.max_request_body, |size| size.0),
-            shutdown_timeout: shutdown_timeout.map_or(default.shutdown_timeout, |span| span.0),
+            shutdown_timeout: shutdown_timeout.map_or(default.shutdown_timeout, |duration| duration.0),
         })
     }
 }
 
-/// Where and how `larder serve` answers requests.
+/// The HTTP server of `larder serve`.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawServe {
-    /// Where to listen. Defaults to `"127.0.0.1:8080"`.
+    /// The address to listen on. Defaults to `"127.0.0.1:8080"`.
     addr: Option<String>,
-    /// Where Prometheus finds `/metrics`, and others `/healthz` and `/readyz`.
+    /// The address of `/metrics`, `/healthz` and `/readyz`; absent: none.
     metrics_addr: Option<String>,
-    /// How many requests may be under way at once, over all plugins. Defaults to `256`.
+    /// The maximum number of concurrent requests over all plugins. Defaults to `256`.
     max_concurrent_requests: Option<Count>,
-    /// The longest body of a request. Defaults to `"8MiB"`.
+    /// The longest request body. Defaults to `"8MiB"`.
     max_request_body: Option<Size>,
-    /// How long requests may take to end when the host is to end. Defaults to `"30s"`.
-    shutdown_timeout: Option<Span>,
+    /// How long running requests may take to complete at shutdown. Defaults to `"30s"`.
+    shutdown_timeout: Option<DurationOrZero>,
 }

@@ -1,11 +1,11 @@
-//! The configuration as a specification.
+//! The defaults, the keys and the environment variables of the configuration.
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::cache::valkey::{Deployment, Endpoint, ServerKind, ServerOptions};
 use crate::cache::{Access, Limits, OnOutage};
-use crate::config::{Config, ConfigError, OutgoingHost, Sandbox, Store};
+use crate::config::{BackendConfig, Config, ConfigError, OutgoingHost, Sandbox};
 
 fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let environment =
@@ -17,12 +17,12 @@ fn parse(text: &str) -> Config {
     parse_with(text, &[]).unwrap()
 }
 
-/// The message of a configuration that is refused.
+/// The error message of a configuration.
 fn refusal(text: &str) -> String {
     parse_with(text, &[]).unwrap_err().to_string()
 }
 
-/// The message for one key of an otherwise fine server cache; the key stands on line 3.
+/// The error message for one key of an otherwise valid server cache. The key is on line 3.
 fn server_refusal(line: &str) -> String {
     refusal(&format!("[caches.c]\ntype = \"valkey\"\n{line}\n"))
 }
@@ -32,19 +32,27 @@ fn ram_refusal(line: &str) -> String {
 }
 
 fn server<'a>(config: &'a Config, name: &str) -> &'a ServerOptions {
-    match &config.caches[name].store {
-        Store::Server(options) => options,
-        Store::Ram { .. } => panic!("`{name}` is in RAM"),
+    match &config.caches[name].backend {
+        BackendConfig::Server(options) => options,
+        _ => panic!("`{name}` is not on a server"),
     }
 }
 
-/// An empty folder, which the test removes.
-fn new_folder() -> std::path::PathBuf {
+/// `max_key_bytes`, `max_pattern_bytes`, `max_batch` and `max_batch_bytes`.
+fn limits([key, pattern, batch, bytes]: [usize; 4]) -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_key_bytes, limits.max_pattern_bytes) = (key, pattern);
+    (limits.max_batch, limits.max_batch_bytes) = (batch, bytes);
+    limits
+}
+
+/// An empty directory, which the test removes.
+fn new_directory() -> std::path::PathBuf {
     static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("larder-config-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+    let directory = std::env::temp_dir().join(format!("larder-config-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
 }
 
 mod deployment;
@@ -58,19 +66,17 @@ mod defaults {
     use super::*;
 
     #[test]
-    fn nothing_at_all_is_one_ram_cache() {
+    fn an_empty_configuration_is_one_ram_cache() {
         let config = parse("");
         assert_eq!(config, Config::default());
         assert_eq!(config.default, "ram");
         let ram = &config.caches["ram"];
-        assert_eq!(ram.store, Store::Ram { max_bytes: 64 << 20, shares: Vec::new() });
+        assert_eq!(ram.backend, BackendConfig::Ram { max_bytes: 64 << 20, shares: Vec::new() });
         assert_eq!(ram.policy.default_expire, Some(Duration::from_secs(300)));
         assert_eq!(ram.policy.max_expire, None);
         assert_eq!(ram.policy.max_value_bytes, 1 << 20);
         assert_eq!(ram.policy.wait, Duration::from_secs(5));
         assert_eq!(ram.policy.max_lease, Duration::from_secs(300));
-        let limits =
-            Limits { max_key_bytes: 1024, max_pattern_bytes: 1024, max_batch: 1024, max_batch_bytes: 64 << 20 };
         let sandbox = Sandbox {
             max_memory: 128 << 20,
             timeout: Duration::from_secs(30),
@@ -80,18 +86,18 @@ mod defaults {
             max_vacancies: 256,
             max_log_lines: 100,
             max_outgoing_requests: 16,
-            limits,
+            limits: limits([1024, 1024, 1024, 64 << 20]),
         };
         assert_eq!(config.sandbox, sandbox);
     }
 
     #[test]
-    fn a_ram_table_with_no_keys_is_the_embedded_default() {
+    fn a_ram_table_without_keys_is_the_default_configuration() {
         assert_eq!(parse("[caches.ram]\ntype = \"ram\""), Config::default());
     }
 
     #[test]
-    fn a_valkey_cache_with_no_keys_uses_localhost_6379_db_0_prefix_cache_300_s() {
+    fn a_valkey_cache_without_keys_uses_localhost_6379_db_0_prefix_cache_300_s() {
         let config = parse("[caches.valkey]\ntype = \"valkey\"");
         assert_eq!(
             *server(&config, "valkey"),
@@ -118,7 +124,7 @@ mod defaults {
     }
 
     #[test]
-    fn redis_takes_the_same_keys_and_defaults() {
+    fn redis_has_the_same_keys_and_defaults() {
         let valkey = parse("[caches.c]\ntype = \"valkey\"");
         let redis = parse("[caches.c]\ntype = \"redis\"");
         let expected = ServerOptions { kind: ServerKind::Redis, ..server(&valkey, "c").clone() };
@@ -127,14 +133,14 @@ mod defaults {
     }
 
     #[test]
-    fn a_small_ram_cache_takes_values_up_to_half_of_it() {
+    fn a_small_ram_cache_accepts_values_up_to_half_its_size() {
         let config = parse("[caches.ram]\ntype = \"ram\"\nmax_bytes = \"256KiB\"");
         assert_eq!(config.caches["ram"].policy.max_value_bytes, 128 << 10);
     }
 }
 
 #[test]
-fn every_key_is_honoured() {
+fn every_key_is_read() {
     let config = parse(
         r#"
         default = "pages"
@@ -225,7 +231,7 @@ fn every_key_is_honoured() {
     assert_eq!(grant.outgoing_hosts, [OutgoingHost::try_from("api.example.com").unwrap()]);
     let near = &config.caches["near"];
     let shares = vec![(grant.namespace.unwrap(), 1 << 20)];
-    assert_eq!(near.store, Store::Ram { max_bytes: 8 << 20, shares });
+    assert_eq!(near.backend, BackendConfig::Ram { max_bytes: 8 << 20, shares });
     assert_eq!((near.policy.default_expire, near.policy.wait), (None, Duration::ZERO));
     let sandbox = Sandbox {
         max_memory: 64 << 20,
@@ -236,14 +242,14 @@ fn every_key_is_honoured() {
         max_vacancies: 2,
         max_log_lines: 5,
         max_outgoing_requests: 3,
-        limits: Limits { max_key_bytes: 100, max_pattern_bytes: 50, max_batch: 65_536, max_batch_bytes: 1 << 20 },
+        limits: limits([100, 50, 65_536, 1 << 20]),
     };
     assert_eq!(config.sandbox, sandbox);
 }
 
 #[test]
-fn a_plugin_without_a_table_may_do_everything_with_the_caches() {
-    let grant = parse("").grant("anybody");
+fn a_plugin_without_a_table_has_full_access_to_the_caches() {
+    let grant = parse("").grant("any");
     assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));
     assert_eq!(grant.max_concurrent_calls, 1024);
     assert!(grant.outgoing_hosts.is_empty());
@@ -253,7 +259,7 @@ mod environment {
     use super::*;
 
     #[test]
-    fn valkey_host_and_port_fill_in_what_the_file_leaves_out() {
+    fn valkey_host_and_port_replace_absent_keys() {
         let variables = [("VALKEY_HOST", "valkey.test"), ("VALKEY_PORT", "7000"), ("REDIS_HOST", "wrong")];
         let config = parse_with("[caches.c]\ntype = \"valkey\"", &variables).unwrap();
         assert_eq!(server(&config, "c").deployment.to_string(), "valkey.test:7000");
@@ -262,29 +268,29 @@ mod environment {
     }
 
     #[test]
-    fn redis_has_variables_of_its_own() {
+    fn type_redis_reads_redis_host_and_port() {
         let variables = [("VALKEY_HOST", "wrong"), ("REDIS_HOST", "redis.test"), ("REDIS_PORT", "7001")];
         let config = parse_with("[caches.c]\ntype = \"redis\"", &variables).unwrap();
         assert_eq!(server(&config, "c").deployment.to_string(), "redis.test:7001");
     }
 
     #[test]
-    fn an_empty_variable_says_nothing() {
+    fn an_empty_environment_variable_is_ignored() {
         let config = parse_with("[caches.c]\ntype = \"valkey\"", &[("VALKEY_HOST", ""), ("VALKEY_PORT", "")]).unwrap();
         assert_eq!(server(&config, "c").deployment.to_string(), "localhost:6379");
     }
 
     #[test]
-    fn a_bad_port_in_the_environment_is_named() {
+    fn an_invalid_port_in_the_environment_is_reported() {
         let error = parse_with("[caches.c]\ntype = \"valkey\"", &[("VALKEY_PORT", "http")]).unwrap_err().to_string();
         assert!(
-            error.contains("`caches.c.port`: from the environment variable `VALKEY_PORT`: `http` is no port"),
+            error.contains("`caches.c.port`: from the environment variable `VALKEY_PORT`: `http` is not a port"),
             "{error}"
         );
     }
 
     #[test]
-    fn a_variable_in_a_string_is_replaced() {
+    fn environment_variables_in_strings_are_substituted() {
         let text = "[caches.c]\ntype = \"valkey\"\nhost = \"${ZONE}.valkey.${DOMAIN}\"\nprefix = \"$${ZONE}:\"";
         let config = parse_with(text, &[("ZONE", "a"), ("DOMAIN", "test")]).unwrap();
         assert_eq!(server(&config, "c").deployment.to_string(), "a.valkey.test:6379");
@@ -292,7 +298,7 @@ mod environment {
     }
 
     #[test]
-    fn an_unset_variable_is_an_error_with_its_place() {
+    fn an_unset_variable_is_an_error_with_a_position() {
         assert_eq!(
             server_refusal("password = \"${VALKEY_PASSWORD}\""),
             "larder.toml:3:12: the environment variable `VALKEY_PASSWORD` is not set"

@@ -1,4 +1,4 @@
-//! Numbers with a unit, as an operator writes them, each with its bounds.
+//! Sizes, durations and other numbers as they are written in the configuration, each with its limits.
 
 use std::fmt;
 use std::time::Duration as StdDuration;
@@ -14,17 +14,17 @@ pub(super) struct Size(pub(super) u64);
 
 /// A duration: a number of seconds, or a string such as `"5m"`. May be zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span(pub(super) StdDuration);
+pub(super) struct DurationOrZero(pub(super) StdDuration);
 
-/// A [`Span`] of at least a millisecond.
+/// A [`DurationOrZero`] of at least a millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Positive(pub(super) StdDuration);
+pub(super) struct PositiveDuration(pub(super) StdDuration);
 
-/// A [`Positive`], or `"unlimited"`.
+/// A [`PositiveDuration`], or `"unlimited"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Expire(pub(super) Option<StdDuration>);
+pub(super) struct ExpireDuration(pub(super) Option<StdDuration>);
 
-/// How many of something; the bounds are those of what is counted.
+/// A count. Its limits depend on the key.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Count(pub(super) i64);
@@ -39,7 +39,7 @@ pub(super) struct Port(pub(super) u16);
 #[serde(try_from = "i64")]
 pub(super) struct Db(pub(super) u16);
 
-/// A password, which no message shows, even one that is not a string.
+/// A password. No message shows it, even if the value is not a string.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Password(pub(super) String);
 
@@ -51,7 +51,7 @@ impl fmt::Debug for Password {
 
 impl<'de> Deserialize<'de> for Password {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(Written { expecting: "a string" }) {
+        match deserializer.deserialize_any(NumberVisitor { expecting: "a string" }) {
             Ok(Number::Text(password)) => Ok(Self(password)),
             _ => Err(D::Error::custom("must be a string")),
         }
@@ -79,14 +79,16 @@ impl TryFrom<i64> for Db {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(Written { expecting: "a number of bytes, or a string such as \"64MiB\"" })? {
+        match deserializer
+            .deserialize_any(NumberVisitor { expecting: "a number of bytes, or a string such as \"64MiB\"" })?
+        {
             Number::Text(text) => {
                 let size: bytesize::ByteSize =
-                    text.parse().map_err(|_| D::Error::custom(format!("`{text}` is no size such as \"64MiB\"")))?;
-                bounded(size.as_u64())
+                    text.parse().map_err(|_| D::Error::custom(format!("`{text}` is not a size; try \"64MiB\"")))?;
+                checked_size(size.as_u64())
             }
             Number::Integer(bytes) => match u64::try_from(bytes) {
-                Ok(bytes) => bounded(bytes),
+                Ok(bytes) => checked_size(bytes),
                 Err(_) => Err(D::Error::custom(format!("must not be negative, but is {bytes}"))),
             },
             Number::Fraction(_) => Err(D::Error::custom("must be a whole number of bytes")),
@@ -94,55 +96,58 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-fn bounded<E: Error>(bytes: u64) -> Result<Size, E> {
+fn checked_size<E: Error>(bytes: u64) -> Result<Size, E> {
     match bytes {
         0 => Err(E::custom("must not be zero")),
-        1..=LARGEST => Ok(Size(bytes)),
+        1..=MAX_SIZE => Ok(Size(bytes)),
         _ => Err(E::custom("must not be over 1TiB")),
     }
 }
 
-/// The largest size.
-pub(super) const LARGEST: u64 = 1 << 40;
+/// The largest size, 1 TiB.
+pub(super) const MAX_SIZE: u64 = 1 << 40;
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for DurationOrZero {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Written { expecting: DURATION })?.into_span().map(Span)
+        deserializer.deserialize_any(NumberVisitor { expecting: DURATION })?.into_duration().map(DurationOrZero)
     }
 }
 
-impl<'de> Deserialize<'de> for Positive {
+impl<'de> Deserialize<'de> for PositiveDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Written { expecting: DURATION })?.into_positive().map(Positive)
+        deserializer
+            .deserialize_any(NumberVisitor { expecting: DURATION })?
+            .into_positive_duration()
+            .map(PositiveDuration)
     }
 }
 
-impl<'de> Deserialize<'de> for Expire {
+impl<'de> Deserialize<'de> for ExpireDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(Written { expecting: DURATION })? {
+        match deserializer.deserialize_any(NumberVisitor { expecting: DURATION })? {
             Number::Text(text) if text == "unlimited" => Ok(Self(None)),
-            written => written.into_positive().map(|duration| Self(Some(duration))),
+            written => written.into_positive_duration().map(|duration| Self(Some(duration))),
         }
     }
 }
 
 const DURATION: &str = "a number of seconds, or a string such as \"5m\"";
 
-/// A duration for the command line: what the configuration's strings allow, or `unlimited`.
+/// Parses a duration for a command line: a number of seconds, a string such as `5m`, or `unlimited`.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The rule that the text violates. The caller must correct the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "unlimited" {
         return Ok(Duration::Unlimited);
     }
     let number = text.parse().map_or_else(|_| Number::Text(text.to_owned()), Number::Fraction);
-    let duration = number.into_positive::<serde::de::value::Error>().map_err(|error| error.to_string())?;
+    let duration = number.into_positive_duration::<serde::de::value::Error>().map_err(|error| error.to_string())?;
     Ok(Duration::Milliseconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
 }
 
-/// A number, or a string that stands for one.
+/// A number, or a string that contains one.
 enum Number {
     Integer(i64),
     Fraction(f64),
@@ -150,14 +155,14 @@ enum Number {
 }
 
 impl Number {
-    fn into_positive<E: Error>(self) -> Result<StdDuration, E> {
-        match self.into_span()? {
+    fn into_positive_duration<E: Error>(self) -> Result<StdDuration, E> {
+        match self.into_duration()? {
             short if short < StdDuration::from_millis(1) => Err(E::custom("must be at least a millisecond")),
             duration => Ok(duration),
         }
     }
 
-    fn into_span<E: Error>(self) -> Result<StdDuration, E> {
+    fn into_duration<E: Error>(self) -> Result<StdDuration, E> {
         let duration = match self {
             Self::Integer(seconds) => match u64::try_from(seconds) {
                 Ok(seconds) => StdDuration::from_secs(seconds),
@@ -167,13 +172,13 @@ impl Number {
                 return Err(E::custom(format!("must not be negative, but is {seconds}")));
             }
             Self::Fraction(seconds) => StdDuration::try_from_secs_f64(seconds)
-                .map_err(|_| E::custom(format!("`{seconds}` is no number of seconds")))?,
-            // In humantime `M` is months, which nobody means who writes it for a cache.
+                .map_err(|_| E::custom(format!("`{seconds}` is not a number of seconds")))?,
+            // `humantime` reads `M` as months. In a cache's configuration it is a typing error for minutes.
             Self::Text(text) if text.contains('M') => {
                 return Err(E::custom(format!("`{text}`: write `m` for minutes")));
             }
             Self::Text(text) => humantime::parse_duration(&text)
-                .map_err(|_| E::custom(format!("`{text}` is no duration such as \"5m\" or \"500ms\"")))?,
+                .map_err(|_| E::custom(format!("`{text}` is not a duration; try \"10s\" or \"500ms\"")))?,
         };
         if duration > Duration::LONGEST {
             return Err(E::custom("must not be longer than 100 years"));
@@ -182,12 +187,12 @@ impl Number {
     }
 }
 
-/// Takes a number or a string, whatever stands there.
-struct Written {
+/// Accepts a number or a string.
+struct NumberVisitor {
     expecting: &'static str,
 }
 
-impl Visitor<'_> for Written {
+impl Visitor<'_> for NumberVisitor {
     type Value = Number;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,32 +1,24 @@
-//! `larder:cache/cache`, call by call, and the one place where cache errors become the plugin's.
+//! The calls of `larder:cache/cache`, and the mapping of cache errors to errors of the interface.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::Level;
 use wasmtime::component::Resource;
 
-use super::calls::Call;
-use super::{Count, LarderCtx, LarderView, wit};
-use crate::cache::{CacheError, Duration, Entry, OpenError, ScopedCache, Vacancy};
-use larder_cache::text::one_line;
+use super::call_limit::RunningCall;
+use super::ctx::LarderView;
+use super::handles::{HeldVacancy, LimitedResource, OpenCache};
+use super::wit;
+use crate::cache::text::one_line;
+use crate::cache::{CacheError, Duration, Entry, OpenError, PluginError, ScopedCache};
 
-/// A cache handle of a plugin.
-#[derive(Debug)]
-pub(super) struct OpenCache(Arc<ScopedCache>);
-
-/// A vacancy of a plugin, with the cache it belongs to.
-#[derive(Debug)]
-pub(super) struct HeldVacancy {
-    cache: Arc<ScopedCache>,
-    vacancy: Vacancy,
-}
-
-/// What ends a call: an error for the plugin, or a trap.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// The plugin gets this.
+    /// The error that the plugin gets.
     Plugin(wit::Error),
-    /// The plugin ends: it used a handle it does not hold, which only broken bindings do.
+    /// The plugin traps: it used a handle that it does not hold, which only broken bindings do.
     Trap(wasmtime::Error),
 }
 
@@ -38,33 +30,10 @@ impl From<wasmtime::component::ResourceTableError> for CallError {
     }
 }
 
-/// What a plugin holds a bounded number of.
-trait Held: Send + 'static {
-    /// What many of them are called.
-    const NAME: &str;
-
-    fn count(ctx: &mut LarderCtx) -> &mut Count;
-}
-
-impl Held for OpenCache {
-    const NAME: &str = "open handles";
-
-    fn count(ctx: &mut LarderCtx) -> &mut Count {
-        &mut ctx.handles
-    }
-}
-
-impl Held for HeldVacancy {
-    const NAME: &str = "vacancies";
-
-    fn count(ctx: &mut LarderCtx) -> &mut Count {
-        &mut ctx.vacancies
-    }
-}
-
 impl LarderView<'_> {
-    /// The cache of a handle, if it answers at once and the plugin may call it now.
-    pub(super) fn here(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
+    /// The cache of a handle, if it has a fast path and the plugin may start a call. Any error of the call is found on
+    /// the asynchronous path.
+    pub(super) fn fast_path_cache(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
         let OpenCache(cache) = self.table.get(handle).ok()?;
         (cache.fast_path().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
     }
@@ -74,32 +43,34 @@ impl LarderView<'_> {
     }
 
     // Decision: docs/decisions/0028-a-fill-does-not-count-as-a-concurrent-call.md
-    /// Begins a call, unless the plugin has as many under way as it may. A fill is no such call, and neither is a drop:
-    /// those who wait for a fill would shut its maker out.
-    fn begin(&self) -> CallResult<Call> {
-        self.ctx
-            .calls
-            .begin()
-            .map_err(|max| CallError::Plugin(wit::Error::Other(format!("too many calls at once: the limit is {max}"))))
+    /// Starts a call within the plugin's limit of concurrent calls. Fills and drops are not counted: the callers that
+    /// wait for a fill would otherwise block it.
+    fn begin_call(&self) -> CallResult<RunningCall> {
+        self.ctx.calls.begin().map_err(|max| {
+            CallError::Plugin(wit::Error::Other(format!("too many concurrent calls: the limit is {max}")))
+        })
     }
 
-    /// Puts a resource into the table, within the plugin's bound.
-    fn push<T: Held>(&mut self, resource: T) -> CallResult<Resource<T>> {
-        let count = T::count(self.ctx);
-        if count.held >= count.max {
-            let message = format!("too many {}: the limit is {}", T::NAME, count.max);
+    /// Adds a resource to the table, within the plugin's quota.
+    fn push<T: LimitedResource>(&mut self, resource: T) -> CallResult<Resource<T>> {
+        let quota = T::quota(self.ctx);
+        if quota.held >= quota.max {
+            let message = format!("too many {}: the limit is {}", T::NAME, quota.max);
             return Err(CallError::Plugin(wit::Error::Other(message)));
         }
         let handle = self.table.push(resource)?;
-        count.held = count.held.saturating_add(1);
+        quota.held = quota.held.saturating_add(1);
         Ok(handle)
     }
 
-    /// Takes a resource out of the table.
-    fn delete<T: Held>(&mut self, handle: Resource<T>) -> Result<T, wasmtime::component::ResourceTableError> {
+    /// Removes a resource from the table.
+    fn delete<T: LimitedResource>(
+        &mut self,
+        handle: Resource<T>,
+    ) -> Result<T, wasmtime::component::ResourceTableError> {
         let resource = self.table.delete(handle)?;
-        let count = T::count(self.ctx);
-        count.held = count.held.saturating_sub(1);
+        let quota = T::quota(self.ctx);
+        quota.held = quota.held.saturating_sub(1);
         Ok(resource)
     }
 
@@ -107,27 +78,24 @@ impl LarderView<'_> {
     pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
         outcome.map_err(|error| {
             self.log(cache, &error);
-            let error = match error {
-                CacheError::InvalidArgument(rule) => wit::Error::InvalidArgument(rule),
-                CacheError::ValueTooLarge { max, .. } => {
-                    wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX))
-                }
-                CacheError::ReadOnly => wit::Error::AccessDenied,
-                CacheError::Timeout(_) | CacheError::Lost(_) => wit::Error::Timeout,
-                CacheError::Unavailable(_) => wit::Error::Unavailable,
-                CacheError::WrongType => wit::Error::Other("the key holds a value of another type".to_owned()),
-                CacheError::Refused(_) => wit::Error::Other("the server refused the command".to_owned()),
-            };
-            CallError::Plugin(error)
+            CallError::Plugin(match error.handling().error {
+                PluginError::InvalidArgument(rule) => wit::Error::InvalidArgument(rule.to_owned()),
+                PluginError::ValueTooLarge(max) => wit::Error::ValueTooLarge(u64::try_from(max).unwrap_or(u64::MAX)),
+                PluginError::AccessDenied => wit::Error::AccessDenied,
+                PluginError::Timeout => wit::Error::Timeout,
+                PluginError::Unavailable => wit::Error::Unavailable,
+                PluginError::Other(message) => wit::Error::Other(message.to_owned()),
+            })
         })
     }
 
     /// Logs what only the operator may know, in one line each, and not more of them than an instance may cause.
     fn log(&mut self, cache: &ScopedCache, error: &CacheError) {
-        let is_logged = match error {
-            CacheError::Refused(_) => tracing::enabled!(tracing::Level::WARN),
-            CacheError::Timeout(_) | CacheError::Unavailable(_) => tracing::enabled!(tracing::Level::DEBUG),
-            _ => false,
+        let level = error.handling().level;
+        let is_logged = match level {
+            Some(Level::WARN) => tracing::enabled!(Level::WARN),
+            Some(_) => tracing::enabled!(Level::DEBUG),
+            None => false,
         };
         let (plugin, cache, lines) = (&self.ctx.plugin, cache.name(), &mut self.ctx.log_lines);
         if !is_logged || lines.held > lines.max {
@@ -137,14 +105,14 @@ impl LarderView<'_> {
         let text = one_line(&error.to_string());
         if lines.held > lines.max {
             tracing::warn!(plugin, "this instance has caused {} lines: further ones are left out", lines.max);
-        } else if matches!(error, CacheError::Refused(_)) {
+        } else if level == Some(Level::WARN) {
             tracing::warn!(plugin, cache, "{text}");
         } else {
             tracing::debug!(plugin, cache, "{text}");
         }
     }
 
-    fn open_as(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
+    fn push_opened(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
         let cache = opened.map_err(|error| {
             CallError::Plugin(match error {
                 OpenError::NoSuchCache => wit::Error::NoSuchCache,
@@ -168,21 +136,21 @@ impl From<wit::Duration> for Duration {
 impl LarderView<'_> {
     pub(super) fn open(&mut self, name: &str) -> CallResult<Resource<OpenCache>> {
         let opened = self.ctx.caches.open(name).cloned();
-        self.open_as(opened)
+        self.push_opened(opened)
     }
 
     pub(super) fn open_default(&mut self) -> CallResult<Resource<OpenCache>> {
         let opened = self.ctx.caches.open_default().cloned();
-        self.open_as(opened)
+        self.push_opened(opened)
     }
 
-    pub(super) fn close(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {
+    pub(super) fn drop_cache(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {
         self.delete(handle)?;
         Ok(())
     }
 
     pub(super) async fn get(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<Option<Bytes>> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let found = cache.get(key).await;
         self.report(&cache, found)
@@ -193,7 +161,7 @@ impl LarderView<'_> {
         handle: Resource<OpenCache>,
         keys: &[String],
     ) -> CallResult<Vec<Option<Bytes>>> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let found = cache.get_many(keys).await;
         self.report(&cache, found)
@@ -206,7 +174,7 @@ impl LarderView<'_> {
         value: Bytes,
         duration: wit::Duration,
     ) -> CallResult<()> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.set(key, value, duration.into()).await;
         self.report(&cache, outcome)
@@ -218,14 +186,14 @@ impl LarderView<'_> {
         entries: Vec<(String, Bytes)>,
         duration: wit::Duration,
     ) -> CallResult<()> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.set_many(entries, duration.into()).await;
         self.report(&cache, outcome)
     }
 
     pub(super) async fn get_or_set(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<wit::Entry> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let found = cache.get_or_set(key).await;
         match self.report(&cache, found)? {
@@ -235,21 +203,21 @@ impl LarderView<'_> {
     }
 
     pub(super) async fn clear(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<bool> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear(key).await;
         self.report(&cache, outcome)
     }
 
     pub(super) async fn clear_pattern(&mut self, handle: Resource<OpenCache>, pattern: &str) -> CallResult<u64> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear_pattern(pattern).await;
         self.report(&cache, outcome)
     }
 
     pub(super) async fn clear_all(&mut self, handle: Resource<OpenCache>) -> CallResult<u64> {
-        let _call = self.begin()?;
+        let _call = self.begin_call()?;
         let cache = self.cache(&handle)?;
         let outcome = cache.clear_all().await;
         self.report(&cache, outcome)
@@ -266,7 +234,7 @@ impl LarderView<'_> {
         self.report(&cache, outcome)
     }
 
-    pub(super) fn give_up(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {
+    pub(super) fn drop_vacancy(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {
         self.delete(handle)?;
         Ok(())
     }

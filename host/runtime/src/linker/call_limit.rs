@@ -1,41 +1,45 @@
-//! How many calls the instances of one plugin have under way at once.
+//! The limit on concurrent calls of a plugin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The calls of one plugin, over all its instances in this process.
+/// Limits the concurrent calls of one plugin, over all its instances in this process.
 #[derive(Debug)]
 pub struct CallLimit {
-    under_way: AtomicUsize,
+    running: AtomicUsize,
     max: usize,
 }
 
-/// A call under way; over when it is dropped.
+/// A running call. Dropping it ends the call.
 #[derive(Debug)]
-pub(super) struct Call(Arc<CallLimit>);
+pub(super) struct RunningCall(Arc<CallLimit>);
 
 impl CallLimit {
-    /// At most `max` at once.
+    /// Creates a limit of `max` concurrent calls.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { under_way: AtomicUsize::new(0), max })
+        Arc::new(Self { running: AtomicUsize::new(0), max })
     }
 
-    /// Whether a call may begin that is over as soon as it begins, and so need not be counted.
+    /// True if a synchronous call may start. Such a call is not counted, as it ends before another can start.
     pub(super) fn has_room(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) < self.max
+        self.running.load(Ordering::Relaxed) < self.max
     }
 
-    /// Begins a call, or answers the limit where as many are under way.
-    pub(super) fn begin(self: &Arc<Self>) -> Result<Call, usize> {
-        let call = Call(Arc::clone(self));
-        // Who is refused counts for a moment, which can only refuse others who come at that moment.
-        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.max { Ok(call) } else { Err(self.max) }
+    /// Starts a call.
+    ///
+    /// # Errors
+    ///
+    /// The maximum, if that many calls are running.
+    pub(super) fn begin(self: &Arc<Self>) -> Result<RunningCall, usize> {
+        let call = RunningCall(Arc::clone(self));
+        // A refused call is counted until it is dropped, which can only refuse calls that start at the same moment.
+        if self.running.fetch_add(1, Ordering::Relaxed) < self.max { Ok(call) } else { Err(self.max) }
     }
 }
 
-impl Drop for Call {
+impl Drop for RunningCall {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -44,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_is_over_or_refused_makes_room_again() {
+    fn calls_that_end_or_are_refused_free_their_slot() {
         let calls = CallLimit::new(2);
         let first = calls.begin().unwrap();
         let _second = calls.begin().unwrap();

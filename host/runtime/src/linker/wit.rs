@@ -1,12 +1,12 @@
-//! The types of `wit/cache.wit` as wasmtime passes them. Values are [`Bytes`], which go from where they are kept into the
-//! plugin's memory without a copy in between.
+//! The types of `wit/cache.wit` as wasmtime passes them. Values are [`Bytes`], so that wasmtime writes a stored value
+//! into the plugin's memory without an intermediate copy.
 
-#![allow(unsafe_code, reason = "what wasmtime derives is unsafe to write by hand")]
+#![allow(unsafe_code, reason = "the derived implementations of wasmtime's traits are unsafe")]
 
 use bytes::Bytes;
 use wasmtime::component::{ComponentType, Lift, Lower, Resource};
 
-use super::cache::HeldVacancy;
+use super::handles::HeldVacancy;
 
 /// Why a call failed.
 #[derive(Debug, ComponentType, Lower)]
@@ -28,7 +28,7 @@ pub(super) enum Error {
     Other(String),
 }
 
-/// How long a value may be served.
+/// The duration of a value.
 #[derive(Debug, Clone, Copy, ComponentType, Lift)]
 #[component(variant)]
 pub(super) enum Duration {
@@ -40,7 +40,7 @@ pub(super) enum Duration {
     Unlimited,
 }
 
-/// What `get-or-set` found.
+/// The result of `get-or-set`.
 #[derive(Debug, ComponentType, Lower)]
 #[component(variant)]
 pub(super) enum Entry {

@@ -1,4 +1,4 @@
-//! Connections to the hosts of plugins: names looked up, TCP, TLS.
+//! Connections for outgoing requests: name lookup, TCP and TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -14,11 +14,11 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 use wasmtime_wasi_http::Error;
 
+use crate::cache::tls;
 use crate::config::Destination;
-use larder_cache::tls;
 
-/// How many names one plugin has looked up at a time, over all its instances. The system's resolver keeps a thread of
-/// those that all plugins share, and goes on when nobody waits for it any longer.
+/// The maximum number of concurrent name lookups of one plugin, over all its instances. A lookup occupies a thread of
+/// the pool that all plugins share, and continues after the plugin has stopped waiting.
 const MAX_LOOKUPS: usize = 16;
 
 /// TCP, or TLS on top of it.
@@ -29,13 +29,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// Opens the connections of one plugin.
 pub(super) struct Connector {
     lookups: Arc<Semaphore>,
-    /// Made when it is needed first, as it reads the system's authorities. None where that cannot be done: then it is
-    /// not tried again, so that no plugin fills the log with it.
+    /// Created on first use, as it reads the system's CA certificates. `None` if that failed; it is not tried again, so
+    /// that a plugin cannot fill the log.
     tls: OnceCell<Option<TlsConnector>>,
 }
 
 impl Connector {
-    /// A connection to this host and no other. Nobody waits for it longer than the limit.
+    /// Connects to the destination. `limit` is divided among the addresses of its host.
     pub(super) async fn connect(
         &self,
         destination: &Destination,
@@ -43,7 +43,7 @@ impl Connector {
         limit: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
         let addresses = self.look_up(destination).await?;
-        let failed = |error| unconnected(destination, &error);
+        let failed = |error| connect_error(destination, &error);
         let stream = reach(&addresses, limit).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         if !is_secure {
@@ -51,7 +51,7 @@ impl Connector {
         }
         let name = ServerName::try_from(destination.host()).map_err(|_| Error::HttpRequestUriInvalid)?;
         let tls = self.tls.get_or_init(new_tls).await.as_ref().ok_or(Error::ConfigurationError)?;
-        let stream = tls.connect(name, stream).await.map_err(|error| untrusted(destination, &error))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| tls_error(destination, &error))?;
         Ok(Box::new(stream))
     }
 
@@ -63,7 +63,7 @@ impl Connector {
         let unknown = || Error::DnsError { rcode: None, info_code: None };
         let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(|_| unknown())?;
         let looking = tokio::task::spawn_blocking(move || {
-            let _until_it_ends = permit;
+            let _permit_until_the_lookup_ends = permit;
             (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)
         });
         match looking.await.map_err(io::Error::other).flatten() {
@@ -83,30 +83,31 @@ impl Default for Connector {
     }
 }
 
-/// The first of the addresses that answers. None of them takes the time of those behind it, as one does that drops packets.
+/// Connects to the first address that accepts. Each address gets an equal share of the remaining time, so that an
+/// address that drops packets does not use up the time of the others.
 async fn reach(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     let began = Instant::now();
-    let mut failure = io::ErrorKind::TimedOut.into();
-    for (place, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len().saturating_sub(place)).unwrap_or(u32::MAX);
-        let share = limit.saturating_sub(began.elapsed()).checked_div(left).unwrap_or_default();
+    let mut last_error = io::ErrorKind::TimedOut.into();
+    for (index, address) in addresses.iter().enumerate() {
+        let remaining = u32::try_from(addresses.len().saturating_sub(index)).unwrap_or(u32::MAX);
+        let share = limit.saturating_sub(began.elapsed()).checked_div(remaining).unwrap_or_default();
         match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failure = error,
-            Err(_elapsed) => failure = io::ErrorKind::TimedOut.into(),
+            Ok(Err(error)) => last_error = error,
+            Err(_elapsed) => last_error = io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(failure)
+    Err(last_error)
 }
 
-/// TLS that trusts whom the system trusts.
+/// A TLS client that trusts the system's CA certificates.
 async fn new_tls() -> Option<TlsConnector> {
-    let authorities = tokio::task::spawn_blocking(tls::system_authorities).await;
+    let authorities = tokio::task::spawn_blocking(tls::system_roots).await;
     let config = authorities.map_err(|error| error.to_string()).and_then(|authorities| {
         if authorities.is_empty() {
-            return Err("this machine has no certificate authorities to trust".to_owned());
+            return Err("this machine has no CA certificates".to_owned());
         }
-        tls::client(authorities).map_err(|error| error.to_string())
+        tls::client_config(authorities).map_err(|error| error.to_string())
     });
     let config = config.map(|config| config.with_no_client_auth());
     let mut config =
@@ -115,8 +116,8 @@ async fn new_tls() -> Option<TlsConnector> {
     Some(TlsConnector::from(Arc::new(config)))
 }
 
-/// The plugin learns the kind of an error, and the log the words.
-fn unconnected(destination: &Destination, error: &io::Error) -> Error {
+/// Logs the error. The plugin gets its kind only.
+fn connect_error(destination: &Destination, error: &io::Error) -> Error {
     tracing::debug!("cannot connect to `{destination}`: {error}");
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
@@ -125,8 +126,8 @@ fn unconnected(destination: &Destination, error: &io::Error) -> Error {
     }
 }
 
-fn untrusted(destination: &Destination, error: &io::Error) -> Error {
-    tracing::debug!("cannot speak TLS with `{destination}`: {error}");
+fn tls_error(destination: &Destination, error: &io::Error) -> Error {
+    tracing::debug!("TLS with `{destination}` failed: {error}");
     match error.get_ref().and_then(|error| error.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(_)) => Error::TlsCertificateError,
         Some(rustls::Error::AlertReceived(alert)) => {

@@ -1,4 +1,4 @@
-//! What a plugin writes to stdout and stderr: bounded, and with its name where many write.
+//! The output of a plugin on stdout and stderr: limited, and under `larder serve` with its name before each line.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -11,26 +11,26 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-use crate::error::one_line;
+use crate::cache::text::one_line;
 
-/// Bounds what one run writes to stdout and stderr together.
+/// Limits the output of one run on stdout and stderr together.
 #[derive(Debug)]
-pub(crate) struct OutputBound {
+pub(crate) struct OutputLimit {
     left: AtomicU64,
     is_exceeded: AtomicBool,
 }
 
-impl OutputBound {
+impl OutputLimit {
     pub(crate) fn new(max: u64) -> Arc<Self> {
         Arc::new(Self { left: AtomicU64::new(max), is_exceeded: AtomicBool::new(false) })
     }
 
-    /// Whether the plugin ever wanted to write more.
+    /// True once the plugin has tried to write more.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.is_exceeded.load(Ordering::Relaxed)
     }
 
-    /// How many of these bytes may be written yet.
+    /// Takes up to `wanted` bytes of the remaining output, and returns how many.
     fn take(&self, wanted: usize) -> usize {
         let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
         let before = self
@@ -44,16 +44,16 @@ impl OutputBound {
     }
 }
 
-/// The host's stdout or stderr, as a plugin may write to it.
+/// The host's stdout or stderr for a plugin.
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     to: Stdio,
-    bound: Arc<OutputBound>,
-    /// Where many plugins write, each line has the name of its own.
+    limit: Arc<OutputLimit>,
+    /// If several plugins write, each line starts with the name of its plugin.
     lines: Option<Arc<Lines>>,
 }
 
-/// Where an [`Output`] goes.
+/// The stream that an [`Output`] writes to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Stdio {
     Stdout,
@@ -69,36 +69,36 @@ impl Stdio {
     }
 }
 
-/// Puts what a plugin writes together to lines.
+/// Collects the output of a plugin into lines.
 #[derive(Debug)]
 struct Lines {
     to: Stdio,
     plugin: String,
-    begun: Mutex<Vec<u8>>,
+    partial: Mutex<Vec<u8>>,
 }
 
-/// The longest line that is kept until its end comes, in bytes.
+/// A longer line is written in parts, so that little output is buffered. In bytes.
 const MAX_LINE: usize = 8 * 1024;
 
 impl Lines {
     fn new(to: Stdio, plugin: &str) -> Self {
-        Self { to, plugin: one_line(plugin), begun: Mutex::new(Vec::new()) }
+        Self { to, plugin: one_line(plugin), partial: Mutex::new(Vec::new()) }
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut whole = String::new();
+        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut complete = String::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            begun.extend_from_slice(part);
-            if part.ends_with(b"\n") || begun.len() >= MAX_LINE {
-                whole.push_str(&self.line(&begun));
-                begun.clear();
+            partial.extend_from_slice(part);
+            if part.ends_with(b"\n") || partial.len() >= MAX_LINE {
+                complete.push_str(&self.line(&partial));
+                partial.clear();
             }
         }
-        self.to.write_all(whole.as_bytes())
+        self.to.write_all(complete.as_bytes())
     }
 
-    /// A line for the host's stream. No byte of it can begin one that looks like another plugin's.
+    /// Formats a line for the host's stream. It cannot contain a line break that would start a line of another plugin.
     fn line(&self, bytes: &[u8]) -> String {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         format!("{}: {}\n", self.plugin, one_line(&String::from_utf8_lossy(text)))
@@ -107,24 +107,24 @@ impl Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let begun = std::mem::take(self.begun.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if !begun.is_empty() {
-            // Nobody is left to be told that the stream is closed.
-            let _closed = self.to.write_all(self.line(&begun).as_bytes());
+        let partial = std::mem::take(self.partial.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if !partial.is_empty() {
+            // The plugin has ended, and the error cannot be reported.
+            let _closed = self.to.write_all(self.line(&partial).as_bytes());
         }
     }
 }
 
 impl Output {
-    /// What is written goes out as it is.
-    pub(crate) fn new(to: Stdio, bound: &Arc<OutputBound>) -> Self {
-        Self { to, bound: Arc::clone(bound), lines: None }
+    /// Writes the output unchanged.
+    pub(crate) fn new(to: Stdio, limit: &Arc<OutputLimit>) -> Self {
+        Self { to, limit: Arc::clone(limit), lines: None }
     }
 
-    /// What is written goes out in whole lines, each behind the plugin's name.
-    #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "one plugin alone has the streams to itself"))]
-    pub(crate) fn named(to: Stdio, bound: &Arc<OutputBound>, plugin: &str) -> Self {
-        Self { lines: Some(Arc::new(Lines::new(to, plugin))), ..Self::new(to, bound) }
+    /// Writes whole lines, each after the plugin's name.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the HTTP server runs several plugins"))]
+    pub(crate) fn prefixed(to: Stdio, limit: &Arc<OutputLimit>, plugin: &str) -> Self {
+        Self { lines: Some(Arc::new(Lines::new(to, plugin))), ..Self::new(to, limit) }
     }
 
     fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
@@ -141,9 +141,9 @@ impl Output {
         }
     }
 
-    /// Writes what may be written yet, and says how much that was.
+    /// Writes as much as the limit allows, and returns the number of bytes.
     fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
-        let allowed = self.bound.take(bytes.len());
+        let allowed = self.limit.take(bytes.len());
         self.write_all(bytes.get(..allowed).unwrap_or_default())?;
         Ok(allowed)
     }
@@ -168,7 +168,7 @@ impl StdoutStream for Output {
     }
 }
 
-/// What may be written in one call: as much as wasmtime's own streams take.
+/// The maximum of one write in bytes, as for wasmtime's own streams.
 const MAX_WRITE: usize = 64 * 1024;
 
 impl OutputStream for Output {
@@ -177,9 +177,9 @@ impl OutputStream for Output {
         if written == bytes.len() {
             return Ok(());
         }
-        // What the plugin wrote before is not lost with it.
+        // Keeps the output that was within the limit.
         self.flush_all().map_err(stream_error)?;
-        Err(StreamError::trap("the plugin wrote too much"))
+        Err(StreamError::trap("the plugin exceeded its output limit"))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -196,7 +196,7 @@ impl Pollable for Output {
     async fn ready(&mut self) {}
 }
 
-/// A reader that has gone is a closed stream to the plugin, as it is to any other program.
+/// If the reader has closed a pipe, the plugin gets a closed stream, as any program does.
 fn stream_error(error: io::Error) -> StreamError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => StreamError::Closed,
@@ -226,20 +226,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_is_counted_over_both_streams_up_to_the_last_byte() {
-        let bound = OutputBound::new(10);
-        assert_eq!(bound.take(6), 6);
-        assert_eq!(bound.take(4), 4);
-        assert!(!bound.is_exceeded());
-        assert_eq!(bound.take(1), 0);
-        assert!(bound.is_exceeded());
-        let bound = OutputBound::new(10);
-        assert_eq!(bound.take(usize::MAX), 10);
-        assert!(bound.is_exceeded());
+    fn output_is_limited_to_the_exact_number_of_bytes() {
+        let limit = OutputLimit::new(10);
+        assert_eq!(limit.take(6), 6);
+        assert_eq!(limit.take(4), 4);
+        assert!(!limit.is_exceeded());
+        assert_eq!(limit.take(1), 0);
+        assert!(limit.is_exceeded());
+        let limit = OutputLimit::new(10);
+        assert_eq!(limit.take(usize::MAX), 10);
+        assert!(limit.is_exceeded());
     }
 
     #[test]
-    fn a_line_has_the_name_in_front_and_no_control_characters() {
+    fn a_line_starts_with_the_plugin_name_and_has_no_control_characters() {
         let lines = Lines::new(Stdio::Stderr, "shop");
         assert_eq!(lines.line(b"one\n"), "shop: one\n");
         assert_eq!(lines.line(b"\x1b[2Jdesk: \xff\r\n"), "shop: \\u{1b}[2Jdesk: \u{fffd}\\r\n");

@@ -1,4 +1,4 @@
-//! One request: admitted, answered by a plugin in a sandbox of its own, and logged.
+//! The handling of one request: admission, the run of the plugin in a sandbox of its own, and the access log.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,28 +16,31 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use super::Shared;
-use super::answer::Refusal;
-use super::body::{Answer, left_unsent, limited};
-use crate::body::Failure;
-use crate::error::{Error, one_line};
-use crate::metrics as listed;
-use crate::runtime::{Console, Outcome, Plugin, RunOptions, State};
+use super::ServerState;
+use super::error_response::ErrorResponse;
+use super::request_body::limited;
+use crate::cache::text::one_line;
+use crate::error::Error;
+use crate::metrics::{REFUSALS, REQUEST_SECONDS, REQUESTS};
+use crate::plugin::Plugin;
+use crate::plugin_body::{AbortFlag, PluginBody, drained};
+use crate::plugin_state::PluginState;
+use crate::runtime::{Console, Outcome, RunOptions};
 use crate::trace::{self, Joined, TraceContext};
 
-/// How much of a plugin's own error the log has, in characters.
-const MAX_ERROR: usize = 500;
+/// The longest text of a plugin's error in the log, in characters.
+const MAX_ERROR_TEXT: usize = 500;
 
-/// A plugin that answers requests.
+/// A plugin that exports the HTTP handler.
 pub(super) struct Handler {
     plugin: Plugin,
-    proxy: ProxyPre<State>,
+    proxy: ProxyPre<PluginState>,
 }
 
 impl Handler {
     pub(super) fn new(plugin: Plugin) -> Result<Self, Error> {
         let proxy = ProxyPre::new(plugin.pre().clone()).map_err(|_| {
-            plugin.unfit("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it answers no requests")
+            plugin.load_error("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it cannot answer requests")
         })?;
         Ok(Self { plugin, proxy })
     }
@@ -47,15 +50,15 @@ impl Handler {
     }
 }
 
-impl Shared {
-    /// Answers a request, whatever becomes of it.
-    pub(super) async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
+impl ServerState {
+    /// Responds to a request: with the plugin's response, or an error response of the host.
+    pub(super) async fn respond(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
         let handler = self.route(request.uri().path());
         let mut line = AccessLine::new(&request, handler.clone());
         let context = TraceContext::take(request.headers_mut());
         let begins_here = context.is_none();
         let span = line.span(context.as_ref());
-        let Joined { passed_on: trace, is_exported } = trace::join(&span, context);
+        let Joined { context: trace, is_exported } = trace::join(&span, context);
         if let Some(trace) = &trace {
             trace.put(request.headers_mut());
             line.trace_id = Some(trace.trace_id().to_owned());
@@ -65,65 +68,64 @@ impl Shared {
         }
         let is_head = request.method() == Method::HEAD;
         let response = match handler {
-            Some(handler) => self.ask(&handler, request, trace).instrument(span.clone()).await,
-            None => Err(Refusal::NoRoute),
+            Some(handler) => self.call(&handler, request, trace).instrument(span.clone()).await,
+            None => Err(ErrorResponse::NoRoute),
         };
-        let response = response.unwrap_or_else(|refusal| {
-            counter!(listed::REFUSALS.name, "reason" => refusal.name()).increment(1);
-            refusal.response()
+        let response = response.unwrap_or_else(|error| {
+            counter!(REFUSALS.name, "reason" => error.name()).increment(1);
+            error.response()
         });
         line.status = Some(response.status());
-        // The log has it in the request's own line.
+        // Recorded for exporters only: the access log has its own line.
         if is_exported {
             span.record("http.response.status_code", response.status().as_u16());
             if response.status().is_server_error() {
                 span.record("otel.status_code", "ERROR");
             }
         }
-        if is_head { response.map(left_unsent) } else { response }
+        if is_head { response.map(drained) } else { response }
     }
 
-    /// The plugin's answer, as soon as its head is there.
-    async fn ask(
+    /// Runs the plugin, and returns its response as soon as the head is set.
+    async fn call(
         self: &Arc<Self>,
         handler: &Arc<Handler>,
         request: Request<Incoming>,
         trace: Option<TraceContext>,
-    ) -> Result<Response<WasiBody>, Refusal> {
+    ) -> Result<Response<WasiBody>, ErrorResponse> {
         let has_host = request.uri().authority().is_some()
             || request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
         if !has_host {
-            return Err(Refusal::InvalidHost);
+            return Err(ErrorResponse::InvalidHost);
         }
         let max = self.runtime.serve().max_request_body;
         if request.body().size_hint().lower() > max {
-            return Err(Refusal::BodyTooLarge);
+            return Err(ErrorResponse::BodyTooLarge);
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ErrorResponse::Busy)?;
         let request = request.map(|body| limited(body, max));
         let (respond, response) = oneshot::channel();
-        let failure = Failure::default();
+        let abort = AbortFlag::default();
         // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
-        // In a task of its own: a plugin may go on after its answer, and a client that goes away does not cut off what
-        // it does.
+        // In a task of its own: a plugin may continue after its response, and after the client has disconnected.
         let running = {
-            let (shared, failure) = (Arc::clone(self), failure.clone());
+            let (state, abort) = (Arc::clone(self), abort.clone());
             let handler = Arc::clone(handler);
             async move {
                 let cut_off = async {
-                    shared.cut_off.cancelled().await;
-                    // While the plugin is there, as after a failure.
-                    failure.set();
+                    state.cut_off.cancelled().await;
+                    // Set before the plugin and its body are dropped.
+                    abort.set();
                 };
                 let ended = tokio::select! {
-                    ended = shared.run(&handler, request, trace, respond, &failure) => ended,
-                    () = cut_off => return Err(Refusal::Outcome),
+                    ended = state.run(&handler, request, trace, respond, &abort) => ended,
+                    () = cut_off => return Err(ErrorResponse::ShuttingDown),
                 };
                 ended.map_err(|error| {
                     tracing::error!("{}", one_line(&error.to_string()));
                     match error {
-                        Error::Stopped { bound: "timeout", .. } => Refusal::TimedOut,
-                        _ => Refusal::Failed,
+                        Error::Stopped { limit: "timeout", .. } => ErrorResponse::TimedOut,
+                        _ => ErrorResponse::Failed,
                     }
                 })
             }
@@ -131,26 +133,26 @@ impl Shared {
         let running = running.in_current_span();
         let running = tokio::spawn(async move {
             let ended = running.await;
-            // After its span and all that is said of it: who has all permits may end the process.
+            // Dropped after the request is logged and its span is closed: shutdown waits for the permits.
             drop(permit);
             ended
         });
         match response.await {
-            Ok(Ok(response)) => Ok(response.map(|body| Answer::new(body, failure).boxed_unsync())),
+            Ok(Ok(response)) => Ok(response.map(|body| PluginBody::of_response(body, abort).boxed_unsync())),
             Ok(Err(code)) => {
-                // Its text is the plugin's, and as long as the plugin likes.
-                let code: String = format!("{code:?}").chars().take(MAX_ERROR).collect();
-                tracing::error!("plugin `{}` answered with an error: {code}", handler.plugin.name());
-                Err(Refusal::Failed)
+                // The plugin chooses the text and its length.
+                let code: String = format!("{code:?}").chars().take(MAX_ERROR_TEXT).collect();
+                tracing::error!("plugin `{}` returned an error instead of a response: {code}", handler.plugin.name());
+                Err(ErrorResponse::Failed)
             }
-            // It ended without an answer, and its end says why.
+            // The plugin ended without a response. Its outcome has the reason.
             Err(_) => match running.await {
                 Ok(Ok(())) => {
-                    tracing::error!("plugin `{}` gave no answer", handler.plugin.name());
-                    Err(Refusal::Failed)
+                    tracing::error!("plugin `{}` sent no response", handler.plugin.name());
+                    Err(ErrorResponse::Failed)
                 }
-                Ok(Err(refusal)) => Err(refusal),
-                Err(_) => Err(Refusal::Failed),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(ErrorResponse::Failed),
             },
         }
     }
@@ -162,33 +164,34 @@ impl Shared {
         request: Request<WasiBody>,
         trace: Option<TraceContext>,
         respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
-        failure: &Failure,
+        abort: &AbortFlag,
     ) -> Result<(), Error> {
         let Handler { plugin, proxy } = handler;
-        let mut store = self.runtime.store(plugin, &RunOptions::default(), Console::Shared)?;
+        let mut store = self.runtime.store(plugin, &RunOptions::default(), Console::Prefixed)?;
         store.data_mut().set_trace(trace);
-        let handle = async |store: &mut Store<State>| {
+        let handle = async |store: &mut Store<PluginState>| {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let respond = store.data_mut().http().new_response_outparam(respond)?;
             let proxy = proxy.instantiate_async(&mut *store).await?;
             proxy.wasi_http_incoming_handler().call_handle(store, request, respond).await
         };
-        let ended = self.runtime.within_bounds(plugin, &mut store, handle).await;
-        // While the store is there, and with it the body that was not finished.
+        let ended = self.runtime.within_limits(plugin, &mut store, handle).await;
+        // Set before the store and the unfinished body in it are dropped.
         if !matches!(ended, Ok(Outcome::Returned(()) | Outcome::Exited(0))) {
-            failure.set();
+            abort.set();
         }
         match ended? {
             Outcome::Returned(()) | Outcome::Exited(0) => Ok(()),
             Outcome::Exited(status) => {
-                let reason = format!("it exited with status {status} in mid-request");
+                let reason = format!("it exited with status {status} during a request");
                 Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
             }
         }
     }
 }
 
-/// A line of the access log, and what is told of the request: written when the head of the answer is on its way or the client has gone.
+/// The access log line and the metrics of a request. Written when it is dropped: when the head of the response is sent,
+/// or the client has disconnected.
 struct AccessLine {
     began: Instant,
     method: Method,
@@ -200,7 +203,7 @@ struct AccessLine {
 
 impl AccessLine {
     fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
-        // Without the query, which may hold what is nobody's business.
+        // Without the query, which may contain secrets.
         let path = one_line(request.uri().path());
         Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None, trace_id: None }
     }
@@ -209,8 +212,8 @@ impl AccessLine {
         self.handler.as_ref().map_or("-", |handler| handler.plugin.name())
     }
 
-    /// The span of all that is done for the request. Its fields have the names of OpenTelemetry's conventions. It is there
-    /// wherever errors are told, so that they say which request they happened in.
+    /// The span of the request, with field names of the OpenTelemetry conventions. Its level is error, so that every
+    /// logged error has the request as its context.
     fn span(&self, context: Option<&TraceContext>) -> Span {
         error_span!(
             target: "larder_host::request",
@@ -237,9 +240,10 @@ impl Drop for AccessLine {
             400..500 => "4xx",
             _ => "5xx",
         });
-        counter!(listed::REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
-        histogram!(listed::REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
-        // The macro looks at its arguments only where the line is wanted. It has all that its span has, and stands alone.
+        counter!(REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
+        histogram!(REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
+        // The arguments are evaluated only if the line is enabled. The line repeats the fields of the span, so it has
+        // none.
         tracing::info!(
             target: "larder_host::access",
             parent: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use larder_host::cache::{Cache, Duration, Entry, ScopedCache, Vacancy};
-use larder_tests::{Larder, on_every_cache};
+use larder_tests::{Larder, on_every_backend};
 
 use crate::backends::{Backend, over_every_backend, over_every_server, view, within};
 
@@ -73,7 +73,7 @@ async fn within_max_lease_a_computation_is_stored() {
 
 #[test]
 fn max_lease_bounds_how_long_a_plugin_holds_a_key() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let run = Larder::run("hostile").config(&format!("{config}max_lease = \"200ms\"\n"));
         let run = run.arg("hold slow 1000").arg("get slow").arg("set k v").succeed();
         assert_eq!(run.stdout, "filled false\nmiss\nok\n");

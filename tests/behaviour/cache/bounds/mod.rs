@@ -7,26 +7,26 @@
 mod leases;
 mod plugins;
 
-use larder_tests::{Finished, Kind, Larder, Server, on_every_cache};
+use larder_tests::{Kind, Larder, LarderOutput, Server, on_every_backend};
 
 /// Runs the hostile plugin with this `[sandbox]`, over the default RAM cache.
-fn attack(sandbox: &str, operations: &[&str]) -> Finished {
+fn attack(sandbox: &str, operations: &[&str]) -> LarderOutput {
     attack_with(&format!("[sandbox]\n{sandbox}\n"), operations)
 }
 
-fn attack_with(config: &str, operations: &[&str]) -> Finished {
+fn attack_with(config: &str, operations: &[&str]) -> LarderOutput {
     let run = Larder::run("hostile").config(config);
     operations.iter().fold(run, |run, operation| run.arg(operation)).finish()
 }
 
 /// The plugin ends in peace, and has printed this.
-fn assert_says(run: &Finished, stdout: &str) {
+fn assert_says(run: &LarderOutput, stdout: &str) {
     assert_eq!(run.status, Some(0), "{run:#?}");
     assert_eq!(run.stdout, stdout);
 }
 
 /// The plugin is stopped with one line that names the bound.
-fn assert_stopped(run: &Finished, words: &str) {
+fn assert_stopped(run: &LarderOutput, words: &str) {
     assert_eq!(run.status, Some(1), "{run:#?}");
     let last = run.stderr.lines().last().unwrap_or_default();
     // What the plugin wrote itself may stand in front, without an end of its line.
@@ -43,7 +43,7 @@ fn max_handles_bounds_the_handles_of_an_instance() {
 
 #[test]
 fn max_vacancies_bounds_the_vacancies_of_an_instance() {
-    on_every_cache(|config| {
+    on_every_backend(|config| {
         let config = format!("{config}[sandbox]\nmax_vacancies = 5\nmax_handles = 1\n");
         let run = attack_with(&config, &["vacancies", "vacancies", "set k v"]);
         let line = "5 error Other(\"too many vacancies: the limit is 5\")\n";
@@ -91,7 +91,7 @@ fn max_cpu_time_bounds_the_time_a_plugin_computes() {
     let config = "max_cpu_time = \"300ms\"\ntimeout = \"50s\"";
     for deed in ["compute", "compute-and-call"] {
         let run = attack(config, &["set k v", deed]);
-        assert_stopped(&run, "it computed longer than 300ms (`max_cpu_time` of `[sandbox]`)");
+        assert_stopped(&run, "it used more than 300ms of processor time (`max_cpu_time` of `[sandbox]`)");
         assert_eq!(run.stdout, "ok\n");
     }
 }
@@ -108,7 +108,7 @@ fn max_output_bounds_what_a_run_writes() {
     assert_says(&run, &"x".repeat(600));
     assert_eq!(run.stderr, "x".repeat(400));
     let run = attack("max_output = 1000", &["write stdout 600", "write stderr 401", "set k v"]);
-    assert_stopped(&run, "it wanted to write more than 1000 B (`max_output` of `[sandbox]`)");
+    assert_stopped(&run, "it tried to write more than 1000 B (`max_output` of `[sandbox]`)");
     assert_eq!(run.stdout, "x".repeat(600));
     assert!(run.stderr.starts_with(&("x".repeat(400) + "larder: ")), "{}", run.stderr);
     let run = attack("max_output = 1000", &["write stdout 1000000"]);
@@ -142,14 +142,14 @@ fn no_name_forges_a_line_of_the_host() {
     let forged = "shop\nlarder: all is well\u{1b}[2J";
     let run = Larder::run_with(&["--name", forged], "misbehave").arg("trap").fail(1);
     let start = "larder: plugin `shop\\nlarder: all is well\\u{1b}[2J` trapped: ";
-    assert!(run.complaint().starts_with(start), "{}", run.stderr);
+    assert!(run.error_line().starts_with(start), "{}", run.stderr);
     // An export twice, by a name that the component's author chose.
     let export = "(export \"a\\nlarder: well\" (func 0))";
     let component = wat::parse_str(format!("(component (core module (func) {export} {export}))")).unwrap();
     let larder = Larder::new(["run", "plugin.wasm"]);
     std::fs::write(larder.folder().join("plugin.wasm"), component).unwrap();
     let run = larder.fail(1);
-    assert!(run.complaint().contains("a\\nlarder: well"), "{}", run.stderr);
+    assert!(run.error_line().contains("a\\nlarder: well"), "{}", run.stderr);
 }
 
 /// A component whose core instances, tables and memories go beyond any compiler's is refused, not given room for.
@@ -174,6 +174,6 @@ fn a_component_of_many_instances_tables_or_memories_is_stopped() {
         assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{module}");
         let run = many(most + 200, module, instance);
         assert_eq!(run.status, Some(1), "{run:#?}");
-        assert!(run.complaint().contains(words), "{module}: {}", run.stderr);
+        assert!(run.error_line().contains(words), "{module}: {}", run.stderr);
     }
 }

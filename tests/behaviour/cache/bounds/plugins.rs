@@ -38,7 +38,7 @@ async fn max_concurrent_calls_bounds_the_calls_of_all_instances_of_a_plugin() {
     let config = "[caches.c]\ntype = \"ram\"\nwait = \"10m\"\n[plugins.crowd]\nmax_concurrent_calls = 2\n\
                   [sandbox]\ntimeout = \"1m\"\n";
     let host = Host::start(config).await;
-    let holds = ["hold => error Other(\"too many calls at once: the limit is 2\")"];
+    let holds = ["hold => error Other(\"too many concurrent calls: the limit is 2\")"];
     let waits = ["slow slow mine 0 => received held"];
     let others = async {
         let view = host.view(None);

@@ -185,7 +185,7 @@ fn valkey_answers_every_call_as_ram_does() {
 
 #[test]
 fn new_valkey_answers_every_call_as_ram_does() {
-    assert_answers_alike(Kind::NewValkey);
+    assert_answers_alike(Kind::ValkeyWithIfeq);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn namespaces_never_meet_on_valkey() {
 
 #[test]
 fn namespaces_never_meet_on_new_valkey() {
-    assert_never_meet_on(Kind::NewValkey);
+    assert_never_meet_on(Kind::ValkeyWithIfeq);
 }
 
 #[test]

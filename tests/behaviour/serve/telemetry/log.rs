@@ -1,17 +1,19 @@
 //! The log on standard error, as text and as JSON.
 
-use larder_tests::{Client, Larder, Serving, guest};
+use std::time::Duration;
+
+use larder_tests::{Client, Kind, Larder, ServeProcess, Server, TEST_TIMEOUT, guest};
 use serde_json::Value;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-fn serve(log: &str, format: &str) -> Serving {
+fn serve(log: &str, format: &str) -> ServeProcess {
     let larder = Larder::serve().arg(guest("http")).env("LARDER_LOG", log);
-    Serving::start_with(larder.arg("--log-format").arg(format))
+    ServeProcess::start_with(larder.arg("--log-format").arg(format))
 }
 
 /// The lines on standard error that are not the plugin's.
-async fn lines(serving: Serving) -> Vec<Value> {
+async fn lines(serving: ServeProcess) -> Vec<Value> {
     let finished = serving.terminate().await;
     let lines = finished.stderr.lines().filter(|line| !line.starts_with("http: "));
     lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
@@ -56,9 +58,40 @@ async fn an_error_in_a_text_log_says_which_request_it_happened_in() {
 
 #[tokio::test]
 async fn the_format_of_the_log_is_read_from_the_environment_too() {
-    let serving = Serving::start_with(Larder::serve().arg(guest("http")).env("LARDER_LOG_FORMAT", "json"));
+    let serving = ServeProcess::start_with(Larder::serve().arg(guest("http")).env("LARDER_LOG_FORMAT", "json"));
     serving.get("/hello").await;
     assert_eq!(lines(serving).await[0]["path"], "/hello");
     let refused = Larder::new(["check"]).env("LARDER_LOG_FORMAT", "xml").fail(2);
     assert!(refused.stderr.contains("--log-format") && refused.stderr.contains("text, json"), "{}", refused.stderr);
+}
+
+/// With the default filter: `LARDER_LOG` is not set.
+#[tokio::test]
+async fn a_lost_connection_and_its_return_are_logged_by_default() {
+    let Some(mut server) = Server::start(Kind::Valkey) else { return };
+    let serving = ServeProcess::start_with_metrics(&server.cache("c"));
+    server.kill();
+    server.restart();
+    // The host logs the new connection before `larder_up` is 1 again.
+    let reconnected = async {
+        loop {
+            let export = serving.get_from_metrics_port("/metrics").await.body;
+            let metric = |name: &str| {
+                let value = export.lines().find_map(|line| line.strip_prefix(&format!("{name}{{cache=\"c\"}} ")));
+                value.unwrap_or_else(|| panic!("no `{name}` in {export}")).parse::<f64>().unwrap()
+            };
+            if metric("larder_reconnects_total") >= 1.0 && metric("larder_up") == 1.0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(TEST_TIMEOUT, reconnected).await.expect("the host reconnects");
+    let log = serving.terminate().await.stderr;
+    let position = |level: &str, message: &str| {
+        let message = format!(": {message} Valkey at `127.0.0.1:{}`", server.port());
+        let is_message = |line: &str| line.contains(&format!(" {level} larder_cache::")) && line.contains(&message);
+        log.lines().position(is_message).unwrap_or_else(|| panic!("no `{message}` at {level} in:\n{log}"))
+    };
+    assert!(position("WARN", "lost the connection to") < position("INFO", "connected to"), "{log}");
 }

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use larder_tests::{Client, Larder, PATIENCE, Serving, Upstream, guest, reply};
+use larder_tests::{Client, Larder, ServeProcess, TEST_TIMEOUT, Upstream, guest, ok_response};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
@@ -21,14 +21,14 @@ use tokio::net::TcpListener;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-async fn header(serving: &Serving, name: &str, sent: &[(&str, &str)]) -> String {
+async fn header(serving: &ServeProcess, name: &str, sent: &[(&str, &str)]) -> String {
     let client = Client::connect(serving.address()).await;
     client.get_with(&format!("/header/{name}"), sent).await.unwrap().body
 }
 
 #[tokio::test]
 async fn a_trace_is_passed_on_to_the_plugin() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     let sent = [("traceparent", PARENT), ("tracestate", "a=1,b=2"), ("tracestate", "c=3")];
     assert_eq!(header(&serving, "traceparent", &sent).await, PARENT);
     assert_eq!(header(&serving, "tracestate", &sent).await, "a=1,b=2 | c=3");
@@ -39,7 +39,7 @@ async fn a_trace_is_passed_on_to_the_plugin() {
 async fn upstream() -> Upstream {
     Upstream::start(async |request: Request<Incoming>| {
         let header = |name| request.headers().get(name).map_or("", |value| value.to_str().unwrap());
-        reply(format!("{} {}", header("traceparent"), header("tracestate")))
+        ok_response(format!("{} {}", header("traceparent"), header("tracestate")))
     })
     .await
 }
@@ -47,7 +47,7 @@ async fn upstream() -> Upstream {
 #[tokio::test]
 async fn a_trace_is_passed_on_by_the_requests_of_the_plugin() {
     let upstream = upstream().await;
-    let serving = Serving::start(&format!("[plugins.http]\noutgoing_hosts = [\"{}\"]\n", upstream.address()));
+    let serving = ServeProcess::start(&format!("[plugins.http]\noutgoing_hosts = [\"{}\"]\n", upstream.address()));
     let client = Client::connect(serving.address()).await;
     let fetch = format!("/fetch?http://{}/", upstream.address());
     let sent = [("traceparent", PARENT), ("tracestate", "a=1")];
@@ -57,7 +57,7 @@ async fn a_trace_is_passed_on_by_the_requests_of_the_plugin() {
 
 #[tokio::test]
 async fn what_is_no_trace_is_not_passed_on() {
-    let serving = Serving::start("");
+    let serving = ServeProcess::start("");
     for parent in ["", "garbage", "00-0-0-0", &PARENT.to_uppercase(), &format!("{PARENT}-more")] {
         let sent = [("traceparent", parent), ("tracestate", "a=1")];
         assert_eq!(header(&serving, "traceparent", &sent).await, "", "{parent}");
@@ -98,9 +98,9 @@ impl Collector {
         Self { address, exports }
     }
 
-    fn host(&self, config: &str) -> Serving {
+    fn host(&self, config: &str) -> ServeProcess {
         let larder = Larder::serve().config(config).arg(guest("http"));
-        Serving::start_with(larder.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)))
+        ServeProcess::start_with(larder.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)))
     }
 
     /// All spans of a host that has ended, in the order in which they began.
@@ -250,11 +250,11 @@ async fn a_collector_that_is_away_disturbs_nobody() {
     let away = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let larder = Larder::serve().arg(guest("http"));
     // It takes connections, and says nothing.
-    let serving = Serving::start_with(
+    let serving = ServeProcess::start_with(
         larder.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", away.local_addr().unwrap())),
     );
     assert_eq!(serving.get("/hello").await.body, "hello\n");
-    let ended = tokio::time::timeout(PATIENCE, serving.terminate()).await.expect("it ends");
+    let ended = tokio::time::timeout(TEST_TIMEOUT, serving.terminate()).await.expect("it ends");
     assert_eq!(ended.status, Some(0), "{ended:#?}");
     assert!(ended.stderr.contains("WARN") || ended.stderr.contains("ERROR"), "{}", ended.stderr);
 }
@@ -264,7 +264,7 @@ fn a_collector_behind_tls_is_refused() {
     let larder = Larder::serve().arg(guest("http")).env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://localhost:4318");
     let refused = larder.fail(2);
     assert!(
-        refused.complaint().contains("`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` must begin with `http://`"),
+        refused.error_line().contains("`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` must begin with `http://`"),
         "{refused:?}"
     );
 }

@@ -56,7 +56,7 @@ async fn calls_fail_until_the_replica_of_a_killed_primary_has_taken_over(kind: K
     assert_no_call_fails(&mut errors);
     assert_no_call_fails(&mut misses);
     cluster.nodes[0].restart();
-    cluster.wait_until_whole();
+    cluster.wait_until_healthy();
     assert_no_call_fails(&mut errors);
     assert_no_call_fails(&mut misses);
     assert_eq!(ask(&mut errors, "clear-all"), "24");

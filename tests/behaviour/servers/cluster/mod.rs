@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use larder_host::cache::{Cache, Duration, ScopedCache};
 use larder_host::{Config, connect_cache};
-use larder_tests::{Cluster, Larder, Running, wait_for};
+use larder_tests::{Cluster, Larder, LarderProcess, wait_for};
 
 use crate::backends::bytes;
 
@@ -62,7 +62,7 @@ impl Keys<'_> {
     }
 
     /// Starts a plugin whose values name their keys.
-    fn session(&self, options: &str) -> Running {
+    fn session(&self, options: &str) -> LarderProcess {
         let sandbox = "[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
         Larder::run("session").config(&(self.toml(options) + sandbox)).start()
     }
@@ -76,7 +76,7 @@ impl Keys<'_> {
     fn in_one_slot(&self, count: usize) -> (u16, Vec<String>) {
         let tags = (0..).map(|n| format!("{{{}{n}}}", self.prefix));
         let mut slots = tags.map(|tag| (self.cluster.slot(&tag), tag));
-        let (slot, tag) = slots.find(|(slot, _)| self.cluster.first_owner(*slot) == 0).expect("tags do not end");
+        let (slot, tag) = slots.find(|(slot, _)| self.cluster.initial_owner(*slot) == 0).expect("tags do not end");
         (slot, (0..count).map(|n| format!("{tag}{n}")).collect())
     }
 
@@ -84,7 +84,7 @@ impl Keys<'_> {
     async fn set_all(&self, cache: &ScopedCache, keys: &[String]) {
         for key in keys {
             let set = cache.set(key, bytes(key), Duration::Default).await;
-            assert_eq!(set, Ok(()), "{key}: {}", self.cluster.views());
+            assert_eq!(set, Ok(()), "{key}: {}", self.cluster.cluster_nodes());
         }
     }
 }
@@ -98,9 +98,9 @@ async fn assert_present(cache: &ScopedCache, keys: &[String]) {
     assert_eq!(found, keys.iter().map(|key| Some(bytes(key))).collect::<Vec<_>>());
 }
 
-fn ask(session: &mut Running, operation: &str) -> String {
-    session.say(operation);
-    session.line()
+fn ask(session: &mut LarderProcess, operation: &str) -> String {
+    session.write_line(operation);
+    session.read_line()
 }
 
 /// The calls of a plugin until all of them succeed.
@@ -116,7 +116,7 @@ struct Recovery {
 /// Sets and gets keys in all slots, and clears none of them, until all of these calls succeed. A value that is read is
 /// correct, or is missing because the replica had not received it. A clear needs all primaries, so it may fail for
 /// longer than calls of one key.
-fn call_until_all_succeed(session: &mut Running) -> Recovery {
+fn call_until_all_succeed(session: &mut LarderProcess) -> Recovery {
     let mut recovery = Recovery::default();
     let began = Instant::now();
     wait_for("all keys to work again", || {
@@ -145,7 +145,7 @@ fn call_until_all_succeed(session: &mut Running) -> Recovery {
     recovery
 }
 
-fn assert_no_call_fails(session: &mut Running) {
+fn assert_no_call_fails(session: &mut LarderProcess) {
     let recovery = call_until_all_succeed(session);
     assert_eq!(recovery.failed, 0, "{recovery:?}");
 }

@@ -128,8 +128,8 @@ macro_rules! over_every_secured_cluster {
 over_every_secured_cluster! {
     tls_valkey: with_tls_and_a_password(Kind::Valkey, "127.0.0.1"),
     tls_redis: with_tls_and_a_password(Kind::Redis, "127.0.0.1"),
-    tls_new_valkey_with_host_names: with_tls_and_a_password(Kind::NewValkey, "localhost"),
+    tls_new_valkey_with_host_names: with_tls_and_a_password(Kind::ValkeyWithIfeq, "localhost"),
     user_valkey: with_a_restricted_user(Kind::Valkey),
     user_redis: with_a_restricted_user(Kind::Redis),
-    user_new_valkey: with_a_restricted_user(Kind::NewValkey),
+    user_new_valkey: with_a_restricted_user(Kind::ValkeyWithIfeq),
 }

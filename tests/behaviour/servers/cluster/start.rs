@@ -16,7 +16,7 @@ const DEAD: u16 = 1;
 async fn a_single_server_is_refused(kind: Kind) {
     let Some(server) = Server::start(kind) else { return };
     let run = Larder::run("script").config(&cache(kind, &[server.port()])).fail(1);
-    assert!(run.complaint().ends_with("it is no node of a cluster"), "{}", run.stderr);
+    assert!(run.error_line().ends_with("it is no node of a cluster"), "{}", run.stderr);
 }
 
 async fn a_dead_node_is_left_out_if_another_one_answers(kind: Kind) {
@@ -27,7 +27,7 @@ async fn a_dead_node_is_left_out_if_another_one_answers(kind: Kind) {
 
 async fn the_message_for_a_cluster_without_a_live_node_names_its_address(kind: Kind) {
     let run = Larder::run("script").config(&cache(kind, &[DEAD])).fail(1);
-    let complaint = run.complaint();
+    let complaint = run.error_line();
     assert!(complaint.contains("cache `c`: cannot reach") && complaint.contains("127.0.0.1:1"), "{}", run.stderr);
 }
 

@@ -44,14 +44,14 @@ impl<'a> MovingSlot<'a> {
         let (slot, names) = keys.in_one_slot(20);
         keys.set_all(cache, &names).await;
         let moving = Self { keys, slot, names };
-        keys.cluster.begin_move(slot, FROM, TO);
+        keys.cluster.start_migration(slot, FROM, TO);
         moving.move_keys(&moving.names[..10]);
         moving
     }
 
     fn move_keys(&self, names: &[String]) {
         let physical: Vec<String> = names.iter().map(|name| self.keys.physical(name)).collect();
-        self.keys.cluster.move_keys(FROM, TO, &physical);
+        self.keys.cluster.migrate_keys(FROM, TO, &physical);
     }
 
     /// Another key of the slot.
@@ -62,17 +62,17 @@ impl<'a> MovingSlot<'a> {
 
     /// Moves the rest of the keys, and gives the slot to its new node.
     fn complete(&self) {
-        let rest = self.keys.cluster.keys_of(FROM, self.slot);
+        let rest = self.keys.cluster.keys_in_slot(FROM, self.slot);
         if !rest.is_empty() {
-            self.keys.cluster.move_keys(FROM, TO, &rest);
+            self.keys.cluster.migrate_keys(FROM, TO, &rest);
         }
-        self.keys.cluster.end_move(self.slot, FROM, TO);
+        self.keys.cluster.finish_migration(self.slot, FROM, TO);
     }
 
     /// Gives the slot, which is empty, back to its first node.
     fn give_back(self) {
-        self.keys.cluster.begin_move(self.slot, TO, FROM);
-        self.keys.cluster.end_move(self.slot, TO, FROM);
+        self.keys.cluster.start_migration(self.slot, TO, FROM);
+        self.keys.cluster.finish_migration(self.slot, TO, FROM);
     }
 
     /// Ends the move of a slot that is empty by now.
@@ -163,7 +163,7 @@ async fn a_lease_moves_with_its_slot(kind: Kind) {
     let moving = MovingSlot { keys: &keys, slot, names };
     let held = &moving.names[0];
     let Ok(Entry::Vacant(vacancy)) = cache.get_or_set(held).await else { panic!("it has a value") };
-    keys.cluster.begin_move(slot, FROM, TO);
+    keys.cluster.start_migration(slot, FROM, TO);
     moving.move_keys(&moving.names);
     assert_eq!(cache.fill(vacancy, bytes("filled"), Duration::Default).await, Ok(true));
     assert_eq!(cache.get(held).await, Ok(Some(bytes("filled"))));
@@ -220,7 +220,7 @@ async fn a_clear_finds_the_keys_that_move_during_it(kind: Kind) {
     let (slot, names) = keys.in_one_slot(300);
     for to in [1, 2] {
         keys.set_all(&cache, &names).await;
-        cluster.begin_move(slot, 0, to);
+        cluster.start_migration(slot, 0, to);
         let clearing = tokio::spawn({
             let cache = cache.clone();
             async move { cache.clear_all().await }
@@ -228,15 +228,15 @@ async fn a_clear_finds_the_keys_that_move_during_it(kind: Kind) {
         // Some keys are cleared before they move; a key that does not exist is not an error to the servers.
         for few in names.chunks(10) {
             let physical: Vec<String> = few.iter().map(|name| keys.physical(name)).collect();
-            cluster.move_keys(0, to, &physical);
+            cluster.migrate_keys(0, to, &physical);
             tokio::task::yield_now().await;
         }
         assert_eq!(within(clearing).await.unwrap(), Ok(300));
         assert_eq!(cache.clear_all().await, Ok(0));
-        assert_eq!((cluster.keys_of(0, slot).len(), cluster.keys_of(to, slot).len()), (0, 0));
-        cluster.end_move(slot, 0, to);
-        cluster.begin_move(slot, to, 0);
-        cluster.end_move(slot, to, 0);
+        assert_eq!((cluster.keys_in_slot(0, slot).len(), cluster.keys_in_slot(to, slot).len()), (0, 0));
+        cluster.finish_migration(slot, 0, to);
+        cluster.start_migration(slot, to, 0);
+        cluster.finish_migration(slot, to, 0);
     }
 }
 
@@ -267,15 +267,15 @@ async fn no_call_of_a_plugin_fails_while_a_slot_moves(kind: Kind) {
             });
         }
         for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-            cluster.begin_move(slot, from, to);
+            cluster.start_migration(slot, from, to);
             wait_for("all keys of the slot to have moved", || {
-                let keys = cluster.keys_of(from, slot);
+                let keys = cluster.keys_in_slot(from, slot);
                 if !keys.is_empty() {
-                    cluster.move_keys(from, to, &keys);
+                    cluster.migrate_keys(from, to, &keys);
                 }
                 keys.is_empty().then_some(())
             });
-            cluster.end_move(slot, from, to);
+            cluster.finish_migration(slot, from, to);
         }
         is_over.store(true, Ordering::Relaxed);
     });
@@ -291,7 +291,7 @@ async fn a_batch_above_the_limit_is_not_read_into_memory(kind: Kind) {
     let (keys, cluster) = (steady.keys("memory"), &steady.cluster);
     let mut session = keys.session("timeout = \"30s\"\n");
     let large = keys.physical("large");
-    let owner = &cluster.nodes[cluster.first_owner(cluster.slot(&large))];
+    let owner = &cluster.nodes[cluster.initial_owner(cluster.slot(&large))];
     redis::cmd("SETRANGE").arg(large).arg(1_048_575).arg("x").exec(&mut owner.client()).unwrap();
     let answer = ask(&mut session, &format!("get-many{}", " large".repeat(1024)));
     assert_eq!(answer, "error ValueTooLarge(67108864)");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use larder_host::cache::{CacheError, Duration as Expire, Entry, ScopedCache};
 use larder_host::{Config, connect_cache, operator_view};
-use larder_tests::{Fault, Kind, PATIENCE, Relay, Server};
+use larder_tests::{Fault, Kind, Relay, Server, TEST_TIMEOUT};
 use tokio::task::JoinSet;
 
 use crate::backends::over_every_kind;
@@ -47,7 +47,7 @@ async fn in_the_end<T>(mut call: impl AsyncFnMut() -> Result<T, CacheError>) -> 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, served).await.expect("the cache serves again")
+    tokio::time::timeout(TEST_TIMEOUT, served).await.expect("the cache serves again")
 }
 
 /// Waits until the cache serves again. The key is one that nobody has set before, because a clear that was cut off may
@@ -90,18 +90,18 @@ async fn every_call_ends_in_time_on_any_line(kind: Kind) {
         Fault::Delay(Duration::from_millis(100)),
         Fault::Delay(Duration::from_secs(1)),
         Fault::Throttle(100),
-        Fault::Silence,
-        Fault::Cut(0),
-        Fault::Cut(1500),
+        Fault::Blackhole,
+        Fault::ResetAfter(0),
+        Fault::ResetAfter(1500),
     ] {
-        relay.fault(fault);
+        relay.set_fault(fault);
         each_ends_in_time(&cache, fault).await;
-        relay.fault(Fault::None);
+        relay.set_fault(Fault::None);
         recovers(&cache).await;
     }
     // What was given up is closed: there are our two connections, one of which clears, and the one that asks.
     let mut client = server.client();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         let list = ::redis::cmd("CLIENT").arg("LIST").query::<String>(&mut client).unwrap();
         if list.lines().count() <= 3 {
@@ -129,7 +129,7 @@ async fn is_closed_while_the_line_is_silent(kind: Kind, len: usize) {
     set(&cache, "k").await.unwrap();
     let given_up = open_connections(relay.port());
     assert_eq!(given_up.len(), 1);
-    relay.fault(Fault::Silence);
+    relay.set_fault(Fault::Blackhole);
     let mut calls = JoinSet::new();
     for n in 0..8 {
         let (cache, value) = (cache.clone(), vec![0; len].into());
@@ -141,8 +141,8 @@ async fn is_closed_while_the_line_is_silent(kind: Kind, len: usize) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, closed).await.expect("it is closed");
-    relay.fault(Fault::None);
+    tokio::time::timeout(TEST_TIMEOUT, closed).await.expect("it is closed");
+    relay.set_fault(Fault::None);
     recovers(&cache).await;
 }
 
@@ -185,18 +185,18 @@ async fn an_answer_is_never_another_call_s(kind: Kind) {
         for round in 0..12_usize {
             tokio::time::sleep(Duration::from_millis(150)).await;
             match round % 4 {
-                0 => relay.fault(Fault::Cut(2000 + round * 777)),
-                1 => relay.fault(Fault::Delay(Duration::from_millis(400))),
+                0 => relay.set_fault(Fault::ResetAfter(2000 + round * 777)),
+                1 => relay.set_fault(Fault::Delay(Duration::from_millis(400))),
                 2 => relay.reset(),
-                _ => relay.fault(Fault::Silence),
+                _ => relay.set_fault(Fault::Blackhole),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            relay.fault(Fault::None);
+            relay.set_fault(Fault::None);
         }
     };
     faults.await;
     let mut hits = 0;
-    while let Some(caller) = tokio::time::timeout(PATIENCE, callers.join_next()).await.expect("nobody hangs") {
+    while let Some(caller) = tokio::time::timeout(TEST_TIMEOUT, callers.join_next()).await.expect("nobody hangs") {
         hits += caller.unwrap();
     }
     assert!(hits > 100, "only {hits} hits");
@@ -210,12 +210,12 @@ async fn a_write_that_was_cut_off_says_that_it_may_have_happened(kind: Kind) {
     let Some((server, relay, cache)) = behind_a_relay(kind, "").await else { return };
     set(&cache, "before").await.unwrap();
     // Nothing more of the server's arrives on the connection that is open.
-    relay.fault(Fault::Cut(0));
+    relay.set_fault(Fault::ResetAfter(0));
     let cut = set(&cache, "k").await.unwrap_err();
     assert!(matches!(cut, CacheError::Lost(_) | CacheError::Timeout(_)), "{cut:?}");
     let stored: Option<String> = ::redis::cmd("GET").arg("cache:k").query(&mut server.client()).unwrap();
     assert_eq!(stored.as_deref(), Some("the value of k"));
-    relay.fault(Fault::None);
+    relay.set_fault(Fault::None);
     recovers(&cache).await;
     assert_eq!(in_the_end(async || cache.get("k").await).await, Some(value("k")));
 }
@@ -223,14 +223,14 @@ async fn a_write_that_was_cut_off_says_that_it_may_have_happened(kind: Kind) {
 async fn reads_are_misses_on_a_silent_line_and_writes_are_timeouts(kind: Kind) {
     let Some((_server, relay, cache)) = behind_a_relay(kind, "").await else { return };
     set(&cache, "k").await.unwrap();
-    relay.fault(Fault::Silence);
+    relay.set_fault(Fault::Blackhole);
     assert_eq!(cache.get("k").await, Ok(None));
     assert_eq!(set(&cache, "k").await, Err(CacheError::Timeout(TIMEOUT)));
     assert_eq!(cache.get_many(&["k".to_owned()]).await, Ok(vec![None]));
     // By now the line is given up, or will be after one more.
     let errors = [set(&cache, "k").await.unwrap_err(), set(&cache, "k").await.unwrap_err()];
     assert!(matches!(errors[1], CacheError::Unavailable(_)), "{errors:?}");
-    relay.fault(Fault::None);
+    relay.set_fault(Fault::None);
     recovers(&cache).await;
     assert_eq!(in_the_end(async || cache.get("k").await).await, Some(value("k")));
 }

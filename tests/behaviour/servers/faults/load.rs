@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use larder_host::cache::ScopedCache;
 use larder_host::runtime::RunOptions;
 use larder_host::{Config, Runtime, operator_view};
-use larder_tests::{Fault, Kind, PATIENCE, Relay, Server, guest};
+use larder_tests::{Fault, Kind, Relay, Server, TEST_TIMEOUT, guest};
 use tokio::task::JoinSet;
 
 const INSTANCES: u64 = 64;
@@ -78,7 +78,7 @@ async fn survives(
     tokio::time::sleep(FAULT).await;
     tokio::task::spawn_blocking(heal).await.unwrap();
     let healed = now();
-    while let Some(ended) = tokio::time::timeout(PATIENCE, instances.join_next()).await.expect("nobody hangs") {
+    while let Some(ended) = tokio::time::timeout(TEST_TIMEOUT, instances.join_next()).await.expect("nobody hangs") {
         assert_eq!(ended.unwrap().unwrap(), 0);
     }
     let calls = calls(&operator_view(Arc::clone(runtime.caches().get("reports").unwrap()), None)).await;
@@ -132,6 +132,6 @@ async fn a_partition_under_load_costs_deadlines_and_nothing_else() {
     let relay = Arc::new(Relay::to(server.port()));
     let cache = server.cache("c").replace(&server.port().to_string(), &relay.port().to_string());
     let (silent, whole) = (Arc::clone(&relay), Arc::clone(&relay));
-    let silence = move || silent.fault(Fault::Silence);
-    survives("partition", &cache, silence, move || whole.fault(Fault::None)).await;
+    let silence = move || silent.set_fault(Fault::Blackhole);
+    survives("partition", &cache, silence, move || whole.set_fault(Fault::None)).await;
 }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use larder_tests::{Fault, PATIENCE, Relay};
+use larder_tests::{Fault, Relay, TEST_TIMEOUT};
 
 /// Both ends of a connection through a relay.
 fn connected() -> (Relay, TcpStream, TcpStream) {
@@ -13,7 +13,7 @@ fn connected() -> (Relay, TcpStream, TcpStream) {
     let client = TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port())).unwrap();
     let (server, _) = listener.accept().unwrap();
     for end in [&client, &server] {
-        end.set_read_timeout(Some(PATIENCE)).unwrap();
+        end.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     }
     (relay, client, server)
 }
@@ -52,7 +52,7 @@ fn an_end_that_is_reset_is_reset_to_the_other() {
 #[test]
 fn a_cut_lets_so_much_through_and_resets_both_ends() {
     let (relay, mut client, mut server) = connected();
-    relay.fault(Fault::Cut(3));
+    relay.set_fault(Fault::ResetAfter(3));
     server.write_all(b"answer").unwrap();
     assert_eq!(rest(&mut client), (b"ans".to_vec(), Err(ErrorKind::ConnectionReset)));
     assert_eq!(rest(&mut server), (Vec::new(), Err(ErrorKind::ConnectionReset)));
@@ -60,11 +60,11 @@ fn a_cut_lets_so_much_through_and_resets_both_ends() {
 
 #[test]
 fn a_reset_resets_both_ends_also_of_a_silent_line() {
-    for fault in [Fault::None, Fault::Silence] {
+    for fault in [Fault::None, Fault::Blackhole] {
         let (relay, mut client, mut server) = connected();
         client.write_all(b"question").unwrap();
         server.read_exact(&mut [0; 8]).unwrap();
-        relay.fault(fault);
+        relay.set_fault(fault);
         server.write_all(b"answer").unwrap();
         relay.reset();
         assert_eq!(rest(&mut client).1, Err(ErrorKind::ConnectionReset), "{fault:?}");
@@ -75,19 +75,19 @@ fn a_reset_resets_both_ends_also_of_a_silent_line() {
 #[test]
 fn what_a_fault_held_back_arrives_when_it_is_over() {
     // The last two would take longer than the test waits for them.
-    for fault in [Fault::Silence, Fault::Delay(PATIENCE * 10), Fault::Throttle(1)] {
+    for fault in [Fault::Blackhole, Fault::Delay(TEST_TIMEOUT * 10), Fault::Throttle(1)] {
         let (relay, mut client, mut server) = connected();
-        relay.fault(fault);
+        relay.set_fault(fault);
         client.write_all(&[7; 3000]).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         server.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
         let mut early = [0; 3000];
         let early = server.read(&mut early).unwrap_or_default();
         assert!(early < 100, "{fault:?}: {early}");
-        relay.fault(Fault::None);
+        relay.set_fault(Fault::None);
         let over = Instant::now();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         assert_eq!(rest(&mut server).1, Ok(3000 - early), "{fault:?}");
-        assert!(over.elapsed() < PATIENCE, "{fault:?}");
+        assert!(over.elapsed() < TEST_TIMEOUT, "{fault:?}");
     }
 }

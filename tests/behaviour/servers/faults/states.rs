@@ -1,18 +1,18 @@
 //! Servers that answer and cannot serve: paused, loading, or with a disk that is full.
 
-use larder_tests::{Kind, Larder, Running, Server, wait_for};
+use larder_tests::{Kind, Larder, LarderProcess, Server, wait_for};
 
-fn session(server: &Server) -> Running {
+fn session(server: &Server) -> LarderProcess {
     let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
     Larder::run("session").config(&format!("{}{more}", server.cache("c"))).start()
 }
 
-fn ask(session: &mut Running, operation: &str) -> String {
-    session.say(operation);
-    session.line()
+fn ask(session: &mut LarderProcess, operation: &str) -> String {
+    session.write_line(operation);
+    session.read_line()
 }
 
-fn recovers(session: &mut Running) {
+fn recovers(session: &mut LarderProcess) {
     wait_for("the cache to work again", || (ask(session, "set back 1") == "ok").then_some(()));
     assert_eq!(ask(session, "get back"), "hit 1");
 }
@@ -83,7 +83,7 @@ fn a_server_that_loads_its_data_is_unavailable_until_it_has() {
 fn a_server_whose_disk_is_full_serves_reads_and_refuses_writes() {
     for kind in Kind::ALL {
         let aof = ["--appendonly", "yes", "--appendfsync", "everysec"];
-        let Some(server) = Server::start_within(kind, 256, &aof) else { continue };
+        let Some(server) = Server::start_with_file_limit(kind, 256, &aof) else { continue };
         let mut session = session(&server);
         assert_eq!(ask(&mut session, "set k v"), "ok");
         let large = "x".repeat(1000);

@@ -88,12 +88,12 @@ fn client_config(options: &TlsOptions) -> Result<ClientConfig, StreamError> {
             }
             trusted
         }
-        None => tls::system_authorities(),
+        None => tls::system_roots(),
     };
     if trusted.is_empty() {
         return Err(StreamError::NoAuthorities);
     }
-    let config = tls::client(trusted)?;
+    let config = tls::client_config(trusted)?;
     Ok(match &options.client {
         None => config.with_no_client_auth(),
         Some(client) => {

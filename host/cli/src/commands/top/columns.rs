@@ -1,34 +1,34 @@
-//! What is told of a cache, in columns: by the table on standard output and by the screen.
+//! The columns of a cache, for the table on stdout and for the dashboard.
 
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 
 use super::latency::Latency;
-use super::reading::CacheReading;
+use super::stats::CacheStats;
 
-/// A name may be longer than a line.
-const LONGEST_NAME: usize = 32;
+/// The maximum width of a name, in characters. Longer names are truncated.
+const MAX_NAME: usize = 32;
 
-/// What stands where nothing is known, or nothing was there to measure.
+/// The cell of a column that does not apply to the cache, or has nothing to measure.
 const NONE: &str = "-";
 
-/// One column.
+/// A column.
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) heading: &'static str,
     pub(super) is_number: bool,
-    pub(super) cell: fn(&CacheReading) -> String,
+    pub(super) cell: fn(&CacheStats) -> String,
 }
 
-/// The columns, those first that an operator looks at first.
+/// The columns. The most important ones come first, because a narrow terminal shows only those.
 pub(super) const COLUMNS: [Column; 18] = [
     text("CACHE", |cache| name(&cache.name)),
     text("TYPE", |cache| name(&cache.counts.backend)),
     text("SERVER", |cache| cache.counts.up.map_or(NONE, |_| if cache.is_down() { "down" } else { "up" }).to_owned()),
-    number("CALLS/S", |cache| rate(cache.lately.map(|lately| lately.calls))),
-    number("HIT RATE", |cache| share(cache.lately.and_then(|lately| lately.hit_rate))),
-    number("P50", |cache| latency(cache.lately.and_then(|lately| lately.p50))),
-    number("P99", |cache| latency(cache.lately.and_then(|lately| lately.p99))),
-    number("ERRORS/S", |cache| rate(cache.lately.map(|lately| lately.errors))),
+    number("CALLS/S", |cache| rate(cache.rates.map(|rates| rates.calls))),
+    number("HIT RATE", |cache| share(cache.rates.and_then(|rates| rates.hit_rate))),
+    number("P50", |cache| latency(cache.rates.and_then(|rates| rates.p50))),
+    number("P99", |cache| latency(cache.rates.and_then(|rates| rates.p99))),
+    number("ERRORS/S", |cache| rate(cache.rates.map(|rates| rates.errors))),
     number("HITS", |cache| count(Some(cache.counts.hits))),
     number("MISSES", |cache| count(Some(cache.counts.misses))),
     number("HELD", |cache| count(Some(cache.counts.vacancies))),
@@ -41,25 +41,25 @@ pub(super) const COLUMNS: [Column; 18] = [
     number("RECONNECTS", |cache| count(cache.counts.reconnects)),
 ];
 
-const fn text(heading: &'static str, cell: fn(&CacheReading) -> String) -> Column {
+const fn text(heading: &'static str, cell: fn(&CacheStats) -> String) -> Column {
     Column { heading, is_number: false, cell }
 }
 
-const fn number(heading: &'static str, cell: fn(&CacheReading) -> String) -> Column {
+const fn number(heading: &'static str, cell: fn(&CacheStats) -> String) -> Column {
     Column { heading, is_number: true, cell }
 }
 
-/// What a host calls something: no longer than a column may be, and nothing that a terminal would obey.
+/// A name that a host reports: truncated, and with terminal control sequences escaped.
 pub(super) fn name(text: &str) -> String {
     let name = one_line(text);
-    match name.char_indices().nth(LONGEST_NAME) {
+    match name.char_indices().nth(MAX_NAME) {
         Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
         None if name.is_empty() => NONE.to_owned(),
         None => name,
     }
 }
 
-/// So many a second.
+/// A number per second.
 pub(super) fn rate(rate: Option<f64>) -> String {
     match rate {
         None => NONE.to_owned(),
@@ -77,15 +77,15 @@ pub(super) fn count(count: Option<f64>) -> String {
 }
 
 fn bytes(bytes: Option<f64>) -> String {
-    // A column has no spaces, so that scripts can take it apart.
+    // Without a space, so that scripts can split the table at spaces.
     bytes.map_or(NONE.to_owned(), |bytes| bytesize::ByteSize(bytes as u64).to_string().replace(' ', ""))
 }
 
 fn latency(latency: Option<Latency>) -> String {
     match latency {
         None => NONE.to_owned(),
-        Some(Latency::About(seconds)) => time(seconds),
-        Some(Latency::Over(seconds)) => format!(">{}", time(seconds)),
+        Some(Latency::Estimate(seconds)) => time(seconds),
+        Some(Latency::Above(seconds)) => format!(">{}", time(seconds)),
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_as_short_as_they_can_be_read() {
+    fn numbers_are_rounded_to_a_readable_precision() {
         assert_eq!(
             [0.0, 0.04, 99.94, 99.96, 12345.6].map(|per_second| rate(Some(per_second))),
             ["0.0", "0.0", "99.9", "100", "12346"]
@@ -111,12 +111,12 @@ mod tests {
         assert_eq!([0.0, 1234567.0].map(|number| count(Some(number))), ["0", "1234567"]);
         assert_eq!([0.0, 2097152.0].map(|size| bytes(Some(size))), ["0B", "2.0MiB"]);
         assert_eq!([4e-6, 250e-6, 1.5e-3, 0.25, 2.0].map(time), ["4µs", "250µs", "1.5ms", "250.0ms", "2.0s"]);
-        assert_eq!(latency(Some(Latency::Over(10.0))), ">10.0s");
+        assert_eq!(latency(Some(Latency::Above(10.0))), ">10.0s");
         assert_eq!([rate(None), share(None), count(None), bytes(None), latency(None)], ["-"; 5]);
     }
 
     #[test]
-    fn a_name_is_one_short_line_that_no_terminal_obeys() {
+    fn a_name_is_truncated_and_its_control_sequences_are_escaped() {
         assert_eq!(name("pages"), "pages");
         assert_eq!(name("\u{1b}[2J\n"), "\\u{1b}[2J\\n");
         assert_eq!(name(&"é".repeat(40)), "é".repeat(32) + "…");

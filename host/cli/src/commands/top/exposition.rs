@@ -1,10 +1,10 @@
-//! The text format of Prometheus, read as far as figures need it: names, labels and values.
+//! A parser for the text format of Prometheus. It reads names, labels and values, and skips comments and timestamps.
 
 // Decision: docs/decisions/0039-larder-top-reads-the-prometheus-format.md
 
 use std::num::NonZeroUsize;
 
-/// One figure's value for one set of labels.
+/// The value of a metric for one set of labels.
 #[derive(Debug, PartialEq)]
 pub(super) struct Sample<'a> {
     pub(super) name: &'a str,
@@ -12,23 +12,23 @@ pub(super) struct Sample<'a> {
     pub(super) value: f64,
 }
 
-/// The first line, counted from 1, that is not in this format.
+/// The number, counted from 1, of the first line that is not in this format.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) NonZeroUsize);
+pub(super) struct MalformedLine(pub(super) NonZeroUsize);
 
 impl Sample<'_> {
-    /// What a label says; empty without it, which is the same to Prometheus.
+    /// The value of a label. Empty if the label is absent, which Prometheus treats as the same.
     pub(super) fn label(&self, name: &str) -> &str {
         self.labels.iter().find(|(label, _)| *label == name).map_or("", |(_, value)| value)
     }
 }
 
-/// The samples in their order.
-pub(super) fn samples(text: &str) -> impl Iterator<Item = Result<Sample<'_>, Malformed>> {
+/// Parses the samples, in order.
+pub(super) fn samples(text: &str) -> impl Iterator<Item = Result<Sample<'_>, MalformedLine>> {
     let numbers = std::iter::successors(Some(NonZeroUsize::MIN), |number| number.checked_add(1));
     let lines = text.lines().map(str::trim).zip(numbers);
     let lines = lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|(line, number)| sample(line).ok_or(Malformed(number)))
+    lines.map(|(line, number)| sample(line).ok_or(MalformedLine(number)))
 }
 
 fn sample(line: &str) -> Option<Sample<'_>> {
@@ -40,19 +40,19 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     };
     let mut words = rest.split_ascii_whitespace();
     let value = words.next()?.parse().ok()?;
-    // The time of the sample may stand behind it.
-    let has_ended = words.next().is_none_or(|time| time.parse::<i64>().is_ok()) && words.next().is_none();
-    has_ended.then_some(Sample { name, labels, value })
+    // A timestamp may follow the value.
+    let is_complete = words.next().is_none_or(|time| time.parse::<i64>().is_ok()) && words.next().is_none();
+    is_complete.then_some(Sample { name, labels, value })
 }
 
-/// The name at the beginning of a text, and the rest.
+/// Splits a text after the name at its start. `None` if it does not start with a name.
 fn identifier(text: &str) -> Option<(&str, &str)> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == ':';
     let end = text.find(|letter| !is_part(letter)).unwrap_or(text.len());
     text.split_at_checked(end).filter(|(name, _)| !name.is_empty())
 }
 
-/// The labels behind an opening brace, and what comes after the closing one.
+/// Parses labels, without the opening brace. Returns them and the text after the closing brace.
 fn labels(text: &str) -> Option<(Vec<(&str, String)>, &str)> {
     let mut labels = Vec::new();
     let mut rest = text.trim_start();
@@ -72,7 +72,7 @@ fn labels(text: &str) -> Option<(Vec<(&str, String)>, &str)> {
     }
 }
 
-/// What stands behind an opening quotation mark, and what comes after the closing one.
+/// Parses a quoted string, without the opening quote. Returns it unescaped, and the text after the closing quote.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut letters = text.chars();
@@ -94,41 +94,41 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Sample<'_>>, Malformed> {
+    fn parse(text: &str) -> Result<Vec<Sample<'_>>, MalformedLine> {
         samples(text).collect()
     }
 
-    fn one<'a>(name: &'a str, labels: &[(&'a str, &str)], value: f64) -> Sample<'a> {
+    fn sample_of<'a>(name: &'a str, labels: &[(&'a str, &str)], value: f64) -> Sample<'a> {
         Sample { name, labels: labels.iter().map(|(label, value)| (*label, (*value).to_owned())).collect(), value }
     }
 
     #[test]
-    fn names_labels_and_values_are_read() {
-        let text = "# HELP a what it says\n# TYPE a counter\na 1\n\na{b=\"c\"} 2.5\n\
+    fn names_labels_and_values_are_parsed() {
+        let text = "# HELP a help text\n# TYPE a counter\na 1\n\na{b=\"c\"} 2.5\n\
                     a:b_c{d=\"e\",f=\"g, }=h\",} 1e3 1395066363000\r\n  spaced { b = \"c\" , } +Inf \n";
         let expected = vec![
-            one("a", &[], 1.0),
-            one("a", &[("b", "c")], 2.5),
-            one("a:b_c", &[("d", "e"), ("f", "g, }=h")], 1000.0),
-            one("spaced", &[("b", "c")], f64::INFINITY),
+            sample_of("a", &[], 1.0),
+            sample_of("a", &[("b", "c")], 2.5),
+            sample_of("a:b_c", &[("d", "e"), ("f", "g, }=h")], 1000.0),
+            sample_of("spaced", &[("b", "c")], f64::INFINITY),
         ];
-        assert_eq!(read(text), Ok(expected));
+        assert_eq!(parse(text), Ok(expected));
     }
 
     #[test]
-    fn escapes_in_labels_are_undone() {
+    fn escapes_in_labels_are_decoded() {
         let text = r#"a{b="back\\slash \"quoted\" new\nline"} 1"#;
-        assert_eq!(read(text), Ok(vec![one("a", &[("b", "back\\slash \"quoted\" new\nline")], 1.0)]));
+        assert_eq!(parse(text), Ok(vec![sample_of("a", &[("b", "back\\slash \"quoted\" new\nline")], 1.0)]));
     }
 
     #[test]
-    fn a_label_that_is_not_there_is_empty() {
-        let sample = one("a", &[("b", "c")], 1.0);
+    fn an_absent_label_is_empty() {
+        let sample = sample_of("a", &[("b", "c")], 1.0);
         assert_eq!((sample.label("b"), sample.label("c")), ("c", ""));
     }
 
     #[test]
-    fn the_line_that_is_in_another_format_is_named() {
+    fn the_error_has_the_number_of_the_malformed_line() {
         let lines = [
             "<html>",
             "a",
@@ -149,28 +149,28 @@ mod tests {
         ];
         for line in lines {
             let text = format!("# a comment\na 1\n{line}\n<html>\n");
-            assert_eq!(read(&text), Err(Malformed(NonZeroUsize::new(3).unwrap())), "{line}");
+            assert_eq!(parse(&text), Err(MalformedLine(NonZeroUsize::new(3).unwrap())), "{line}");
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_that_is_sent_is_a_panic(text in any::<String>()) {
-            let _read_or_refused = read(&text);
+        fn no_text_panics(text in any::<String>()) {
+            let _parsed_or_refused = parse(&text);
         }
 
-        /// Letters that mean something come more often than by chance.
+        /// Characters with a meaning in the format occur more often than at random.
         #[test]
-        fn nothing_that_looks_like_figures_is_a_panic(text in "([a_{}=,\"\\\\n 1.e+\n#é]|a\\{b=\"|\"\\} 1\n){0,64}") {
-            let _read_or_refused = read(&text);
+        fn no_text_that_resembles_metrics_panics(text in "([a_{}=,\"\\\\n 1.e+\n#é]|a\\{b=\"|\"\\} 1\n){0,64}") {
+            let _parsed_or_refused = parse(&text);
         }
 
         #[test]
-        fn whatever_a_label_says_is_read_as_it_was(value in any::<String>(), number in any::<f64>()) {
+        fn every_label_value_survives_escaping_and_parsing(value in any::<String>(), number in any::<f64>()) {
             let written = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             prop_assume!(!number.is_nan() && !value.contains('\r'));
             let text = format!("a{{b=\"{written}\"}} {number}\n");
-            prop_assert_eq!(read(&text), Ok(vec![one("a", &[("b", &value)], number)]));
+            prop_assert_eq!(parse(&text), Ok(vec![sample_of("a", &[("b", &value)], number)]));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Draws the view.
+//! Draws the dashboard.
 
 use std::collections::VecDeque;
 
@@ -9,99 +9,101 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, RenderDirection, Row, Sparkline, Table, TableState, Wrap};
 
 use super::columns::{COLUMNS, Column, count, name, rate, share};
-use super::reading::{CacheReading, Reading};
+use super::stats::{CacheStats, Stats};
 use super::view::View;
 
-/// What stands between two columns.
+/// The space between two columns.
 const GAP: u16 = 2;
 
-/// The lines for the columns without room.
+/// The height of the list of columns that do not fit.
 const DETAILS: u16 = 3;
 
-/// The lines of the charts, and those that the screen must have before they are shown.
+/// The height of the charts.
 const CHARTS: u16 = 8;
-const ENOUGH: u16 = 18;
 
-/// How finely a chart tells one call a second, or a hit rate of one.
+/// The minimum height of a terminal for the charts to be shown.
+const MIN_HEIGHT_FOR_CHARTS: u16 = 18;
+
+/// The resolution of a chart, which draws integers: steps per call per second, or per hit rate of 1.
 const STEPS: f64 = 1000.0;
 
-/// Draws all of it.
+/// Draws the whole dashboard.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
-    let cells: Vec<Vec<Line<'_>>> = view.reading.caches.iter().map(cells_of).collect();
+    let cells: Vec<Vec<Line<'_>>> = view.stats.caches.iter().map(cells_of).collect();
     let widths = widths(&cells, frame.area().width);
-    let left_out = COLUMNS.get(widths.len()..).unwrap_or_default();
-    let charts = if frame.area().height < ENOUGH { 0 } else { CHARTS };
-    let [title, requests, trouble, caches, details, charts, keys] = Layout::vertical([
+    let omitted = COLUMNS.get(widths.len()..).unwrap_or_default();
+    let charts = if frame.area().height < MIN_HEIGHT_FOR_CHARTS { 0 } else { CHARTS };
+    let [title, requests, status, caches, details, charts, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Min(2),
-        Constraint::Length(if left_out.is_empty() { 0 } else { DETAILS }),
+        Constraint::Length(if omitted.is_empty() { 0 } else { DETAILS }),
         Constraint::Length(charts),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Line::from_iter(["larder top ".bold(), view.origin.as_str().into()]), title);
-    frame.render_widget(requests_line(&view.reading), requests);
-    frame.render_widget(trouble_line(view), trouble);
+    frame.render_widget(Line::from_iter(["larder top ".bold(), view.url.as_str().into()]), title);
+    frame.render_widget(requests_line(&view.stats), requests);
+    frame.render_widget(status_line(view), status);
     draw_caches(frame, view, cells, widths, caches);
-    if let Some(cache) = view.reading.caches.get(view.selected) {
-        frame.render_widget(details_of(cache, left_out), details);
+    if let Some(cache) = view.stats.caches.get(view.selected) {
+        frame.render_widget(details_of(cache, omitted), details);
         draw_charts(frame, view, cache, charts);
     }
-    frame.render_widget(Line::from("q quits  ↑↓ select a cache  p pauses").dim(), keys);
+    frame.render_widget(Line::from("q: quit  ↑↓: select a cache  p: pause").dim(), keys);
 }
 
-fn requests_line(reading: &Reading) -> Line<'static> {
+fn requests_line(stats: &Stats) -> Line<'static> {
     let mut line = Line::from("requests/s: ");
-    match &reading.requests {
+    match &stats.requests {
         Some(rates) if !rates.answered.is_empty() => {
             let rates = rates.answered.iter().map(|(class, answered)| (name(class), rate(Some(*answered))));
             line.extend(rates.map(|(class, rate)| Span::from(format!("{class} {rate}  "))));
         }
         _ => line.push_span("-  "),
     }
-    let refused = rate(reading.requests.as_ref().map(|rates| rates.refused));
-    line.push_span(format!("refused/s: {refused}  running: {}", count(Some(reading.instances))));
+    let refused = rate(stats.requests.as_ref().map(|rates| rates.refused));
+    line.push_span(format!("refused/s: {refused}  running: {}", count(Some(stats.instances))));
     line
 }
 
-fn trouble_line(view: &View) -> Line<'_> {
-    match &view.trouble {
+fn status_line(view: &View) -> Line<'_> {
+    match &view.error {
         _ if view.is_paused => Line::from("paused").bold().yellow(),
-        Some(trouble) => Line::from_iter([trouble, "; trying again"]).bold().red(),
+        Some(error) => Line::from_iter([error, "; retrying"]).bold().red(),
         None => Line::default(),
     }
 }
 
-fn cells_of(cache: &CacheReading) -> Vec<Line<'static>> {
+fn cells_of(cache: &CacheStats) -> Vec<Line<'static>> {
     COLUMNS.iter().map(|column| align(column, Line::from((column.cell)(cache)))).collect()
 }
 
-/// The widths of the columns for which there is room.
-fn widths(cells: &[Vec<Line<'_>>], mut room: u16) -> Vec<u16> {
-    let width = |(at, column): (usize, &Column)| {
-        let widths = cells.iter().filter_map(|row| row.get(at)).map(Line::width);
+/// The widths of the columns that fit.
+fn widths(cells: &[Vec<Line<'_>>], mut available: u16) -> Vec<u16> {
+    let width = |(index, column): (usize, &Column)| {
+        let widths = cells.iter().filter_map(|row| row.get(index)).map(Line::width);
         u16::try_from(widths.fold(column.heading.len(), usize::max)).unwrap_or(u16::MAX)
     };
-    let has_room = |width: &u16| {
-        let has_room = *width <= room;
-        room = room.saturating_sub(width.saturating_add(GAP));
-        has_room
+    let fits = |width: &u16| {
+        let fits = *width <= available;
+        available = available.saturating_sub(width.saturating_add(GAP));
+        fits
     };
-    COLUMNS.iter().enumerate().map(width).take_while(has_room).collect()
+    COLUMNS.iter().enumerate().map(width).take_while(fits).collect()
 }
 
 fn draw_caches(frame: &mut Frame<'_>, view: &View, cells: Vec<Vec<Line<'_>>>, widths: Vec<u16>, area: Rect) {
     let shown = widths.len();
     let headings = COLUMNS.iter().take(shown).map(|column| align(column, Line::from(column.heading)));
-    let rows = view.reading.caches.iter().zip(cells).map(|(cache, cells)| {
+    let rows = view.stats.caches.iter().zip(cells).map(|(cache, cells)| {
         let row = Row::from_iter(cells.into_iter().take(shown));
         if cache.is_down() { row.red() } else { row }
     });
     let table = Table::new(rows, widths).header(Row::from_iter(headings).bold());
     let table = table.column_spacing(GAP).row_highlight_style(Style::new().reversed());
-    let table = if view.trouble.is_some() { table.dim() } else { table };
+    let table = if view.error.is_some() { table.dim() } else { table };
     frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(view.selected));
 }
 
@@ -109,11 +111,11 @@ fn align<'a>(column: &Column, line: Line<'a>) -> Line<'a> {
     if column.is_number { line.right_aligned() } else { line }
 }
 
-/// The columns without room, for one cache.
-fn details_of(cache: &CacheReading, columns: &[Column]) -> Paragraph<'static> {
+/// The columns that do not fit, for one cache.
+fn details_of(cache: &CacheStats, columns: &[Column]) -> Paragraph<'static> {
     let mut line = Line::default();
     for column in columns {
-        // A space that does not break keeps a heading and its figure on one line.
+        // A non-breaking space keeps a heading and its value on one line.
         let heading = column.heading.replace(' ', "\u{a0}");
         line.push_span(Span::from(format!("{heading}\u{a0}")).dim());
         line.push_span(format!("{}  ", (column.cell)(cache)));
@@ -121,23 +123,23 @@ fn details_of(cache: &CacheReading, columns: &[Column]) -> Paragraph<'static> {
     Paragraph::new(line).wrap(Wrap { trim: true })
 }
 
-fn draw_charts(frame: &mut Frame<'_>, view: &View, cache: &CacheReading, area: Rect) {
+fn draw_charts(frame: &mut Frame<'_>, view: &View, cache: &CacheStats, area: Rect) {
     let Some(history) = view.histories.get(&cache.name) else { return };
     let [calls, hit_rates] = Layout::horizontal([Constraint::Fill(1); 2]).areas(area);
     let shown = usize::from(calls.width.saturating_sub(2));
-    let most = history.calls.iter().take(shown).flatten().copied().fold(0.0, f64::max);
-    let title = format!(" {}: calls/s, at most {} ", name(&cache.name), rate(Some(most)));
-    frame.render_widget(chart(&history.calls, most).block(Block::bordered().title(title)), calls);
-    let newest = history.hit_rates.front().copied().flatten();
-    let title = format!(" {}: hit rate, now {} ", name(&cache.name), share(newest));
+    let max = history.calls.iter().take(shown).flatten().copied().fold(0.0, f64::max);
+    let title = format!(" {}: calls/s, max {} ", name(&cache.name), rate(Some(max)));
+    frame.render_widget(chart(&history.calls, max).block(Block::bordered().title(title)), calls);
+    let latest = history.hit_rates.front().copied().flatten();
+    let title = format!(" {}: hit rate, now {} ", name(&cache.name), share(latest));
     frame.render_widget(chart(&history.hit_rates, 1.0).block(Block::bordered().title(title)), hit_rates);
 }
 
-/// The newest stands at the right; what is not known leaves a gap.
-fn chart(history: &VecDeque<Option<f64>>, most: f64) -> Sparkline<'static> {
+/// A chart with the latest value at the right, and a gap for each unknown value.
+fn chart(history: &VecDeque<Option<f64>>, max: f64) -> Sparkline<'static> {
     let steps = |value: f64| (value * STEPS) as u64;
     let bars = history.iter().map(|value| value.map(steps));
-    Sparkline::default().data(bars).max(steps(most).max(1)).direction(RenderDirection::RightToLeft)
+    Sparkline::default().data(bars).max(steps(max).max(1)).direction(RenderDirection::RightToLeft)
 }
 
 #[cfg(test)]
@@ -152,8 +154,8 @@ mod tests {
     use super::*;
     use crate::commands::top::snapshot::Snapshot;
 
-    /// A host with a cache in RAM and one on a server, so many seconds after its start: 10 calls a second to each.
-    fn figures(seconds: u32, up: u32) -> Snapshot {
+    /// A host with a RAM cache and a server cache, this many seconds after its start. Each has 10 calls per second.
+    fn snapshot(seconds: u32, up: u32) -> Snapshot {
         let (hits, misses) = (seconds.saturating_mul(9), seconds);
         let text = format!(
             r#"
@@ -182,13 +184,13 @@ larder_instances{{plugin="p"}} 4
         Snapshot::parse(&text).unwrap()
     }
 
-    /// A view that began with one snapshot, and took another one each second.
+    /// A view of these snapshots, one per second.
     fn view(snapshots: impl IntoIterator<Item = anyhow::Result<Snapshot>>) -> View {
         let mut snapshots = snapshots.into_iter();
-        let began = Instant::now();
-        let mut view = View::new("http://host:1/metrics".to_owned(), snapshots.next().unwrap().unwrap(), began);
+        let start = Instant::now();
+        let mut view = View::new("http://host:1/metrics".to_owned(), snapshots.next().unwrap().unwrap(), start);
         for (snapshot, seconds) in snapshots.zip(1..) {
-            view.take(snapshot, began.checked_add(Duration::from_secs(seconds)).unwrap());
+            view.update(snapshot, start.checked_add(Duration::from_secs(seconds)).unwrap());
         }
         view
     }
@@ -206,9 +208,9 @@ larder_instances{{plugin="p"}} 4
     }
 
     #[test]
-    fn a_narrow_screen_has_the_first_columns_and_the_rest_of_the_selected_cache() {
-        let mut view = view([Ok(figures(10, 1)), Ok(figures(11, 1))]);
-        assert!(view.press(KeyEvent::from(KeyCode::Down)).is_continue());
+    fn a_narrow_terminal_lists_the_columns_that_do_not_fit_for_the_selected_cache() {
+        let mut view = view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]);
+        assert!(view.handle_key(KeyEvent::from(KeyCode::Down)).is_continue());
         let expected = [
             "larder top http://host:1/metrics",
             "requests/s: 2xx 9.0  5xx 1.0  refused/s: 1.0  running: 4",
@@ -219,14 +221,14 @@ larder_instances{{plugin="p"}} 4
             "HELD\u{a0}5  COMPUTED\u{a0}41  WAITED\u{a0}42  BYTES\u{a0}-  MAX\u{a0}BYTES\u{a0}-  ENTRIES\u{a0}-  EVICTED\u{a0}-",
             "RECONNECTS\u{a0}2",
             "",
-            "q quits  ↑↓ select a cache  p pauses",
+            "q: quit  ↑↓: select a cache  p: pause",
         ];
         assert_eq!(lines(&view, 80, 10), expected);
     }
 
     #[test]
-    fn a_wide_screen_has_all_columns() {
-        let lines = lines(&view([Ok(figures(10, 1)), Ok(figures(11, 1))]), 180, 7);
+    fn a_wide_terminal_has_all_columns() {
+        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]), 180, 7);
         let headings: Vec<_> = lines[3].split("  ").map(str::trim).filter(|heading| !heading.is_empty()).collect();
         assert_eq!(headings, COLUMNS.map(|column| column.heading));
         assert!(lines[4].ends_with("1.0MiB     2.0MiB       12        3           -"), "{}", lines[4]);
@@ -234,30 +236,30 @@ larder_instances{{plugin="p"}} 4
     }
 
     #[test]
-    fn a_high_screen_has_charts_of_the_selected_cache() {
-        let lines = lines(&view([Ok(figures(10, 1)), Ok(figures(11, 1)), Ok(figures(31, 1))]), 80, 20);
-        assert!(lines[11].starts_with("┌ pages: calls/s, at most 200 ─"), "{}", lines[11]);
+    fn a_tall_terminal_has_charts_of_the_selected_cache() {
+        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1)), Ok(snapshot(31, 1))]), 80, 20);
+        assert!(lines[11].starts_with("┌ pages: calls/s, max 200 ─"), "{}", lines[11]);
         assert!(lines[11].contains("┌ pages: hit rate, now 90.0% ─"), "{}", lines[11]);
-        // The newest at the right is as high as the chart, and the one before a twentieth.
+        // The latest bar, at the right, has full height. The bar before it has a twentieth.
         assert!(lines[12].contains(" █│"), "{}", lines[12]);
         assert!(lines[17].contains("▂█│"), "{}", lines[17]);
     }
 
     #[test]
-    fn before_the_second_answer_there_are_no_rates() {
-        let lines = lines(&view([Ok(figures(10, 1))]), 80, 10);
+    fn the_first_scrape_shows_no_rates() {
+        let lines = lines(&view([Ok(snapshot(10, 1))]), 80, 10);
         assert_eq!(lines[1], "requests/s: -  refused/s: -  running: 4");
         assert_eq!(lines[4], "pages   ram     -             -         -    -    -         -    90      10");
     }
 
     #[test]
-    fn a_host_that_went_away_is_said_to_be_and_comes_back() {
+    fn an_unreachable_host_shows_an_error_until_it_is_back() {
         let gone = || Err(anyhow::anyhow!("it is\ngone"));
-        let away = lines(&view([Ok(figures(10, 1)), Ok(figures(11, 1)), gone()]), 80, 10);
-        assert_eq!(away[2], "it is\\ngone; trying again");
-        assert!(away[4].starts_with("pages   ram     -          10.0"), "what was known is left: {}", away[4]);
-        // It was started again, and counted 20 calls in the 3 s since it was last heard of.
-        let view = view([Ok(figures(10, 1)), Ok(figures(11, 1)), gone(), gone(), Ok(figures(2, 1))]);
+        let lost = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1)), gone()]), 80, 10);
+        assert_eq!(lost[2], "it is\\ngone; retrying");
+        assert!(lost[4].starts_with("pages   ram     -          10.0"), "the last rates remain: {}", lost[4]);
+        // The host restarted, and counted 20 calls in the 3 s since the last successful scrape.
+        let view = view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1)), gone(), gone(), Ok(snapshot(2, 1))]);
         let back = lines(&view, 80, 10);
         assert_eq!(back[2], "");
         assert!(back[4].starts_with("pages   ram     -           6.7     90.0%"), "{}", back[4]);
@@ -266,40 +268,40 @@ larder_instances{{plugin="p"}} 4
     }
 
     #[test]
-    fn a_cache_whose_server_is_down_is_red() {
-        let terminal = drawn(&view([Ok(figures(10, 0))]), 80, 10);
+    fn a_cache_with_an_unreachable_server_is_red() {
+        let terminal = drawn(&view([Ok(snapshot(10, 0))]), 80, 10);
         let colours = [4, 5].map(|y| terminal.backend().buffer()[(0, y)].fg);
         assert_eq!(colours, [Color::Reset, Color::Red]);
     }
 
     #[test]
-    fn the_selected_cache_is_reversed_and_stays_among_the_caches() {
-        let mut view = view([Ok(figures(10, 1))]);
+    fn the_selected_cache_is_highlighted_and_the_selection_stays_in_range() {
+        let mut view = view([Ok(snapshot(10, 1))]);
         let selected = |view: &View| {
             let terminal = drawn(view, 80, 10);
             (4..6).find(|y| terminal.backend().buffer()[(0, *y)].modifier.contains(Modifier::REVERSED)).unwrap()
         };
         for (key, line) in [('k', 4), ('j', 5), ('j', 5), ('k', 4)] {
-            assert!(view.press(KeyEvent::from(KeyCode::Char(key))).is_continue());
+            assert!(view.handle_key(KeyEvent::from(KeyCode::Char(key))).is_continue());
             assert_eq!(selected(&view), line, "{key}");
         }
     }
 
     #[test]
-    fn a_pause_keeps_the_screen_as_it_is() {
-        let mut view = view([Ok(figures(10, 1)), Ok(figures(11, 1))]);
-        assert!(view.press(KeyEvent::from(KeyCode::Char('p'))).is_continue());
-        view.take(Ok(figures(100, 1)), Instant::now());
-        view.take(Err(anyhow::anyhow!("it is gone")), Instant::now());
+    fn a_paused_dashboard_does_not_change() {
+        let mut view = view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]);
+        assert!(view.handle_key(KeyEvent::from(KeyCode::Char('p'))).is_continue());
+        view.update(Ok(snapshot(100, 1)), Instant::now());
+        view.update(Err(anyhow::anyhow!("it is gone")), Instant::now());
         let paused = lines(&view, 80, 10);
         assert_eq!(paused[2], "paused");
         assert!(paused[4].ends_with("99      11"), "{}", paused[4]);
     }
 
     #[test]
-    fn no_size_of_a_terminal_and_no_number_is_a_panic() {
+    fn no_terminal_size_and_no_value_panics() {
         let huge = "larder_calls_total{cache=\"c\",outcome=\"hit\"} 1e308\n".repeat(3);
-        let view = view([Ok(figures(10, 1)), Snapshot::parse(&huge).map_err(Into::into)]);
+        let view = view([Ok(snapshot(10, 1)), Snapshot::parse(&huge).map_err(Into::into)]);
         for width in (0..=200).step_by(7) {
             for height in 0..=30 {
                 drawn(&view, width, height);

@@ -1,38 +1,42 @@
-//! What one scrape says: the counts of each cache, and those of the serving side.
+//! The metrics of one scrape that `larder top` shows.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
+use anyhow::Context;
 use larder_host::metrics;
 
-use super::exposition::{Malformed, Sample, samples};
+use super::exposition::{MalformedLine, Sample, samples};
 use super::latency::Buckets;
+use crate::metrics_url::MetricsUrl;
 
-/// All that one scrape says and a reading needs.
+/// The metrics of all caches, and of the HTTP requests.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) caches: BTreeMap<String, Counts>,
     pub(super) requests: Requests,
 }
 
-/// One cache. What only caches in RAM have, or only those on a server, is `None` for the others.
+/// The metrics of a cache. A field is `None` if the cache is of a type without that metric.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Counts {
     /// The type: `ram`, `valkey` or `redis`.
     pub(super) backend: String,
     pub(super) calls: f64,
     pub(super) errors: f64,
-    /// Keys that had a value, those of `get-many` included.
+    /// Keys looked up that had a value, those of `get-many` included.
     pub(super) hits: f64,
     pub(super) misses: f64,
     pub(super) computed: f64,
     pub(super) waited: f64,
     pub(super) vacancies: f64,
-    pub(super) seconds: Buckets,
+    /// The latency of the backend.
+    pub(super) latency: Buckets,
     pub(super) bytes: Option<f64>,
     pub(super) max_bytes: Option<f64>,
     pub(super) entries: Option<f64>,
     pub(super) evictions: Option<f64>,
+    /// 1 if all connections to the server are up, else 0.
     pub(super) up: Option<f64>,
     pub(super) reconnects: Option<f64>,
 }
@@ -40,62 +44,71 @@ pub(super) struct Counts {
 /// The HTTP requests of all plugins.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Requests {
-    /// By the class of the answer's status.
+    /// By status class, such as `2xx`.
     pub(super) answered: BTreeMap<String, f64>,
     pub(super) refused: f64,
     pub(super) instances: f64,
 }
 
-/// Why an answer is not the figures of a host.
+/// A response that does not have the metrics of a host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
-    #[error("line {0} of the answer is not in the text format of Prometheus")]
+pub(super) enum SnapshotError {
+    #[error("line {0} of the response is not in the text format of Prometheus")]
     Line(NonZeroUsize),
-    #[error("the answer has no figures of a `larder serve`")]
-    NoFigures,
+    #[error("the response has no metrics of a `larder serve`")]
+    NoMetrics,
 }
 
 impl Snapshot {
-    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        let mut snapshot = Self::default();
-        for sample in samples(text) {
-            snapshot.take(&sample.map_err(|Malformed(line)| Unreadable::Line(line))?);
-        }
-        // A host has a cache, and tells of its calls before there are any.
-        if snapshot.caches.is_empty() { Err(Unreadable::NoFigures) } else { Ok(snapshot) }
+    /// Requests and parses the metrics of a host.
+    ///
+    /// # Errors
+    ///
+    /// If the host cannot be reached, or the response does not have the metrics of a host.
+    pub(super) async fn scrape(url: &MetricsUrl) -> anyhow::Result<Self> {
+        let text = url.metrics().await?;
+        Self::parse(&text).with_context(|| format!("cannot read the metrics of {url}"))
     }
 
-    /// Whether the host may have counted from this on to `later`. If not it was started again in between, as counts only
-    /// grow.
-    pub(super) fn grew_into(&self, later: &Self) -> bool {
-        let cache_grew = |(name, counts): (&String, &Counts)| {
+    pub(super) fn parse(text: &str) -> Result<Self, SnapshotError> {
+        let mut snapshot = Self::default();
+        for sample in samples(text) {
+            snapshot.add(&sample.map_err(|MalformedLine(line)| SnapshotError::Line(line))?);
+        }
+        // A host has at least one cache, and exports its counters from the start.
+        if snapshot.caches.is_empty() { Err(SnapshotError::NoMetrics) } else { Ok(snapshot) }
+    }
+
+    /// True if `later` may be from the same process: no counter has decreased. Otherwise the host has restarted.
+    pub(super) fn may_precede(&self, later: &Self) -> bool {
+        let cache_may_precede = |(name, counts): (&String, &Counts)| {
             later.caches.get(name).is_some_and(|later| {
-                counts.growing().iter().zip(later.growing()).all(|(before, after)| *before <= after)
+                counts.counters().iter().zip(later.counters()).all(|(before, after)| *before <= after)
             })
         };
-        let class_grew = |(class, count): (&String, &f64)| later.requests.answered.get(class) >= Some(count);
-        self.caches.iter().all(cache_grew)
-            && self.requests.answered.iter().all(class_grew)
+        let class_may_precede = |(class, count): (&String, &f64)| later.requests.answered.get(class) >= Some(count);
+        self.caches.iter().all(cache_may_precede)
+            && self.requests.answered.iter().all(class_may_precede)
             && self.requests.refused <= later.requests.refused
     }
 
-    fn take(&mut self, sample: &Sample<'_>) {
+    fn add(&mut self, sample: &Sample<'_>) {
         let (name, is_bucket) = match sample.name.strip_suffix("_bucket") {
             Some(name) => (name, true),
             None => (sample.name, false),
         };
-        let Some(figure) = metrics::all().find(|figure| figure.name == name) else { return };
-        // Nothing that is counted is less than none; what says so is not from a host.
+        let Some(metric) = metrics::all().find(|metric| metric.name == name) else { return };
+        // No metric of a host is negative or infinite.
         let value = if sample.value.is_finite() { sample.value.max(0.0) } else { 0.0 };
-        match *figure {
+        match *metric {
             metrics::REQUESTS => {
                 *self.requests.answered.entry(sample.label("status").to_owned()).or_default() += value;
             }
             metrics::REFUSALS => self.requests.refused += value,
             metrics::INSTANCES => self.requests.instances += value,
-            _ if figure.labels.contains(&"cache") => {
+            _ if metric.labels.contains(&"cache") => {
                 let counts = self.caches.entry(sample.label("cache").to_owned()).or_default();
-                counts.take(*figure, is_bucket, sample, value);
+                counts.add(*metric, is_bucket, sample, value);
             }
             _ => {}
         }
@@ -103,7 +116,7 @@ impl Snapshot {
 }
 
 impl Counts {
-    fn take(&mut self, metric: metrics::Metric, is_bucket: bool, sample: &Sample<'_>, value: f64) {
+    fn add(&mut self, metric: metrics::Metric, is_bucket: bool, sample: &Sample<'_>, value: f64) {
         let outcome = sample.label("outcome");
         match metric {
             metrics::CALLS => {
@@ -111,13 +124,13 @@ impl Counts {
                 if !metrics::GOOD_OUTCOMES.contains(&outcome) {
                     self.errors += value;
                 }
-                self.find(outcome, value);
+                self.add_lookups(outcome, value);
             }
-            metrics::GET_MANY_KEYS => self.find(outcome, value),
+            metrics::GET_MANY_KEYS => self.add_lookups(outcome, value),
             metrics::BACKEND_SECONDS => {
                 sample.label("backend").clone_into(&mut self.backend);
                 if let (true, Ok(bound)) = (is_bucket, sample.label("le").parse()) {
-                    self.seconds.add(bound, value);
+                    self.latency.add(bound, value);
                 }
             }
             metrics::GET_OR_SET => match sample.label("event") {
@@ -136,7 +149,7 @@ impl Counts {
         }
     }
 
-    fn find(&mut self, outcome: &str, value: f64) {
+    fn add_lookups(&mut self, outcome: &str, value: f64) {
         match outcome {
             "hit" => self.hits += value,
             "miss" => self.misses += value,
@@ -144,8 +157,8 @@ impl Counts {
         }
     }
 
-    /// What never becomes less while the host lives.
-    fn growing(&self) -> [f64; 8] {
+    /// The values that never decrease while the host runs.
+    fn counters(&self) -> [f64; 8] {
         let Self { calls, errors, hits, misses, computed, waited, evictions, reconnects, .. } = self;
         let (evictions, reconnects) = (evictions.unwrap_or_default(), reconnects.unwrap_or_default());
         [*calls, *errors, *hits, *misses, *computed, *waited, evictions, reconnects]
@@ -157,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cache_has_its_counts_and_the_requests_theirs() {
+    fn metrics_are_grouped_by_cache_and_requests() {
         let text = r#"
 larder_calls_total{cache="a",operation="get",outcome="hit"} 5
 larder_calls_total{cache="a",operation="get",outcome="miss"} 2
@@ -189,9 +202,9 @@ larder_instances{plugin="p"} 1
 larder_instances{plugin="q"} 2
 process_start_time_seconds 1
 "#;
-        let mut seconds = Buckets::default();
-        seconds.add(1.0, 1.0);
-        seconds.add(f64::INFINITY, 2.0);
+        let mut latency = Buckets::default();
+        latency.add(1.0, 1.0);
+        latency.add(f64::INFINITY, 2.0);
         let a = Counts {
             backend: "ram".to_owned(),
             calls: 15.0,
@@ -201,7 +214,7 @@ process_start_time_seconds 1
             computed: 7.0,
             waited: 8.0,
             vacancies: 6.0,
-            seconds,
+            latency,
             bytes: Some(1000.0),
             max_bytes: Some(2000.0),
             entries: Some(30.0),
@@ -219,7 +232,7 @@ process_start_time_seconds 1
     }
 
     #[test]
-    fn what_is_no_number_of_anything_counts_for_nothing() {
+    fn a_value_that_is_negative_or_not_finite_counts_as_zero() {
         for value in ["NaN", "-1", "+Inf", "-Inf", "1e999"] {
             let snapshot = Snapshot::parse(&format!("larder_vacancies{{cache=\"c\"}} {value}\n")).unwrap();
             assert_eq!(snapshot.caches["c"].vacancies, 0.0, "{value}");
@@ -227,11 +240,11 @@ process_start_time_seconds 1
     }
 
     #[test]
-    fn an_answer_without_figures_of_a_cache_is_not_from_a_host() {
+    fn a_response_without_metrics_of_a_cache_is_refused() {
         for text in ["", "# a comment\n", "process_start_time_seconds 1\n", "larder_instances{plugin=\"p\"} 1\n"] {
-            assert_eq!(Snapshot::parse(text), Err(Unreadable::NoFigures), "{text}");
+            assert_eq!(Snapshot::parse(text), Err(SnapshotError::NoMetrics), "{text}");
         }
         let page = Snapshot::parse("<html>\n").unwrap_err();
-        assert_eq!(page.to_string(), "line 1 of the answer is not in the text format of Prometheus");
+        assert_eq!(page.to_string(), "line 1 of the response is not in the text format of Prometheus");
     }
 }

@@ -1,21 +1,21 @@
-//! A reading as one plain table.
+//! The table on stdout.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::columns::COLUMNS;
-use super::reading::Reading;
+use super::stats::Stats;
 
-/// A line of headings, and one for each cache.
-pub(super) fn table(reading: &Reading) -> String {
+/// A line of headings, and one line for each cache.
+pub(super) fn table(stats: &Stats) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(COLUMNS.iter().map(|column| column.heading));
-    for cache in &reading.caches {
+    for cache in &stats.caches {
         table.add_row(COLUMNS.iter().map(|column| (column.cell)(cache)));
     }
-    for (column, shown) in COLUMNS.iter().zip(table.column_iter_mut()) {
-        shown.set_padding((0, 2));
+    for (column, formatted) in COLUMNS.iter().zip(table.column_iter_mut()) {
+        formatted.set_padding((0, 2));
         if column.is_number {
-            shown.set_cell_alignment(CellAlignment::Right);
+            formatted.set_cell_alignment(CellAlignment::Right);
         }
     }
     table.trim_fmt()

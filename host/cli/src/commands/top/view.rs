@@ -1,66 +1,67 @@
-//! What the screen shows: the newest reading, those before it, and what the operator chose.
+//! The state of the dashboard.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use larder_host::error::one_line;
+use larder_host::cache::text::one_line;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::reading::Reading;
 use super::snapshot::Snapshot;
+use super::stats::Stats;
 
-/// How many readings the charts go back: more than a terminal is wide.
-const HISTORY: usize = 512;
+/// The maximum length of a history: a chart has one column per entry, and terminals are narrower.
+const MAX_HISTORY: usize = 512;
 
-/// The state of the screen.
+/// The latest statistics, the history for the charts, and the user's selection.
 #[derive(Debug)]
 pub(super) struct View {
-    /// Where the figures come from.
-    pub(super) origin: String,
-    pub(super) reading: Reading,
-    /// By the cache's name.
+    /// The URL of the metrics.
+    pub(super) url: String,
+    pub(super) stats: Stats,
+    /// By name of the cache.
     pub(super) histories: BTreeMap<String, History>,
-    /// The place of the selected cache in the reading.
+    /// The index of the selected cache in `stats`.
     pub(super) selected: usize,
-    /// Why the reading is not of now.
-    pub(super) trouble: Option<String>,
+    /// Why the last scrape failed. `stats` is then out of date.
+    pub(super) error: Option<String>,
     pub(super) is_paused: bool,
-    newest: (Snapshot, Instant),
+    latest: (Snapshot, Instant),
 }
 
-/// One cache over time, the newest first; `None` where nothing was known.
+/// The rates of a cache over time, latest first. An entry is `None` if the scrape failed or there was nothing to
+/// measure.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Calls a second.
+    /// Calls per second.
     pub(super) calls: VecDeque<Option<f64>>,
     pub(super) hit_rates: VecDeque<Option<f64>>,
 }
 
 impl View {
-    /// The screen after the first scrape.
-    pub(super) fn new(origin: String, snapshot: Snapshot, now: Instant) -> Self {
-        let reading = Reading::new(&snapshot, None);
-        let newest = (snapshot, now);
-        Self { origin, reading, histories: BTreeMap::new(), selected: 0, trouble: None, is_paused: false, newest }
+    /// The state after the first scrape.
+    pub(super) fn new(url: String, snapshot: Snapshot, now: Instant) -> Self {
+        let stats = Stats::new(&snapshot, None);
+        let latest = (snapshot, now);
+        Self { url, stats, histories: BTreeMap::new(), selected: 0, error: None, is_paused: false, latest }
     }
 
-    /// Takes in what came of one more scrape.
-    pub(super) fn take(&mut self, scraped: anyhow::Result<Snapshot>, now: Instant) {
+    /// Adds the result of a scrape, unless the dashboard is paused.
+    pub(super) fn update(&mut self, scraped: anyhow::Result<Snapshot>, now: Instant) {
         if self.is_paused {
             return;
         }
         match scraped {
             Ok(snapshot) => {
-                let (earlier, at) = &self.newest;
-                let ago = now.saturating_duration_since(*at);
-                self.reading = Reading::new(&snapshot, Some((earlier, ago)));
-                self.newest = (snapshot, now);
-                self.trouble = None;
-                self.remember();
+                let (earlier, scraped_at) = &self.latest;
+                let elapsed = now.saturating_duration_since(*scraped_at);
+                self.stats = Stats::new(&snapshot, Some((earlier, elapsed)));
+                self.latest = (snapshot, now);
+                self.error = None;
+                self.record_history();
             }
             Err(error) => {
-                self.trouble = Some(one_line(&format!("{error:#}")));
+                self.error = Some(one_line(&format!("{error:#}")));
                 for history in self.histories.values_mut() {
                     history.push(None, None);
                 }
@@ -68,8 +69,8 @@ impl View {
         }
     }
 
-    /// Does what a key is for; breaks where it ends the screen.
-    pub(super) fn press(&mut self, key: KeyEvent) -> ControlFlow<()> {
+    /// Handles a key press. Breaks if the key quits the dashboard.
+    pub(super) fn handle_key(&mut self, key: KeyEvent) -> ControlFlow<()> {
         match key.code {
             KeyCode::Char('q') | KeyCode::Esc => return ControlFlow::Break(()),
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return ControlFlow::Break(()),
@@ -78,28 +79,28 @@ impl View {
             KeyCode::Down | KeyCode::Char('j') => self.selected = self.selected.saturating_add(1),
             _ => {}
         }
-        self.selected = self.selected.min(self.reading.caches.len().saturating_sub(1));
+        self.selected = self.selected.min(self.stats.caches.len().saturating_sub(1));
         ControlFlow::Continue(())
     }
 
-    /// Adds the reading to the histories, and forgets those of caches that are not there any more.
-    fn remember(&mut self) {
+    /// Adds the rates to the histories, and drops the histories of removed caches.
+    fn record_history(&mut self) {
         let mut histories = BTreeMap::new();
-        for cache in &self.reading.caches {
+        for cache in &self.stats.caches {
             let mut history = self.histories.remove(&cache.name).unwrap_or_default();
-            history.push(cache.lately.map(|lately| lately.calls), cache.lately.and_then(|lately| lately.hit_rate));
+            history.push(cache.rates.map(|rates| rates.calls), cache.rates.and_then(|rates| rates.hit_rate));
             histories.insert(cache.name.clone(), history);
         }
         self.histories = histories;
-        self.selected = self.selected.min(self.reading.caches.len().saturating_sub(1));
+        self.selected = self.selected.min(self.stats.caches.len().saturating_sub(1));
     }
 }
 
 impl History {
     fn push(&mut self, calls: Option<f64>, hit_rate: Option<f64>) {
-        for (past, newest) in [(&mut self.calls, calls), (&mut self.hit_rates, hit_rate)] {
-            past.push_front(newest);
-            past.truncate(HISTORY);
+        for (values, latest) in [(&mut self.calls, calls), (&mut self.hit_rates, hit_rate)] {
+            values.push_front(latest);
+            values.truncate(MAX_HISTORY);
         }
     }
 }

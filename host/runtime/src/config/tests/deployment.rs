@@ -1,6 +1,6 @@
-//! Where a server is: a URL, single keys, a cluster or sentinels.
+//! The address of a server: a URL, single keys, a cluster or sentinels.
 
-use super::{new_folder, parse, parse_with, server, server_refusal};
+use super::{new_directory, parse, parse_with, server, server_refusal};
 use crate::cache::valkey::{Deployment, Endpoint, Secret, Sentinels};
 use crate::config::Config;
 
@@ -8,7 +8,7 @@ mod url {
     use super::*;
 
     #[test]
-    fn a_url_says_what_the_single_keys_say() {
+    fn a_url_is_equivalent_to_single_keys() {
         let keys = "host = \"h.example.com\"\nport = 6380\ndb = 3\nusername = \"u ser\"\npassword = \"p@:/\"";
         let single = format!("[caches.c]\ntype = \"redis\"\n{keys}\n");
         let url = "[caches.c]\ntype = \"redis\"\nurl = \"redis://u%20ser:p%40%3A%2F@h.example.com:6380/3\"\n";
@@ -20,7 +20,7 @@ mod url {
     }
 
     #[test]
-    fn what_a_url_leaves_out_has_its_default_and_not_the_environment_s() {
+    fn a_url_does_not_read_the_environment() {
         let text = "[caches.c]\ntype = \"valkey\"\nurl = \"valkey://[::1]\"\n";
         let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
         let server = server(&config, "c");
@@ -29,43 +29,43 @@ mod url {
     }
 
     #[test]
-    fn a_url_and_a_key_for_what_it_says_are_refused_together() {
+    fn a_url_cannot_be_combined_with_the_keys_that_it_replaces() {
         for key in ["host = \"h\"", "port = 1", "db = 0", "username = \"u\"", "password = \"p\"", "tls = false"] {
             let refused = server_refusal(&format!("url = \"redis://h\"\n{key}"));
             let name = key.split(' ').next().unwrap();
             assert!(refused.starts_with("larder.toml:4:"), "{refused}");
-            assert!(refused.contains(&format!("`caches.c.{name}`: excludes `url`")), "{refused}");
+            assert!(refused.contains(&format!("`caches.c.{name}`: cannot be combined with `url`")), "{refused}");
         }
     }
 
     #[test]
-    fn the_password_of_a_url_may_stand_in_a_file_and_then_not_in_the_url_too() {
-        let folder = new_folder();
-        std::fs::write(folder.join("password"), "s3cret\n").unwrap();
+    fn the_password_of_a_url_can_come_from_a_file_instead() {
+        let directory = new_directory();
+        std::fs::write(directory.join("password"), "s3cret\n").unwrap();
         let parse = |url: &str| {
             let text = format!("[caches.c]\ntype = \"redis\"\nurl = \"{url}\"\npassword_file = \"password\"");
-            Config::parse(&text, "larder.toml", &folder, &|_| None)
+            Config::parse(&text, "larder.toml", &directory, &|_| None)
         };
         let (from_file, both) = (parse("redis://u@h"), parse("redis://u:x@h"));
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!(server(&from_file.unwrap(), "c").password, Some(Secret::new("s3cret")));
-        assert!(both.unwrap_err().to_string().contains("`caches.c.url`: has a password, and so has `password_file`"));
+        assert!(both.unwrap_err().to_string().contains("`caches.c.url`: the password is also set by `password_file`"));
     }
 
     #[test]
-    fn a_url_that_is_none_is_refused_and_not_shown() {
+    fn an_invalid_url_is_refused_and_not_shown() {
         for (url, rule) in [
-            ("s3cret", "is no URL"),
+            ("s3cret", "is not a URL"),
             ("http://:s3cret@h", "must begin with `redis:`"),
             ("redis:s3cret", "must name a host"),
             ("redis:///0", "must name a host"),
             ("redis://:s3cret@h/x", "the database must be a number"),
             ("redis://:s3cret@h/70000", "the database must be from 0 to 65535"),
             ("redis://:s3cret@h:0", "the port must be from 1 to 65535"),
-            ("redis://:s3cret@h/0?protocol=resp3", "must end with the database"),
-            ("rediss://:s3cret@h/0#insecure", "must end with the database"),
+            ("redis://:s3cret@h/0?protocol=resp3", "must end after the database"),
+            ("rediss://:s3cret@h/0#insecure", "must end after the database"),
             ("redis://:s3cret%ff@h", "the password is not UTF-8"),
-            ("redis://s3cret@h", "has a user name, which needs a `password`"),
+            ("redis://s3cret@h", "a user name needs a `password`"),
         ] {
             let refused = server_refusal(&format!("url = \"{url}\""));
             assert!(refused.starts_with("larder.toml:3:7: `caches.c.url`: "), "{url}: {refused}");
@@ -75,7 +75,7 @@ mod url {
     }
 
     #[test]
-    fn files_for_tls_need_tls_and_each_other() {
+    fn tls_files_need_tls_and_each_other() {
         for key in ["ca_file", "cert_file", "key_file"] {
             let refused = server_refusal(&format!("{key} = \"x\""));
             assert!(refused.contains(&format!("`caches.c.{key}`: needs `tls = true`")), "{refused}");
@@ -87,7 +87,7 @@ mod url {
     }
 }
 
-mod places {
+mod deployments {
     use super::*;
 
     fn addresses(nodes: &[(&str, u16)]) -> Vec<Endpoint> {
@@ -95,7 +95,7 @@ mod places {
     }
 
     #[test]
-    fn a_cluster_is_named_by_some_of_its_nodes_and_the_environment_says_nothing() {
+    fn a_cluster_is_named_by_some_of_its_nodes_and_the_environment_is_not_read() {
         let text = "[caches.c]\ntype = \"valkey\"\ncluster = [\"a.example.com:7001\", \"[::1]:7002\"]\n";
         let config = parse_with(text, &[("VALKEY_HOST", "wrong"), ("VALKEY_PORT", "wrong")]).unwrap();
         let nodes = addresses(&[("a.example.com", 7001), ("::1", 7002)]);
@@ -117,15 +117,15 @@ mod places {
     }
 
     #[test]
-    fn two_places_are_refused_together() {
+    fn two_deployments_cannot_be_combined() {
         let (cluster, sentinel) = ("cluster = [\"a:1\"]", "sentinel = { master = \"m\", nodes = [\"a:1\"] }");
         for (first, second, key) in [
-            (cluster, "host = \"h\"", "`caches.c.host`: excludes `cluster`"),
-            (cluster, "port = 1", "`caches.c.port`: excludes `cluster`"),
-            (cluster, sentinel, "`caches.c.sentinel`: excludes `cluster`"),
-            (sentinel, "port = 1", "`caches.c.port`: excludes `sentinel`"),
-            ("url = \"redis://h\"", cluster, "`caches.c.cluster`: excludes `url`"),
-            ("url = \"redis://h\"", sentinel, "`caches.c.sentinel`: excludes `url`"),
+            (cluster, "host = \"h\"", "`caches.c.host`: cannot be combined with `cluster`"),
+            (cluster, "port = 1", "`caches.c.port`: cannot be combined with `cluster`"),
+            (cluster, sentinel, "`caches.c.sentinel`: cannot be combined with `cluster`"),
+            (sentinel, "port = 1", "`caches.c.port`: cannot be combined with `sentinel`"),
+            ("url = \"redis://h\"", cluster, "`caches.c.cluster`: cannot be combined with `url`"),
+            ("url = \"redis://h\"", sentinel, "`caches.c.sentinel`: cannot be combined with `url`"),
             (cluster, "db = 1", "`caches.c.db`: must be 0"),
         ] {
             let refused = server_refusal(&format!("{first}\n{second}"));

@@ -3,7 +3,7 @@
 use super::{parse_with, refusal};
 
 #[test]
-fn a_plugin_is_given_the_variables_of_its_table() {
+fn a_plugin_gets_the_variables_of_its_table() {
     let text = "[plugins.shop]\nenv = { A = \"1\", KEY = \"${API_KEY}\", EMPTY = \"\" }\n";
     let config = parse_with(text, &[("API_KEY", "s3cret")]).unwrap();
     let env = &config.grant("shop").env;
@@ -14,18 +14,19 @@ fn a_plugin_is_given_the_variables_of_its_table() {
 }
 
 #[test]
-fn what_is_no_variable_is_refused() {
+fn an_invalid_variable_is_refused() {
     for env in ["{ \"\" = \"1\" }", "{ \"A=B\" = \"1\" }", "{ \"A\\u0000\" = \"1\" }", "{ A = \"s3cret\\u0000\" }"] {
         let refused = refusal(&format!("[plugins.shop]\nenv = {env}\n"));
-        let rule = "the name of a variable must not be empty or hold a `=`, and neither it nor the value a NUL";
+        let rule =
+            "the name of an environment variable must not be empty or contain `=` or NUL, and its value must not";
         assert!(refused.starts_with("larder.toml:2:") && refused.contains(rule), "{env}: {refused}");
         assert!(refused.contains("plugins.shop.env") && !refused.contains("s3cret"), "{refused}");
     }
 }
 
 #[test]
-fn what_is_of_the_wrong_type_is_not_shown() {
-    for (keys, place, rule) in [
+fn a_value_of_the_wrong_type_is_not_shown() {
+    for (keys, path, rule) in [
         ("env = \"KEY=s3cret\"", "plugins.shop.env", "invalid type: string, expected a map"),
         ("env = [\"s3cret\"]", "plugins.shop.env", "invalid type: sequence, expected a map"),
         ("env = { PIN = 12345678 }", "plugins.shop.env", "invalid type: integer, expected a string"),
@@ -38,7 +39,7 @@ fn what_is_of_the_wrong_type_is_not_shown() {
         ),
     ] {
         let refused = refusal(&format!("[plugins.shop]\n{keys}\n"));
-        assert!(refused.contains(place) && refused.contains(rule), "{keys}: {refused}");
+        assert!(refused.contains(path) && refused.contains(rule), "{keys}: {refused}");
         assert!(!refused.contains("s3cret") && !refused.contains("12345678"), "{refused}");
     }
 }

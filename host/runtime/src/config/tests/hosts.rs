@@ -1,9 +1,9 @@
-//! `outgoing_hosts`: what an entry may be, and which requests it means.
+//! `outgoing_hosts`: which entries are valid, and which requests they allow.
 
 use super::{parse, refusal};
 use crate::config::{Destination, OutgoingHost};
 
-/// Where a request with this URI goes.
+/// The destination of a request with this URI.
 fn destination(uri: &str) -> Option<Destination> {
     let (scheme, authority) = uri.split_once("://").unwrap();
     Destination::new(authority, if scheme == "https" { 443 } else { 80 })
@@ -14,7 +14,7 @@ fn covers(entry: &str, uri: &str) -> bool {
 }
 
 #[test]
-fn an_entry_covers_what_it_names_and_no_more() {
+fn an_entry_covers_only_the_hosts_and_ports_that_it_names() {
     for (entry, reached, denied) in [
         (
             "api.example.com",
@@ -59,7 +59,7 @@ fn an_entry_covers_what_it_names_and_no_more() {
 }
 
 #[test]
-fn names_of_hosts_are_compared_without_case_and_without_a_dot_at_the_end() {
+fn host_names_are_compared_without_case_and_without_trailing_dot() {
     for entry in ["api.example.com", "API.Example.COM", "api.example.com.", "Api.Example.Com.:80"] {
         for uri in [
             "http://api.example.com",
@@ -75,9 +75,9 @@ fn names_of_hosts_are_compared_without_case_and_without_a_dot_at_the_end() {
     assert_eq!(destination.to_string(), "api.example.com:8443");
 }
 
-/// Each of these leads elsewhere than its beginning says, to one reader or another.
+/// Some URI parsers take each of these for another destination than its beginning suggests.
 #[test]
-fn an_authority_that_is_more_than_a_host_and_a_port_leads_nowhere() {
+fn an_authority_other_than_a_host_and_a_port_is_refused() {
     for authority in [
         "",
         "api.example.com@evil.test",
@@ -112,14 +112,14 @@ fn an_authority_that_is_more_than_a_host_and_a_port_leads_nowhere() {
 }
 
 #[test]
-fn an_address_of_ipv6_has_brackets_as_a_header_and_none_as_a_host() {
+fn an_ipv6_address_has_brackets_in_the_header_and_none_as_a_host() {
     let destination = destination("http://[::1]:8080").unwrap();
     assert_eq!((destination.host().as_str(), destination.to_string().as_str()), ("::1", "[::1]:8080"));
     assert_eq!(Destination::new("[::1]:80", 80).unwrap().to_string(), "[::1]");
 }
 
 #[test]
-fn hosts_are_granted_in_a_list() {
+fn the_grant_allows_the_hosts_of_its_list() {
     let config = parse("[plugins.p]\noutgoing_hosts = [\"api.example.com\", \"127.0.0.1:8081\", \"*.example.org\"]\n");
     let may_reach = |uri| config.grant("p").may_reach(&destination(uri).unwrap());
     assert!(
@@ -131,7 +131,7 @@ fn hosts_are_granted_in_a_list() {
 }
 
 #[test]
-fn an_entry_that_is_no_host_is_refused_and_not_shown() {
+fn an_invalid_entry_is_refused_and_not_shown() {
     for entry in [
         "",
         "http://s3cret.example.com",
@@ -160,7 +160,7 @@ fn an_entry_that_is_no_host_is_refused_and_not_shown() {
     ] {
         let refused = refusal(&format!("[plugins.p]\noutgoing_hosts = [\"example.com\", \"{entry}\"]\n"));
         let rule =
-            "larder.toml:2:18: `plugins.p.outgoing_hosts[1]`: must be a host name, an address (of IPv6 in brackets)";
+            "larder.toml:2:18: `plugins.p.outgoing_hosts[1]`: must be a host name, an IP address (IPv6 in brackets)";
         assert!(refused.starts_with(rule) && !refused.contains("s3cret"), "`{entry}`: {refused}");
     }
     assert!(OutgoingHost::try_from(format!("{}.test", "a".repeat(64)).as_str()).is_err());

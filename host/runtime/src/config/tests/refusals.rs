@@ -1,14 +1,14 @@
-//! What a configuration may not say, and the place and the rule that its message names.
+//! Invalid configurations, and the position and the rule that the error names.
 
 use super::*;
 
 #[test]
-fn a_syntax_error_has_its_place() {
+fn a_syntax_error_has_a_position() {
     assert!(refusal("[caches.c\ntype = 1").starts_with("larder.toml:1:10: "), "{}", refusal("[caches.c\ntype = 1"));
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_place() {
+fn an_unknown_key_is_reported_with_its_position() {
     let error = server_refusal("prot = 1");
     assert!(
         error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `url`, `cluster`"),
@@ -21,14 +21,14 @@ fn an_unknown_key_is_named_with_its_place() {
 }
 
 #[test]
-fn a_wrong_type_is_named_with_its_key() {
+fn a_wrong_type_is_reported_with_its_key() {
     assert!(server_refusal("port = \"6379\"").starts_with("larder.toml:3:8: `caches.c.port`: "));
     assert!(refusal("caches = 1").contains("`caches`: must be a table"));
     assert!(refusal("[caches]\nc = 1").contains("`caches.c`: must be a table"));
     assert!(refusal("default = 1").contains("`default`: must be a string"));
     assert!(refusal("[caches.c]\ntype = 1").contains("`caches.c.type`: must be a string"));
     assert!(refusal("[caches.c]").contains("`caches.c.type` is missing"));
-    assert!(refusal("[caches.c]\ntype = \"memcached\"").contains("there is no type `memcached`"));
+    assert!(refusal("[caches.c]\ntype = \"memcached\"").contains("unknown type `memcached`, expected one of"));
 }
 
 #[test]
@@ -49,16 +49,16 @@ fn a_port_is_1_to_65535() {
 }
 
 #[test]
-fn a_duration_is_neither_negative_nor_zero_nor_absurd() {
+fn a_duration_is_positive_and_at_most_100_years() {
     for bad in ["-1", "-0.5", "0", "0.0001", "\"0s\"", "\"-5m\"", "\"soon\"", "nan", "inf", "1e300", "true", "\"5M\""] {
         let error = server_refusal(&format!("default_expire = {bad}"));
         assert!(error.starts_with("larder.toml:3:18: `caches.c.default_expire`: "), "{bad}: {error}");
     }
     assert!(server_refusal("timeout = \"1000years\"").contains("must not be longer than 100 years"));
     assert!(server_refusal("timeout = 9223372036854775807").contains("must not be longer than 100 years"));
-    assert!(server_refusal("timeout = \"unlimited\"").contains("is no duration"));
+    assert!(server_refusal("timeout = \"unlimited\"").contains("is not a duration"));
     assert!(server_refusal("max_lease = 0").contains("`caches.c.max_lease`: must be at least a millisecond"));
-    assert!(ram_refusal("max_lease = \"unlimited\"").contains("is no duration"));
+    assert!(ram_refusal("max_lease = \"unlimited\"").contains("is not a duration"));
     assert!(server_refusal("wait = -1").contains("must not be negative"));
     for lease in ["\"99ms\"", "3601", "\"2h\""] {
         let refusal = server_refusal(&format!("lease = {lease}"));
@@ -75,7 +75,7 @@ fn connections_are_1_to_64() {
 }
 
 #[test]
-fn a_size_is_neither_negative_nor_zero_nor_absurd() {
+fn a_size_is_positive_and_at_most_1_tib() {
     for bad in ["-1", "0", "1.5", "\"much\"", "\"-1MiB\"", "false", "\"99999999999999999999GiB\""] {
         let error = ram_refusal(&format!("max_bytes = {bad}"));
         assert!(error.starts_with("larder.toml:3:13: `caches.c.max_bytes`: "), "{bad}: {error}");
@@ -91,7 +91,7 @@ fn a_ram_cache_must_hold_its_largest_value() {
 }
 
 #[test]
-fn a_share_of_a_plugin_has_a_namespace_and_fits_into_its_caches() {
+fn a_share_needs_a_namespace_and_fits_into_its_caches() {
     let refused = |plugins: &str, expected: &str| {
         let caches = "default = \"a\"\n[caches.a]\ntype = \"ram\"\nmax_bytes = \"8MiB\"\n\
                       [caches.b]\ntype = \"ram\"\nmax_bytes = \"4MiB\"\n";
@@ -115,15 +115,15 @@ fn a_share_of_a_plugin_has_a_namespace_and_fits_into_its_caches() {
 }
 
 #[test]
-fn plugins_of_one_namespace_have_one_share() {
+fn plugins_of_one_namespace_use_one_share() {
     let table = |name: &str| format!("[plugins.{name}]\nnamespace = \"n\"\nmax_bytes = \"40MiB\"\n");
     let config = parse(&format!("{}{}", table("p"), table("q")));
-    let Store::Ram { shares, .. } = &config.caches["ram"].store else { panic!("it is in RAM") };
+    let BackendConfig::Ram { shares, .. } = &config.caches["ram"].backend else { panic!("the cache is not in RAM") };
     assert_eq!(shares.len(), 1);
 }
 
 #[test]
-fn a_bound_of_the_sandbox_is_within_bounds_itself() {
+fn a_limit_of_the_sandbox_has_a_maximum() {
     for key in ["max_handles", "max_vacancies", "max_log_lines", "max_outgoing_requests", "max_batch"] {
         for bad in ["0", "-1", "65537"] {
             let error = refusal(&format!("[sandbox]\n{key} = {bad}"));
@@ -151,13 +151,13 @@ fn an_empty_prefix_is_refused() {
 }
 
 #[test]
-fn two_caches_do_not_meet_on_one_server() {
+fn prefixes_on_one_server_must_not_overlap() {
     let two = |a: &str, b: &str| {
         let text = format!("default = \"a\"\n[caches.a]\ntype = \"valkey\"\n{a}\n[caches.b]\ntype = \"redis\"\n{b}\n");
         parse_with(&text, &[]).map_err(|error| error.to_string())
     };
     let refused = two("prefix = \"app:\"", "prefix = \"app:sessions:\"").unwrap_err();
-    assert!(refused.contains("`caches.b.prefix`: meets the keys of `a`"), "{refused}");
+    assert!(refused.contains("`caches.b.prefix`: overlaps with the prefix of cache `a`"), "{refused}");
     assert!(two("", "").is_err());
     assert!(two("prefix = \"a:\"", "prefix = \"b:\"").is_ok());
     assert!(two("", "db = 1").is_ok());
@@ -165,18 +165,18 @@ fn two_caches_do_not_meet_on_one_server() {
 }
 
 #[test]
-fn the_root_is_looked_at_first() {
+fn the_keys_of_the_root_are_checked_first() {
     assert!(refusal("default = \"v\"\n[cache.v]\ntype = \"ram\"").contains("unknown key `cache`"));
 }
 
 #[test]
-fn a_host_is_no_url() {
+fn a_url_as_host_is_refused_and_not_shown() {
     let refused = server_refusal("host = \"redis://:s3cret@localhost\"");
-    assert_eq!(refused, "larder.toml:3:8: `caches.c.host`: must be a name or an address; a URL is written as `url`");
+    assert_eq!(refused, "larder.toml:3:8: `caches.c.host`: must be a name or an address; use the key `url` for a URL");
 }
 
 #[test]
-fn a_plugin_is_granted_known_caches_and_a_proper_namespace() {
+fn a_plugin_needs_known_caches_and_a_valid_namespace() {
     let ram = "[caches.ram]\ntype = \"ram\"\n";
     assert!(
         refusal(&format!("{ram}[plugins.p]\ncaches = [\"redis\"]"))

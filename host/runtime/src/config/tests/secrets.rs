@@ -1,32 +1,32 @@
-//! Passwords: where they may stand, and that nobody is shown one.
+//! Passwords: where they are read from, and that no message shows one.
 
 use super::*;
 
 #[test]
-fn a_password_may_stand_in_a_file_beside_the_configuration() {
-    let folder = new_folder();
-    std::fs::write(folder.join("password"), "s3cret\n").unwrap();
-    let parse = |text: &str| Config::parse(text, "larder.toml", &folder, &|_| None);
+fn a_password_can_be_in_a_file_beside_the_configuration() {
+    let directory = new_directory();
+    std::fs::write(directory.join("password"), "s3cret\n").unwrap();
+    let parse = |text: &str| Config::parse(text, "larder.toml", &directory, &|_| None);
     let from_file = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"password\"").unwrap();
     let written = parse("[caches.c]\ntype = \"valkey\"\npassword = \"s3cret\"").unwrap();
     let missing = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"none\"").unwrap_err().to_string();
-    std::fs::write(folder.join("long"), vec![b'x'; (64 << 10) + 1]).unwrap();
+    std::fs::write(directory.join("long"), vec![b'x'; (64 << 10) + 1]).unwrap();
     let long = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"long\"").unwrap_err().to_string();
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
     assert_eq!(from_file, written);
     assert!(missing.contains("`caches.c.password_file`: cannot read"), "{missing}");
     assert!(long.contains("it is longer than 64 KiB") && !long.contains("xx"), "{long}");
 }
 
 #[test]
-fn two_passwords_or_a_user_without_one_are_refused() {
+fn two_passwords_or_a_user_without_password_are_refused() {
     let both = server_refusal("password = \"a\"\npassword_file = \"b\"");
-    assert!(both.contains("and so has `password_file`"), "{both}");
+    assert!(both.contains("the password is also set by `password_file`"), "{both}");
     assert!(server_refusal("username = \"u\"").contains("needs a `password`"));
 }
 
 #[test]
-fn a_password_that_is_no_string_is_not_shown() {
+fn a_password_of_another_type_is_not_shown() {
     assert_eq!(server_refusal("password = 123456"), "larder.toml:3:12: `caches.c.password`: must be a string");
 }
 

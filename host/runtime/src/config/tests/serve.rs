@@ -1,4 +1,4 @@
-//! `[serve]`, and the plugins with a route.
+//! `[serve]` and routes.
 
 use super::{parse, refusal};
 use crate::config::{Config, Route, Serve};
@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 #[test]
-fn every_key_of_the_server_is_read() {
+fn every_key_of_the_http_server_is_read() {
     let config = parse(
-        "[serve]\naddr = \"[::1]:80\"\nmetrics_addr = \"127.0.0.1:9\"\nmax_concurrent_requests = 7\nmax_request_body = \"1KiB\"\n\
-         shutdown_timeout = \"0s\"\n",
+        "[serve]\naddr = \"[::1]:80\"\nmetrics_addr = \"127.0.0.1:9\"\nmax_concurrent_requests = 7\n\
+         max_request_body = \"1KiB\"\nshutdown_timeout = \"0s\"\n",
     );
     let expected = Serve {
         addr: "[::1]:80".parse().unwrap(),
@@ -23,7 +23,7 @@ fn every_key_of_the_server_is_read() {
 }
 
 #[test]
-fn a_server_key_that_makes_no_sense_is_refused() {
+fn an_invalid_key_of_the_http_server_is_refused() {
     for (line, rule) in [
         ("addr = \"localhost\"", "`serve.addr`: must be an address and a port"),
         ("metrics_addr = \"9090\"", "`serve.metrics_addr`: must be an address and a port"),
@@ -38,7 +38,7 @@ fn a_server_key_that_makes_no_sense_is_refused() {
 }
 
 #[test]
-fn a_plugin_with_a_file_and_a_route_answers_requests() {
+fn a_plugin_with_a_path_and_a_route_is_served() {
     let text = "[plugins.shop]\npath = \"a/shop.wasm\"\nroute = \"/shop\"\n[plugins.other]\n";
     let config = Config::parse(text, "larder.toml", Path::new("/etc/larder"), &|_| None).unwrap();
     let path = Path::new("/etc/larder/a/shop.wasm").to_owned();
@@ -47,7 +47,7 @@ fn a_plugin_with_a_file_and_a_route_answers_requests() {
 }
 
 #[test]
-fn a_route_that_makes_no_sense_is_refused() {
+fn an_invalid_route_is_refused() {
     let plugin = |keys: &str| refusal(&format!("[plugins.shop]\n{keys}\n"));
     assert!(plugin("path = \"a.wasm\"").contains("`plugins.shop.path`: needs a `route`"));
     assert!(plugin("route = \"/\"").contains("`plugins.shop.route`: needs a `path`"));
@@ -56,5 +56,5 @@ fn a_route_that_makes_no_sense_is_refused() {
         assert!(refused.contains("`plugins.shop.route`: must be `/`, or a path such as `/shop`"), "{route}: {refused}");
     }
     let same = "path = \"a.wasm\"\nroute = \"/a\"\n[plugins.b]\npath = \"a.wasm\"\nroute = \"/a\"";
-    assert!(plugin(same).contains("`plugins.shop.route`: is that of `plugins.b` already"), "{}", plugin(same));
+    assert!(plugin(same).contains("`plugins.shop.route`: is already used by `plugins.b`"), "{}", plugin(same));
 }

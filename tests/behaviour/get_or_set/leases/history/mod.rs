@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_tests::{Kind, Larder, PATIENCE, Running, Server};
+use larder_tests::{Kind, Larder, LarderProcess, Server, TEST_TIMEOUT};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -184,7 +184,7 @@ impl Run {
     /// Ends processes that owe an answer for too long, so that the run comes to its end and the checker sees it.
     fn end_those_who_hang(&self) {
         for (id, since) in self.owing.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten() {
-            if since.elapsed() > PATIENCE {
+            if since.elapsed() > TEST_TIMEOUT {
                 signal(*id, "-KILL");
             }
         }
@@ -196,7 +196,7 @@ struct Player<'a> {
     run: &'a Run,
     process: usize,
     life: usize,
-    larder: Running,
+    larder: LarderProcess,
     held: HashSet<&'static str>,
     written: usize,
 }
@@ -331,12 +331,12 @@ impl<'a> Player<'a> {
     fn say(&mut self, call: &Call) -> Duration {
         let sent = self.run.began.elapsed();
         self.owe(Some((self.larder.id(), Instant::now())));
-        self.larder.say(&call.to_string());
+        self.larder.write_line(&call.to_string());
         sent
     }
 
     fn hear(&mut self) -> Answer {
-        let answer = Answer::read(&self.larder.line());
+        let answer = Answer::read(&self.larder.read_line());
         self.owe(None);
         answer
     }
@@ -375,7 +375,7 @@ impl<'a> Player<'a> {
     }
 }
 
-fn start(run: &Run) -> Running {
+fn start(run: &Run) -> LarderProcess {
     Larder::run("session").config(&run.toml).start()
 }
 
@@ -411,7 +411,7 @@ fn valkey_keeps_its_promises_to_several_processes() {
 
 #[test]
 fn new_valkey_keeps_its_promises_to_several_processes() {
-    assert_keeps_its_promises(Kind::NewValkey);
+    assert_keeps_its_promises(Kind::ValkeyWithIfeq);
 }
 
 #[test]

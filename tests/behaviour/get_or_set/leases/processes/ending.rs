@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::{Larder, Running, Server};
+use larder_tests::{Larder, LarderProcess, Server};
 
 use super::{
     LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, sessions, stored, wait_until_waiting,
@@ -33,7 +33,7 @@ fn after_a_holder_was_killed_one_other_computes_when_its_lease_has_lapsed() {
 
 /// A holder, whose sandbox has a time limit, ends in some way before it fills, and one of those who wait computes at
 /// once.
-fn a_vacancy_passes_on<T>(server: &Server, limit: &str, end: impl FnOnce(Running) -> T) {
+fn a_vacancy_passes_on<T>(server: &Server, limit: &str, end: impl FnOnce(LarderProcess) -> T) {
     // They are up before the holder's time runs.
     let mut waiters = sessions(3, server, LONG_LEASE);
     for waiter in &mut waiters {
@@ -42,7 +42,7 @@ fn a_vacancy_passes_on<T>(server: &Server, limit: &str, end: impl FnOnce(Running
     let limited = format!("{}[sandbox]\ntimeout = \"{limit}\"\n", config(server, LONG_LEASE));
     let mut holder = Larder::run("session").config(&limited).start();
     assert_eq!(ask(&mut holder, "take k"), "vacant");
-    waiters.iter_mut().for_each(|waiter| waiter.say("take k"));
+    waiters.iter_mut().for_each(|waiter| waiter.write_line("take k"));
     wait_until_waiting(server, 3);
     let ended = Instant::now();
     let _ended = end(holder);
@@ -55,10 +55,10 @@ fn a_vacancy_passes_on<T>(server: &Server, limit: &str, end: impl FnOnce(Running
 fn a_trap_passes_the_vacancy_to_one_waiter_in_another_process() {
     on_every_server(|server| {
         a_vacancy_passes_on(&server, "10m", |mut holder| {
-            holder.say("trap");
+            holder.write_line("trap");
             let finished = holder.finish();
             assert_eq!(finished.status, Some(1));
-            assert!(finished.complaint().contains("plugin `session` trapped"), "{finished:?}");
+            assert!(finished.error_line().contains("plugin `session` trapped"), "{finished:?}");
         });
     });
 }
@@ -66,7 +66,7 @@ fn a_trap_passes_the_vacancy_to_one_waiter_in_another_process() {
 #[test]
 fn a_process_that_ends_passes_the_vacancy_to_one_waiter_in_another() {
     on_every_server(|server| {
-        a_vacancy_passes_on(&server, "10m", Running::succeed);
+        a_vacancy_passes_on(&server, "10m", LarderProcess::succeed);
     });
 }
 
@@ -84,10 +84,10 @@ fn a_drop_passes_the_vacancy_to_one_waiter_in_another_process() {
 fn a_time_limit_passes_the_vacancy_to_one_waiter_in_another_process() {
     on_every_server(|server| {
         a_vacancy_passes_on(&server, "3s", |mut holder| {
-            assert_eq!(holder.line(), "");
+            assert_eq!(holder.read_line(), "");
             let finished = holder.finish();
             assert_eq!(finished.status, Some(1));
-            assert!(finished.complaint().contains("ran longer than 3s"), "{finished:?}");
+            assert!(finished.error_line().contains("ran longer than 3s"), "{finished:?}");
         });
     });
 }

@@ -16,7 +16,7 @@ mod waits;
 
 use std::time::Instant;
 
-use larder_tests::{Kind, Larder, Running, Server, wait_for};
+use larder_tests::{Kind, Larder, LarderProcess, Server, wait_for};
 use redis::TypedCommands;
 
 /// A lease that would last for a minute, so that a vacancy which is passed on sooner was given back.
@@ -44,24 +44,24 @@ fn config(server: &Server, more: &str) -> String {
 }
 
 /// A process whose plugin does what it is told, in its own time.
-fn session(server: &Server, more: &str) -> Running {
+fn session(server: &Server, more: &str) -> LarderProcess {
     let sandbox = "[sandbox]\ntimeout = \"10m\"\n";
     Larder::run("session").config(&(config(server, more) + sandbox)).start()
 }
 
-fn sessions(count: usize, server: &Server, more: &str) -> Vec<Running> {
+fn sessions(count: usize, server: &Server, more: &str) -> Vec<LarderProcess> {
     (0..count).map(|_| session(server, more)).collect()
 }
 
-fn ask(session: &mut Running, operation: &str) -> String {
-    session.say(operation);
-    session.line()
+fn ask(session: &mut LarderProcess, operation: &str) -> String {
+    session.write_line(operation);
+    session.read_line()
 }
 
 /// Processes that wait for the value of `k`, which another one computes, and have said `take k` for it.
-fn waiting(count: usize, server: &Server, more: &str) -> Vec<Running> {
+fn waiting(count: usize, server: &Server, more: &str) -> Vec<LarderProcess> {
     let mut waiters = sessions(count, server, more);
-    waiters.iter_mut().for_each(|waiter| waiter.say("take k"));
+    waiters.iter_mut().for_each(|waiter| waiter.write_line("take k"));
     wait_until_waiting(server, count);
     waiters
 }
@@ -80,22 +80,22 @@ fn wait_until_waiting(server: &Server, processes: usize) {
 }
 
 /// The next answer of any of them, and whose it is.
-fn next_answer(processes: &mut [Running]) -> (usize, String) {
+fn next_answer(processes: &mut [LarderProcess]) -> (usize, String) {
     wait_for("one of the processes to answer", || {
-        let mut answers = processes.iter_mut().map(Running::line_so_far).enumerate();
+        let mut answers = processes.iter_mut().map(LarderProcess::try_read_line).enumerate();
         answers.find_map(|(n, answer)| Some((n, answer?)))
     })
 }
 
 /// Of those who wait for `k` one gets the vacancy; the others wait on, for what it fills. Says when it got it.
-fn one_computes_for_all(server: &Server, waiters: &mut [Running]) -> Instant {
+fn one_computes_for_all(server: &Server, waiters: &mut [LarderProcess]) -> Instant {
     let (heir, answer) = next_answer(waiters);
     let since = Instant::now();
     assert_eq!(answer, "vacant");
     wait_until_waiting(server, waiters.len() - 1);
     assert_eq!(ask(&mut waiters[heir], "fill k heir's"), "filled true");
     for (_, waiter) in waiters.iter_mut().enumerate().filter(|(n, _)| *n != heir) {
-        assert_eq!(waiter.line(), "hit heir's");
+        assert_eq!(waiter.read_line(), "hit heir's");
     }
     assert_eq!(stored(server, "k").as_deref(), Some("heir's"));
     since

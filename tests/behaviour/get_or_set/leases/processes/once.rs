@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use larder_host::runtime::RunOptions;
 use larder_host::{Config, Runtime};
-use larder_tests::{PATIENCE, Running, guest, program};
+use larder_tests::{LarderProcess, TEST_TIMEOUT, guest, program};
 use tokio::task::JoinSet;
 
 use super::{assert_one_computed, config, on_every_server, sessions};
@@ -16,9 +16,9 @@ fn of_four_processes_that_start_together_one_computes() {
     on_every_server(|server| {
         let mut four = sessions(4, &server, "");
         for (n, process) in four.iter_mut().enumerate() {
-            process.say(&format!("slow k v{n} 2000"));
+            process.write_line(&format!("slow k v{n} 2000"));
         }
-        let answers: Vec<String> = four.iter_mut().map(Running::line).collect();
+        let answers: Vec<String> = four.iter_mut().map(LarderProcess::read_line).collect();
         assert_one_computed(&server, "k", &answers);
         four.into_iter().for_each(|process| drop(process.succeed()));
     });
@@ -63,7 +63,7 @@ async fn run_many(config: &str) {
         let options = RunOptions { args: vec![format!("slow k {value} 2000")], ..RunOptions::default() };
         instances.spawn(async move { runtime.run(&plugin, &options).await });
     }
-    let statuses = tokio::time::timeout(PATIENCE, instances.join_all()).await.expect("nobody hangs");
+    let statuses = tokio::time::timeout(TEST_TIMEOUT, instances.join_all()).await.expect("nobody hangs");
     assert!(statuses.iter().all(|status| matches!(status, Ok(0))), "{statuses:?}");
 }
 

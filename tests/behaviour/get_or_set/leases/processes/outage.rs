@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::{Running, Server, wait_for};
+use larder_tests::{LarderProcess, Server, wait_for};
 
 use super::{
     ask, assert_one_computed, is_outage, next_answer, on_every_server, one_computes_for_all, session, stored, waiting,
@@ -10,7 +10,7 @@ use super::{
 
 /// Serves those who have asked for `k` until each has an end that is honest: the vacancy, and a fill that stored or did
 /// not or fails; what another one filled; or the outage. Answers the values that are said to be stored.
-fn serve_through_an_outage(waiters: &mut [Running]) -> Vec<String> {
+fn serve_through_an_outage(waiters: &mut [LarderProcess]) -> Vec<String> {
     let (mut certain, mut possible) = (Vec::new(), Vec::new());
     for _ in 0..waiters.len() {
         let (n, answer) = next_answer(waiters);
@@ -34,7 +34,7 @@ fn serve_through_an_outage(waiters: &mut [Running]) -> Vec<String> {
 }
 
 /// All processes reach the server again, and one computes for all: of a new key, and of the one it was about.
-fn all_recover(server: &Server, processes: &mut [Running]) {
+fn all_recover(server: &Server, processes: &mut [LarderProcess]) {
     for (n, process) in processes.iter_mut().enumerate() {
         wait_for("the cache to work again", || (ask(process, &format!("set back{n} 1")) == "ok").then_some(()));
         assert_eq!(ask(process, &format!("get back{n}")), "hit 1");
@@ -45,9 +45,9 @@ fn all_recover(server: &Server, processes: &mut [Running]) {
     assert_eq!(ask(&mut processes[0], "clear k"), "true");
     for key in ["fresh", "k"] {
         for (n, process) in processes.iter_mut().enumerate() {
-            process.say(&format!("slow {key} again{n} 100"));
+            process.write_line(&format!("slow {key} again{n} 100"));
         }
-        let answers: Vec<String> = processes.iter_mut().map(Running::line).collect();
+        let answers: Vec<String> = processes.iter_mut().map(LarderProcess::read_line).collect();
         assert_one_computed(server, key, &answers);
     }
 }

@@ -28,7 +28,7 @@ fn a_value_set_by_another_process_during_the_computation_stays() {
         let mut waiters = waiting(2, &server, "");
         assert_eq!(ask(&mut other, "set k newer"), "ok");
         for waiter in &mut waiters {
-            assert_eq!(waiter.line(), "hit newer");
+            assert_eq!(waiter.read_line(), "hit newer");
         }
         assert_eq!(ask(&mut holder, "fill k late"), "filled false");
         assert_eq!(stored(&server, "k").as_deref(), Some("newer"));

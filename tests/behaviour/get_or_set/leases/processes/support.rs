@@ -30,7 +30,7 @@ fn those_who_wait_hardly_bother_the_server() {
         assert!(sent as f64 <= most, "{sent} commands in {seconds} s, and at most {most} are due");
         assert_eq!(ask(&mut holder, "fill k held"), "filled true");
         for waiter in &mut waiters {
-            assert_eq!(waiter.line(), "hit held");
+            assert_eq!(waiter.read_line(), "hit held");
         }
     });
 }
@@ -89,7 +89,7 @@ fn a_user_who_is_told_of_no_changes_gets_the_value_by_asking() {
             if ends_well {
                 assert_eq!(ask(&mut holder, "fill k held"), "filled true");
                 for waiter in &mut waiters {
-                    assert_eq!(waiter.line(), "hit held");
+                    assert_eq!(waiter.read_line(), "hit held");
                 }
                 assert_eq!(ask(&mut holder, "clear k"), "true");
             } else {
@@ -116,7 +116,7 @@ fn a_user_without_scripts_is_refused_where_the_server_has_nothing_else() {
             server.kind().name(),
             server.port()
         );
-        assert!(refused.complaint().starts_with(&start), "{}", refused.stderr);
+        assert!(refused.error_line().starts_with(&start), "{}", refused.stderr);
         assert!(!refused.stderr.contains("s3cret"), "{}", refused.stderr);
         assert_eq!(refused.stdout, "");
     });

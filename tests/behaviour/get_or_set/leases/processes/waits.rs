@@ -18,7 +18,7 @@ fn a_process_whose_wait_ran_out_computes_and_the_first_fill_of_both_stays() {
             let (first, second) = if is_holder_first { (&mut holder, &mut hasty) } else { (&mut hasty, &mut holder) };
             assert_eq!(ask(first, "fill k first"), "filled true");
             for waiter in &mut waiters {
-                assert_eq!(waiter.line(), "hit first");
+                assert_eq!(waiter.read_line(), "hit first");
             }
             assert_eq!(ask(second, "fill k second"), "filled false");
             assert_eq!(stored(&server, "k").as_deref(), Some("first"));
@@ -45,16 +45,16 @@ fn the_fill_of_a_process_whose_wait_ran_out_is_beaten_by_a_clear() {
 fn a_lease_is_renewed_for_as_long_as_the_computation_takes() {
     on_every_server(|server| {
         let mut holder = session(&server, "lease = \"1s\"\n");
-        holder.say("slow k held 3500");
+        holder.write_line("slow k held 3500");
         wait_for("the holder to begin", || stored(&server, "k"));
         let began = Instant::now();
         let mut waiters = sessions(2, &server, "lease = \"1s\"\n");
-        waiters.iter_mut().for_each(|waiter| waiter.say("slow k another 0"));
+        waiters.iter_mut().for_each(|waiter| waiter.write_line("slow k another 0"));
         for waiter in &mut waiters {
-            assert_eq!(waiter.line(), "received held");
+            assert_eq!(waiter.read_line(), "received held");
         }
         assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
-        assert_eq!(holder.line(), "computed held");
+        assert_eq!(holder.read_line(), "computed held");
         assert_eq!(stored(&server, "k").as_deref(), Some("\"held\""));
     });
 }
@@ -72,7 +72,7 @@ fn a_key_that_another_process_computes_is_a_miss() {
         let operator = |arguments: [&str; 3]| Larder::new(arguments).config(&config(&server, ""));
         assert_eq!(operator(["cache", "get", "there"]).succeed().stdout, "x");
         let missed = operator(["cache", "get", "k"]).fail(1);
-        assert_eq!((missed.stdout.as_str(), missed.complaint()), ("", "larder: no value"));
+        assert_eq!((missed.stdout.as_str(), missed.error_line()), ("", "larder: no value"));
         // Nobody has ended the computation by looking.
         assert_eq!(ask(&mut holder, "fill k held"), "filled true");
         assert_eq!(ask(&mut other, "get k"), "hit held");
@@ -96,9 +96,9 @@ fn a_value_that_looks_like_a_lease_is_refused() {
             assert_eq!(ask(&mut other, "clear k"), "true");
 
             let mut operator = Larder::new(["cache", "set", "k", "-"]).config(&config(&server, "")).start();
-            operator.say(value);
+            operator.write_line(value);
             let finished = operator.finish();
-            assert_eq!((finished.status, finished.complaint()), (Some(2), format!("larder: {RULE}").as_str()));
+            assert_eq!((finished.status, finished.error_line()), (Some(2), format!("larder: {RULE}").as_str()));
             assert_eq!(stored(&server, "k"), None);
         }
         for value in ["\0larder-lease", "larder-lease:", "x\0larder-lease:"] {
@@ -118,10 +118,10 @@ fn two_processes_that_wait_for_each_other_go_on_when_the_wait_is_over() {
         }
         let asked = Instant::now();
         for (process, others) in two.iter_mut().zip(["b", "a"]) {
-            process.say(&format!("take {others}"));
+            process.write_line(&format!("take {others}"));
         }
         for process in &mut two {
-            assert_eq!(process.line(), "vacant");
+            assert_eq!(process.read_line(), "vacant");
         }
         let waited = asked.elapsed();
         assert!((wait..wait + Duration::from_secs(5)).contains(&waited), "{waited:?}");

@@ -1,4 +1,4 @@
-//! Plugins' files that change while they are served.
+//! Reloads plugins whose files change while they are served.
 
 // Decision: docs/decisions/0038-watch-polls-file-times.md
 
@@ -8,50 +8,50 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Route, Server, Shared};
+use super::{ServedRoute, Server, ServerState};
 use crate::file_version::FileVersion;
 
-/// How often the files are looked at. One that is the same at two looks is taken for whole.
+/// The polling interval. A file that is unchanged between two polls is considered complete.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of one plugin's file.
+/// The versions of one plugin's file.
 #[derive(Debug, Clone, Copy)]
 struct Watched {
-    /// How it was at the last look.
+    /// The version at the last poll.
     seen: FileVersion,
-    /// What was last taken for whole, and so loaded, or found to be of no use.
+    /// The last version that was considered complete, and was loaded or refused.
     settled: FileVersion,
 }
 
 impl Server {
-    /// Looks at the plugins' files once a second and, as [`Server::reload`] does for all, reads again the one that has
-    /// changed, as soon as it is the same at two looks.
+    /// Polls the plugins' files once a second and reloads those that have changed, as [`Server::reload`] does for all.
+    /// A file is reloaded once it is unchanged between two polls. Never returns.
     pub async fn watch(&self) -> Infallible {
-        let mut watched = self.shared.watched();
-        let mut looks = tokio::time::interval(INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watched = self.state.watched();
+        let mut polls = tokio::time::interval(INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
-            let shared = Arc::clone(&self.shared);
-            // A file may be on a network, and to compile takes its time.
-            let looking = tokio::task::spawn_blocking(move || {
-                shared.look(&mut watched);
+            polls.tick().await;
+            let state = Arc::clone(&self.state);
+            // Files may be on a network, and compilation takes time.
+            let polling = tokio::task::spawn_blocking(move || {
+                state.poll_files(&mut watched);
                 watched
             });
-            watched = looking.await.unwrap_or_else(|error| {
-                tracing::error!("cannot look at the plugins' files: {error}");
-                self.shared.watched()
+            watched = polling.await.unwrap_or_else(|error| {
+                tracing::error!("cannot check the files of plugins: {error}");
+                self.state.watched()
             });
         }
     }
 }
 
-impl Shared {
+impl ServerState {
     fn watched(&self) -> Vec<Watched> {
         self.routes.iter().map(|route| Watched::new(loaded(route))).collect()
     }
 
-    fn look(&self, watched: &mut [Watched]) {
+    fn poll_files(&self, watched: &mut [Watched]) {
         for (route, watched) in self.routes.iter().zip(watched) {
             let version = FileVersion::of(route.handler().plugin().path());
             if watched.settles(version) && version != loaded(route) {
@@ -61,8 +61,8 @@ impl Shared {
     }
 }
 
-/// How the file was when the plugin was read from it.
-fn loaded(route: &Route) -> FileVersion {
+/// The version of the file that the plugin was loaded from.
+fn loaded(route: &ServedRoute) -> FileVersion {
     route.handler().plugin().version()
 }
 
@@ -71,7 +71,7 @@ impl Watched {
         Self { seen: loaded, settled: loaded }
     }
 
-    /// Whether the file is whole with this look, and was not before.
+    /// True if the file is complete at this poll, and was not before.
     fn settles(&mut self, version: FileVersion) -> bool {
         let is_same = std::mem::replace(&mut self.seen, version) == version;
         is_same && std::mem::replace(&mut self.settled, version) != version
@@ -82,47 +82,47 @@ impl Watched {
 mod tests {
     use super::*;
 
-    /// Stamps of three files, and of none.
+    /// The versions of three files, and of a missing file.
     fn versions() -> [FileVersion; 4] {
-        let folder = std::env::temp_dir().join(format!("larder-watch-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let directory = std::env::temp_dir().join(format!("larder-watch-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
         let versions = ["", "a", "ab", "none"].map(|text| {
-            let file = folder.join(format!("file-{text}"));
+            let file = directory.join(format!("file-{text}"));
             if text != "none" {
                 std::fs::write(&file, text).unwrap();
             }
             FileVersion::of(&file)
         });
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
         versions
     }
 
     #[test]
-    fn a_file_is_whole_once_it_is_the_same_at_two_looks() {
+    fn a_file_is_complete_once_two_polls_see_the_same_version() {
         let [old, half, new, none] = versions();
         let mut watched = Watched::new(old);
-        let looks = [
+        let polls = [
             (old, false),
             (old, false),
-            // In place, bit by bit.
+            // Written in place, in parts.
             (half, false),
             (new, false),
             (new, true),
             (new, false),
-            // Gone for a moment, and gone.
+            // Missing for one poll, and removed.
             (none, false),
             (new, false),
             (new, false),
             (none, false),
             (none, true),
             (none, false),
-            // Back to what it was.
+            // The first version again.
             (old, false),
             (old, true),
             (old, false),
         ];
-        for (index, (version, is_whole)) in looks.into_iter().enumerate() {
-            assert_eq!(watched.settles(version), is_whole, "look {index}");
+        for (index, (version, is_complete)) in polls.into_iter().enumerate() {
+            assert_eq!(watched.settles(version), is_complete, "poll {index}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers of the host's own, where no plugin gives one: a status and a line of text.
+//! Responses of the host itself, for requests to which no plugin responds: a status and a line of text.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -6,38 +6,38 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use wasmtime_wasi_http::WasiBody;
 
-/// Why a plugin did not answer.
+/// Why no plugin responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The request names no host, or one that is no text.
+pub(super) enum ErrorResponse {
+    /// The request has no host, or one that is not text.
     InvalidHost,
-    /// No plugin has a route that fits the path.
+    /// No route matches the path.
     NoRoute,
     /// The body is longer than `max_request_body`.
     BodyTooLarge,
-    /// As many requests as `max_concurrent_requests` run.
+    /// `max_concurrent_requests` requests are running.
     Busy,
-    /// The plugin trapped, spent a bound, or gave no answer.
+    /// The plugin trapped, exceeded a limit, or sent no response.
     Failed,
-    /// The plugin ran into `timeout`.
+    /// The plugin exceeded `timeout`.
     TimedOut,
-    /// The host ends, and the plugin ran into `shutdown_timeout`.
-    Outcome,
+    /// The host is shutting down, and the plugin was still running after `shutdown_timeout`.
+    ShuttingDown,
 }
 
-impl Refusal {
-    pub(super) fn status(self) -> StatusCode {
+impl ErrorResponse {
+    fn status(self) -> StatusCode {
         match self {
             Self::InvalidHost => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::Outcome => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
-    /// What the figures call it.
+    /// The `reason` label of the metric.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::InvalidHost => "no-host",
@@ -46,20 +46,20 @@ impl Refusal {
             Self::Busy => "busy",
             Self::Failed => "failed",
             Self::TimedOut => "timed-out",
-            Self::Outcome => "ending",
+            Self::ShuttingDown => "ending",
         }
     }
 
-    /// What the client is told, which is nothing of the plugin's or the operator's.
+    /// The text for the client. It reveals nothing about the plugin or the host.
     fn text(self) -> &'static str {
         match self {
-            Self::InvalidHost => "the request names no host\n",
-            Self::NoRoute => "nothing is served under this path\n",
-            Self::BodyTooLarge => "the body is too large\n",
-            Self::Busy => "too many requests are under way\n",
+            Self::InvalidHost => "the request has no valid host\n",
+            Self::NoRoute => "no plugin serves this path\n",
+            Self::BodyTooLarge => "the request body is too large\n",
+            Self::Busy => "too many concurrent requests\n",
             Self::Failed => "the plugin failed\n",
-            Self::TimedOut => "the plugin took too long\n",
-            Self::Outcome => "the server is about to end\n",
+            Self::TimedOut => "the plugin timed out\n",
+            Self::ShuttingDown => "the server is shutting down\n",
         }
     }
 

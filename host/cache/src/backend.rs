@@ -1,0 +1,165 @@
+//! The contract of a backend.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration as StdDuration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::CacheError;
+use crate::get_or_set::lease::{Claim, Lease};
+use crate::key::{Key, KeyRef, Selection};
+
+// Decision: docs/decisions/0009-the-backend-trait-is-object-safe.md
+/// Stores values and leases.
+///
+/// All backends behave the same; the contract suite tests each of them. The caller guarantees that keys are validated
+/// and namespaced, that values are within the cache's limit and are not leases, and that durations are above zero and at
+/// most [`Duration::LONGEST`](crate::Duration::LONGEST).
+///
+/// A backend never returns an expired value. A duration of `None` means no expiry. A key holds a value, a [`Lease`] or
+/// nothing. A lease is a miss for every method except [`claim`](CacheBackend::claim), and every set and clear of its key
+/// ends it.
+///
+/// Every exchange with a server ends within the backend's deadline. A method makes one exchange, and a second one if the
+/// first failed; only [`clear_matching`](CacheBackend::clear_matching) and [`changed`](CacheBackend::changed) make more.
+///
+/// # Errors
+///
+/// Every method that returns a [`CacheError`] returns [`CacheError::Timeout`], [`CacheError::Lost`] or
+/// [`CacheError::Unavailable`] in an outage, [`CacheError::WrongType`] for a key that another program uses for another
+/// type, and [`CacheError::Refused`] if the server rejects the command. A method that returns values may also return
+/// [`CacheError::ValueTooLarge`]. The RAM backend has no errors.
+#[async_trait]
+pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
+    /// Returns the key's value, or `None` on a miss.
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError>;
+
+    /// Returns the values of many keys, in the order of the keys.
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError>;
+
+    /// Stores a value.
+    async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError>;
+
+    /// Stores many values. If a key is repeated, its last value is stored.
+    async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError>;
+
+    /// Removes one key. Returns true if it held a value.
+    async fn clear(&self, key: &Key) -> Result<bool, CacheError>;
+
+    /// Removes the selected keys. Returns how many held a value. After an error some of them may be removed.
+    async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError>;
+
+    /// Returns the key's value, or stores `lease` if the key holds neither a value nor a lease, in one atomic step. If
+    /// this fails, or if the future is dropped, the lease may have been stored.
+    async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError>;
+
+    /// Completes soon after the key no longer holds `lease`, which another caller was granted. It may complete earlier.
+    async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError>;
+
+    /// Stores a value if the key still holds `lease`, in one atomic step. Returns true if it was stored.
+    async fn fill(
+        &self,
+        key: Key,
+        lease: &Lease,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError>;
+
+    /// How long a lease lasts unless it is renewed. `None` if leases do not expire; [`release`](CacheBackend::release)
+    /// must then complete within the call.
+    fn lease_time(&self) -> Option<StdDuration>;
+
+    /// Extends a lease to its full time. Returns true if the key still holds it.
+    async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError>;
+
+    /// Releases a lease; does nothing if the key no longer holds it. The call itself does what needs no waiting, and may
+    /// be made outside a runtime. The future does the rest.
+    fn release(&self, key: &Key, lease: &Lease) -> Release;
+
+    /// Contacts the backend and reports its kind, version and capabilities.
+    async fn check(&self) -> Result<Health, CacheError>;
+
+    /// A status snapshot; performs no I/O. [`BackendStatus::Other`] by default.
+    fn status(&self) -> BackendStatus {
+        BackendStatus::Other
+    }
+
+    /// The synchronous interface of the backend, if it has one. `None` by default.
+    fn as_sync(&self) -> Option<&dyn SyncBackend> {
+        None
+    }
+}
+
+/// The synchronous interface of a backend that stores its entries in this process. These calls cannot fail.
+pub trait SyncBackend {
+    /// As [`CacheBackend::get`].
+    fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
+
+    /// As [`CacheBackend::set`].
+    fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>);
+}
+
+/// The status of a backend, as the [metrics](crate::metrics) report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendStatus {
+    /// The backend stores entries in this process.
+    Ram {
+        /// The size of all entries, in bytes.
+        bytes: u64,
+        /// The maximum size of all entries, in bytes.
+        max_bytes: u64,
+        /// The number of entries, including expired ones that are not yet swept.
+        entries: u64,
+        /// The number of entries evicted so far to make room for others.
+        evictions: u64,
+    },
+    /// The backend is connected to servers.
+    Server {
+        /// `valkey` or `redis`.
+        kind: &'static str,
+        /// True if every required connection is up.
+        is_up: bool,
+        /// The number of connections re-established so far after a loss.
+        reconnects: u64,
+    },
+    /// The backend reports no status.
+    Other,
+}
+
+impl BackendStatus {
+    /// The value of the label `backend` in the metrics.
+    pub(crate) fn backend(&self) -> &'static str {
+        match self {
+            Self::Ram { .. } => "ram",
+            Self::Server { kind, .. } => kind,
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The pending part of a lease's release.
+pub type Release = Pin<Box<dyn Future<Output = Result<(), CacheError>> + Send>>;
+
+/// The result of a [`check`](CacheBackend::check).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// The kind of backend: `RAM`, `Valkey` or `Redis`.
+    pub kind: &'static str,
+    /// The server's version; empty for RAM.
+    pub version: String,
+    /// The duration of one exchange with the server; `None` for RAM.
+    pub round_trip: Option<StdDuration>,
+    /// The optional features of the server that get-or-set uses; empty for RAM.
+    pub supports: Vec<&'static str>,
+}
+
+impl Health {
+    /// The health of a backend of this kind, with no version, round trip or features.
+    pub fn new(kind: &'static str) -> Self {
+        Self { kind, version: String::new(), round_trip: None, supports: Vec::new() }
+    }
+}

@@ -1,0 +1,48 @@
+//! The state of one cache, shared with its vacancies.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use crate::backend::CacheBackend;
+use crate::cache_metrics::CacheMetrics;
+use crate::error::CacheError;
+use crate::get_or_set::in_flight::InFlight;
+use crate::get_or_set::lease::Issuer;
+use crate::get_or_set::stats::Counters;
+use crate::policy::{OnOutage, Policy};
+
+/// The state of one cache, shared with its vacancies.
+#[derive(Debug)]
+pub(crate) struct CacheState {
+    pub(crate) name: String,
+    pub(crate) policy: Policy,
+    pub(crate) backend: Arc<dyn CacheBackend>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) counters: Counters,
+    pub(crate) metrics: CacheMetrics,
+    pub(crate) issuer: Issuer,
+    /// The pending releases of leases.
+    pub(crate) releases: TaskTracker,
+}
+
+impl CacheState {
+    pub(crate) fn new(name: String, backend: Arc<dyn CacheBackend>, policy: Policy) -> Self {
+        let releases = TaskTracker::new();
+        // `TaskTracker::wait` completes only on a closed tracker, which still accepts tasks.
+        releases.close();
+        let (in_flight, counters, issuer) = (Arc::default(), Counters::default(), Issuer::new());
+        let metrics = CacheMetrics::new(&name, backend.status().backend());
+        Self { name, policy, backend, in_flight, counters, metrics, issuer, releases }
+    }
+
+    /// True if a read returns a miss instead of this error. Counts and logs it.
+    pub(crate) fn degrades_to_miss(&self, error: &CacheError) -> bool {
+        let is_miss = error.is_outage() && self.policy.on_outage == OnOutage::Miss;
+        if is_miss {
+            self.metrics.degraded.increment(1);
+            tracing::debug!(cache = self.name, "a miss instead of an error: {error}");
+        }
+        is_miss
+    }
+}

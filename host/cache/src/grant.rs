@@ -1,0 +1,49 @@
+//! The caches that one plugin instance may open.
+
+use std::collections::BTreeMap;
+
+use crate::scoped::ScopedCache;
+
+/// The caches that one plugin instance may open.
+#[derive(Debug, Clone)]
+pub struct PluginCaches {
+    /// All caches of the host; `None` for one that is not granted.
+    by_name: BTreeMap<String, Option<ScopedCache>>,
+    default: String,
+}
+
+/// Why a cache cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No cache with this name is configured. The plugin's author or the operator must correct the name.
+    #[error("no cache of that name is configured")]
+    NoSuchCache,
+    /// The cache is configured, but not granted to the plugin. Only the operator can grant it.
+    #[error("the cache is not granted to this plugin")]
+    NotGranted,
+}
+
+impl PluginCaches {
+    /// Takes all caches of the host by name, `None` for each that is not granted, and the name of the default cache.
+    pub fn new(by_name: BTreeMap<String, Option<ScopedCache>>, default: impl Into<String>) -> Self {
+        Self { by_name, default: default.into() }
+    }
+
+    /// Opens a cache by name.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the cache is not configured or not granted.
+    pub fn open(&self, name: &str) -> Result<&ScopedCache, OpenError> {
+        self.by_name.get(name).ok_or(OpenError::NoSuchCache)?.as_ref().ok_or(OpenError::NotGranted)
+    }
+
+    /// Opens the default cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`PluginCaches::open`].
+    pub fn open_default(&self) -> Result<&ScopedCache, OpenError> {
+        self.open(&self.default)
+    }
+}

@@ -1,0 +1,133 @@
+//! The log on stderr and, with the feature `otlp`, the export of traces.
+
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
+use tokio::runtime::Runtime;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt};
+
+/// The prefix of the log targets of all crates of this project: `larder`, `larder_cache` and `larder_host`. A filter
+/// for a target also applies to all targets that begin with it.
+pub(crate) const TARGET: &str = "larder";
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct LogOptions {
+    /// Log format on stderr: text, or one JSON object per line
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, env = "LARDER_LOG_FORMAT", default_value_t)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The running log and trace export.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    #[cfg(feature = "otlp")]
+    traces: Option<crate::traces::TraceExporter>,
+}
+
+impl Telemetry {
+    /// Starts the log. With the feature `otlp`, also exports traces if the command runs plugins and the environment
+    /// names a collector.
+    ///
+    /// # Errors
+    ///
+    /// If the environment names a collector that cannot be used; the operator must correct the variable.
+    pub(crate) fn start(
+        options: LogOptions,
+        is_server: bool,
+        runs_plugins: bool,
+        runtime: &Runtime,
+    ) -> anyhow::Result<Self> {
+        let registry = tracing_subscriber::registry().with(log_layer(options.log_format, is_server));
+        #[cfg(feature = "otlp")]
+        {
+            let traces = match runs_plugins {
+                true => crate::traces::TraceExporter::start(runtime.handle())?,
+                false => None,
+            };
+            registry.with(traces.as_ref().map(crate::traces::TraceExporter::layer)).init();
+            Ok(Self { traces })
+        }
+        #[cfg(not(feature = "otlp"))]
+        {
+            let _unused = (runs_plugins, runtime);
+            registry.init();
+            Ok(Self {})
+        }
+    }
+
+    /// Exports the remaining traces.
+    pub(crate) fn shut_down(self, runtime: &Runtime) {
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = self.traces {
+            traces.shut_down(runtime);
+        }
+        #[cfg(not(feature = "otlp"))]
+        let _unused = runtime;
+    }
+}
+
+fn log_layer(format: LogFormat, is_server: bool) -> impl Layer<Registry> {
+    // A log line that cannot be written is dropped. Reporting it on stderr too would panic.
+    let layer = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let layer = match format {
+        LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => {
+            let layer = layer.with_ansi(std::io::stderr().is_terminal());
+            if is_server { layer.boxed() } else { layer.without_time().boxed() }
+        }
+    };
+    layer.with_filter(log_filter(is_server))
+}
+
+/// The filter in `LARDER_LOG`, such as `larder=debug`, or the default.
+fn log_filter(is_server: bool) -> Targets {
+    if let Ok(filter) = std::env::var("LARDER_LOG") {
+        match filter.parse() {
+            Ok(filter) => return filter,
+            Err(error) => eprintln!("larder: `LARDER_LOG`: {error}; using the default filter"),
+        }
+    }
+    default_filter(is_server)
+}
+
+/// Warnings and errors of every crate; for a server also what Larder's crates log at `info`.
+fn default_filter(is_server: bool) -> Targets {
+    let filter = Targets::new().with_default(Level::WARN);
+    if is_server { filter.with_target(TARGET, Level::INFO) } else { filter }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_logs_information_of_every_larder_crate_by_default() {
+        for target in ["larder", "larder_cache::valkey", "larder_host::access"] {
+            assert!(default_filter(true).would_enable(target, &Level::INFO), "{target}");
+            assert!(!default_filter(true).would_enable(target, &Level::DEBUG), "{target}");
+            assert!(!default_filter(false).would_enable(target, &Level::INFO), "{target}");
+        }
+        assert!(!default_filter(true).would_enable("hyper", &Level::INFO));
+        assert!(default_filter(true).would_enable("hyper", &Level::WARN));
+    }
+
+    #[test]
+    fn a_filter_for_larder_applies_to_every_larder_crate() {
+        let filter: Targets = "larder=debug".parse().unwrap();
+        for target in ["larder", "larder_cache::valkey", "larder_host::linker"] {
+            assert!(filter.would_enable(target, &Level::DEBUG), "{target}");
+        }
+        assert!(!filter.would_enable("hyper", &Level::ERROR));
+    }
+}

@@ -1,0 +1,40 @@
+//! The default limits of plugins. An embedder that uses [`Bounds`](crate::Bounds) and an operator who leaves a key of
+//! `[sandbox]`, `[plugins.*]` or `[serve]` out get the same limits.
+
+use std::time::Duration;
+
+/// `max_memory` of `[sandbox]`, in bytes.
+pub(crate) const MAX_MEMORY: u64 = 128 << 20;
+
+/// `timeout` of `[sandbox]`.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `max_cpu_time` of `[sandbox]`.
+pub(crate) const MAX_CPU_TIME: Duration = Duration::from_secs(10);
+
+/// `max_output` of `[sandbox]`, in bytes.
+pub(crate) const MAX_OUTPUT: u64 = 16 << 20;
+
+/// `max_handles` of `[sandbox]`.
+pub(crate) const MAX_HANDLES: usize = 1024;
+
+/// `max_vacancies` of `[sandbox]`.
+pub(crate) const MAX_VACANCIES: usize = 256;
+
+/// `max_log_lines` of `[sandbox]`.
+pub(crate) const MAX_LOG_LINES: usize = 100;
+
+/// `max_outgoing_requests` of `[sandbox]`.
+pub(crate) const MAX_OUTGOING_REQUESTS: usize = 16;
+
+/// `max_concurrent_calls` of `[plugins.*]`.
+pub(crate) const MAX_CONCURRENT_CALLS: usize = 1024;
+
+/// `max_concurrent_requests` of `[serve]`.
+pub(crate) const MAX_CONCURRENT_REQUESTS: usize = 256;
+
+/// `max_request_body` of `[serve]`, in bytes.
+pub(crate) const MAX_REQUEST_BODY: u64 = 8 << 20;
+
+/// `shutdown_timeout` of `[serve]`.
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

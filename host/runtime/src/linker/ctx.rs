@@ -1,0 +1,79 @@
+//! The state of one plugin instance: the caches it may open, its limits and what it has used of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+
+use super::call_limit::CallLimit;
+use crate::cache::PluginCaches;
+use crate::default_limits;
+
+/// The cache state of one plugin instance. Each store has its own.
+#[derive(Debug)]
+pub struct LarderCtx {
+    /// The plugin's name, for the log.
+    pub(super) plugin: String,
+    pub(super) caches: PluginCaches,
+    pub(super) handles: Quota,
+    pub(super) vacancies: Quota,
+    pub(super) log_lines: Quota,
+    pub(super) calls: Arc<CallLimit>,
+}
+
+/// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Bounds {
+    /// The maximum number of open cache handles. Defaults to 1,024.
+    pub max_handles: usize,
+    /// The maximum number of vacancies held at a time. Defaults to 256.
+    pub max_vacancies: usize,
+    /// The maximum number of log lines that the instance's calls cause. Defaults to 100.
+    pub max_log_lines: usize,
+    /// The limit on concurrent calls. All instances of a plugin share it if each gets a clone of the same `Arc`.
+    /// Defaults to 1,024 calls of this instance alone.
+    pub calls: Arc<CallLimit>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            max_handles: default_limits::MAX_HANDLES,
+            max_vacancies: default_limits::MAX_VACANCIES,
+            max_log_lines: default_limits::MAX_LOG_LINES,
+            calls: CallLimit::new(default_limits::MAX_CONCURRENT_CALLS),
+        }
+    }
+}
+
+/// A limited number of resources, and how many of them are in use.
+#[derive(Debug)]
+pub(super) struct Quota {
+    pub(super) held: usize,
+    pub(super) max: usize,
+}
+
+impl LarderCtx {
+    /// Creates the state of one instance of the plugin `plugin`, which may open `caches` within `bounds`.
+    pub fn new(plugin: impl Into<String>, caches: PluginCaches, bounds: Bounds) -> Self {
+        let Bounds { max_handles, max_vacancies, max_log_lines, calls } = bounds;
+        let quota = |max| Quota { held: 0, max };
+        let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
+        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls }
+    }
+}
+
+/// A borrow of the cache state and the resource table of a store, for one call.
+pub struct LarderView<'a> {
+    /// The cache state of the instance.
+    pub ctx: &'a mut LarderCtx,
+    /// The resource table of the store.
+    pub table: &'a mut ResourceTable,
+}
+
+impl fmt::Debug for LarderView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LarderView").field("ctx", &self.ctx).finish_non_exhaustive()
+    }
+}

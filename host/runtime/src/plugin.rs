@@ -1,0 +1,112 @@
+//! A plugin that is loaded, compiled and linked.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+#[cfg(feature = "serve")]
+use std::sync::Arc;
+
+use wasmtime::Engine;
+use wasmtime::component::{InstancePre, Linker};
+
+use crate::config::{Config, Variables};
+use crate::engine::load_component;
+use crate::error::Error;
+#[cfg(feature = "serve")]
+use crate::file_version::FileVersion;
+#[cfg(feature = "serve")]
+use crate::outgoing::Outgoing;
+use crate::plugin_state::PluginState;
+use crate::run_metrics::RunMetrics;
+
+/// A plugin that is loaded, compiled and linked. Each run gets a new instance of it.
+pub struct Plugin {
+    name: String,
+    path: PathBuf,
+    pre: InstancePre<PluginState>,
+    metrics: RunMetrics,
+    env: Variables,
+    #[cfg(feature = "serve")]
+    outgoing: Arc<Outgoing>,
+    #[cfg(feature = "serve")]
+    version: FileVersion,
+}
+
+impl Plugin {
+    /// Loads a plugin. Its name is `name`, or the file name without extension.
+    pub(crate) fn load(
+        engine: &Engine,
+        linker: &Linker<PluginState>,
+        config: &Config,
+        path: &Path,
+        name: Option<&str>,
+    ) -> Result<Self, Error> {
+        // Taken before the file is read, so that a write during the read counts as a change.
+        #[cfg(feature = "serve")]
+        let version = FileVersion::of(path);
+        let component = load_component(engine, path)?;
+        let pre = linker.instantiate_pre(&component).map_err(|error| {
+            let reason = format!("it imports something this host does not provide: {error:#}");
+            Error::Load { path: path.display().to_string(), reason }
+        })?;
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            pre,
+            metrics: RunMetrics::new(&name),
+            env: config.grant(&name).env,
+            #[cfg(feature = "serve")]
+            outgoing: Arc::new(Outgoing::new(&name, config)),
+            #[cfg(feature = "serve")]
+            version,
+            name,
+        })
+    }
+
+    /// The plugin's name, which selects its grant.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The plugin's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<PluginState> {
+        &self.pre
+    }
+
+    pub(crate) fn metrics(&self) -> &RunMetrics {
+        &self.metrics
+    }
+
+    /// The environment variables of its table in the configuration.
+    pub(crate) fn env(&self) -> &Variables {
+        &self.env
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn outgoing(&self) -> &Arc<Outgoing> {
+        &self.outgoing
+    }
+
+    /// The version of the file that was loaded.
+    #[cfg(feature = "serve")]
+    pub(crate) fn version(&self) -> FileVersion {
+        self.version
+    }
+
+    /// The error of a plugin that lacks a required export.
+    pub(crate) fn load_error(&self, reason: &str) -> Error {
+        Error::Load { path: self.path.display().to_string(), reason: reason.to_owned() }
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin").field("name", &self.name).field("path", &self.path).finish_non_exhaustive()
+    }
+}
