@@ -87,7 +87,12 @@ fn a_new_folder_has_all_that_its_readme_and_its_commands_speak_of() {
         let mut commands = run.stdout.lines().filter_map(|line| line.strip_prefix("    "));
         assert_eq!(commands.next(), Some(format!("cd {name}").as_str()));
         let commands: Vec<&str> = commands.collect();
-        assert!(commands.len() >= 3, "{}", run.stdout);
+        let builds = match language {
+            "rust" => "cargo build --release --target wasm32-wasip2",
+            "python" => "componentize-py",
+            _ => "componentize-qjs",
+        };
+        assert!(commands.iter().any(|command| command.contains(builds)), "{}", run.stdout);
         assert!(readme.contains(&format!("```sh\n{}\n```", commands.join("\n"))), "{readme}");
         assert!(commands.last().unwrap().ends_with(&format!("{name}.wasm")), "{}", run.stdout);
         for linked in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
@@ -225,6 +230,6 @@ fn what_new_plugins_have_of_ours_is_ours() {
         packages.remove("");
         packages
     });
-    assert!(tools[0].len() > 1);
+    assert!(tools[0].contains_key("node_modules/componentize-qjs"));
     assert_eq!(tools[0], tools[1]);
 }

@@ -1,7 +1,6 @@
-//! What an operator watches: figures, health, and what the documents say of them.
+//! The metrics of a host, and its endpoints for health and readiness.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
 use larder_host::metrics::{BUCKETS, GOOD_OUTCOMES, Kind as MetricKind, Metric, all};
@@ -315,44 +314,5 @@ mod readiness {
         tokio::time::timeout(larder_tests::TEST_TIMEOUT, told).await.expect("it says so");
         assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is shutting down\n");
         assert_eq!(running.await.unwrap().body, "dozed");
-    }
-}
-
-mod documents {
-    use super::*;
-
-    fn read(path: &str) -> String {
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
-    }
-
-    #[test]
-    fn the_table_of_figures_is_that_of_the_code() {
-        let document = read("docs/metrics.md");
-        let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `larder_")).collect();
-        let row = |Metric { name, kind, labels, help, .. }: &Metric| {
-            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-            format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "))
-        };
-        assert_eq!(rows, all().map(row).collect::<Vec<_>>());
-    }
-
-    /// A panel over a figure that is not there would be empty without a word.
-    #[test]
-    fn the_dashboard_asks_for_figures_and_labels_that_exist() {
-        let dashboard: serde_json::Value = serde_json::from_str(&read("deploy/grafana.json")).unwrap();
-        let mut asked = BTreeSet::new();
-        for panel in dashboard["panels"].as_array().unwrap() {
-            for target in panel["targets"].as_array().unwrap_or(&Vec::new()) {
-                let query = target["expr"].as_str().unwrap();
-                let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-                for name in words.filter(|word| word.starts_with("larder_")) {
-                    let name = name.trim_end_matches("_bucket");
-                    let figure = all().find(|figure| figure.name == name);
-                    assert!(figure.is_some(), "`{name}` is no figure: {query}");
-                    asked.insert(name.to_owned());
-                }
-            }
-        }
-        assert_eq!(asked, all().map(|figure| figure.name.to_owned()).collect(), "all figures are shown");
     }
 }

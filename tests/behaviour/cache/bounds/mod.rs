@@ -7,6 +7,10 @@
 mod leases;
 mod plugins;
 
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use larder_tests::documents::accepted_keys;
 use larder_tests::{Kind, Larder, LarderOutput, Server, on_every_backend};
 
 /// Runs the hostile plugin with this `[sandbox]`, over the default RAM cache.
@@ -175,5 +179,27 @@ fn a_component_of_many_instances_tables_or_memories_is_stopped() {
         let run = many(most + 200, module, instance);
         assert_eq!(run.status, Some(1), "{run:#?}");
         assert!(run.error_line().contains(words), "{module}: {}", run.stderr);
+    }
+}
+
+/// As the program of these tests lists them.
+#[test]
+fn every_limit_has_a_test_named_after_its_key() {
+    let list = Command::new(std::env::current_exe().unwrap()).arg("--list").output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let tests: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(|path| path.rsplit("::").next().unwrap_or(path))
+        .collect();
+    let caches = ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\""];
+    let keys = caches.into_iter().chain(["[plugins.p]", "[sandbox]", "[serve]"]).flat_map(accepted_keys);
+    let limits: BTreeSet<String> = keys.filter(|key| key.starts_with("max_")).collect();
+    for of_each_table in ["max_value_bytes", "max_concurrent_calls", "max_memory", "max_concurrent_requests"] {
+        assert!(limits.contains(of_each_table), "{limits:?}");
+    }
+    for limit in limits {
+        let is_named = |test: &&str| test.starts_with(&format!("{limit}_"));
+        assert!(tests.iter().any(|test| is_named(&test)), "no test is named after `{limit}`");
     }
 }

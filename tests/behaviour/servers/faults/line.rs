@@ -195,11 +195,9 @@ async fn an_answer_is_never_another_call_s(kind: Kind) {
         }
     };
     faults.await;
-    let mut hits = 0;
     while let Some(caller) = tokio::time::timeout(TEST_TIMEOUT, callers.join_next()).await.expect("nobody hangs") {
-        hits += caller.unwrap();
+        assert!(caller.unwrap() > 0, "a key was never read");
     }
-    assert!(hits > 100, "only {hits} hits");
     recovers(&cache).await;
     let found = in_the_end(async || cache.get_many(&keys).await).await;
     assert_eq!(found, keys.iter().map(|key| Some(value(key))).collect::<Vec<_>>());
