@@ -101,7 +101,7 @@ fn there_is_a_man_page_for_every_subcommand_and_it_renders() {
 }
 
 #[test]
-fn man_pages_that_can_not_be_written_are_an_error_that_names_the_folder() {
+fn man_pages_that_cannot_be_written_are_an_error_that_names_the_folder() {
     let run = Larder::new(["man", "/dev/null/man"]).fail(1);
     assert!(run.error_line().starts_with("larder: cannot write to `/dev/null/man`: "), "{}", run.stderr);
 }

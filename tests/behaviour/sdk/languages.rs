@@ -60,7 +60,7 @@ fn python_and_javascript_compute_once_over_ram() {
 }
 
 #[test]
-fn what_one_language_computed_the_others_receive() {
+fn a_value_computed_in_one_language_is_received_in_the_others() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = server.cache("c");
     let received = "168 primes below 1000, received";
@@ -188,7 +188,7 @@ fn durations_of_python_and_javascript_are_kept() {
 }
 
 #[test]
-fn a_value_that_is_no_json_is_computed_anew() {
+fn a_value_that_is_not_json_is_computed_again() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = server.cache("c");
     in_each_language(|name, plugin| {

@@ -147,7 +147,7 @@ mod standing {
     use super::*;
 
     #[tokio::test]
-    async fn a_ram_cache_tells_what_it_holds_and_what_it_evicted() {
+    async fn a_ram_cache_exports_its_size_and_its_evictions() {
         let (caches, handle, _guard) = watched(RAM).await;
         let cache = view(&caches);
         let of = |export: &str, name: &str| values(export)[format!("{name}{{cache=\"c\"}}").as_str()];
@@ -199,7 +199,7 @@ mod endpoint {
     use super::*;
 
     #[tokio::test]
-    async fn every_figure_is_told_with_its_kind_and_labels() {
+    async fn every_metric_is_exported_with_its_kind_and_labels() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let ram = "default = \"c\"\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
         let serving = ServeProcess::start_with_metrics(&format!("{ram}{}", server.cache("c")));
@@ -245,7 +245,7 @@ mod endpoint {
     }
 
     #[tokio::test]
-    async fn it_answers_what_it_knows_and_refuses_the_rest() {
+    async fn the_metrics_endpoint_serves_its_paths_and_refuses_others() {
         let serving = ServeProcess::start_with_metrics("");
         assert_eq!(serving.get_from_metrics_port("/healthz").await.body, "alive\n");
         assert_eq!(serving.get_from_metrics_port("/").await.status, 404);
@@ -274,7 +274,7 @@ mod readiness {
     use super::*;
 
     #[tokio::test]
-    async fn a_host_without_its_server_is_ready_only_where_reads_may_be_misses() {
+    async fn a_host_without_its_server_is_ready_only_if_reads_may_be_misses() {
         let Some(mut server) = Server::start(Kind::Valkey) else { return };
         let cache = server.cache("c") + "timeout = \"200ms\"\n";
         let lenient = ServeProcess::start_with_metrics(&cache);
@@ -304,7 +304,7 @@ mod readiness {
     }
 
     #[tokio::test]
-    async fn a_host_that_is_about_to_end_is_not_ready() {
+    async fn a_host_that_is_shutting_down_is_not_ready() {
         let mut serving = ServeProcess::start_with_metrics("");
         let client = Client::connect(serving.address()).await;
         let running = tokio::spawn(async move { client.get("/doze/1000").await.unwrap() });

@@ -73,7 +73,7 @@ fn either_type_works_with_either_server_and_leaves_the_same() {
 }
 
 #[test]
-fn what_one_type_stored_the_other_reads_and_clears() {
+fn a_cache_of_either_type_reads_and_clears_values_of_the_other() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let (redis, valkey) = (server.cache_of_type("c", "redis"), server.cache_of_type("c", "valkey"));
     Larder::run("script").config(&redis).arg("set shared:data 42").succeed();

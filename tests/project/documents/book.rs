@@ -76,7 +76,7 @@ fn every_link_between_files_and_to_a_heading_leads_there() {
 
 /// `make book` puts these two beside the book's pages.
 #[test]
-fn a_page_links_to_nothing_that_the_book_has_not() {
+fn every_link_of_a_page_is_in_the_book() {
     let makefile = read("Makefile");
     assert!(makefile.contains("cp -R deploy examples target/book/"));
     for page in listed() {
@@ -89,7 +89,7 @@ fn a_page_links_to_nothing_that_the_book_has_not() {
 }
 
 #[test]
-fn the_book_asks_no_other_machine_for_anything() {
+fn the_book_loads_nothing_from_other_machines() {
     let book: toml::Table = read("book.toml").parse().unwrap();
     assert_eq!(book["book"]["src"].as_str(), Some("docs"));
     assert!(read("Makefile").contains(&format!("cp -R deploy examples {}/", "target/book")));

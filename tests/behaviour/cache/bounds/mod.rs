@@ -121,7 +121,7 @@ fn max_output_bounds_what_a_run_writes() {
 }
 
 #[test]
-fn max_log_lines_bounds_what_failing_calls_say_in_the_log() {
+fn max_log_lines_bounds_the_log_of_failing_calls() {
     for kind in Kind::ALL {
         let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "+@all", "-set"];
         let Some(server) = Server::start_with(kind, &acl) else { continue };
@@ -142,7 +142,7 @@ fn max_log_lines_bounds_what_failing_calls_say_in_the_log() {
 }
 
 #[test]
-fn no_name_forges_a_line_of_the_host() {
+fn no_plugin_name_forges_a_log_line_of_the_host() {
     let forged = "shop\nlarder: all is well\u{1b}[2J";
     let run = Larder::run_with(&["--name", forged], "misbehave").arg("trap").fail(1);
     let start = "larder: plugin `shop\\nlarder: all is well\\u{1b}[2J` trapped: ";
