@@ -21,7 +21,6 @@ pub fn documents() -> Vec<String> {
         }
     }
     documents.sort();
-    assert!(documents.len() > 20, "{documents:?}");
     documents
 }
 
@@ -91,7 +90,6 @@ pub fn configurations() -> Vec<(String, String)> {
         let blocks = blocks(&read(&document), "toml").into_iter().filter(|block| !is_manifest(block));
         configurations.extend(blocks.map(|block| (document.clone(), block)));
     }
-    assert!(configurations.len() >= 20, "only {} configurations were found", configurations.len());
     configurations
 }
 
