@@ -13,7 +13,7 @@ GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book demo deny dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
 
 # The plugin is a development build: its macros then share their dependencies with the program.
 demo: target
@@ -91,11 +91,18 @@ lint: target
 	$(CARGO) clippy --locked -p larder-cli $(FEATURES) -- -D warnings
 	$(CARGO) clippy --locked --target $(WASM_TARGET) $(GUESTS) -- -D warnings
 
-# What is known of the weaknesses of our dependencies. Their list has to be fetched, so `.ci/run` does this where
-# `LARDER_ADVISORIES=1` says that it can.
-advisories:
-	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny --locked check advisories
+# Checks the licenses, the sources and the banned packages of all dependencies, by the rules in deny.toml.
+DENY = target/tools/bin/cargo-deny
+deny: $(DENY)
+	$(DENY) --locked check licenses bans sources
+
+# Checks the dependencies for known vulnerabilities. It downloads the RustSec database, so `.ci/run` does it only with
+# `LARDER_ADVISORIES=1`.
+advisories: $(DENY)
+	$(DENY) --locked check advisories
+
+$(DENY):
+	$(CARGO) install --locked --root target/tools cargo-deny
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-cache -p larder-host $(FEATURES) \

@@ -63,7 +63,27 @@ macro_rules! over_a_server {
     };
 }
 
-pub(crate) use {over_a_server, over_every_backend, over_every_server};
+/// Makes a test of each fact for each kind of server. A fact is an async function that takes the kind.
+macro_rules! over_every_kind {
+    ($($(#[$attribute:meta])* $fact:ident),+ $(,)?) => {
+        $crate::backends::over_every_kind! { @kind valkey Valkey $($(#[$attribute])* $fact),+ }
+        $crate::backends::over_every_kind! { @kind redis Redis $($(#[$attribute])* $fact),+ }
+        $crate::backends::over_every_kind! { @kind new_valkey ValkeyWithIfeq $($(#[$attribute])* $fact),+ }
+    };
+    (@kind $name:ident $kind:ident $($(#[$attribute:meta])* $fact:ident),+) => {
+        mod $name {
+            $(
+                $(#[$attribute])*
+                #[tokio::test]
+                async fn $fact() {
+                    super::$fact(larder_tests::Kind::$kind).await;
+                }
+            )+
+        }
+    };
+}
+
+pub(crate) use {over_a_server, over_every_backend, over_every_kind, over_every_server};
 
 /// Where the caches of one test keep their values.
 pub(crate) struct Backend {

@@ -1,7 +1,7 @@
 //! ARCHITECTURE.md and docs/decisions: the paths exist, the decisions are complete, and the invariants that can be read
-//! from manifests and sources hold.
+//! from sources hold. Those about dependencies are rules in `deny.toml`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use larder_tests::repository::{self, read, root, sources};
@@ -27,38 +27,6 @@ fn assert_absent(sources: &[(PathBuf, String)], words: &[&str]) {
     }
 }
 
-/// The packages that a crate depends on, optional ones included.
-fn dependencies(folder: &str) -> BTreeSet<String> {
-    let manifest: toml::Table = read(&format!("{folder}/Cargo.toml")).parse().unwrap();
-    manifest["dependencies"].as_table().unwrap().keys().cloned().collect()
-}
-
-fn assert_depends_on_none_of(folder: &str, packages: &[&str]) {
-    for dependency in dependencies(folder) {
-        assert!(!packages.iter().any(|package| dependency.starts_with(package)), "{folder} depends on `{dependency}`");
-    }
-}
-
-#[test]
-fn the_cache_depends_on_no_wasmtime_no_toml_no_http_and_no_command_line() {
-    assert_depends_on_none_of("host/cache", &["larder", "wasmtime", "toml", "serde", "clap", "hyper"]);
-}
-
-#[test]
-fn the_library_for_embedders_depends_on_no_command_line_and_no_exporter() {
-    assert!(dependencies("host/runtime").contains("larder-cache"));
-    let packages = ["larder-cli", "clap", "ratatui", "metrics-exporter", "tracing-subscriber", "opentelemetry-otlp"];
-    assert_depends_on_none_of("host/runtime", &packages);
-}
-
-#[test]
-fn only_the_cache_depends_on_the_redis_client() {
-    assert!(dependencies("host/cache").contains("redis"));
-    for folder in ["host/runtime", "host/cli", "guest-sdk"] {
-        assert_depends_on_none_of(folder, &["redis", "quick_cache"]);
-    }
-}
-
 #[test]
 fn the_redis_client_is_used_in_one_folder() {
     let is_allowed =
@@ -67,6 +35,92 @@ fn the_redis_client_is_used_in_one_folder() {
         sources("host/cache/src").into_iter().partition(|(path, _)| is_allowed(path));
     assert!(inside.iter().any(|(_, text)| text.contains("use redis::")));
     assert_absent(&outside, &["redis::"]);
+}
+
+/// The files that a file of the server backend imports, by the paths `crate::valkey::…` in its code, and those that it
+/// declares as modules. A path to an item that the backend's own file has is an import of that file.
+fn valkey_imports(file: &str, text: &str, files: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut imports = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for path in line.split("crate::valkey::").skip(1) {
+            let is_end = |letter: char| !(letter.is_ascii_alphanumeric() || "_:".contains(letter));
+            let path = path.split(is_end).next().unwrap_or_default();
+            let mut import = "valkey".to_owned();
+            for name in path.split("::") {
+                let longer = format!("{import}/{name}");
+                if !files.contains(&longer) {
+                    break;
+                }
+                import = longer;
+            }
+            imports.insert(import);
+        }
+        if let Some((_, module)) = line.strip_suffix(';').and_then(|line| line.split_once("mod ")) {
+            imports.insert(format!("{file}/{module}"));
+        }
+    }
+    imports
+}
+
+/// A circle of imports, if there is one: its first file, the files between, and the first again.
+fn circle(imports: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        file: &str,
+        imports: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|earlier| earlier == file) {
+            return Some([&path[start..], &[file.to_owned()]].concat());
+        }
+        if !done.insert(file.to_owned()) {
+            return None;
+        }
+        path.push(file.to_owned());
+        let found = imports[file].iter().find_map(|import| visit(import, imports, path, done));
+        path.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    imports.keys().find_map(|file| visit(file, imports, &mut Vec::new(), &mut done))
+}
+
+#[test]
+fn the_files_of_the_server_backend_do_not_import_one_another_in_a_circle() {
+    let name = |path: &Path| {
+        let path = path.strip_prefix(root().join("host/cache/src")).unwrap().with_extension("");
+        path.components().map(|part| part.as_os_str().to_str().unwrap()).collect::<Vec<_>>().join("/")
+    };
+    let sources = files(&["host/cache/src/valkey.rs", "host/cache/src/valkey"], "rs");
+    let names: BTreeSet<String> = sources.iter().map(|(path, _)| name(path)).collect();
+    let mut imports = BTreeMap::new();
+    for (path, text) in &sources {
+        // The tests of a file import the file itself.
+        let outside = text.replace("use super::*;", "");
+        assert_absent(&[(path.clone(), outside)], &["use super::", "use self::", "use crate::valkey::{", "::*;"]);
+        imports.insert(name(path), valkey_imports(&name(path), text, &names));
+    }
+    assert!(imports["valkey/connection/pool"].contains("valkey/connection/managed"), "{imports:#?}");
+    if let Some(circle) = circle(&imports) {
+        panic!("the files import one another in a circle:\n  {}", circle.join("\n  imports "));
+    }
+}
+
+#[test]
+fn a_circle_of_imports_is_found_and_listed() {
+    let files: BTreeSet<String> = ["valkey/a", "valkey/b", "valkey/b/c"].map(str::to_owned).into();
+    let of = |file: &str, text: &str| valkey_imports(file, text, &files);
+    let a = of("valkey/a", "use crate::valkey::b::c::{Item, Other};\n// use crate::valkey::a;\n");
+    assert_eq!(a, ["valkey/b/c".to_owned()].into());
+    assert_eq!(of("valkey/a", "use crate::valkey::Backend;"), ["valkey".to_owned()].into());
+    let b = of("valkey/b", "pub(in crate::valkey) mod c;\n");
+    assert_eq!(b, ["valkey/b/c".to_owned()].into());
+    let c = of("valkey/b/c", "fn f() { crate::valkey::a::f() }");
+    let mut imports: BTreeMap<_, _> =
+        [("valkey/a".to_owned(), a), ("valkey/b".to_owned(), b), ("valkey/b/c".to_owned(), c)].into();
+    assert_eq!(circle(&imports).unwrap(), ["valkey/a", "valkey/b/c", "valkey/a"]);
+    imports.insert("valkey/b/c".to_owned(), BTreeSet::new());
+    assert_eq!(circle(&imports), None);
 }
 
 #[test]
@@ -89,12 +143,6 @@ fn one_file_constructs_backends() {
         assert!(allowed.iter().any(|(_, text)| text.contains(constructor)), "nothing calls `{constructor}`");
     }
     assert_absent(&others, &constructors);
-}
-
-#[test]
-fn the_guest_sdk_depends_on_no_host_crate() {
-    assert_depends_on_none_of("guest-sdk", &["larder", "wasmtime", "tokio"]);
-    assert_absent(&sources("guest-sdk"), &["larder_host", "larder_cache", "wasmtime::", "tokio::"]);
 }
 
 /// The code spans of a page that are paths.

@@ -1,6 +1,7 @@
 //! Tests of this repository: that its documents, packages and deployment files agree with the code.
 //!
 //! - `architecture`: `ARCHITECTURE.md` and `docs/decisions` name files that exist, and the stated invariants hold.
+//! - `builds`: the builds of the Makefile share their compiled dependencies.
 //! - `deploy`: the files in `deploy/` agree with the program and with each other, and run.
 //! - `documents`: snippets, tables, commands and links in the documents are true.
 //! - `performance`: the tables and plots of `docs/performance.md` are drawn from the results beside it.
@@ -11,7 +12,7 @@
 #![allow(missing_docs, reason = "tests have no users")]
 
 mod architecture;
-mod dependencies;
+mod builds;
 mod deploy;
 mod documents;
 mod performance;

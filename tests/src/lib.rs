@@ -45,6 +45,13 @@ pub fn wait_for<T>(event: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Reports that a test or a part of it is skipped because `missing` is not available. Panics if the environment has
+/// `CI=true`, where nothing may be skipped.
+pub fn skip(missing: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}, and with CI=true no test may be skipped");
+    eprintln!("skipped: {missing}");
+}
+
 /// Runs a check with the TOML of one cache named `cache`, once in RAM and once on a server of each installed kind.
 pub fn on_every_backend(check: impl Fn(&str)) {
     check("[caches.cache]\ntype = \"ram\"\n");

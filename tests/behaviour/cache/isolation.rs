@@ -10,7 +10,7 @@ fn run_as(plugin: &str, config: &str, operations: &[&str]) -> LarderOutput {
 }
 
 #[test]
-fn a_cache_that_is_not_granted_is_denied_and_one_that_is_not_there_is_unknown() {
+fn a_cache_that_is_not_granted_is_denied_and_one_that_is_not_configured_is_unknown() {
     let config = "default = \"a\"\n[caches.a]\ntype = \"ram\"\n[caches.b]\ntype = \"ram\"\n\
                   [plugins.shop]\ncaches = [\"b\"]\n[plugins.barred]\ncaches = []\n";
     let denied = "error AccessDenied\n";

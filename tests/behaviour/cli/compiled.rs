@@ -39,7 +39,7 @@ fn a_plugin_is_compiled_once_and_kept() {
 
 #[cfg(unix)]
 #[test]
-fn nobody_else_may_enter_the_folder() {
+fn no_other_user_may_enter_the_folder() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept");
@@ -49,7 +49,7 @@ fn nobody_else_may_enter_the_folder() {
 
 #[cfg(unix)]
 #[test]
-fn a_folder_that_others_may_write_to_is_not_used() {
+fn a_folder_that_other_users_may_write_to_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -77,7 +77,7 @@ fn without_the_variable_the_users_cache_folder_is_taken() {
 }
 
 #[test]
-fn a_folder_that_can_not_be_used_is_only_a_warning() {
+fn an_unusable_folder_is_only_a_warning() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "in the way").unwrap();

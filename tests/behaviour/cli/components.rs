@@ -18,7 +18,7 @@ fn is_refused(bytes: &[u8], words: &str) {
 }
 
 #[test]
-fn a_core_module_is_told_from_a_component_and_what_to_do_about_it() {
+fn a_core_module_is_recognised_and_the_message_names_the_remedy() {
     is_refused(
         b"\0asm\x01\0\0\0",
         "a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`",
@@ -45,7 +45,7 @@ fn a_component_of_noise_is_not_a_valid_component() {
 }
 
 #[test]
-fn a_file_that_is_not_webassembly_is_said_to_be_none() {
+fn a_file_that_is_not_webassembly_is_refused_as_such() {
     is_refused(b"#!/bin/sh\necho hello\n", "this is not a WebAssembly file");
     is_refused(b"(component)", "this is not a WebAssembly file");
     is_refused(b"", "this is not a WebAssembly file");
@@ -61,7 +61,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_component_that_needs_what_the_host_has_not_is_refused_with_the_name_of_it() {
+fn a_component_with_an_unknown_import_is_refused_with_its_name() {
     let interface = "(component (import \"acme:billing/ledger@1.0.0\" (instance (export \"book\" (func)))))";
     let run = run_file(&wat::parse_str(interface).unwrap());
     assert!(run.stderr.contains("it imports something this host does not provide: "), "{}", run.stderr);

@@ -99,7 +99,7 @@ async fn an_exit_passes_the_vacancy_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drop_passes_the_vacancy_on() {
+async fn a_dropped_vacancy_passes_to_the_next_caller() {
     assert_eq!(a_vacancy_passes_on("drop").await, Ok(0));
 }
 
@@ -118,7 +118,7 @@ async fn a_time_limit_passes_the_vacancy_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fill_serves_all_who_wait() {
+async fn a_fill_serves_all_waiters() {
     let host = Host::start("1m").await;
     let mut tasks = JoinSet::new();
     host.hold("fill", &mut tasks).await;

@@ -36,7 +36,7 @@ fn a_function_in_an_interface_is_found_by_its_name_and_has_the_caches() {
 }
 
 #[test]
-fn a_function_that_is_not_there_is_status_2_and_the_others_are_listed() {
+fn a_missing_function_is_status_2_and_the_others_are_listed() {
     let run = invoke("great(\"Ada\")").fail(2);
     let expected = "larder: cannot invoke `great(\"Ada\")`: the plugin exports no such function, only ";
     let listed = run.error_line().strip_prefix(expected).unwrap_or_else(|| panic!("{}", run.stderr));

@@ -76,7 +76,7 @@ fn new_plugins_in_all_languages_share_what_they_cache() {
 }
 
 #[test]
-fn a_new_folder_has_all_that_its_readme_and_its_commands_speak_of() {
+fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
     let folder = TempDir::new().unwrap();
     for language in LANGUAGES {
         let name = format!("my-{language}-x2");
@@ -87,7 +87,12 @@ fn a_new_folder_has_all_that_its_readme_and_its_commands_speak_of() {
         let mut commands = run.stdout.lines().filter_map(|line| line.strip_prefix("    "));
         assert_eq!(commands.next(), Some(format!("cd {name}").as_str()));
         let commands: Vec<&str> = commands.collect();
-        assert!(commands.len() >= 3, "{}", run.stdout);
+        let builds = match language {
+            "rust" => "cargo build --release --target wasm32-wasip2",
+            "python" => "componentize-py",
+            _ => "componentize-qjs",
+        };
+        assert!(commands.iter().any(|command| command.contains(builds)), "{}", run.stdout);
         assert!(readme.contains(&format!("```sh\n{}\n```", commands.join("\n"))), "{readme}");
         assert!(commands.last().unwrap().ends_with(&format!("{name}.wasm")), "{}", run.stdout);
         for linked in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
@@ -134,7 +139,7 @@ fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
 }
 
 #[test]
-fn a_name_that_cargo_or_wit_would_refuse_is_refused_with_the_rule() {
+fn a_name_that_is_invalid_in_cargo_or_wit_is_refused_with_the_rule() {
     let folder = TempDir::new().unwrap();
     let words = "must be words of a-z and 0-9 that begin with a letter, joined by `-`";
     let long = "a".repeat(65);
@@ -167,7 +172,7 @@ fn a_name_that_cargo_or_wit_would_refuse_is_refused_with_the_rule() {
 }
 
 #[test]
-fn what_is_there_already_is_not_touched() {
+fn existing_files_are_not_changed() {
     let folder = TempDir::new().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::create_dir(path("full")).unwrap();
@@ -198,7 +203,7 @@ fn what_is_there_already_is_not_touched() {
 /// Nobody may make a folder there, not even root.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_folder_that_can_not_be_made_is_an_error_that_names_it() {
+fn a_folder_that_cannot_be_created_is_named_in_the_error() {
     let run = new_in(Path::new("/proc"), &["shop"]);
     assert_eq!(run.status, Some(1), "{run:#?}");
     assert!(run.error_line().starts_with("larder: cannot create the directory `.shop."), "{run:#?}");
@@ -206,7 +211,7 @@ fn a_folder_that_can_not_be_made_is_an_error_that_names_it() {
 
 /// The program's package has to hold what it writes, and so has copies of it.
 #[test]
-fn what_new_plugins_have_of_ours_is_ours() {
+fn copies_in_the_templates_are_equal_to_their_originals() {
     for (template, source) in [
         ("python/larder_cache.py", "examples/python/larder_cache.py"),
         ("python/requirements.txt", "examples/python/requirements.txt"),
@@ -225,6 +230,6 @@ fn what_new_plugins_have_of_ours_is_ours() {
         packages.remove("");
         packages
     });
-    assert!(tools[0].len() > 1);
+    assert!(tools[0].contains_key("node_modules/componentize-qjs"));
     assert_eq!(tools[0], tools[1]);
 }

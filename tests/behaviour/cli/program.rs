@@ -26,7 +26,7 @@ fn the_configuration_is_the_options_then_the_variables_then_the_folders_then_one
 }
 
 #[test]
-fn check_prints_a_row_for_each_cache_and_succeeds_when_all_is_well() {
+fn check_prints_a_row_for_each_cache_and_succeeds_if_all_are_reachable() {
     let (Some(valkey), Some(redis)) = (Server::start(Kind::Valkey), Server::start(Kind::Redis)) else { return };
     let ram = "default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n".to_owned();
     let config = ram + &valkey.cache("pages") + "db = 2\nprefix = \"app:\"\n" + &redis.cache("sessions");
@@ -48,7 +48,7 @@ fn check_prints_a_row_for_each_cache_and_succeeds_when_all_is_well() {
 }
 
 #[test]
-fn check_fails_when_one_cache_can_not_be_reached_and_names_it() {
+fn check_fails_if_a_cache_cannot_be_reached_and_names_it() {
     let Some(server) = Server::start_with(Kind::Valkey, &["--requirepass", "s3cret"]) else { return };
     let config = format!(
         "default = \"up\"\n{}password = \"s3cret\"\n{}password = \"wr0ng-guess\"\n\
@@ -73,7 +73,7 @@ fn check_fails_when_one_cache_can_not_be_reached_and_names_it() {
 }
 
 #[test]
-fn an_operator_never_takes_an_outage_for_a_miss() {
+fn larder_cache_reports_an_outage_instead_of_a_miss() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         // A replica that has lost its primary and must not answer from what it holds.
@@ -90,7 +90,7 @@ fn cache(config: &str, arguments: &[&str]) -> Larder {
 }
 
 #[test]
-fn an_operator_looks_purges_and_stores_through_cache() {
+fn larder_cache_reads_clears_and_stores() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         let config = server.cache("c") + "default_expire = 600\n[plugins.script]\nnamespace = \"own\"\n";
@@ -139,7 +139,7 @@ fn a_miss_is_status_1_with_nothing_on_standard_output() {
 }
 
 #[test]
-fn what_an_operator_can_not_do_is_status_2_and_says_why() {
+fn an_invalid_cache_command_is_status_2_with_a_reason() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config =
         format!("default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n{}max_value_bytes = 10\n", server.cache("c"));

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use larder_tests::{Kind, Larder, ServeProcess, Server};
 
 #[tokio::test]
-async fn it_succeeds_while_the_host_is_ready_and_says_why_it_is_not() {
+async fn ready_succeeds_while_the_host_is_ready_and_prints_why_it_is_not() {
     let Some(mut server) = Server::start(Kind::Valkey) else { return };
     let serving = ServeProcess::start_with_metrics(&(server.cache("c") + "on_outage = \"error\"\n"));
     let ready = || Larder::new(["ready"]).arg(serving.metrics_address().to_string());
@@ -20,7 +20,7 @@ async fn it_succeeds_while_the_host_is_ready_and_says_why_it_is_not() {
 }
 
 #[tokio::test]
-async fn who_is_no_host_is_not_ready() {
+async fn a_server_that_is_not_a_host_is_not_ready() {
     let serving = ServeProcess::start_with_metrics("");
     let run = Larder::new(["ready"]).arg(serving.address().to_string()).fail(1);
     assert!(run.error_line().ends_with("/readyz responded with 404 Not Found"), "{run:#?}");
@@ -29,13 +29,13 @@ async fn who_is_no_host_is_not_ready() {
 }
 
 #[test]
-fn without_an_address_it_says_where_one_may_stand() {
+fn without_an_address_the_message_names_where_to_set_one() {
     let run = Larder::new(["ready"]).fail(2);
     assert!(run.error_line().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_escaped() {
+fn control_characters_for_a_terminal_are_escaped() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {

@@ -27,7 +27,7 @@ mod table {
     use super::*;
 
     #[tokio::test]
-    async fn a_caches_calls_and_what_it_holds_are_told() {
+    async fn the_table_shows_the_calls_and_the_size_of_a_cache() {
         let config = "default = \"pages\"\n[caches.pages]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n\
                       [caches.idle]\ntype = \"ram\"\n";
         let serving = ServeProcess::start_with_metrics(config);
@@ -103,7 +103,7 @@ mod table {
     }
 
     #[tokio::test]
-    async fn who_names_the_address_needs_no_configuration() {
+    async fn with_an_address_no_configuration_is_needed() {
         let serving = ServeProcess::start_with_metrics("");
         once(serving.metrics_address()).config("this is no configuration").succeed();
     }
@@ -113,7 +113,7 @@ mod refusals {
     use super::*;
 
     #[test]
-    fn without_an_address_it_says_where_one_may_stand() {
+    fn without_an_address_the_message_names_where_to_set_one() {
         let run = Larder::new(["top", "--once"]).fail(2);
         assert!(run.error_line().contains("or set `metrics_addr` of `[serve]`"), "{run:#?}");
         let run = Larder::new(["top", "--once"]).config("[serve]\nmetrics_addr = \"127.0.0.1:0\"\n").fail(2);
@@ -121,7 +121,7 @@ mod refusals {
     }
 
     #[test]
-    fn what_makes_no_sense_is_a_mistake_of_usage() {
+    fn an_invalid_option_is_a_usage_error() {
         for arguments in [
             &["top", "localhost"][..],
             &["top", "https://localhost:9092"],
@@ -141,13 +141,13 @@ mod refusals {
     }
 
     #[test]
-    fn who_cannot_be_reached_is_a_failure() {
+    fn an_unreachable_host_is_a_failure() {
         let run = Larder::new(["top", "--once", "127.0.0.1:1"]).fail(1);
         assert!(run.error_line().starts_with("larder: cannot reach http://127.0.0.1:1/metrics: "), "{run:#?}");
     }
 
     #[tokio::test]
-    async fn the_port_for_requests_is_not_the_one_for_figures() {
+    async fn the_port_for_requests_does_not_serve_metrics() {
         let serving = ServeProcess::start_with_metrics("");
         let run = once(serving.address()).fail(1);
         assert!(run.error_line().ends_with("/metrics responded with 404 Not Found"), "{run:#?}");
@@ -169,7 +169,7 @@ mod refusals {
     }
 
     #[test]
-    fn whatever_else_answers_is_a_failure_of_one_line() {
+    fn any_other_server_is_a_failure_of_one_line() {
         for (answer, expected) in [
             (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "does not respond as a metrics port: "),
             (b"", "does not respond as a metrics port: "),
@@ -188,7 +188,7 @@ mod refusals {
     }
 
     #[test]
-    fn an_answer_without_end_is_not_taken_in() {
+    fn an_endless_response_is_not_read() {
         const PIECE: &[u8] = &[b'\n'; 1 << 20];
         let answer: &[u8] = Box::leak([b"HTTP/1.1 200 OK\r\n\r\n", PIECE].concat().into_boxed_slice());
         let complaint = answered_with(answer, 1000);
@@ -196,7 +196,7 @@ mod refusals {
     }
 
     #[test]
-    fn who_never_answers_is_not_waited_for() {
+    fn a_host_that_never_answers_is_not_waited_for() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let run = once(silent.local_addr().unwrap()).fail(1);
         assert!(run.error_line().ends_with("/metrics did not respond within 5s"), "{run:#?}");
@@ -225,7 +225,7 @@ mod screen {
     }
 
     #[tokio::test]
-    async fn a_key_or_a_signal_ends_it_and_the_terminal_is_as_it_was() {
+    async fn a_key_or_a_signal_ends_it_and_restores_the_terminal() {
         let serving = ServeProcess::start_with_metrics("[caches.pages]\ntype = \"ram\"\n");
         for key in ["q", "\x1b", "\x03"] {
             let mut terminal = Terminal::run(&format!("top {}", serving.metrics_address()));
@@ -242,7 +242,7 @@ mod screen {
     }
 
     #[tokio::test]
-    async fn a_host_that_goes_away_is_waited_for() {
+    async fn a_host_that_stops_is_waited_for() {
         let mut first = ServeProcess::start_with_metrics("[caches.early]\ntype = \"ram\"\n");
         let relay = Relay::to(first.metrics_address().port());
         let mut terminal = Terminal::run(&format!("top --interval 100ms 127.0.0.1:{}", relay.port()));

@@ -33,7 +33,7 @@ fn a_faulty_configuration_is_refused_with_file_line_column_and_key() {
 }
 
 #[test]
-fn a_plugin_granted_a_cache_that_is_not_there_is_a_configuration_error() {
+fn a_grant_of_a_cache_that_does_not_exist_is_a_configuration_error() {
     let run = Larder::run("script").config("[plugins.shop]\ncaches = [\"redis\"]\n").fail(2);
     assert!(
         run.error_line().contains("`plugins.shop.caches`: there is no cache `redis`, only `ram`"),
@@ -43,7 +43,7 @@ fn a_plugin_granted_a_cache_that_is_not_there_is_a_configuration_error() {
 }
 
 #[test]
-fn a_configuration_that_is_not_there_is_named() {
+fn a_missing_configuration_is_named() {
     let run = Larder::new(["--config", "none.toml", "check"]).fail(2);
     assert!(
         run.error_line().starts_with("larder: cannot read configuration `none.toml`: No such file"),
@@ -55,7 +55,7 @@ fn a_configuration_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_command_line_that_makes_no_sense_is_status_2_and_says_why() {
+fn an_invalid_command_line_is_status_2_with_a_reason() {
     for (arguments, words) in [
         (&[][..], "Usage: larder"),
         (&["fly"], "'fly'"),
@@ -74,7 +74,7 @@ fn a_command_line_that_makes_no_sense_is_status_2_and_says_why() {
 }
 
 #[test]
-fn a_folder_for_the_plugin_that_is_not_there_is_status_2() {
+fn a_missing_folder_for_the_plugin_is_status_2() {
     let run = Larder::run_with(&["--dir", "no-such-folder::/data"], "script").fail(2);
     assert!(run.error_line().starts_with("larder: cannot open directory `no-such-folder`: "), "{}", run.stderr);
 }
@@ -88,7 +88,7 @@ fn bad_arguments_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn handles_and_vacancies_opened_without_end_are_bounded_and_the_plugin_works_on() {
+fn handles_and_vacancies_are_limited_and_the_plugin_continues() {
     on_every_backend(|config| assert_eq!(Larder::run("handles").config(config).succeed().stdout, "bounded\n"));
 }
 

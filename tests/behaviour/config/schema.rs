@@ -55,7 +55,7 @@ impl Schema {
 }
 
 #[test]
-fn the_schema_takes_every_configuration_in_the_documents_and_every_option_that_is_deployed() {
+fn the_schema_accepts_every_configuration_in_the_documents_and_in_deploy() {
     let schema = Schema::printed();
     configurations().iter().for_each(|(_, block)| schema.assert_takes(block));
     for file in ["deploy/compose.toml", "examples/two-caches/larder.toml", "examples/http-json/larder.toml"] {
@@ -109,7 +109,7 @@ fn the_schema_describes_every_key_and_names_its_default() {
 }
 
 #[test]
-fn what_the_host_takes_the_schema_takes_and_what_one_key_breaks_both_refuse() {
+fn the_schema_accepts_what_the_host_accepts_and_refuses_the_same_values() {
     let schema = Schema::printed();
     let environment = |name: &str| (name == "SIZE").then(|| "64MiB".to_owned());
     let host_takes = |toml: &str| Config::parse(toml, "larder.toml", Path::new(""), &environment).is_ok();

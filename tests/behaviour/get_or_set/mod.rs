@@ -2,7 +2,7 @@
 //!
 //! - `leases`: one computation across caches and processes that share a server.
 //! - `outage`: get-or-set while the server is unreachable.
-//! - `overtaken`: a set or clear invalidates a computation that began before it.
+//! - `invalidated`: a set or clear invalidates a computation that began before it.
 //! - `race`: many plugins on many threads; one computes.
 //! - `sharing`: a process reads what another one stored.
 //! - `vacancies`: which caller receives the vacancy, and what ends it.
@@ -11,9 +11,9 @@
 //! All callers of a test run on one thread and share one connection, which answers in order. So [`waiting`] knows without
 //! a sleep that a caller is waiting.
 
+mod invalidated;
 mod leases;
 mod outage;
-mod overtaken;
 mod race;
 mod sharing;
 mod vacancies;

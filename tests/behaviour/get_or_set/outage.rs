@@ -9,12 +9,12 @@ use crate::backends::{Backend, bytes, over_every_server, view, within};
 
 over_every_server! {
     during_an_outage_get_or_set_gives_a_vacancy,
-    during_an_outage_the_value_reaches_the_waiters_though_it_is_not_stored,
+    during_an_outage_the_value_reaches_the_waiters_although_it_is_not_stored,
     during_an_outage_a_dropped_vacancy_passes_on,
     a_vacancy_from_before_an_outage_reports_it_and_serves_the_waiters,
     a_vacancy_whose_lease_the_server_lost_stores_nothing,
     on_outage_error_reports_the_outage,
-    a_fill_cut_off_leaves_nobody_hanging,
+    a_cancelled_fill_leaves_no_waiter_hanging,
     a_fill_without_an_answer_serves_the_waiters,
 }
 
@@ -28,7 +28,7 @@ async fn during_an_outage_get_or_set_gives_a_vacancy(mut backend: Backend) {
     assert_eq!(holder.get("k").await, Ok(None));
 }
 
-async fn during_an_outage_the_value_reaches_the_waiters_though_it_is_not_stored(mut backend: Backend) {
+async fn during_an_outage_the_value_reaches_the_waiters_although_it_is_not_stored(mut backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     lose(&mut backend, &cache).await;
     let vacancy = vacancy(&view(&cache), "k").await;
@@ -90,7 +90,7 @@ async fn on_outage_error_reports_the_outage(mut backend: Backend) {
     assert!(fill(&view(&cache), held, "v").await.unwrap_err().is_outage());
 }
 
-async fn a_fill_cut_off_leaves_nobody_hanging(mut backend: Backend) {
+async fn a_cancelled_fill_leaves_no_waiter_hanging(mut backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let holder = view(&cache);
     let vacancy = vacancy(&holder, "k").await;

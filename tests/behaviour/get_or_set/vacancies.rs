@@ -9,17 +9,17 @@ use crate::backends::{Backend, assert_invalid, bytes, namespaced, over_every_bac
 over_every_backend! {
     a_stored_value_is_occupied,
     a_miss_is_a_vacancy_whose_fill_stores,
-    a_key_has_one_vacancy_and_all_who_wait_receive_its_value,
+    a_key_has_one_vacancy_and_all_waiters_receive_its_value,
     another_key_has_a_vacancy_of_its_own,
     an_empty_value_fills_a_vacancy,
     a_dropped_vacancy_passes_to_exactly_one_waiter,
     many_drops_in_a_row_pass_through_all_waiters,
-    a_vacancy_dropped_with_nobody_waiting_is_free_again,
+    a_vacancy_dropped_without_waiters_is_free_again,
     a_cancelled_waiter_does_not_swallow_the_vacancy,
     a_waiter_cancelled_with_the_vacancy_on_its_way_does_not_swallow_it,
     a_waiter_cancelled_while_it_waits_does_not_hold_up_the_fill,
-    the_holder_asking_again_is_refused_at_once,
-    the_holder_may_ask_for_its_key_elsewhere,
+    the_holder_that_asks_again_is_refused_immediately,
+    the_holder_may_ask_for_its_key_through_another_cache,
     a_holder_that_gave_up_may_ask_again,
     a_fill_for_no_time_is_refused_and_passes_the_vacancy_on,
     a_fill_with_too_large_a_value_is_refused_and_passes_the_vacancy_on,
@@ -40,7 +40,7 @@ async fn a_miss_is_a_vacancy_whose_fill_stores(backend: Backend) {
     assert_eq!(occupied(cache.get_or_set("k").await), bytes("computed"));
 }
 
-async fn a_key_has_one_vacancy_and_all_who_wait_receive_its_value(backend: Backend) {
+async fn a_key_has_one_vacancy_and_all_waiters_receive_its_value(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let holder = view(&cache);
     let vacancy = vacancy(&holder, "k").await;
@@ -99,7 +99,7 @@ async fn many_drops_in_a_row_pass_through_all_waiters(backend: Backend) {
     assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("last try")));
 }
 
-async fn a_vacancy_dropped_with_nobody_waiting_is_free_again(backend: Backend) {
+async fn a_vacancy_dropped_without_waiters_is_free_again(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     for _ in 0..3 {
         drop(vacancy(&view(&cache), "k").await);
@@ -139,7 +139,7 @@ async fn a_waiter_cancelled_while_it_waits_does_not_hold_up_the_fill(backend: Ba
     assert_eq!(occupied(answer(second).await), bytes("v"));
 }
 
-async fn the_holder_asking_again_is_refused_at_once(backend: Backend) {
+async fn the_holder_that_asks_again_is_refused_immediately(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let holder = view(&cache);
     let vacancy = vacancy(&holder, "k").await;
@@ -150,7 +150,7 @@ async fn the_holder_asking_again_is_refused_at_once(backend: Backend) {
 }
 
 /// What it holds is the key in one key space of one cache.
-async fn the_holder_may_ask_for_its_key_elsewhere(backend: Backend) {
+async fn the_holder_may_ask_for_its_key_through_another_cache(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let _plain = vacancy(&view(&cache), "k").await;
     let _shop = vacancy(&namespaced(&cache, "shop"), "k").await;

@@ -13,12 +13,12 @@ over_every_backend! {
     the_holder_s_fill_does_not_overwrite_its_value,
     its_fill_comes_too_late_after_a_clear,
     its_fill_comes_too_late_after_a_set,
-    its_fill_serves_those_who_wait_for_the_holder,
-    its_vacancy_is_not_the_one_that_others_wait_for,
+    its_fill_serves_the_waiters_of_the_holder,
+    its_vacancy_is_not_the_vacancy_that_others_wait_for,
     it_holds_its_key_like_any_holder,
-    two_plugins_that_wait_for_each_other_go_on,
-    no_wait_gives_a_vacancy_at_once,
-    a_value_that_expired_meanwhile_makes_the_holder_s_fill_too_late,
+    two_plugins_that_wait_for_each_other_continue,
+    no_wait_gives_a_vacancy_immediately,
+    a_value_that_expired_meanwhile_makes_the_fill_of_the_holder_too_late,
 }
 
 const SHORT_WAIT: &str = "wait = \"50ms\"";
@@ -51,7 +51,7 @@ async fn the_holder_s_fill_does_not_overwrite_its_value(backend: Backend) {
     assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("first")));
 }
 
-async fn its_fill_serves_those_who_wait_for_the_holder(backend: Backend) {
+async fn its_fill_serves_the_waiters_of_the_holder(backend: Backend) {
     let cache = backend.cache(SHORT_WAIT).await;
     let _held = vacancy(&view(&cache), "k").await;
     let own = vacancy(&view(&cache), "k").await;
@@ -82,7 +82,7 @@ async fn its_fill_comes_too_late_after_a_set(backend: Backend) {
 }
 
 /// Dropping it passes nothing on, and the holder's fill still wakes the others.
-async fn its_vacancy_is_not_the_one_that_others_wait_for(backend: Backend) {
+async fn its_vacancy_is_not_the_vacancy_that_others_wait_for(backend: Backend) {
     // Long enough for the last caller to be served before its own wait runs out.
     let cache = backend.cache("wait = \"2s\"").await;
     let held = vacancy(&view(&cache), "k").await;
@@ -105,7 +105,7 @@ async fn it_holds_its_key_like_any_holder(backend: Backend) {
     let _again = vacancy(&late, "k").await;
 }
 
-async fn two_plugins_that_wait_for_each_other_go_on(backend: Backend) {
+async fn two_plugins_that_wait_for_each_other_continue(backend: Backend) {
     let cache = backend.cache(SHORT_WAIT).await;
     let (one, two) = (view(&cache), view(&cache));
     let a = vacancy(&one, "a").await;
@@ -120,7 +120,7 @@ async fn two_plugins_that_wait_for_each_other_go_on(backend: Backend) {
     assert_eq!(occupied(two.get_or_set("a").await), bytes("one's a"));
 }
 
-async fn no_wait_gives_a_vacancy_at_once(backend: Backend) {
+async fn no_wait_gives_a_vacancy_immediately(backend: Backend) {
     let cache = backend.cache("wait = 0").await;
     let held = vacancy(&view(&cache), "k").await;
     let own = vacancy(&view(&cache), "k").await;
@@ -129,7 +129,7 @@ async fn no_wait_gives_a_vacancy_at_once(backend: Backend) {
     assert_eq!(view(&cache).get("k").await.unwrap(), Some(bytes("holder's")));
 }
 
-async fn a_value_that_expired_meanwhile_makes_the_holder_s_fill_too_late(backend: Backend) {
+async fn a_value_that_expired_meanwhile_makes_the_fill_of_the_holder_too_late(backend: Backend) {
     let cache = backend.cache("wait = 0").await;
     let held = vacancy(&view(&cache), "k").await;
     let own = vacancy(&view(&cache), "k").await;

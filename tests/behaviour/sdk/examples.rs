@@ -71,35 +71,6 @@ async fn http_pages_renders_a_page_once_for_two_processes() {
     assert_eq!(printed, "http-pages: rendering /home\n");
 }
 
-/// With the files of its folder, as its README says.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_json_asks_its_slow_service_once_for_two_processes() {
-    let Some(server) = Server::start(Kind::Valkey) else { return };
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/http-json");
-    let service = format!("127.0.0.1:{}", free_port());
-    let config = std::fs::read_to_string(format!("{example}/larder.toml")).unwrap();
-    let plugins = guest("http-json").parent().unwrap().display().to_string();
-    let config = config.replace("127.0.0.1:8080", &service).replace("../../target/wasm32-wasip2/release", &plugins);
-    let start = |addr: &str| {
-        let larder = Larder::new(["serve", "--addr", addr]).config(&config);
-        let port = server.port().to_string();
-        ServeProcess::start_with(larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", port))
-    };
-    let (one, two) = (start(&service), start("127.0.0.1:0"));
-    let hosts = [one.address().to_string(), two.address().to_string()];
-    let output = Command::new(format!("{example}/load.sh")).args(hosts).env("ROUNDS", "10").output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(stdout.starts_with("400 answers with status 200\nhalf of them within "), "{stdout}");
-    let readme = std::fs::read_to_string(format!("{example}/README.md")).unwrap();
-    let shown = "$ curl http://127.0.0.1:8081/primes/2000000\n";
-    let (answer, _) = readme.split_once(shown).unwrap().1.split_once('\n').unwrap();
-    assert_eq!(two.get("/primes/2000000").await.body.trim_end(), answer);
-    let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
-    assert_eq!(printed.matches("service: counting primes below 200").count(), 21, "{printed}");
-    assert_eq!(printed.lines().count(), 21, "{printed}");
-}
-
 #[test]
 fn embed_runtime_shares_its_cache_and_clears_it() {
     let output = Command::new(program().with_file_name("embed-runtime")).arg(guest("memoise")).output().unwrap();

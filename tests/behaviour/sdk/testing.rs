@@ -185,7 +185,7 @@ impl Real {
         match step {
             Step::Call(plugin, call) => {
                 let answer = self.plugins[*plugin].make(call).await;
-                let_others_have_their_turn().await;
+                yield_to_other_tasks().await;
                 return match answer {
                     Answer::Error(error) => Err(as_the_plugin_gets_it(error)),
                     answer => Ok(answer),
@@ -193,7 +193,7 @@ impl Real {
             }
             Step::Advance(milliseconds) => {
                 tokio::time::advance(StdDuration::from_millis(*milliseconds)).await;
-                let_others_have_their_turn().await;
+                yield_to_other_tasks().await;
             }
             Step::Outage(is_out) => self.backend.is_out.store(*is_out, Ordering::Relaxed),
             Step::ReadOnly(is_read_only) => {
@@ -208,7 +208,7 @@ impl Real {
 }
 
 /// The tasks that take vacancies away from those who hold them too long.
-async fn let_others_have_their_turn() {
+async fn yield_to_other_tasks() {
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
@@ -349,7 +349,7 @@ fn the_sdks_host_for_tests_clears_what_the_host_clears() {
 /// What the plugin `script` says of these operations, which reach the host through WebAssembly, its own code says
 /// natively, errors included.
 #[test]
-fn a_plugin_says_natively_what_it_says_in_larder() {
+fn a_plugin_prints_the_same_as_a_native_program() {
     let long = format!("get {}", "k".repeat(1025));
     let operations = [
         "get user:1",

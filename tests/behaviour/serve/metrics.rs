@@ -1,7 +1,6 @@
-//! What an operator watches: figures, health, and what the documents say of them.
+//! The metrics of a host, and its endpoints for health and readiness.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
 use larder_host::metrics::{BUCKETS, GOOD_OUTCOMES, Kind as MetricKind, Metric, all};
@@ -148,7 +147,7 @@ mod standing {
     use super::*;
 
     #[tokio::test]
-    async fn a_ram_cache_tells_what_it_holds_and_what_it_evicted() {
+    async fn a_ram_cache_exports_its_size_and_its_evictions() {
         let (caches, handle, _guard) = watched(RAM).await;
         let cache = view(&caches);
         let of = |export: &str, name: &str| values(export)[format!("{name}{{cache=\"c\"}}").as_str()];
@@ -200,7 +199,7 @@ mod endpoint {
     use super::*;
 
     #[tokio::test]
-    async fn every_figure_is_told_with_its_kind_and_labels() {
+    async fn every_metric_is_exported_with_its_kind_and_labels() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let ram = "default = \"c\"\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
         let serving = ServeProcess::start_with_metrics(&format!("{ram}{}", server.cache("c")));
@@ -246,7 +245,7 @@ mod endpoint {
     }
 
     #[tokio::test]
-    async fn it_answers_what_it_knows_and_refuses_the_rest() {
+    async fn the_metrics_endpoint_serves_its_paths_and_refuses_others() {
         let serving = ServeProcess::start_with_metrics("");
         assert_eq!(serving.get_from_metrics_port("/healthz").await.body, "alive\n");
         assert_eq!(serving.get_from_metrics_port("/").await.status, 404);
@@ -275,7 +274,7 @@ mod readiness {
     use super::*;
 
     #[tokio::test]
-    async fn a_host_without_its_server_is_ready_only_where_reads_may_be_misses() {
+    async fn a_host_without_its_server_is_ready_only_if_reads_may_be_misses() {
         let Some(mut server) = Server::start(Kind::Valkey) else { return };
         let cache = server.cache("c") + "timeout = \"200ms\"\n";
         let lenient = ServeProcess::start_with_metrics(&cache);
@@ -305,7 +304,7 @@ mod readiness {
     }
 
     #[tokio::test]
-    async fn a_host_that_is_about_to_end_is_not_ready() {
+    async fn a_host_that_is_shutting_down_is_not_ready() {
         let mut serving = ServeProcess::start_with_metrics("");
         let client = Client::connect(serving.address()).await;
         let running = tokio::spawn(async move { client.get("/doze/1000").await.unwrap() });
@@ -315,44 +314,5 @@ mod readiness {
         tokio::time::timeout(larder_tests::TEST_TIMEOUT, told).await.expect("it says so");
         assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is shutting down\n");
         assert_eq!(running.await.unwrap().body, "dozed");
-    }
-}
-
-mod documents {
-    use super::*;
-
-    fn read(path: &str) -> String {
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
-    }
-
-    #[test]
-    fn the_table_of_figures_is_that_of_the_code() {
-        let document = read("docs/metrics.md");
-        let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `larder_")).collect();
-        let row = |Metric { name, kind, labels, help, .. }: &Metric| {
-            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
-            format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "))
-        };
-        assert_eq!(rows, all().map(row).collect::<Vec<_>>());
-    }
-
-    /// A panel over a figure that is not there would be empty without a word.
-    #[test]
-    fn the_dashboard_asks_for_figures_and_labels_that_exist() {
-        let dashboard: serde_json::Value = serde_json::from_str(&read("deploy/grafana.json")).unwrap();
-        let mut asked = BTreeSet::new();
-        for panel in dashboard["panels"].as_array().unwrap() {
-            for target in panel["targets"].as_array().unwrap_or(&Vec::new()) {
-                let query = target["expr"].as_str().unwrap();
-                let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-                for name in words.filter(|word| word.starts_with("larder_")) {
-                    let name = name.trim_end_matches("_bucket");
-                    let figure = all().find(|figure| figure.name == name);
-                    assert!(figure.is_some(), "`{name}` is no figure: {query}");
-                    asked.insert(name.to_owned());
-                }
-            }
-        }
-        assert_eq!(asked, all().map(|figure| figure.name.to_owned()).collect(), "all figures are shown");
     }
 }

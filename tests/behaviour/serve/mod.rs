@@ -1,7 +1,7 @@
 //! `larder serve`: plugins that answer HTTP requests, and the sandbox that plugins run in.
 //!
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
-//! - `ending`: at shutdown, running requests are finished and new ones are refused.
+//! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
@@ -14,7 +14,6 @@
 //! - `telemetry`: the log on standard error, and W3C traces.
 
 mod corpus;
-mod ending;
 mod hostile;
 mod limits;
 pub(crate) mod metrics;
@@ -24,4 +23,5 @@ mod requests;
 mod routes;
 mod sandbox;
 mod shared;
+mod shutdown;
 mod telemetry;

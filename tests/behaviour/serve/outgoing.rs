@@ -97,7 +97,7 @@ async fn a_granted_host_is_reached() {
 }
 
 #[tokio::test]
-async fn a_command_reaches_what_it_is_granted_and_no_more() {
+async fn a_command_reaches_the_granted_caches_and_no_others() {
     let upstream = telling(&Arc::default()).await;
     let address = upstream.address();
     let config = format!("[plugins.fetch]\noutgoing_hosts = [\"{address}\"]\n");
@@ -191,7 +191,7 @@ async fn say(listener: &TcpListener, said: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_an_error_and_no_trap() {
+async fn an_invalid_response_is_an_error_and_no_trap() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = ServeProcess::start(&grant(&[address.to_string()]));
@@ -304,7 +304,7 @@ async fn streaming() -> Streaming {
 
 /// The second piece is sent, on either way, when the first one has come to its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_is_streamed_both_ways() {
+async fn a_body_is_streamed_in_both_directions() {
     let Streaming { mut received, sends, upstream } = streaming().await;
     let serving = ServeProcess::start(&grant(&[local(&upstream)]));
     let mut client = TcpStream::connect(serving.address()).unwrap();
@@ -337,7 +337,7 @@ async fn max_outgoing_requests_bounds_the_requests_of_an_instance() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_what_came_of_them() {
+async fn requests_are_counted_by_their_outcome() {
     let upstream = telling(&Arc::default()).await;
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let refusing = refusing();
@@ -369,7 +369,7 @@ async fn requests_are_counted_by_what_came_of_them() {
 
 /// The beginning of a body must not be taken for the whole.
 #[tokio::test]
-async fn a_body_that_its_plugin_does_not_finish_is_broken_off() {
+async fn a_body_that_its_plugin_does_not_finish_is_aborted() {
     let (sender, mut received) = unbounded_channel();
     let upstream = Upstream::start(move |request: Request<Incoming>| {
         let sender = sender.clone();
@@ -417,7 +417,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_is_not_to_be_trusted_is_refused() {
+    async fn a_certificate_of_an_unknown_authority_is_refused() {
         let (ours, other) = (Authority::new(), Authority::new());
         for certificate in [other.issue("localhost"), ours.issue("127.0.0.1"), ours.issue_until("localhost", 2020)] {
             let asked = Arc::new(AtomicUsize::new(0));

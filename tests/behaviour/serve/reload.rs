@@ -76,7 +76,7 @@ async fn a_new_file_is_served_after_hang_up_and_no_request_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_file_keeps_the_old_plugin_running_and_says_so() {
+async fn a_broken_file_is_logged_and_the_previous_version_keeps_running() {
     // The longer route is read first, so that it was read when the other one has changed.
     let (mut serving, [changed, constant]) = start();
     replace(&constant, b"no component");
@@ -129,7 +129,7 @@ async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_watched_file_is_said_once_and_the_old_plugin_stays() {
+async fn a_broken_watched_file_is_logged_once_and_the_previous_version_keeps_running() {
     let (serving, [changed, constant]) = start_with(Larder::serve().arg("--watch"));
     let [pages, http] = ["http-pages", "http"].map(|name| std::fs::read(guest(name)).unwrap());
     // Half of a file, by a writer who does not go on.
@@ -143,6 +143,11 @@ async fn a_broken_watched_file_is_said_once_and_the_old_plugin_stays() {
     std::fs::write(&constant, &pages).unwrap();
     is_answered(&serving, "/constant/do/hello", &HttpResponse::ok("<h1>/constant/do/hello</h1>\n")).await;
     let finished = serving.terminate().await;
-    assert_eq!(finished.stderr.matches("kept the previous version of plugin `constant`: ").count(), 1, "{}", finished.stderr);
+    assert_eq!(
+        finished.stderr.matches("kept the previous version of plugin `constant`: ").count(),
+        1,
+        "{}",
+        finished.stderr
+    );
     assert_eq!(finished.stderr.matches("reloaded plugin `constant`").count(), 1, "{}", finished.stderr);
 }

@@ -68,7 +68,7 @@ async fn of_many_requests_one_computes() {
 }
 
 #[tokio::test]
-async fn what_one_request_does_to_its_plugin_no_other_sees() {
+async fn no_request_sees_the_state_of_another() {
     let serving = ServeProcess::start("[sandbox]\nmax_memory = \"16MiB\"\nmax_cpu_time = \"500ms\"\n");
     let client = Client::connect_http2(serving.address()).await;
     let sleeping = tokio::spawn({
@@ -94,7 +94,7 @@ async fn what_one_request_does_to_its_plugin_no_other_sees() {
 }
 
 #[tokio::test]
-async fn an_answer_that_the_plugin_does_not_finish_is_not_taken_for_a_whole_one() {
+async fn an_unfinished_response_is_not_complete_to_the_client() {
     let serving = ServeProcess::start("[sandbox]\ntimeout = \"1s\"\n");
     for http2 in [false, true] {
         for path in ["/cut/3", "/cut/300", "/hang/3"] {
@@ -144,7 +144,7 @@ fn raw(serving: &ServeProcess, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_that_is_none_is_400() {
+async fn an_invalid_request_is_400() {
     let serving = ServeProcess::start("");
     let close = "connection: close\r\n\r\n";
     let said = raw(&serving, &format!("GET /hello HTTP/1.1\r\n{close}"));
@@ -160,7 +160,7 @@ async fn a_request_that_is_none_is_400() {
 }
 
 #[tokio::test]
-async fn an_answer_to_head_has_no_body_and_its_plugin_does_not_fail_for_it() {
+async fn a_response_to_head_has_no_body_and_its_plugin_succeeds() {
     let serving = ServeProcess::start("");
     let said = raw(&serving, "HEAD /pieces/3000 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
     assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("\r\n\r\n"), "{said}");
@@ -169,7 +169,7 @@ async fn an_answer_to_head_has_no_body_and_its_plugin_does_not_fail_for_it() {
 }
 
 #[tokio::test]
-async fn what_plugins_print_has_their_name_in_front_of_each_line() {
+async fn each_line_that_a_plugin_prints_begins_with_its_name() {
     let serving = ServeProcess::start_with(Larder::serve().config("").arg("--name").arg("shop").arg(guest("http")));
     assert_eq!(serving.get("/print/a").await, HttpResponse::ok("printed"));
     assert_eq!(serving.get("/print/b").await, HttpResponse::ok("printed"));

@@ -27,7 +27,7 @@ async fn each_plugin_answers_under_its_route_with_its_own_grant() {
 }
 
 #[tokio::test]
-async fn each_plugin_is_given_the_variables_of_its_own_table() {
+async fn each_plugin_receives_the_variables_of_its_own_table() {
     let path = guest("http").display().to_string();
     let plugin =
         |name: &str, env: &str| format!("[plugins.{name}]\npath = {path:?}\nroute = \"/{name}\"\nenv = {env}\n");
@@ -43,7 +43,7 @@ async fn each_plugin_is_given_the_variables_of_its_own_table() {
 }
 
 #[tokio::test]
-async fn a_path_that_no_route_fits_is_404() {
+async fn a_path_without_a_route_is_404() {
     let config = format!("[plugins.shop]\npath = \"{}\"\nroute = \"/shop\"\n", guest("http").display());
     let serving = ServeProcess::start_with(Larder::serve().config(&config));
     let answer = serving.get("/hello").await;
@@ -51,7 +51,7 @@ async fn a_path_that_no_route_fits_is_404() {
 }
 
 #[test]
-fn what_cannot_be_served_is_one_clear_line() {
+fn a_plugin_that_cannot_be_served_is_one_clear_line() {
     let run = Larder::serve().config("").fail(2);
     assert!(run.error_line().starts_with("larder: nothing to serve: "), "{}", run.stderr);
     let run = Larder::serve().config("").arg(guest("script")).fail(1);

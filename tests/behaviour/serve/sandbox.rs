@@ -39,7 +39,7 @@ fn a_plugin_that_waits_in_a_host_call_is_stopped_after_its_time() {
 }
 
 #[test]
-fn a_trap_is_status_1_and_one_line_of_ours() {
+fn a_trap_is_status_1_and_one_line_of_the_host() {
     let run = Larder::run("misbehave").arg("trap").fail(1);
     assert!(run.error_line().starts_with("larder: plugin `misbehave` trapped: "), "{}", run.stderr);
     assert!(run.stderr.contains("unreachable"), "{}", run.stderr);
@@ -54,7 +54,7 @@ fn a_trap_is_status_1_and_one_line_of_ours() {
 
 /// `wasi:cli/exit` of WASI 0.2 carries success or failure and no number, so a plugin's 7 arrives as 1.
 #[test]
-fn the_plugins_own_ending_is_the_programs() {
+fn the_exit_status_of_the_plugin_is_that_of_the_program() {
     assert_eq!(Larder::run("misbehave").arg("exit").arg("0").succeed().stderr, "");
     assert_eq!(Larder::run("misbehave").arg("exit").arg("7").fail(1).stderr, "");
     let run = Larder::run("misbehave").arg("fail").fail(1);
@@ -72,7 +72,7 @@ fn arguments_arrive_as_given() {
 }
 
 #[test]
-fn what_a_run_is_given_goes_before_the_variables_of_the_plugins_table() {
+fn variables_of_the_command_line_override_those_of_the_plugins_table() {
     let config = "[plugins.surroundings]\nenv = { A = \"table\", B = \"table\" }\n";
     let run = Larder::run_with(&["--env", "A=run"], "surroundings").config(config).arg("env").succeed();
     let mut lines: Vec<&str> = run.stdout.lines().collect();
@@ -81,13 +81,13 @@ fn what_a_run_is_given_goes_before_the_variables_of_the_plugins_table() {
 }
 
 #[test]
-fn the_plugin_has_the_environment_it_was_given_and_nothing_of_the_hosts() {
+fn the_plugin_has_its_configured_environment_and_none_of_the_host() {
     assert_eq!(look(&[], &["env"]), "");
     assert_eq!(look(&["--env", "A=1", "--env", "B=x=y"], &["env"]), "A=1\nB=x=y\n");
 }
 
 #[test]
-fn the_plugin_sees_the_folder_it_was_given_and_nothing_else() {
+fn the_plugin_sees_its_mounted_folder_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
@@ -130,7 +130,7 @@ fn the_network_is_refused() {
 }
 
 #[test]
-fn a_trap_with_a_vacancy_in_hand_does_not_hold_up_the_next_run() {
+fn a_trap_that_holds_a_vacancy_does_not_delay_the_next_run() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         // A vacancy left behind would be waited for, far beyond the time that the next run has.

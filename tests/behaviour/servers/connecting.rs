@@ -40,7 +40,7 @@ fn the_environment_is_ignored_where_the_file_names_host_and_port() {
 }
 
 #[test]
-fn a_port_of_the_environment_that_is_none_is_a_configuration_error() {
+fn an_invalid_port_in_the_environment_is_a_configuration_error() {
     let config = "[caches.c]\ntype = \"valkey\"\n";
     for bad in ["0", "70000", "http"] {
         let run = Larder::run("script").config(config).env("VALKEY_PORT", bad).fail(2);
@@ -69,7 +69,7 @@ fn a_host_name_that_does_not_exist_stops_the_start_with_one_clear_line() {
 }
 
 #[test]
-fn a_server_that_takes_connections_and_says_nothing_stops_the_start_too() {
+fn a_server_that_accepts_and_never_replies_stops_the_start_too() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let config =
@@ -80,7 +80,7 @@ fn a_server_that_takes_connections_and_says_nothing_stops_the_start_too() {
 }
 
 #[test]
-fn a_password_opens_a_server_that_asks_for_one() {
+fn a_server_with_a_password_accepts_the_configured_one() {
     for kind in Kind::ALL {
         let Some(server) = Server::start_with(kind, &["--requirepass", "s3cret"]) else { continue };
         let written = server.cache("c") + "password = \"s3cret\"\n";
@@ -96,7 +96,7 @@ fn a_password_opens_a_server_that_asks_for_one() {
 }
 
 #[test]
-fn a_user_of_the_access_list_is_let_in_with_his_password() {
+fn a_user_of_the_access_list_connects_with_the_password() {
     for kind in Kind::ALL {
         let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "+@all", "--user", "default", "off"];
         let Some(server) = Server::start_with(kind, &acl) else { continue };

@@ -19,13 +19,13 @@ mod spread {
     use super::*;
 
     over_every_server! {
-        there_is_one_connection_where_nothing_says_more,
+        one_connection_is_opened_by_default,
         calls_are_spread_over_all_connections_by_their_keys,
     }
 
     use crate::backends::Backend;
 
-    async fn there_is_one_connection_where_nothing_says_more(mut backend: Backend) {
+    async fn one_connection_is_opened_by_default(mut backend: Backend) {
         let cache = backend.view().await;
         for key in 0..50 {
             cache.set(&key.to_string(), bytes("v"), Duration::Default).await.unwrap();
@@ -60,7 +60,7 @@ mod loss {
     use super::*;
 
     #[tokio::test]
-    async fn one_of_several_that_is_lost_comes_back_and_the_others_serve_meanwhile() {
+    async fn a_lost_connection_is_replaced_and_the_others_serve_meanwhile() {
         for kind in Kind::ALL {
             let Some(server) = Server::start(kind) else { continue };
             let (caches, handle, _guard) = watched(&(server.cache("c") + "connections = 4\n")).await;
@@ -96,7 +96,7 @@ mod loss {
     }
 
     #[tokio::test]
-    async fn the_connection_aside_is_never_the_reason_that_a_call_fails() {
+    async fn a_bulk_connection_that_cannot_open_fails_no_call() {
         for kind in Kind::ALL {
             let Some(server) = Server::start(kind) else { continue };
             let cache = view(&connect(&server, "").await);
@@ -117,13 +117,13 @@ mod large {
     use super::*;
 
     over_every_server! {
-        what_is_large_goes_over_a_connection_of_its_own,
-        a_value_that_nobody_here_knew_to_be_large_is_known_from_then_on,
+        large_values_use_the_bulk_connection,
+        a_value_is_known_to_be_large_once_it_was_read,
     }
 
     use crate::backends::Backend;
 
-    async fn what_is_large_goes_over_a_connection_of_its_own(mut backend: Backend) {
+    async fn large_values_use_the_bulk_connection(mut backend: Backend) {
         let large = Bytes::from(vec![b'v'; LARGE]);
         let many = |count: usize| (0..count).map(|nth| nth.to_string()).collect::<Vec<_>>();
         let entries = |count: usize| many(count).into_iter().map(|key| (key, vec![b'v'])).collect::<Vec<_>>();
@@ -150,7 +150,7 @@ mod large {
         }
     }
 
-    async fn a_value_that_nobody_here_knew_to_be_large_is_known_from_then_on(mut backend: Backend) {
+    async fn a_value_is_known_to_be_large_once_it_was_read(mut backend: Backend) {
         let cache = backend.view().await;
         let large = vec![b'v'; LARGE];
         let () = ::redis::cmd("SET").arg("cache:k").arg(&large).query(&mut backend.behind().client()).unwrap();
@@ -169,7 +169,7 @@ mod large {
 
     /// What a line lets through is little, on each connection.
     #[tokio::test]
-    async fn a_large_value_that_takes_its_time_does_not_hold_up_a_small_one() {
+    async fn a_slow_large_value_does_not_delay_a_small_one() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let relay = Relay::to(server.port());
         let cache = view(&connect_by(&server, relay.port(), "timeout = \"60s\"\n").await);
@@ -199,7 +199,7 @@ mod large {
 
     /// The set and the clear go over different connections.
     #[tokio::test]
-    async fn a_clear_removes_also_what_a_set_that_nobody_waited_for_stored() {
+    async fn a_clear_also_removes_the_value_of_a_set_that_timed_out() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let relay = Relay::to(server.port());
         let cache = view(&connect_by(&server, relay.port(), "timeout = \"60s\"\n").await);
@@ -216,7 +216,7 @@ mod large {
 
     /// The set goes over one connection, and the batch, which is large, over the other.
     #[tokio::test]
-    async fn a_batch_comes_behind_a_set_of_its_keys_that_nobody_waited_for() {
+    async fn a_batch_is_sent_after_a_set_of_its_keys_that_timed_out() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
         let relay = Relay::to(server.port());
         let cache = view(&connect_by(&server, relay.port(), "timeout = \"60s\"\n").await);

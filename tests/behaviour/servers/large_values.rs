@@ -30,7 +30,7 @@ fn ends_small(run: LarderProcess) {
 }
 
 #[test]
-fn half_a_gigabyte_on_the_server_does_not_come_into_the_host() {
+fn half_a_gigabyte_on_the_server_is_not_read_into_memory() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     put(&server, "huge", 512 << 20);
     let mut run = session(&server, "");
@@ -68,7 +68,7 @@ fn max_value_bytes_bounds_what_is_read_and_what_is_over_it_can_be_replaced() {
 }
 
 #[test]
-fn a_batch_of_more_than_64_mib_does_not_come_into_the_host() {
+fn a_batch_above_64_mib_is_not_read_into_memory() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         put(&server, "k", 1 << 20);

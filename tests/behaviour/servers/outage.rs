@@ -50,7 +50,7 @@ fn reads_are_misses_and_writes_report_while_the_server_is_dead() {
 }
 
 #[test]
-fn reads_report_too_where_the_operator_chose_errors() {
+fn reads_report_the_outage_if_on_outage_is_error() {
     for kind in Kind::ALL {
         let Some(mut server) = Server::start(kind) else { continue };
         let mut session = session(&server, "on_outage = \"error\"\n");
@@ -69,7 +69,7 @@ fn reads_report_too_where_the_operator_chose_errors() {
 }
 
 #[test]
-fn no_call_hangs_while_the_server_does_and_after_a_few_none_waits_for_it() {
+fn no_call_hangs_with_the_server_and_after_a_few_none_waits_for_it() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         let mut session = session(&server, "on_outage = \"error\"\n");
@@ -88,7 +88,7 @@ fn no_call_hangs_while_the_server_does_and_after_a_few_none_waits_for_it() {
 }
 
 #[test]
-fn a_plugin_that_computes_goes_on_while_the_server_hangs() {
+fn a_plugin_that_computes_continues_while_the_server_is_frozen() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let mut session = session(&server, "");
     assert_eq!(ask(&mut session, "get nothing"), "miss");
@@ -104,7 +104,7 @@ fn a_plugin_that_computes_goes_on_while_the_server_hangs() {
 
 /// Its keys are gone with it, and nothing of what was there before comes back.
 #[test]
-fn a_server_that_comes_back_empty_is_an_empty_cache() {
+fn a_server_that_restarts_empty_is_an_empty_cache() {
     let Some(mut server) = Server::start(Kind::Valkey) else { return };
     let mut session = session(&server, "");
     assert_eq!(ask(&mut session, "compute k 1"), "computed 1");

@@ -83,7 +83,7 @@ fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
 }
 
 /// As when its machine hangs: the connections stay and nobody answers. When it goes on it is a replica.
-fn is_found_though_the_old_one_hangs(kind: Kind) {
+fn assert_found_while_the_old_one_is_frozen(kind: Kind) {
     let Some(watched) = Sentinels::start(kind) else { return };
     let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
     let mut session = Larder::run("session").config(&format!("{}{more}", watched.cache("c"))).start();
@@ -104,13 +104,13 @@ fn is_found_though_the_old_one_hangs(kind: Kind) {
 }
 
 #[test]
-fn a_new_primary_of_valkey_is_found_though_the_old_one_hangs() {
-    is_found_though_the_old_one_hangs(Kind::Valkey);
+fn a_new_primary_of_valkey_is_found_while_the_old_one_is_frozen() {
+    assert_found_while_the_old_one_is_frozen(Kind::Valkey);
 }
 
 #[test]
-fn a_new_primary_of_redis_is_found_though_the_old_one_hangs() {
-    is_found_though_the_old_one_hangs(Kind::Redis);
+fn a_new_primary_of_redis_is_found_while_the_old_one_is_frozen() {
+    assert_found_while_the_old_one_is_frozen(Kind::Redis);
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_server_that_asks_for_a_certificate_is_shown_one() {
 }
 
 #[test]
-fn tls_and_plain_tcp_do_not_mix_and_nobody_waits_long_for_it() {
+fn tls_and_plain_tcp_are_refused_without_a_long_wait() {
     let authority = Authority::new();
     let certificate = authority.issue("127.0.0.1");
     for kind in Kind::ALL {
@@ -109,7 +109,7 @@ fn tls_and_plain_tcp_do_not_mix_and_nobody_waits_long_for_it() {
 }
 
 #[test]
-fn a_file_that_is_of_no_use_is_named_and_nothing_of_it_is_shown() {
+fn an_unusable_file_is_named_and_its_content_is_not_shown() {
     let authority = Authority::new();
     let certificate = authority.issue("127.0.0.1");
     let Some(server) = start(Kind::Valkey, &authority, &certificate, false) else { return };
@@ -136,7 +136,7 @@ fn a_file_that_is_of_no_use_is_named_and_nothing_of_it_is_shown() {
 }
 
 #[test]
-fn a_password_in_a_url_is_not_shown_by_the_most_talkative_log() {
+fn a_password_in_a_url_is_not_in_the_most_detailed_log() {
     let authority = Authority::new();
     let Some(server) = start(Kind::Valkey, &authority, &authority.issue("127.0.0.1"), false) else { return };
     let url = format!("url = \"rediss://worker:s3cret-guess@127.0.0.1:{}/0\"\n", server.port());
@@ -149,7 +149,7 @@ fn a_password_in_a_url_is_not_shown_by_the_most_talkative_log() {
 }
 
 #[test]
-fn renewed_certificates_are_read_when_the_connection_is_made_anew() {
+fn renewed_certificates_are_read_at_the_next_connection() {
     let (old, new) = (Authority::new(), Authority::new());
     let certificate = old.issue("127.0.0.1");
     let Some(mut server) = start(Kind::Valkey, &old, &certificate, false) else { return };

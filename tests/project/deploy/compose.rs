@@ -111,7 +111,7 @@ fn every_service_has_a_version_a_network_and_ports_for_this_machine_only() {
 }
 
 #[test]
-fn the_servers_evict_and_keep_what_they_hold_through_a_restart() {
+fn the_servers_evict_and_keep_their_data_through_a_restart() {
     let compose = compose();
     for (name, kind) in [("valkey", Kind::ValkeyWithIfeq), ("redis", Kind::Redis)] {
         let service = &compose["services"][name];

@@ -35,7 +35,7 @@ fn both_stages_name_their_version_and_the_first_one_our_compiler() {
 }
 
 #[test]
-fn what_ships_has_no_shell_and_no_root_and_is_what_was_built() {
+fn the_final_image_has_the_program_and_no_shell_and_no_root() {
     let (build, ships) = stages();
     assert_eq!(of(&ships, "RUN"), [""; 0], "there is nothing to run it with");
     assert!(of(&ships, "FROM")[0].starts_with("gcr.io/distroless/cc-"));

@@ -177,7 +177,7 @@ fn assert_version(image: &str) {
 }
 
 #[test]
-fn no_secret_stands_in_a_file() {
+fn no_file_has_a_secret() {
     for entry in std::fs::read_dir(root().join("deploy")).unwrap() {
         let path = entry.unwrap().path();
         let file = std::fs::read_to_string(&path).unwrap();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use larder_tests::program;
+use larder_tests::{program, skip};
 
 use super::*;
 
@@ -76,8 +76,7 @@ fn it_takes_every_right_but_that_to_make_code_executable() {
 #[test]
 fn systemd_understands_it_and_calls_it_safe() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        eprintln!("skipped: `systemd-analyze` is not installed");
-        return;
+        return skip("`systemd-analyze` is not installed");
     }
     let folder = tempfile::tempdir().unwrap();
     let unit = folder.path().join("larder.service");

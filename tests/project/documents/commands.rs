@@ -1,14 +1,15 @@
 //! The commands of the documents run.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use larder_tests::documents::{blocks, documents};
 use larder_tests::repository::{read, root};
-use larder_tests::{Kind, Server, guest, program};
+use larder_tests::{Kind, Larder, Server, guest, program};
 
-/// Whether a command is one that [`every_command_of_ours_in_the_documents_is_understood`] runs: one of our programs, with
-/// variables in front of it or not.
+/// Whether a command is one that [`every_larder_command_in_the_documents_is_accepted`] runs: a program of this
+/// repository, with or without variables before it.
 pub(super) fn is_run(command: &str) -> bool {
     let mut words = command.split(' ').skip_while(|word| word.contains('=') && !word.starts_with('-'));
     let program = words.next().unwrap_or_default();
@@ -16,15 +17,15 @@ pub(super) fn is_run(command: &str) -> bool {
 }
 
 #[test]
-fn every_command_of_ours_in_the_documents_is_understood() {
+fn every_larder_command_in_the_documents_is_accepted() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
-    let mut count = 0;
+    let mut shown = BTreeSet::new();
     for document in documents() {
         for line in blocks(&read(&document), "sh").iter().flat_map(|block| block.lines()) {
             if !is_run(line) || line.contains("examples/http-json/") {
                 continue;
             }
-            // Whatever the document calls its caches, they are on our server, and its plugin is one of ours.
+            // The caches are on the test's server, and the plugin is one that is built.
             let config = format!("default = \"valkey\"\n{}{}", server.cache("valkey"), server.cache("shared"));
             let config = config + "prefix = \"app:\"\n";
             let line = line.replace("target/debug/", "").replace("examples/two-caches/", "");
@@ -37,15 +38,20 @@ fn every_command_of_ours_in_the_documents_is_understood() {
             std::fs::write(folder.path().join("home.html"), "<p>home</p>").unwrap();
             let output = sh(&line).current_dir(folder.path()).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
-            // A miss or a server that is not there is 1; a command that is not understood is 2.
+            // The status is 1 for a miss or a server that does not exist, and 2 for a command that is not accepted.
             assert!(matches!(output.status.code(), Some(0 | 1)), "{document}: {line}: {stderr}");
-            count += 1;
+            shown.extend(line.split(' ').map(str::to_owned));
         }
     }
-    assert!(count >= 25, "only {count} commands were found");
+    let help = Larder::new(["--help"]).succeed().stdout;
+    let subcommands = help.split_once("Commands:\n").expect("the help lists the subcommands").1.lines();
+    for line in subcommands.take_while(|line| line.starts_with("  ")) {
+        let name = line.split_whitespace().next().unwrap();
+        assert!(name == "help" || shown.contains(name), "no document shows `larder {name}`");
+    }
 }
 
-/// A shell that finds our programs.
+/// A shell with the programs of this build in its path.
 fn sh(script: &str) -> Command {
     let path = format!("{}:{}", program().parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("sh");
@@ -53,7 +59,7 @@ fn sh(script: &str) -> Command {
     command
 }
 
-/// Puts a real plugin in the place of every `*.wasm` of a command.
+/// Replaces each `*.wasm` in a command by a plugin that is built.
 fn replace_plugins(line: &str) -> String {
     let is_plugin = |word: &str| word.ends_with(".wasm");
     let real = |word: &str| match Path::new(word).file_stem().and_then(|stem| stem.to_str()) {
@@ -69,7 +75,7 @@ fn replace_plugins(line: &str) -> String {
 }
 
 #[test]
-fn a_cache_of_type_valkey_has_its_address_by_the_line_of_the_migration_guide() {
+pub(super) fn the_line_in_the_migration_guide_gives_a_valkey_cache_its_address() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let guide = blocks(&read("docs/migrating.md"), "sh");
     let line = guide.iter().find(|block| block.starts_with("export VALKEY_HOST=")).unwrap();
@@ -83,7 +89,7 @@ fn a_cache_of_type_valkey_has_its_address_by_the_line_of_the_migration_guide() {
 }
 
 #[test]
-fn the_probe_of_the_migration_guide_prints_the_same_bytes_twice() {
+pub(super) fn the_probe_of_the_migration_guide_prints_the_same_bytes_twice() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let guide = blocks(&read("docs/migrating.md"), "sh");
     let script = guide.iter().find(|block| block.contains("GET app:migration:probe")).unwrap();

@@ -8,13 +8,13 @@ use larder_tests::repository::read;
 use larder_tests::{Kind, Larder, Server, wait_for};
 use redis::Commands;
 
-/// How the guide's scripts begin that these tests follow.
+/// The first words of the scripts in the guide that these tests follow.
 pub(super) const GUIDED: [&str; 4] = ["old=", SAVE, APPEND, REPLICATE];
 const SAVE: &str = "redis-cli -h redis.example.com SAVE\n";
 const APPEND: &str = "valkey-cli CONFIG SET appendonly yes\n";
 const REPLICATE: &str = "valkey-cli REPLICAOF redis.example.com 6379\n";
 
-/// Runs the script of the guide that begins so, with our servers for those in it, and answers what it prints.
+/// Runs the guide's script with these first words against the given servers, and returns its output.
 fn follow(beginning: &str, old: &Server, new: Option<&Server>) -> String {
     let scripts = blocks(&read("docs/migrating.md"), "sh");
     let script = scripts.into_iter().find(|script| script.starts_with(beginning)).unwrap();
@@ -34,22 +34,45 @@ fn follow(beginning: &str, old: &Server, new: Option<&Server>) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A Redis whose files a Valkey reads, by the guide's table, with a value in it.
+/// A Redis with two values in it.
 fn old_server(arguments: &[&str]) -> Option<Server> {
     let server = Server::start_with(Kind::Redis, arguments)?;
-    let info: String = redis::cmd("INFO").arg("server").query(&mut server.client()).unwrap();
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
-    if (numbers.next(), numbers.next()) > (Some(7), Some(2)) {
-        eprintln!("skipped: Redis {version} writes files that no Valkey reads");
-        return None;
-    }
     let script = Larder::run("script").config(&server.cache("shared"));
     script.arg("set user:1 John 100000").arg("set for-ever x unlimited").succeed();
     Some(server)
 }
 
-/// A plugin finds what it stored, and it still expires.
+/// Whether a Valkey reads the files of this Redis, by the guide's table of versions.
+fn has_files_for_valkey(old: &Server) -> bool {
+    let info: String = redis::cmd("INFO").arg("server").query(&mut old.client()).unwrap();
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
+    (numbers.next(), numbers.next()) <= (Some(7), Some(2))
+}
+
+/// Saves a Redis into the RDB file of a new folder, by the guide.
+fn save(old: &Server) -> tempfile::TempDir {
+    let printed = follow(SAVE, old, None);
+    let lines: Vec<&str> = printed.lines().collect();
+    let [_, "dir", from, "dbfilename", file] = lines[..] else { panic!("{printed}") };
+    let to = tempfile::TempDir::new().unwrap();
+    std::fs::copy(PathBuf::from(from).join(file), to.path().join("dump.rdb")).unwrap();
+    to
+}
+
+/// Valkey does not start with the RDB file of this Redis, and logs what the guide quotes.
+fn assert_refused(old: &Server) {
+    let folder = save(old);
+    let mut valkey = Command::new("timeout");
+    valkey.args(["60", "valkey-server", "--port", "0", "--appendonly", "no", "--dir"]).arg(folder.path());
+    valkey.arg("--unixsocket").arg(folder.path().join("socket"));
+    let output = valkey.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("Can't handle RDB format version"), "{log}");
+}
+
+/// A plugin reads the values that were stored, and they still expire.
 fn assert_arrived(server: &Server) {
     let run = Larder::run("script").config(&server.cache("shared")).arg("get user:1").arg("get for-ever");
     assert_eq!(run.succeed().stdout, "hit John\nhit x\n");
@@ -57,21 +80,20 @@ fn assert_arrived(server: &Server) {
     assert!((1..=100_000).contains(&left), "{left} ms are left");
 }
 
-/// Where a server keeps its files.
+/// The folder of a server's files.
 fn folder(server: &Server) -> PathBuf {
     let answer: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("dir").query(&mut server.client()).unwrap();
     answer[1].clone().into()
 }
 
 #[test]
-fn an_rdb_file_takes_the_values_along_and_an_aof_can_follow() {
+fn an_rdb_file_of_redis_moves_the_values_and_an_aof_can_be_turned_on() {
     for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
         let Some(old) = old_server(&[]) else { return };
-        let printed = follow(SAVE, &old, None);
-        let lines: Vec<&str> = printed.lines().collect();
-        let [_, "dir", from, "dbfilename", file] = lines[..] else { panic!("{printed}") };
-        let to = tempfile::TempDir::new().unwrap();
-        std::fs::copy(PathBuf::from(from).join(file), to.path().join("dump.rdb")).unwrap();
+        if !has_files_for_valkey(&old) {
+            return assert_refused(&old);
+        }
+        let to = save(&old);
         let to = to.path().to_str().unwrap();
         let Some(mut new) = Server::start_with(kind, &["--dir", to, "--appendonly", "no"]) else { return };
         assert_arrived(&new);
@@ -88,8 +110,11 @@ fn an_rdb_file_takes_the_values_along_and_an_aof_can_follow() {
 }
 
 #[test]
-fn an_aof_takes_the_values_along() {
+fn an_aof_of_redis_moves_the_values() {
     let Some(mut old) = old_server(&["--appendonly", "yes"]) else { return };
+    if !has_files_for_valkey(&old) {
+        return assert_refused(&old);
+    }
     let from = folder(&old).join("appendonlydir");
     old.kill();
     let to = tempfile::TempDir::new().unwrap();
@@ -105,9 +130,12 @@ fn an_aof_takes_the_values_along() {
 }
 
 #[test]
-fn replication_takes_the_values_along() {
+fn replication_from_redis_moves_the_values() {
     for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
         let Some(old) = old_server(&[]) else { return };
+        if !has_files_for_valkey(&old) {
+            return assert_refused(&old);
+        }
         let Some(new) = Server::start(kind) else { return };
         let () = new.client().set("cache:before", "discarded").unwrap();
         follow(REPLICATE, &old, Some(&new));

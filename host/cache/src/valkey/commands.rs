@@ -1,4 +1,5 @@
-//! The commands that take more than one line: leases and clears.
+//! Commands of more than one line: compare-and-set, leases and clears.
 
 pub(in crate::valkey) mod clearing;
+pub(in crate::valkey) mod compare_and_set;
 pub(in crate::valkey) mod leases;

@@ -1,6 +1,7 @@
-//! Connections to one server, from the socket up to the pool.
+//! Connections to one server, from the socket to the pool.
 
 pub(in crate::valkey) mod connector;
+pub(in crate::valkey) mod handshake;
 pub(in crate::valkey) mod invalidation;
 pub(in crate::valkey) mod managed;
 pub(in crate::valkey) mod pool;

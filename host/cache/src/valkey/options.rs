@@ -1,4 +1,4 @@
-//! Where a server is, who we are there, and how long it may take: what a backend must be told.
+//! The options of a server backend: the servers, the login, TLS and deadlines.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ impl Secret {
         Self(password.into())
     }
 
-    pub(super) fn reveal(&self) -> &str {
+    pub(in crate::valkey) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -27,70 +27,107 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a server is and how to talk to it.
+/// How to connect to the servers of one cache.
+///
+/// ```
+/// use larder_cache::valkey::{Deployment, Endpoint, ServerKind, ServerOptions};
+///
+/// let mut options = ServerOptions::new(ServerKind::Valkey);
+/// options.deployment = Deployment::Server(Endpoint { host: "cache.example.com".to_owned(), port: 6379 });
+/// assert_eq!(options.prefix, "cache:");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerOptions {
-    /// What the operator says it is; only for messages.
+    /// The product that the operator configured. It only appears in messages and metrics.
     pub kind: ServerKind,
-    /// Where the keys are. Defaults to one server at `localhost`, port 6379.
+    /// The servers that hold the keys. Defaults to a single server at `localhost`, port 6379.
     pub deployment: Deployment,
-    /// Database number; 0 for a cluster. Defaults to 0.
+    /// The database number. Must be 0 for a cluster. Defaults to 0.
     pub db: u16,
-    /// What stands before every key. Defaults to `cache:`.
+    /// The prefix of every key on the server. Defaults to `cache:`.
     pub prefix: String,
-    /// The ACL user. Defaults to none, the server's `default` user.
+    /// The ACL user. Defaults to none, which logs in as the server's user `default`.
     pub username: Option<String>,
     /// The password. Defaults to none.
     pub password: Option<Secret>,
-    /// TLS on the connection. Defaults to none, plain TCP.
+    /// TLS for the connections. Defaults to none, plain TCP.
     pub tls: Option<TlsOptions>,
-    /// The deadline of connecting. Defaults to 2 s.
+    /// The deadline for opening a connection. Defaults to 2 s.
     pub connect_timeout: StdDuration,
-    /// The deadline of every exchange with the server, a reconnect included. Defaults to 500 ms.
+    /// The deadline for every exchange with the server, including a reconnect. Defaults to 500 ms.
     pub timeout: StdDuration,
-    /// Over how many connections to each server calls are spread, by their keys; at least 1. What is large goes over one
-    /// more. Defaults to 1.
+    /// The number of regular connections to each server, over which calls are spread by key. At least 1; there is one
+    /// more, the bulk connection. Defaults to 1.
     pub connections: u16,
-    /// How long a lease lasts that is not renewed, as when its holder was killed. Defaults to 10 s.
+    /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 10 s.
     pub lease: StdDuration,
 }
 
-/// Where the keys of a cache are.
+impl ServerOptions {
+    /// The options with the defaults that each field documents.
+    pub fn new(kind: ServerKind) -> Self {
+        Self {
+            kind,
+            deployment: Deployment::Server(Endpoint { host: "localhost".to_owned(), port: 6379 }),
+            db: 0,
+            prefix: "cache:".to_owned(),
+            username: None,
+            password: None,
+            tls: None,
+            connect_timeout: StdDuration::from_secs(2),
+            timeout: StdDuration::from_millis(500),
+            connections: 1,
+            lease: StdDuration::from_secs(10),
+        }
+    }
+}
+
+/// How the server of a cache is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Deployment {
-    /// On one server.
+    /// A single server.
     Server(Endpoint),
-    /// On the nodes of a cluster. These are some of them, which are asked for the others; at least one.
+    /// A cluster, given by at least one of its nodes. The host asks these nodes for the others.
     Cluster(Vec<Endpoint>),
-    /// On the server that sentinels know as the primary.
+    /// The primary that sentinels name.
     Sentinel(Sentinels),
 }
 
-/// Who knows which server is the primary.
+/// The sentinels that know which server is the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sentinels {
-    /// The name by which the sentinels know the primary.
+    /// The name of the primary on the sentinels.
     pub master: String,
     /// The sentinels; at least one.
     pub nodes: Vec<Endpoint>,
-    /// The ACL user on the sentinels. Defaults to none, the `default` user.
+    /// The ACL user on the sentinels. Defaults to none, which logs in as the user `default`.
     pub username: Option<String>,
-    /// The password on the sentinels. Defaults to none, whatever that of the server is.
+    /// The password on the sentinels. Defaults to none, whatever the password of the server is.
     pub password: Option<Secret>,
 }
 
-/// A host, by its name or address, and a TCP port.
+impl Sentinels {
+    /// The sentinels at `nodes`, which know the primary as `master`, without user and password.
+    pub fn new(master: impl Into<String>, nodes: Vec<Endpoint>) -> Self {
+        Self { master: master.into(), nodes, username: None, password: None }
+    }
+}
+
+/// The network address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// Name or address.
+    /// A host name or an IP address, an IPv6 address without brackets.
     pub host: String,
-    /// TCP port.
+    /// The TCP port.
     pub port: u16,
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An IPv6 address needs its brackets to be told from the port.
+        // Brackets separate an IPv6 address from the port.
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
@@ -107,20 +144,20 @@ impl fmt::Display for Sentinels {
 }
 
 impl Deployment {
-    /// Whether the two name a server in common.
-    pub fn meets(&self, other: &Self) -> bool {
+    /// True if both name a server in common. Compares the endpoints as text, without a name lookup.
+    pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sentinel(a), Self::Sentinel(b)) => {
                 a.master == b.master && a.nodes.iter().any(|node| b.nodes.contains(node))
             }
             (Self::Sentinel(_), _) | (_, Self::Sentinel(_)) => false,
-            _ => self.addresses().iter().any(|address| other.addresses().contains(address)),
+            _ => self.endpoints().iter().any(|endpoint| other.endpoints().contains(endpoint)),
         }
     }
 
-    fn addresses(&self) -> &[Endpoint] {
+    fn endpoints(&self) -> &[Endpoint] {
         match self {
-            Self::Server(address) => std::slice::from_ref(address),
+            Self::Server(endpoint) => std::slice::from_ref(endpoint),
             Self::Cluster(nodes) => nodes,
             Self::Sentinel(sentinels) => &sentinels.nodes,
         }
@@ -130,7 +167,7 @@ impl Deployment {
 impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Server(address) => fmt::Display::fmt(address, f),
+            Self::Server(endpoint) => fmt::Display::fmt(endpoint, f),
             Self::Cluster(nodes) => {
                 f.write_str("cluster ")?;
                 list(nodes, f)
@@ -140,33 +177,42 @@ impl fmt::Display for Deployment {
     }
 }
 
-fn list(addresses: &[Endpoint], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (nth, address) in addresses.iter().enumerate() {
+fn list(endpoints: &[Endpoint], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (nth, endpoint) in endpoints.iter().enumerate() {
         if nth > 0 {
             f.write_str(",")?;
         }
-        write!(f, "{address}")?;
+        write!(f, "{endpoint}")?;
     }
     Ok(())
 }
 
-/// Whom to trust on a TLS connection and who we are. The server's certificate must name the configured host and come
-/// from an authority that is trusted; nothing turns that off.
+/// TLS for the connections to a server. The server's certificate must name the configured host and be issued by a
+/// trusted CA; this check cannot be disabled. The default trusts the system's CAs and presents no certificate.
 ///
-/// The files are PEM, and are read for every connection, so that certificates can be renewed under a running host.
+/// The files are PEM. They are read for each connection, so that certificates can be renewed while the host runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsOptions {
-    /// The authorities to trust, instead of the system's. Defaults to none, the system's.
+    /// The trusted CA certificates, instead of the system's. Defaults to none, the system's.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate, for a server that asks for one. Defaults to none.
+    /// The client certificate, for servers that require one. Defaults to none.
     pub client: Option<ClientCertificate>,
 }
 
-/// A certificate and its private key.
+/// A client certificate and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientCertificate {
-    /// The certificate, with those that lead to its authority behind it.
+    /// The certificate, followed by the intermediate certificates up to its CA.
     pub cert_file: PathBuf,
     /// The private key, not encrypted.
     pub key_file: PathBuf,
+}
+
+impl ClientCertificate {
+    /// A certificate and its private key, each in a PEM file.
+    pub fn new(cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        Self { cert_file: cert_file.into(), key_file: key_file.into() }
+    }
 }

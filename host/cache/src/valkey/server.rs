@@ -1,4 +1,4 @@
-//! What a server tells about itself: its kind, version and mode, and which commands it has.
+//! What a server reports about itself: kind, version, mode and capabilities.
 
 pub(in crate::valkey) mod capabilities;
 pub(in crate::valkey) mod info;

@@ -40,13 +40,6 @@ pub enum BackendConfig {
 /// The default `max_bytes` of a RAM cache.
 const RAM_MAX_BYTES: u64 = 64 << 20;
 
-/// The defaults of a server cache. Those of its address are in [`deployment`](crate::config::deployment).
-const PREFIX: &str = "cache:";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const TIMEOUT: Duration = Duration::from_millis(500);
-const CONNECTIONS: u16 = 1;
-const LEASE: Duration = Duration::from_secs(10);
-
 /// The shortest `lease`: a busy host must have time to renew it.
 const MIN_LEASE: Duration = Duration::from_millis(100);
 
@@ -81,7 +74,7 @@ impl CacheConfig {
         match (&self.backend, &other.backend) {
             (BackendConfig::Server(a), BackendConfig::Server(b)) => {
                 a.db == b.db
-                    && a.deployment.meets(&b.deployment)
+                    && a.deployment.overlaps(&b.deployment)
                     && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix))
             }
             _ => false,
@@ -275,6 +268,7 @@ impl RawServer {
     ) -> Result<CacheConfig, Fault> {
         let invalid = |key: &str, rule: &str| section.fault(key, rule);
 
+        let mut options = ServerOptions::new(kind);
         let mut policy = self.policy();
         policy.on_outage = self.on_outage;
         let Self { url, cluster, sentinel, host, port, db, username, password, password_file, tls, .. } = self;
@@ -283,7 +277,7 @@ impl RawServer {
             keys.read(kind, section, directory, environment)?;
         let tls_keys = TlsKeys { ca_file: self.ca_file, cert_file: self.cert_file, key_file: self.key_file };
         let tls = tls_keys.read(tls, section, directory)?;
-        let prefix = self.prefix.unwrap_or_else(|| PREFIX.to_owned());
+        let prefix = self.prefix.unwrap_or(options.prefix);
         if prefix.is_empty() {
             return Err(invalid("prefix", "must not be empty, or `clear-all` would empty the database"));
         }
@@ -300,27 +294,24 @@ impl RawServer {
             Some(size) => value_limit(size, section)?,
             None => policy.max_value_bytes,
         };
-        let connections = self.connections.map_or(Some(CONNECTIONS), |count| u16::try_from(count).ok());
+        let connections = self.connections.map_or(Some(options.connections), |count| u16::try_from(count).ok());
         let Some(connections) = connections.filter(|count| (1..=MAX_CONNECTIONS).contains(count)) else {
             return Err(invalid("connections", &format!("must be from 1 to {MAX_CONNECTIONS}")));
         };
-        let lease = self.lease.map_or(LEASE, |duration| duration.0);
+        let lease = self.lease.map_or(options.lease, |duration| duration.0);
         if !(MIN_LEASE..=LONGEST_LEASE).contains(&lease) {
             return Err(invalid("lease", "must be from 100ms to 1h"));
         }
-        let options = ServerOptions {
-            kind,
-            deployment,
-            db,
-            prefix,
-            username,
-            password,
-            tls,
-            connect_timeout: self.connect_timeout.map_or(CONNECT_TIMEOUT, |duration| duration.0),
-            timeout: self.timeout.map_or(TIMEOUT, |duration| duration.0),
-            connections,
-            lease,
-        };
+        options.deployment = deployment;
+        options.db = db;
+        options.prefix = prefix;
+        options.username = username;
+        options.password = password;
+        options.tls = tls;
+        options.connect_timeout = self.connect_timeout.map_or(options.connect_timeout, |duration| duration.0);
+        options.timeout = self.timeout.map_or(options.timeout, |duration| duration.0);
+        options.connections = connections;
+        options.lease = lease;
         Ok(CacheConfig::new(policy, BackendConfig::Server(Box::new(options))))
     }
 }

@@ -128,8 +128,10 @@ impl ConnectionKeys {
                         section.fault("sentinel", "`master` must be the name by which the sentinels know the primary")
                     );
                 }
-                let password = password.map(|password| Secret::new(password.0));
-                Deployment::Sentinel(Sentinels { master, nodes: nodes(sentinels, "sentinel")?, username, password })
+                let mut sentinels = Sentinels::new(master, nodes(sentinels, "sentinel")?);
+                sentinels.username = username;
+                sentinels.password = password.map(|password| Secret::new(password.0));
+                Deployment::Sentinel(sentinels)
             }
             (None, None) => Deployment::Server(address(host, port, kind, section, environment)?),
         };
@@ -229,13 +231,16 @@ impl TlsKeys {
         }
         let client = match (cert_file, key_file) {
             (Some(cert_file), Some(key_file)) => {
-                Some(ClientCertificate { cert_file: directory.join(cert_file), key_file: directory.join(key_file) })
+                Some(ClientCertificate::new(directory.join(cert_file), directory.join(key_file)))
             }
             (None, None) => None,
             (Some(_), None) => return Err(section.fault("cert_file", "needs its `key_file`")),
             (None, Some(_)) => return Err(section.fault("key_file", "needs its `cert_file`")),
         };
-        Ok(Some(TlsOptions { ca_file: ca_file.map(|file| directory.join(file)), client }))
+        let mut options = TlsOptions::default();
+        options.ca_file = ca_file.map(|file| directory.join(file));
+        options.client = client;
+        Ok(Some(options))
     }
 }
 

@@ -29,12 +29,12 @@ async fn a_waiter_follows(held: &Arc<Cache>, asked: &Arc<Cache>) {
     assert_eq!(third.get("k").await.unwrap(), Some("next".into()));
 }
 
-async fn max_lease_passes_what_is_held_too_long_to_a_waiter(backend: Backend) {
+async fn max_lease_passes_a_vacancy_that_is_held_too_long_to_a_waiter(backend: Backend) {
     let cache = backend.cache(SHORT).await;
     a_waiter_follows(&cache, &cache).await;
 }
 
-async fn max_lease_ends_a_hold_that_nobody_waits_for(backend: Backend) {
+async fn max_lease_ends_a_hold_without_waiters(backend: Backend) {
     let cache = backend.cache(SHORT).await;
     let (slow, next) = (view(&cache), view(&cache));
     let late = take(&slow, "k").await;
@@ -46,17 +46,20 @@ async fn max_lease_ends_a_hold_that_nobody_waits_for(backend: Backend) {
     assert!(next.fill(vacancy, "next".into(), Duration::Default).await.unwrap());
 }
 
-over_every_backend!(max_lease_passes_what_is_held_too_long_to_a_waiter, max_lease_ends_a_hold_that_nobody_waits_for);
+over_every_backend!(
+    max_lease_passes_a_vacancy_that_is_held_too_long_to_a_waiter,
+    max_lease_ends_a_hold_without_waiters
+);
 
 mod elsewhere {
     use super::*;
 
-    async fn max_lease_passes_what_is_held_too_long_to_a_waiter_of_another_process(backend: Backend) {
+    async fn max_lease_passes_a_vacancy_that_is_held_too_long_to_a_waiter_of_another_process(backend: Backend) {
         let (here, there) = (backend.cache(SHORT).await, backend.cache(SHORT).await);
         a_waiter_follows(&here, &there).await;
     }
 
-    over_every_server!(max_lease_passes_what_is_held_too_long_to_a_waiter_of_another_process);
+    over_every_server!(max_lease_passes_a_vacancy_that_is_held_too_long_to_a_waiter_of_another_process);
 }
 
 #[tokio::test(start_paused = true)]

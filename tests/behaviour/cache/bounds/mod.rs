@@ -7,6 +7,10 @@
 mod leases;
 mod plugins;
 
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use larder_tests::documents::accepted_keys;
 use larder_tests::{Kind, Larder, LarderOutput, Server, on_every_backend};
 
 /// Runs the hostile plugin with this `[sandbox]`, over the default RAM cache.
@@ -117,7 +121,7 @@ fn max_output_bounds_what_a_run_writes() {
 }
 
 #[test]
-fn max_log_lines_bounds_what_failing_calls_say_in_the_log() {
+fn max_log_lines_bounds_the_log_of_failing_calls() {
     for kind in Kind::ALL {
         let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "+@all", "-set"];
         let Some(server) = Server::start_with(kind, &acl) else { continue };
@@ -138,7 +142,7 @@ fn max_log_lines_bounds_what_failing_calls_say_in_the_log() {
 }
 
 #[test]
-fn no_name_forges_a_line_of_the_host() {
+fn no_plugin_name_forges_a_log_line_of_the_host() {
     let forged = "shop\nlarder: all is well\u{1b}[2J";
     let run = Larder::run_with(&["--name", forged], "misbehave").arg("trap").fail(1);
     let start = "larder: plugin `shop\\nlarder: all is well\\u{1b}[2J` trapped: ";
@@ -175,5 +179,27 @@ fn a_component_of_many_instances_tables_or_memories_is_stopped() {
         let run = many(most + 200, module, instance);
         assert_eq!(run.status, Some(1), "{run:#?}");
         assert!(run.error_line().contains(words), "{module}: {}", run.stderr);
+    }
+}
+
+/// As the program of these tests lists them.
+#[test]
+fn every_limit_has_a_test_named_after_its_key() {
+    let list = Command::new(std::env::current_exe().unwrap()).arg("--list").output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let tests: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(|path| path.rsplit("::").next().unwrap_or(path))
+        .collect();
+    let caches = ["[caches.c]\ntype = \"ram\"", "[caches.c]\ntype = \"valkey\""];
+    let keys = caches.into_iter().chain(["[plugins.p]", "[sandbox]", "[serve]"]).flat_map(accepted_keys);
+    let limits: BTreeSet<String> = keys.filter(|key| key.starts_with("max_")).collect();
+    for of_each_table in ["max_value_bytes", "max_concurrent_calls", "max_memory", "max_concurrent_requests"] {
+        assert!(limits.contains(of_each_table), "{limits:?}");
+    }
+    for limit in limits {
+        let is_named = |test: &&str| test.starts_with(&format!("{limit}_"));
+        assert!(tests.iter().any(|test| is_named(&test)), "no test is named after `{limit}`");
     }
 }

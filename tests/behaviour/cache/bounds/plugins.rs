@@ -96,7 +96,7 @@ async fn flooded(share: &str, first: &str, second: &str) -> Host {
 }
 
 #[tokio::test]
-async fn max_bytes_keeps_a_plugin_from_crowding_others_out() {
+async fn max_bytes_keeps_a_plugin_from_evicting_the_values_of_others() {
     let host = flooded("max_bytes = \"2MiB\"", "sharer", "another").await;
     let (shared, own) = (host.view(None), host.view(Some("s")));
     assert_eq!(kept(&shared).await, FEW, "all of it is there");
@@ -108,7 +108,7 @@ async fn max_bytes_keeps_a_plugin_from_crowding_others_out() {
 }
 
 #[tokio::test]
-async fn max_bytes_keeps_others_from_crowding_a_plugin_out() {
+async fn max_bytes_keeps_others_from_evicting_the_values_of_a_plugin() {
     let host = flooded("max_bytes = \"2MiB\"", "another", "sharer").await;
     let (shared, own) = (host.view(None), host.view(Some("s")));
     assert_eq!(kept(&own).await, FEW, "all of it is there");
@@ -120,7 +120,7 @@ async fn max_bytes_keeps_others_from_crowding_a_plugin_out() {
 
 /// What a share is for: without it the flood leaves no room for others.
 #[tokio::test]
-async fn without_max_bytes_a_plugin_crowds_others_out() {
+async fn without_max_bytes_a_plugin_evicts_the_values_of_others() {
     let host = flooded("", "sharer", "another").await;
     let left = kept(&host.view(None)).await;
     assert!(left < FEW / 2, "{left} values");

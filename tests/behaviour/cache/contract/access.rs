@@ -7,7 +7,7 @@ use crate::backends::{Backend, bytes, over_every_backend, put, read_only, view};
 over_every_backend! {
     read_only_access_reads,
     read_only_access_refuses_every_write,
-    read_only_access_refuses_get_or_set_of_what_is_there_as_well,
+    read_only_access_refuses_get_or_set_also_on_a_hit,
 }
 
 async fn read_only_access_reads(backend: Backend) {
@@ -34,7 +34,7 @@ async fn read_only_access_refuses_every_write(backend: Backend) {
     assert_eq!(view(&cache).get("new").await.unwrap(), None);
 }
 
-async fn read_only_access_refuses_get_or_set_of_what_is_there_as_well(backend: Backend) {
+async fn read_only_access_refuses_get_or_set_also_on_a_hit(backend: Backend) {
     let cache = backend.cache("").await;
     put(&view(&cache), &["k"]).await;
     assert_eq!(read_only(&cache).get_or_set("k").await.unwrap_err(), CacheError::ReadOnly);

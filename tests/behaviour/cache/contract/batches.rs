@@ -6,7 +6,7 @@ use larder_host::cache::{CacheError, Duration, ScopedCache};
 use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, put, view};
 
 over_every_backend! {
-    results_stand_in_the_order_of_the_keys,
+    results_have_the_order_of_the_keys,
     a_key_may_be_asked_for_twice,
     no_keys_no_results,
     one_key_is_a_batch_too,
@@ -33,7 +33,7 @@ async fn get_many<const N: usize>(cache: &ScopedCache, asked: [&str; N]) -> Vec<
     cache.get_many(&keys(asked)).await.unwrap()
 }
 
-async fn results_stand_in_the_order_of_the_keys(backend: Backend) {
+async fn results_have_the_order_of_the_keys(backend: Backend) {
     let cache = backend.view().await;
     put(&cache, &["a", "b", "c"]).await;
     let found = get_many(&cache, ["c", "missing", "a", "b"]).await;
@@ -129,9 +129,9 @@ async fn values_that_are_too_many_bytes_together_are_too_large(backend: Backend)
 mod servers {
     use super::*;
 
-    over_every_server! { a_full_server_can_not_serve_one_value_nor_many }
+    over_every_server! { a_full_server_refuses_a_set_and_a_batch }
 
-    async fn a_full_server_can_not_serve_one_value_nor_many(mut backend: Backend) {
+    async fn a_full_server_refuses_a_set_and_a_batch(mut backend: Backend) {
         let cache = backend.view().await;
         let mut client = backend.behind().client();
         ::redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec(&mut client).unwrap();

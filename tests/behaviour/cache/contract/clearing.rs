@@ -7,19 +7,19 @@ use larder_host::cache::{Duration, ScopedCache};
 use crate::backends::{Backend, assert_invalid, bytes, over_every_backend, over_every_server, present, put};
 
 over_every_backend! {
-    clear_removes_one_key_and_says_whether_it_was_there,
+    clear_removes_one_key_and_returns_whether_it_existed,
     a_star_in_clear_is_a_character,
-    clear_pattern_removes_what_matches_and_says_how_many,
+    clear_pattern_removes_what_matches_and_counts_it,
     a_pattern_means_the_whole_key,
     a_question_mark_is_one_byte,
     a_class_is_one_of_its_members,
     a_backslash_makes_a_character_mean_itself,
-    odd_classes_mean_what_servers_make_of_them,
+    odd_classes_match_as_on_the_servers,
     a_bad_pattern_is_refused,
     a_range_that_servers_disagree_on_is_refused,
-    clear_all_removes_everything_and_says_how_many,
+    clear_all_removes_everything_and_counts_it,
     clearing_more_than_a_page_of_keys_leaves_none,
-    a_clear_removes_all_that_was_there_and_counts_what_is_gone_while_others_set,
+    a_clear_removes_and_counts_all_previous_keys_while_others_are_set,
 }
 
 /// Stores all keys, clears by the pattern, and asserts that it took exactly those.
@@ -33,7 +33,7 @@ async fn assert_clears(cache: &ScopedCache, keys: &[&str], pattern: &str, cleare
     assert_eq!(count, cleared.len() as u64, "`{pattern}`");
 }
 
-async fn clear_removes_one_key_and_says_whether_it_was_there(backend: Backend) {
+async fn clear_removes_one_key_and_returns_whether_it_existed(backend: Backend) {
     let cache = backend.view().await;
     put(&cache, &["a", "b"]).await;
     assert!(cache.clear("a").await.unwrap());
@@ -51,7 +51,7 @@ async fn a_star_in_clear_is_a_character(backend: Backend) {
     assert_eq!(present(&cache, &["user:*", "user:1", "user:?", "user:[1]"]).await, ["user:1", "user:?"]);
 }
 
-async fn clear_pattern_removes_what_matches_and_says_how_many(backend: Backend) {
+async fn clear_pattern_removes_what_matches_and_counts_it(backend: Backend) {
     let cache = backend.view().await;
     let keys = ["user:1", "user:2", "user:3", "post:1"];
     assert_clears(&cache, &keys, "user:*", &["user:1", "user:2", "user:3"]).await;
@@ -95,7 +95,7 @@ async fn a_backslash_makes_a_character_mean_itself(backend: Backend) {
     assert_clears(&cache, &keys, "a[\\]]", &["a]"]).await;
 }
 
-async fn odd_classes_mean_what_servers_make_of_them(backend: Backend) {
+async fn odd_classes_match_as_on_the_servers(backend: Backend) {
     let cache = backend.view().await;
     let keys = ["]", "^", "a", "-", "!", "b", "[", "\\", "z", "0"];
     assert_clears(&cache, &keys, "[a-]", &["]", "^", "a"]).await;
@@ -122,7 +122,7 @@ async fn a_range_that_servers_disagree_on_is_refused(backend: Backend) {
     assert_clears(&cache, &["б", "a"], "[а-я]*", &["б"]).await;
 }
 
-async fn clear_all_removes_everything_and_says_how_many(backend: Backend) {
+async fn clear_all_removes_everything_and_counts_it(backend: Backend) {
     let cache = backend.view().await;
     assert_eq!(cache.clear_all().await.unwrap(), 0);
     let keys = ["a", "*", "é", "user:1"];
@@ -169,7 +169,7 @@ mod servers {
     }
 }
 
-async fn a_clear_removes_all_that_was_there_and_counts_what_is_gone_while_others_set(backend: Backend) {
+async fn a_clear_removes_and_counts_all_previous_keys_while_others_are_set(backend: Backend) {
     let (cache, other) = (backend.view().await, backend.view().await);
     let old: Vec<String> = (0..5000).map(|nth| format!("old:{nth}")).collect();
     for keys in old.chunks(1000) {

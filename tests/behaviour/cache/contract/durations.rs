@@ -23,8 +23,8 @@ over_every_backend! {
     a_duration_of_zero_is_refused_and_nothing_stored,
     a_duration_of_u64_max_does_not_overflow,
     an_expired_entry_is_a_miss,
-    an_expired_entry_is_not_there_to_clear,
-    an_expired_entry_is_computed_anew,
+    an_expired_entry_does_not_count_as_cleared,
+    an_expired_entry_is_computed_again,
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -147,7 +147,7 @@ async fn an_expired_entry_is_a_miss(backend: Backend) {
     assert_eq!(cache.get_many(&["k".to_owned()]).await.unwrap(), [None]);
 }
 
-async fn an_expired_entry_is_not_there_to_clear(backend: Backend) {
+async fn an_expired_entry_does_not_count_as_cleared(backend: Backend) {
     let cache = backend.view().await;
     put_expired(&cache, "k").await;
     assert!(!cache.clear("k").await.unwrap());
@@ -157,7 +157,7 @@ async fn an_expired_entry_is_not_there_to_clear(backend: Backend) {
     assert_eq!(cache.clear_all().await.unwrap(), 0);
 }
 
-async fn an_expired_entry_is_computed_anew(backend: Backend) {
+async fn an_expired_entry_is_computed_again(backend: Backend) {
     let cache = backend.view().await;
     put_expired(&cache, "k").await;
     let Entry::Vacant(vacancy) = cache.get_or_set("k").await.unwrap() else { panic!("an expired entry was served") };

@@ -173,9 +173,9 @@ mod servers {
 
     use super::*;
 
-    over_every_server! { a_unit_separator_stands_between_namespace_and_key }
+    over_every_server! { a_unit_separator_is_between_namespace_and_key }
 
-    async fn a_unit_separator_stands_between_namespace_and_key(mut backend: Backend) {
+    async fn a_unit_separator_is_between_namespace_and_key(mut backend: Backend) {
         put(&namespaced(&backend.cache("").await, "shop"), &["user:1"]).await;
         let keys: Vec<String> = cmd("KEYS").arg("*").query(&mut backend.behind().client()).unwrap();
         assert_eq!(keys, ["cache:shop\u{1f}user:1"]);

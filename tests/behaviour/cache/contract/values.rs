@@ -122,14 +122,14 @@ mod servers {
     use super::*;
 
     over_every_server! {
-        the_server_holds_the_very_bytes_under_the_prefix,
-        what_another_client_stored_is_a_hit,
+        the_server_stores_the_same_bytes_under_the_prefix,
+        a_value_of_another_client_is_a_hit,
         two_prefixes_are_two_caches,
         two_databases_are_two_caches,
         a_key_of_another_type_is_an_error_and_stays,
     }
 
-    async fn the_server_holds_the_very_bytes_under_the_prefix(mut backend: Backend) {
+    async fn the_server_stores_the_same_bytes_under_the_prefix(mut backend: Backend) {
         let cache = backend.view().await;
         cache.set("user:123", bytes("{\"name\":\"John\"}"), Duration::Default).await.unwrap();
         let mut client = backend.behind().client();
@@ -139,7 +139,7 @@ mod servers {
         assert_eq!(held, "{\"name\":\"John\"}");
     }
 
-    async fn what_another_client_stored_is_a_hit(mut backend: Backend) {
+    async fn a_value_of_another_client_is_a_hit(mut backend: Backend) {
         let cache = backend.view().await;
         let mut client = backend.behind().client();
         cmd("SET").arg("cache:k").arg("theirs").exec(&mut client).unwrap();

@@ -20,7 +20,7 @@ async fn lines(serving: ServeProcess) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_json_log_is_an_object_a_line() {
+async fn a_json_log_has_one_object_per_line() {
     let serving = serve("larder_host=info", "json");
     let client = Client::connect(serving.address()).await;
     client.get_with("/hello?token=s3cret", &[("traceparent", PARENT)]).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_json_log_is_an_object_a_line() {
 }
 
 #[tokio::test]
-async fn an_error_in_a_text_log_says_which_request_it_happened_in() {
+async fn an_error_in_a_text_log_names_its_request() {
     let serving = serve("warn", "text");
     serving.get("/panic").await;
     let finished = serving.terminate().await;

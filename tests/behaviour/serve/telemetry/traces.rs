@@ -56,7 +56,7 @@ async fn a_trace_is_passed_on_by_the_requests_of_the_plugin() {
 }
 
 #[tokio::test]
-async fn what_is_no_trace_is_not_passed_on() {
+async fn an_invalid_trace_is_not_passed_on() {
     let serving = ServeProcess::start("");
     for parent in ["", "garbage", "00-0-0-0", &PARENT.to_uppercase(), &format!("{PARENT}-more")] {
         let sent = [("traceparent", parent), ("tracestate", "a=1")];
@@ -180,7 +180,7 @@ async fn a_request_is_a_span_of_its_trace_and_each_cache_call_one_below_it() {
 }
 
 #[tokio::test]
-async fn a_request_of_the_plugin_is_a_span_that_the_asked_host_is_told_of() {
+async fn a_request_of_the_plugin_is_a_span_and_sends_its_context() {
     let (collector, upstream) = (Collector::start().await, upstream().await);
     let serving = collector.host(&format!("[plugins.http]\noutgoing_hosts = [\"{}\"]\n", upstream.address()));
     let client = Client::connect(serving.address()).await;
@@ -211,7 +211,7 @@ async fn a_run_is_a_span_with_its_calls_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_exported_where_that_is_turned_off() {
+async fn no_metric_is_exported_if_that_is_turned_off() {
     let collector = Collector::start().await;
     let endpoint = format!("http://{}", collector.address);
     for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
@@ -222,7 +222,7 @@ async fn nothing_is_exported_where_that_is_turned_off() {
 }
 
 #[tokio::test]
-async fn a_trace_begins_here_where_the_request_brings_none() {
+async fn a_trace_begins_here_if_the_request_has_none() {
     let collector = Collector::start().await;
     let serving = collector.host("");
     let passed_on = header(&serving, "traceparent", &[]).await;
@@ -234,7 +234,7 @@ async fn a_trace_begins_here_where_the_request_brings_none() {
 }
 
 #[tokio::test]
-async fn what_a_trace_says_is_not_to_be_recorded_is_not() {
+async fn a_trace_that_is_not_sampled_is_not_exported() {
     let collector = Collector::start().await;
     let serving = collector.host("");
     let parent = PARENT.replace("-01", "-fe");
@@ -246,7 +246,7 @@ async fn what_a_trace_says_is_not_to_be_recorded_is_not() {
 
 /// Requests are answered, and the end does not wait for long.
 #[tokio::test]
-async fn a_collector_that_is_away_disturbs_nobody() {
+async fn an_unreachable_collector_disturbs_no_request() {
     let away = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let larder = Larder::serve().arg(guest("http"));
     // It takes connections, and says nothing.

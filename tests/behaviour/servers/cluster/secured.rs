@@ -1,42 +1,29 @@
-//! Clusters whose nodes ask who comes, and speak TLS.
+//! Clusters whose nodes require a password or a user, and speak TLS.
 
-use larder_tests::{Authority, Cluster, Kind, Larder};
+use std::sync::Arc;
 
-use super::{
-    a_slot_on_its_way_is_served_from_both_sides, assert_all_is_well, assert_present, cache, session, set_all,
-    work_until_all_is_well,
-};
-use crate::backends::{view, within};
 use larder_tests::documents::rights_after;
+use larder_tests::{Authority, Cluster, Kind, Larder};
+use tokio::sync::Mutex;
 
-/// Keys on all nodes, a slot that moves, a failover; and who may not come in.
-async fn is_one_cache(cluster: Cluster, known: String, unknown: Vec<String>) {
-    let plain = view(&cache(&cluster, &known).await);
-    let keys: Vec<String> = (0..100).map(|n| format!("key{n}")).collect();
-    set_all(&cluster, &plain, &keys).await;
-    assert_present(&plain, &keys).await;
-    assert_eq!(plain.clear_pattern("key?").await, Ok(10));
-    assert_eq!(plain.clear_all().await, Ok(90));
-    a_slot_on_its_way_is_served_from_both_sides(&cluster, &known).await;
-    let others = tokio::task::spawn_blocking(move || {
-        let mut session = session(&cluster, &format!("{known}on_outage = \"error\"\n"));
-        assert_all_is_well(&mut session);
-        cluster.fail_over(2);
-        work_until_all_is_well(&mut session);
-        session.succeed();
-        for unknown in unknown {
-            let config = format!("{}{unknown}", cluster.cache("c"));
-            let run = Larder::run("script").config(&config).env("LARDER_LOG", "trace").fail(1);
-            assert!(run.stderr.contains("larder: cache `c`: "), "{}", run.stderr);
-            assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
-        }
-    });
-    within(others).await.unwrap();
+use super::steady::{
+    assert_a_slot_that_has_moved_is_served_by_its_new_node, assert_reads_and_writes_work_while_a_slot_moves,
+};
+use super::{Keys, Shared, assert_a_failover_keeps_all_keys, assert_present};
+use crate::backends::view;
+
+/// A cluster, and the lines for a cache's table that it accepts and refuses.
+struct Secured {
+    cluster: Cluster,
+    accepted: String,
+    refused: Vec<String>,
+    /// Has the files of the certificates.
+    _authority: Option<Authority>,
 }
 
-/// The nodes ask for a password and speak TLS, also among themselves. Their certificate is for this name, by which they
-/// call each other where it is one.
-async fn is_one_cache_over_tls_with_a_password(kind: Kind, name: &str) {
+/// Nodes with a password and TLS, also among themselves. Their certificate is for this name, by which they name each
+/// other if it is not an address.
+fn with_tls_and_a_password(kind: Kind, name: &str) -> Option<Mutex<Secured>> {
     let authority = Authority::new();
     let tls = authority.server_options(&authority.issue(name), false);
     let mut options = vec!["--requirepass", "s3cret-word", "--masterauth", "s3cret-word"];
@@ -45,52 +32,104 @@ async fn is_one_cache_over_tls_with_a_password(kind: Kind, name: &str) {
         options.extend(["--cluster-announce-hostname", name, "--cluster-preferred-endpoint-type", "hostname"]);
     }
     options.extend(tls.iter().map(String::as_str));
-    let Some(cluster) = Cluster::start_with(kind, &options) else { return };
+    let cluster = Cluster::start_with(kind, &options)?;
     let tls = format!("tls = true\nca_file = \"{}\"\n", authority.ca_file().display());
-    let known = format!("{tls}password = \"s3cret-word\"\n");
-    let unknown = ["", "password = \"s3cret-guess\"\n"].map(|password| format!("{tls}{password}"));
-    is_one_cache(cluster, known, unknown.into()).await;
+    let accepted = format!("{tls}password = \"s3cret-word\"\n");
+    let refused = ["", "password = \"s3cret-guess\"\n"].map(|password| format!("{tls}{password}"));
+    Some(Mutex::new(Secured { cluster, accepted, refused: refused.into(), _authority: Some(authority) }))
 }
 
-#[tokio::test]
-async fn a_cluster_of_valkey_is_one_cache_over_tls_with_a_password() {
-    is_one_cache_over_tls_with_a_password(Kind::Valkey, "127.0.0.1").await;
-}
-
-#[tokio::test]
-async fn a_cluster_of_redis_is_one_cache_over_tls_with_a_password() {
-    is_one_cache_over_tls_with_a_password(Kind::Redis, "127.0.0.1").await;
-}
-
-#[tokio::test]
-async fn a_cluster_whose_nodes_have_names_is_one_cache_over_tls() {
-    is_one_cache_over_tls_with_a_password(Kind::ValkeyWithIfeq, "localhost").await;
-}
-
-/// The user has the rights that the guide names, on the keys of the cache, and no others.
-async fn is_one_cache_to_a_user_of_the_access_list(kind: Kind) {
+/// Nodes with a user that has the rights in the guide, on the keys of the tests, and no others.
+fn with_a_restricted_user(kind: Kind) -> Option<Mutex<Secured>> {
     let rights =
         [rights_after("A user with restricted rights (ACL) needs"), rights_after("rights also needs")].concat();
     let mut options = vec!["--requirepass", "s3cret-word", "--masterauth", "s3cret-word"];
     options.extend(["--user", "worker", "on", ">s3cret-worker", "~cache:*", "resetchannels", "-@all"]);
     options.extend(rights.iter().map(String::as_str));
-    let Some(cluster) = Cluster::start_with(kind, &options) else { return };
+    let cluster = Cluster::start_with(kind, &options)?;
     let user = |name: &str, password: &str| format!("username = \"{name}\"\npassword = \"{password}\"\n");
-    let unknown = [user("worker", "s3cret-word"), user("workex", "s3cret-worker"), String::new()];
-    is_one_cache(cluster, user("worker", "s3cret-worker"), unknown.into()).await;
+    let accepted = user("worker", "s3cret-worker");
+    let refused = vec![user("worker", "s3cret-word"), user("workex", "s3cret-worker"), String::new()];
+    Some(Mutex::new(Secured { cluster, accepted, refused, _authority: None }))
 }
 
-#[tokio::test]
-async fn a_cluster_of_valkey_is_one_cache_to_a_user_of_the_access_list() {
-    is_one_cache_to_a_user_of_the_access_list(Kind::Valkey).await;
+impl Secured {
+    fn keys(&self) -> Keys<'_> {
+        // The keys that the restricted user may access.
+        Keys { cluster: &self.cluster, prefix: "cache", options: &self.accepted }
+    }
 }
 
-#[tokio::test]
-async fn a_cluster_of_redis_is_one_cache_to_a_user_of_the_access_list() {
-    is_one_cache_to_a_user_of_the_access_list(Kind::Redis).await;
+async fn keys_are_stored_read_and_cleared_on_all_nodes(secured: Arc<Mutex<Secured>>) {
+    let secured = secured.lock().await;
+    let keys = secured.keys();
+    let cache = view(&keys.cache().await);
+    let names: Vec<String> = (0..100).map(|n| format!("key{n}")).collect();
+    keys.set_all(&cache, &names).await;
+    assert_present(&cache, &names).await;
+    assert_eq!(cache.clear_pattern("key?").await, Ok(10));
+    assert_eq!(cache.clear_all().await, Ok(90));
 }
 
-#[tokio::test]
-async fn a_cluster_of_a_newer_valkey_is_one_cache_to_a_user_of_the_access_list() {
-    is_one_cache_to_a_user_of_the_access_list(Kind::ValkeyWithIfeq).await;
+async fn reads_and_writes_work_while_a_slot_moves(secured: Arc<Mutex<Secured>>) {
+    assert_reads_and_writes_work_while_a_slot_moves(&secured.lock().await.keys()).await;
+}
+
+async fn a_slot_that_has_moved_is_served_by_its_new_node(secured: Arc<Mutex<Secured>>) {
+    assert_a_slot_that_has_moved_is_served_by_its_new_node(&secured.lock().await.keys()).await;
+}
+
+async fn an_agreed_failover_keeps_all_keys(secured: Arc<Mutex<Secured>>) {
+    assert_a_failover_keeps_all_keys(&secured.lock().await.keys());
+}
+
+async fn wrong_credentials_are_refused_and_not_logged(secured: Arc<Mutex<Secured>>) {
+    let secured = secured.lock().await;
+    for refused in &secured.refused {
+        let config = format!("{}{refused}", secured.cluster.cache("c"));
+        let run = Larder::run("script").config(&config).env("LARDER_LOG", "trace").fail(1);
+        assert!(run.stderr.contains("larder: cache `c`: "), "{}", run.stderr);
+        assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+    }
+}
+
+/// Makes a test of each fact for each cluster. The facts of one cluster share it, one after the other; the failover has
+/// a primary of its own.
+macro_rules! over_every_secured_cluster {
+    ($($name:ident: $start:expr,)+) => {
+        $(
+            mod $name {
+                use super::*;
+
+                static CLUSTER: Shared<Mutex<Secured>> = Shared::new();
+
+                over_every_secured_cluster! { @facts $start;
+                    keys_are_stored_read_and_cleared_on_all_nodes,
+                    reads_and_writes_work_while_a_slot_moves,
+                    a_slot_that_has_moved_is_served_by_its_new_node,
+                    an_agreed_failover_keeps_all_keys,
+                    wrong_credentials_are_refused_and_not_logged,
+                }
+            }
+        )+
+    };
+    (@facts $start:expr; $($fact:ident,)+) => {
+        $(
+            #[tokio::test]
+            async fn $fact() {
+                if let Some(secured) = CLUSTER.get(|| $start) {
+                    super::$fact(secured).await;
+                }
+            }
+        )+
+    };
+}
+
+over_every_secured_cluster! {
+    tls_valkey: with_tls_and_a_password(Kind::Valkey, "127.0.0.1"),
+    tls_redis: with_tls_and_a_password(Kind::Redis, "127.0.0.1"),
+    tls_new_valkey_with_host_names: with_tls_and_a_password(Kind::ValkeyWithIfeq, "localhost"),
+    user_valkey: with_a_restricted_user(Kind::Valkey),
+    user_redis: with_a_restricted_user(Kind::Redis),
+    user_new_valkey: with_a_restricted_user(Kind::ValkeyWithIfeq),
 }

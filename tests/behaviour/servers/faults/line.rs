@@ -9,6 +9,8 @@ use larder_host::{Config, connect_cache, operator_view};
 use larder_tests::{Fault, Kind, Relay, Server, TEST_TIMEOUT};
 use tokio::task::JoinSet;
 
+use crate::backends::over_every_kind;
+
 /// The deadline of a call, short so that the test need not wait long.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -119,7 +121,7 @@ fn open_connections(port: u16) -> BTreeSet<String> {
 }
 
 /// Nobody takes these values, so the connection is given up, and then closed. Linux tells which ones are open.
-async fn is_closed_while_the_line_is_silent(kind: Kind, len: usize) {
+async fn assert_closed_while_the_network_is_silent(kind: Kind, len: usize) {
     if !cfg!(target_os = "linux") {
         return;
     }
@@ -144,18 +146,18 @@ async fn is_closed_while_the_line_is_silent(kind: Kind, len: usize) {
     recovers(&cache).await;
 }
 
-async fn a_connection_that_is_given_up_is_closed_though_its_answers_never_come(kind: Kind) {
-    is_closed_while_the_line_is_silent(kind, 1).await;
+async fn an_abandoned_connection_is_closed_although_its_replies_never_arrive(kind: Kind) {
+    assert_closed_while_the_network_is_silent(kind, 1).await;
 }
 
 /// They are more than the system keeps, and the client would write them all before it closes. So it is the system that
 /// ends the connection, when too long nothing was acknowledged.
-async fn a_connection_that_is_given_up_is_closed_though_its_writes_are_never_taken(kind: Kind) {
-    is_closed_while_the_line_is_silent(kind, 1 << 20).await;
+async fn an_abandoned_connection_is_closed_although_its_writes_are_never_received(kind: Kind) {
+    assert_closed_while_the_network_is_silent(kind, 1 << 20).await;
 }
 
 /// Answers that come late, or in part, belong to calls that have ended: the next ones must not get them.
-async fn an_answer_is_never_another_call_s(kind: Kind) {
+async fn a_reply_never_reaches_another_call(kind: Kind) {
     let Some((_server, relay, cache)) = behind_a_relay(kind, "on_outage = \"error\"\n").await else { return };
     let keys: Vec<String> = (0..32).map(|n| format!("key-{}-{n}", "x".repeat(n))).collect();
     for key in &keys {
@@ -193,11 +195,9 @@ async fn an_answer_is_never_another_call_s(kind: Kind) {
         }
     };
     faults.await;
-    let mut hits = 0;
     while let Some(caller) = tokio::time::timeout(TEST_TIMEOUT, callers.join_next()).await.expect("nobody hangs") {
-        hits += caller.unwrap();
+        assert!(caller.unwrap() > 0, "a key was never read");
     }
-    assert!(hits > 100, "only {hits} hits");
     recovers(&cache).await;
     let found = in_the_end(async || cache.get_many(&keys).await).await;
     assert_eq!(found, keys.iter().map(|key| Some(value(key))).collect::<Vec<_>>());
@@ -218,7 +218,7 @@ async fn a_write_that_was_cut_off_says_that_it_may_have_happened(kind: Kind) {
     assert_eq!(in_the_end(async || cache.get("k").await).await, Some(value("k")));
 }
 
-async fn reads_are_misses_on_a_silent_line_and_writes_are_timeouts(kind: Kind) {
+async fn on_a_silent_network_reads_are_misses_and_writes_time_out(kind: Kind) {
     let Some((_server, relay, cache)) = behind_a_relay(kind, "").await else { return };
     set(&cache, "k").await.unwrap();
     relay.set_fault(Fault::Blackhole);
@@ -233,29 +233,11 @@ async fn reads_are_misses_on_a_silent_line_and_writes_are_timeouts(kind: Kind) {
     assert_eq!(in_the_end(async || cache.get("k").await).await, Some(value("k")));
 }
 
-macro_rules! over_every_kind {
-    ($($fact:ident),+ $(,)?) => {
-        over_every_kind! { @kind valkey Valkey $($fact),+ }
-        over_every_kind! { @kind redis Redis $($fact),+ }
-        over_every_kind! { @kind new_valkey ValkeyWithIfeq $($fact),+ }
-    };
-    (@kind $name:ident $kind:ident $($fact:ident),+) => {
-        mod $name {
-            $(
-                #[tokio::test]
-                async fn $fact() {
-                    super::$fact(larder_tests::Kind::$kind).await;
-                }
-            )+
-        }
-    };
-}
-
 over_every_kind! {
     every_call_ends_in_time_on_any_line,
-    an_answer_is_never_another_call_s,
+    a_reply_never_reaches_another_call,
     a_write_that_was_cut_off_says_that_it_may_have_happened,
-    reads_are_misses_on_a_silent_line_and_writes_are_timeouts,
-    a_connection_that_is_given_up_is_closed_though_its_answers_never_come,
-    a_connection_that_is_given_up_is_closed_though_its_writes_are_never_taken,
+    on_a_silent_network_reads_are_misses_and_writes_time_out,
+    an_abandoned_connection_is_closed_although_its_replies_never_arrive,
+    an_abandoned_connection_is_closed_although_its_writes_are_never_received,
 }

@@ -114,7 +114,7 @@ async fn survives(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_under_load_costs_deadlines_and_nothing_else() {
+async fn a_server_killed_under_load_costs_timeouts_and_no_values() {
     // What it has acknowledged it has on disk.
     let Some(server) = Server::start_with(Kind::Valkey, &["--appendonly", "yes", "--appendfsync", "always"]) else {
         return;
@@ -127,7 +127,7 @@ async fn a_server_killed_under_load_costs_deadlines_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_under_load_costs_deadlines_and_nothing_else() {
+async fn a_partition_under_load_costs_timeouts_and_no_values() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let relay = Arc::new(Relay::to(server.port()));
     let cache = server.cache("c").replace(&server.port().to_string(), &relay.port().to_string());

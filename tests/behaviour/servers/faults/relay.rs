@@ -50,7 +50,7 @@ fn an_end_that_is_reset_is_reset_to_the_other() {
 }
 
 #[test]
-fn a_cut_lets_so_much_through_and_resets_both_ends() {
+fn a_reset_after_some_bytes_lets_them_through_and_resets_both_ends() {
     let (relay, mut client, mut server) = connected();
     relay.set_fault(Fault::ResetAfter(3));
     server.write_all(b"answer").unwrap();
@@ -73,7 +73,7 @@ fn a_reset_resets_both_ends_also_of_a_silent_line() {
 }
 
 #[test]
-fn what_a_fault_held_back_arrives_when_it_is_over() {
+fn delayed_bytes_arrive_when_the_fault_ends() {
     // The last two would take longer than the test waits for them.
     for fault in [Fault::Blackhole, Fault::Delay(TEST_TIMEOUT * 10), Fault::Throttle(1)] {
         let (relay, mut client, mut server) = connected();

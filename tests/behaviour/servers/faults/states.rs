@@ -33,7 +33,7 @@ fn a_paused_server_is_waited_for_within_the_deadline() {
 }
 
 #[test]
-fn a_server_that_takes_no_writes_for_now_serves_reads_until_one_comes() {
+fn a_server_that_refuses_writes_serves_reads_until_the_next_write() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         let mut session = session(&server);

@@ -1,135 +1,105 @@
-//! Removing keys: one, or all of a selection, wherever they are.
+//! Clears: removing one key, or all keys of a selection on all servers.
 
-use futures_util::future::try_join_all;
+use std::sync::Arc;
+
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Value};
 
-use crate::valkey::connection::pool::Links;
-use crate::valkey::connection::routing::Way;
-use crate::valkey::servers::{Layout, Servers};
-use crate::valkey::topology::cluster::Cluster;
+use crate::valkey::connection::pool::{ConnectionPool, Replies};
+use crate::valkey::topology::Servers;
 use crate::{CacheError, Lease, Selection};
 
-/// How many keys a `SCAN` looks at, and so about the most that one `UNLINK` removes: some 40 µs of the server's time.
+/// The number of keys that one `SCAN` visits, and so about the most that one `UNLINK` removes. It takes the server about
+/// 40 µs.
 const SCAN_COUNT: u64 = 1000;
 
 // Decision: docs/decisions/0048-a-clear-by-pattern-pipelines-commands-instead-of-running-a-script.md
-/// So many pages may be under removal at once; with fewer the next one is looked for meanwhile.
-const REMOVALS: usize = 2;
+/// The number of pages that are removed concurrently. While fewer are, the next page is scanned.
+const CONCURRENT_REMOVALS: usize = 2;
 
-/// So often a cluster is gone through while its slots keep moving.
-const MAX_PASSES: u32 = 5;
-
-/// Removes keys, as they stand on the servers, and says how many of them held a value and no lease. What is filled
-/// between the look and the removal is removed, and not counted.
-pub(in crate::valkey) async fn unlink(servers: &Servers, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
-    match &servers.layout {
-        Layout::One(links) => unlink_on(links, keys, way).await,
-        Layout::Cluster(cluster) => unlink_on_nodes(cluster, keys, way).await,
-    }
+/// Removes a key, given as it is stored on the server. Returns whether it held a value and no lease.
+///
+/// A value that is filled between the read and the removal is removed, and not counted.
+pub(in crate::valkey) async fn unlink(servers: &Servers, key: String) -> Result<bool, CacheError> {
+    let replies = servers.batch(&[key.into_bytes()], unlink_commands).await?;
+    Ok(count_values(replies)? > 0)
 }
 
-/// Removes the selected keys under the prefix, and says how many of them held a value.
+/// Removes the selected keys under the prefix. Returns how many of them held a value.
 pub(in crate::valkey) async fn unlink_selected(
     servers: &Servers,
     prefix: &str,
     selection: &Selection,
 ) -> Result<u64, CacheError> {
-    let cluster = match &servers.layout {
-        Layout::One(links) => return scan(servers, links, prefix, selection).await,
-        Layout::Cluster(cluster) => cluster,
-    };
-    let mut removed = 0_u64;
-    let mut before = cluster.layout().await?;
-    for pass in 1..=MAX_PASSES {
-        let primaries = cluster.primaries();
-        let scans = primaries.iter().map(|links| scan(servers, links, prefix, selection));
-        removed = try_join_all(scans).await?.into_iter().fold(removed, u64::saturating_add);
-        let after = cluster.layout().await?;
-        // Decision: docs/decisions/0024-a-clear-by-pattern-visits-a-cluster-twice-while-slots-move.md
-        // A key that moved from a node not yet looked at to one that was looked at has escaped. So while slots are on
-        // their way all nodes are gone through once more: what moved in the first pass stays in the second.
-        if before == after && (after.is_quiet() || pass > 1) {
-            return Ok(removed);
-        }
-        before = after;
-    }
-    Err(CacheError::Unavailable("the slots of the cluster kept moving, so some keys may have stayed".to_owned()))
+    servers.sum_over_primaries(|pool| scan(servers, pool, prefix, selection)).await
 }
 
-/// Goes through the keys that one of the servers has under the prefix, and removes those that are selected. The server
-/// looks for the next ones while those it found are looked at and removed.
-async fn scan(servers: &Servers, links: &Links, prefix: &str, selection: &Selection) -> Result<u64, CacheError> {
-    // What was set before is found, also by a call that nobody waited for: this goes another way.
-    links.settle().await?;
+/// Visits the keys of one server under the prefix, and removes those that are selected. The server scans the next page
+/// while the keys of earlier pages are removed.
+async fn scan(
+    servers: &Servers,
+    pool: Arc<ConnectionPool>,
+    prefix: &str,
+    selection: &Selection,
+) -> Result<u64, CacheError> {
+    // The scan uses the bulk connection. A key that was set before must be found, even if that call timed out.
+    pool.barrier().await?;
     let glob = selection.server_glob(prefix);
-    let glob = glob.as_str();
+    let (pool, glob) = (&*pool, glob.as_str());
     let pages = stream::try_unfold(Some(0), |cursor| async move {
         let Some(cursor) = cursor else { return Ok(None) };
-        let (next, found) = page(links, glob, cursor).await?;
+        let (next, found) = page(pool, glob, cursor).await?;
         // A page may be empty; only cursor 0 is the end.
         Ok::<_, CacheError>(Some((found, Some(next).filter(|next| *next != 0))))
     });
     let removals = pages.map_ok(|mut keys| async move {
         keys.retain(|key| key.get(prefix.len()..).is_some_and(|own| selection.owns(own)));
-        if keys.is_empty() { Ok(0) } else { unlink(servers, &keys, Way::Aside).await }
+        if keys.is_empty() { Ok(0) } else { count_values(servers.bulk_batch(&keys, unlink_commands).await?) }
     });
-    // In a box, as the compiler does not see otherwise that it may be sent to another thread.
-    let removed = removals.try_buffer_unordered(REMOVALS).boxed();
+    // Boxed, because the compiler cannot prove otherwise that the stream is `Send`.
+    let removed = removals.try_buffer_unordered(CONCURRENT_REMOVALS).boxed();
     removed.try_fold(0_u64, async |all, removed| Ok(all.saturating_add(removed))).await
 }
 
-/// The keys that a server finds at this place of its table, and the place to go on at: 0 behind the last.
-async fn page(links: &Links, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
-    let mut scan = Pipeline::with_capacity(1);
-    scan.cmd("SCAN").arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(SCAN_COUNT).ignore_errors();
-    let mut answers: Vec<RedisResult<Value>> = links.call_all(Way::Aside, &scan).await?;
-    let (next, found): (u64, Vec<Value>) = links.read(answers.pop())?;
+/// One page of a scan: the next cursor, which is 0 after the last page, and the keys.
+async fn page(pool: &ConnectionPool, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(SCAN_COUNT);
+    let (next, found): (u64, Vec<Value>) = pool.call_bulk(scan).await?;
     let keys = found.into_iter().filter_map(|key| match key {
         Value::BulkString(key) => Some(key),
-        // An error in its place: too long to be taken, and so no key of a plugin's.
+        // The reply limit replaced a key with an error: it is longer than any key of a plugin.
         _ => None,
     });
     Ok((next, keys.collect()))
 }
 
-/// The command that shows whether the key holds a lease, without the value.
-fn look(key: &[u8]) -> Cmd {
-    let mut command = redis::cmd("GETRANGE");
-    command.arg(key).arg(0).arg(Lease::MARK.len().saturating_sub(1));
-    command
-}
-
-async fn unlink_on(links: &Links, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
-    let mut pipeline = Pipeline::with_capacity(keys.len().saturating_add(1));
+/// The commands that remove keys, and show for each key first whether it holds a lease, without reading its value.
+fn unlink_commands(keys: &[Vec<u8>]) -> Vec<Cmd> {
+    let mut commands = Vec::with_capacity(keys.len().saturating_add(1));
     for key in keys {
-        pipeline.add_command(look(key));
+        let mut mark = redis::cmd("GETRANGE");
+        mark.arg(key).arg(0).arg(Lease::MARK.len().saturating_sub(1));
+        commands.push(mark);
     }
-    pipeline.cmd("UNLINK").arg(keys).ignore_errors();
-    let mut answers: Vec<RedisResult<Value>> = links.call_all(way, &pipeline).await?;
-    let removed: u64 = links.read(answers.pop())?;
-    // One of another type has no range, and counts.
-    let leases = answers.iter().filter(|answer| matches!(answer, Ok(Value::BulkString(mark)) if mark == Lease::MARK));
-    Ok(removed.saturating_sub(u64::try_from(leases.count()).unwrap_or(u64::MAX)))
+    let mut unlink = redis::cmd("UNLINK");
+    unlink.arg(keys);
+    commands.push(unlink);
+    commands
 }
 
-/// One command for each key, as one for many would have to find them all in one slot.
-async fn unlink_on_nodes(cluster: &Cluster, keys: &[Vec<u8>], way: Way) -> Result<u64, CacheError> {
-    let commands = |place: usize| match keys.get(place) {
-        Some(key) => {
-            let mut unlink = redis::cmd("UNLINK");
-            unlink.arg(key);
-            vec![look(key), unlink]
-        }
-        None => Vec::new(),
-    };
+/// The number of removed keys that held no lease, from the replies to [`unlink_commands`].
+fn count_values(groups: Vec<Replies>) -> Result<u64, CacheError> {
     let mut values = 0_u64;
-    for mut answers in cluster.each(keys, way, commands).await? {
-        let removed = answers.pop().unwrap_or(Ok(Value::Nil))?;
-        let was_lease = matches!(answers.pop(), Some(Ok(Value::BulkString(mark))) if mark == Lease::MARK);
-        if removed == Value::Int(1) && !was_lease {
-            values = values.saturating_add(1);
-        }
+    for mut replies in groups {
+        let removed = match replies.pop().transpose()? {
+            Some(Value::Int(removed)) => u64::try_from(removed).unwrap_or(0),
+            reply => return Err(CacheError::Refused(format!("unexpected reply to UNLINK: {reply:?}"))),
+        };
+        // `GETRANGE` of a key of another type is an error, and the key counts as a value.
+        let leases = replies.iter().filter(|reply| matches!(reply, Ok(Value::BulkString(mark)) if mark == Lease::MARK));
+        let leases = u64::try_from(leases.count()).unwrap_or(u64::MAX);
+        values = values.saturating_add(removed.saturating_sub(leases));
     }
     Ok(values)
 }

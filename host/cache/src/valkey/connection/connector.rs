@@ -1,62 +1,63 @@
-//! Opening a connection: the stream, the greeting, what the server is and what it can do.
+//! The connector: opens connections to one server and checks what the server is and what it can do.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::valkey::connection::invalidation::Watchers;
-use crate::valkey::connection::reply_limit::{Bounded, Bounds};
-use crate::valkey::connection::stream::{self, StreamError};
+use crate::valkey::connection::handshake::{self, HandshakeError};
+use crate::valkey::connection::invalidation::Invalidations;
+use crate::valkey::connection::reply_limit::ReplyLimits;
+use crate::valkey::error::ExchangeLimits;
 use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
-use crate::valkey::server::capabilities::Support;
-use crate::valkey::server::info::{Identity, Mode};
+use crate::valkey::server::capabilities::Capabilities;
+use crate::valkey::server::info::{Mode, ServerInfo};
 use crate::valkey::topology::sentinel;
 use crate::{CacheError, Policy};
 
-/// An open connection.
-#[derive(Debug)]
-pub(in crate::valkey) struct Live {
-    pub(in crate::valkey) connection: MultiplexedConnection,
-    pub(in crate::valkey) support: Support,
-    pub(in crate::valkey) identity: Identity,
-    /// Tells the keeper that this connection is of no more use.
-    pub(in crate::valkey) lost: Arc<Notify>,
-    /// Calls in a row that had no answer.
-    pub(in crate::valkey) timeouts: AtomicU32,
-    /// When it was opened.
-    pub(in crate::valkey) since: Instant,
-}
+/// The least limit for a string, in bytes. What a server reports about itself and the keys that a scan finds may be
+/// longer than the values of the cache.
+const LEAST_STRING_LIMIT: u64 = 64 << 10;
 
-/// No string is too long below this: what a server says of itself, and the keys that it finds, may be longer than the
-/// values of the cache.
-const LEAST_BOUND: u64 = 64 << 10;
+/// The least limit for a reply, in bytes: a page of a scan.
+const LEAST_REPLY_LIMIT: u64 = 4 << 20;
 
-/// No answer is too long below this: a page of the keys that a server finds.
-const LEAST_ANSWER: u64 = 4 << 20;
-
-/// So many calls are handed to the connection before it takes them; the others wait for one another.
+/// The number of calls that wait in the queue of a connection. Further calls wait for a free entry.
 const QUEUE: usize = 1024;
 
-/// Which server a connection leads to.
+/// An open connection.
+#[derive(Debug)]
+pub(in crate::valkey) struct Connection {
+    pub(in crate::valkey) client: MultiplexedConnection,
+    pub(in crate::valkey) info: ServerInfo,
+    pub(in crate::valkey) capabilities: Capabilities,
+    /// Tells the reconnect task to replace this connection.
+    pub(in crate::valkey) lost: Arc<Notify>,
+    /// The number of consecutive calls that timed out.
+    pub(in crate::valkey) timeouts: AtomicU32,
+    pub(in crate::valkey) opened: Instant,
+}
+
+/// The server that a connection leads to.
 #[derive(Debug, Clone)]
 pub(in crate::valkey) enum Target {
-    /// This one, which has all keys.
+    /// A single server.
     Server(Endpoint),
-    /// This node of a cluster.
+    /// A node of a cluster.
     Node(Endpoint),
-    /// The one that sentinels know as the primary whenever a connection is opened.
+    /// The primary that the sentinels name at the time when a connection is opened.
     Primary(Sentinels),
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Server(address) | Self::Node(address) => fmt::Display::fmt(address, f),
+            Self::Server(endpoint) | Self::Node(endpoint) => fmt::Display::fmt(endpoint, f),
             Self::Primary(sentinels) => fmt::Display::fmt(sentinels, f),
         }
     }
@@ -64,25 +65,27 @@ impl fmt::Display for Target {
 
 /// Opens connections to one server.
 #[derive(Debug, Clone)]
-pub(in crate::valkey) struct Opener {
+pub(in crate::valkey) struct Connector {
     pub(in crate::valkey) options: Arc<ServerOptions>,
     pub(in crate::valkey) target: Target,
-    /// The longest value of the cache, in bytes.
-    pub(in crate::valkey) max_value: u64,
-    pub(in crate::valkey) bounds: Bounds,
-    pub(in crate::valkey) watchers: Arc<Watchers>,
-    /// Is told when a connection was lost.
+    pub(in crate::valkey) limits: ExchangeLimits,
+    /// The waiters for key changes, which all connections of a cache share.
+    pub(in crate::valkey) invalidations: Arc<Invalidations>,
+    /// Notified when a connection is lost.
     pub(in crate::valkey) on_loss: Arc<Notify>,
 }
 
-impl Opener {
-    /// Opens what `options` mean, or one server of it.
+impl Connector {
+    /// A connector to `target`, with the limits of the cache's policy.
     pub(in crate::valkey) fn new(options: ServerOptions, target: Target, policy: &Policy) -> Self {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let max_value = bytes(policy.max_value_bytes);
-        let max_answer = bytes(policy.max_batch_bytes).max(max_value).max(LEAST_ANSWER);
-        let (options, bounds) = (Arc::new(options), Bounds { string: max_value.max(LEAST_BOUND), answer: max_answer });
-        Self { options, target, max_value, bounds, watchers: Arc::default(), on_loss: Arc::default() }
+        let reply = ReplyLimits {
+            string: max_value.max(LEAST_STRING_LIMIT),
+            reply: bytes(policy.max_batch_bytes).max(max_value).max(LEAST_REPLY_LIMIT),
+        };
+        let limits = ExchangeLimits { timeout: options.timeout, max_value, reply };
+        Self { options: Arc::new(options), target, limits, invalidations: Arc::default(), on_loss: Arc::default() }
     }
 
     /// The same for another server.
@@ -90,113 +93,93 @@ impl Opener {
         Self { target, ..self.clone() }
     }
 
-    /// Connects and identifies the server, within the deadline.
-    pub(in crate::valkey) async fn connect(&self) -> Result<Live, CacheError> {
+    /// Connects and checks the server, within `connect_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Unavailable`] with the server and the reason.
+    pub(in crate::valkey) async fn connect(&self) -> Result<Connection, CacheError> {
         let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
-        let place = format!("{} at `{}`", kind.name(), self.target);
-        let (what, reason) = match tokio::time::timeout(deadline, self.open()).await {
-            Ok(Ok(live)) => return Ok(live),
-            Ok(Err(Refusal::Unfit(reason))) => ("use", reason),
-            Ok(Err(Refusal::Stream(error))) => ("reach", error.to_string()),
-            Ok(Err(Refusal::Sentinels(reason))) => ("find", reason),
-            Ok(Err(Refusal::Greeting(error))) => ("reach", describe(&error)),
+        let server = format!("{} at `{}`", kind.name(), self.target);
+        let (action, reason) = match tokio::time::timeout(deadline, self.open()).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(ConnectError::Unusable(reason))) => ("use", reason),
+            Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string()),
+            Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason),
             Err(_elapsed) => ("reach", format!("no answer within {deadline:?}")),
         };
-        Err(CacheError::Unavailable(format!("cannot {what} {place}: {reason}")))
+        Err(CacheError::Unavailable(format!("cannot {action} {server}: {reason}")))
     }
 
-    async fn open(&self) -> Result<Live, Refusal> {
+    async fn open(&self) -> Result<Connection, ConnectError> {
         let options = &self.options;
-        // Decision: docs/decisions/0008-resp3-on-every-connection.md
-        let mut settings =
-            RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
-        if let Some(username) = &options.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &options.password {
-            settings = settings.set_password(password.reveal());
-        }
-        let (address, mode) = match &self.target {
-            Target::Server(address) => (address.clone(), Mode::Standalone),
-            Target::Node(address) => (address.clone(), Mode::Cluster),
+        let (endpoint, mode) = match &self.target {
+            Target::Server(endpoint) => (endpoint.clone(), Mode::Standalone),
+            Target::Node(endpoint) => (endpoint.clone(), Mode::Cluster),
             Target::Primary(sentinels) => {
                 let primary = sentinel::primary(sentinels, options.tls.as_ref(), options.connect_timeout).await;
-                (primary.map_err(Refusal::Sentinels)?, Mode::Primary)
+                (primary.map_err(ConnectError::Sentinels)?, Mode::Primary)
             }
         };
-        let stream = Bounded::new(stream::open(&address, options.tls.as_ref()).await?, self.bounds);
-
+        // Decision: docs/decisions/0008-resp3-on-every-connection.md
+        let login = handshake::login(options.username.as_deref(), options.password.as_ref())
+            .set_db(i64::from(options.db))
+            .set_protocol(ProtocolVersion::RESP3);
         let lost = Arc::new(Notify::new());
         let on_push = {
-            let (lost, watchers) = (Arc::clone(&lost), Arc::clone(&self.watchers));
-            move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+            let (lost, invalidations) = (Arc::clone(&lost), Arc::clone(&self.invalidations));
+            move |push: PushInfo| -> Result<(), Infallible> {
                 match push.kind {
                     PushKind::Disconnection => lost.notify_one(),
-                    PushKind::Invalidate => wake(&watchers, &push.data),
+                    PushKind::Invalidate => invalidate(&invalidations, &push.data),
                     _ => {}
                 }
                 Ok(())
             }
         };
-        // Deadlines are ours, around everything; the client's own would not cover a reconnect.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE)
-            .set_push_sender(on_push);
-        let (mut connection, driver) = MultiplexedConnection::new_with_config(&settings, stream, config).await?;
-        // Ends when the last clone of the connection is gone, or the stream.
-        tokio::spawn(driver);
-        let info: String = redis::cmd("INFO").arg("server").arg("replication").query_async(&mut connection).await?;
-        let identity = Identity::from_info(&info, mode).map_err(Refusal::Unfit)?;
+        let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(QUEUE).set_push_sender(on_push);
+        let mut client = handshake::connect(&endpoint, options.tls.as_ref(), self.limits.reply, &login, config).await?;
+        let info: String = redis::cmd("INFO").arg("server").arg("replication").query_async(&mut client).await?;
+        let info = ServerInfo::from_info(&info, mode).map_err(ConnectError::Unusable)?;
         // No plugin can write the separator, so no key begins with it.
         let probe = format!("{}\u{1f}probe", options.prefix);
-        let support = Support::probe(&mut connection, &identity, &probe).await?.map_err(Refusal::Unfit)?;
-        Ok(Live { connection, identity, support, lost, timeouts: AtomicU32::default(), since: Instant::now() })
+        let capabilities = Capabilities::probe(&mut client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
+        Ok(Connection { client, info, capabilities, lost, timeouts: AtomicU32::default(), opened: Instant::now() })
     }
 }
 
 /// Why a connection could not be opened.
-enum Refusal {
-    Stream(StreamError),
-    Greeting(RedisError),
-    /// No sentinel told us where the primary is.
+enum ConnectError {
+    Handshake(HandshakeError),
+    /// No sentinel named the primary.
     Sentinels(String),
-    /// The server is there, but not one we can use.
-    Unfit(String),
+    /// The server replies, but Larder cannot use it.
+    Unusable(String),
 }
 
-impl From<StreamError> for Refusal {
-    fn from(error: StreamError) -> Self {
-        Self::Stream(error)
+impl From<HandshakeError> for ConnectError {
+    fn from(error: HandshakeError) -> Self {
+        Self::Handshake(error)
     }
 }
 
-impl From<RedisError> for Refusal {
+impl From<RedisError> for ConnectError {
     fn from(error: RedisError) -> Self {
-        Self::Greeting(error)
+        Self::Handshake(error.into())
     }
 }
 
-/// Why a server did not let us in, for the operator.
-fn describe(error: &RedisError) -> String {
-    match error.code() {
-        Some("WRONGPASS") => "it refused the user name or password".to_owned(),
-        Some("NOAUTH") => "it asks for a password".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-/// Wakes those who wait for the keys that the server says have changed; all when it means all, as after `FLUSHDB`.
-fn wake(watchers: &Watchers, invalidated: &[Value]) {
-    match invalidated {
+/// Wakes the waiters for the keys of an invalidation message. Without a list of keys, as after `FLUSHDB`, the message
+/// is about all keys.
+fn invalidate(invalidations: &Invalidations, message: &[Value]) {
+    match message {
         [Value::Array(keys)] => {
             for key in keys {
                 if let Value::BulkString(key) = key {
-                    watchers.wake(key);
+                    invalidations.invalidate(key);
                 }
             }
         }
-        _ => watchers.wake_all(),
+        _ => invalidations.invalidate_all(),
     }
 }

@@ -1,8 +1,8 @@
-//! A connection to one server: every call has a deadline, and a task of its own brings a lost connection back.
+//! A managed connection to one server: every exchange has a deadline, and a reconnect task replaces a lost connection.
 //!
-//! Commands of all plugins share it, interleaved by the client. During an outage calls fail at once with the reason the
-//! last attempt found; only in the moment after a connection broke, while the first attempt to reconnect is under way,
-//! do they wait, within their deadline.
+//! All plugins share the connection; the client interleaves their commands. During an outage calls fail immediately with
+//! the reason of the last failed attempt. They wait only after a connection broke, while the first attempt to reconnect
+//! runs, and within their deadline.
 
 // Decision: docs/decisions/0007-our-own-reconnect-task-instead-of-the-clients-connection-manager.md
 
@@ -11,92 +11,85 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::valkey::connection::connector::{Live, Opener, Target};
-use crate::valkey::connection::reply_limit::{Bounds, LeftOut};
-use crate::valkey::server::capabilities::Support;
-use crate::valkey::server::info::Identity;
+use crate::valkey::backoff::Backoff;
+use crate::valkey::connection::connector::{Connection, Connector, Target};
+use crate::valkey::error::{ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only};
+use crate::valkey::server::capabilities::Capabilities;
+use crate::valkey::server::info::ServerInfo;
 use crate::{CacheError, Health};
 
-/// The pause after the first failed attempt to reconnect, and the longest, both at most: it doubles in between. So a
-/// server that is back is noticed within a second.
-const FIRST_PAUSE: StdDuration = StdDuration::from_millis(50);
-const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
-
-/// So many calls in a row without an answer make a connection count as lost: a silent partition breaks none.
+/// A connection is lost after this number of consecutive calls that timed out: a silent partition closes no socket.
 const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
-/// A connection that is younger is not given up because its server does not take writes.
+/// A younger connection is kept although its server takes no writes, to limit the rate of reconnects.
 const LEAST_AGE: StdDuration = StdDuration::from_secs(1);
 
-/// How often the log is told that a server which answers cannot serve.
-const COMPLAINT_INTERVAL: StdDuration = StdDuration::from_secs(10);
+/// The least interval between two warnings that the server cannot serve.
+const WARN_INTERVAL: StdDuration = StdDuration::from_secs(10);
 
-/// Where the connection stands.
 #[derive(Debug, Clone)]
 enum State {
-    Up(Arc<Live>),
-    /// Lost a moment ago; the first attempt to bring it back is under way.
+    Up(Arc<Connection>),
+    /// The connection was lost, and the first attempt to reconnect runs.
     Reconnecting,
-    /// The last attempt failed, for this reason.
+    /// The last attempt failed for this reason.
     Down(CacheError),
 }
 
-/// A connection that is kept up.
+/// A connection that is reopened after a loss.
 #[derive(Debug)]
-pub(in crate::valkey) struct Link {
-    /// The keeper ends when this is dropped.
+pub(in crate::valkey) struct ManagedConnection {
+    /// The reconnect task ends when this is dropped.
     state: watch::Receiver<State>,
-    timeout: StdDuration,
-    /// Where it leads, for the log.
+    limits: ExchangeLimits,
+    /// The server, for the log.
     target: Target,
-    /// The longest value of the cache, in bytes.
-    max_value: u64,
-    bounds: Bounds,
-    /// When the log was last told that the server cannot serve.
-    complained: Mutex<Option<Instant>>,
+    /// When the last warning was logged that the server cannot serve.
+    warned: Mutex<Option<Instant>>,
     reconnects: Arc<AtomicU64>,
-    /// How many calls were given up before their answer, since all that was sent was last known to be carried out.
+    /// The number of calls that were given up before their reply, since the server was last known to have executed
+    /// everything.
     unanswered: AtomicU64,
 }
 
-/// A call under way. Dropped before it is answered, it counts as unanswered.
+/// A call that waits for its reply. It counts as unanswered if it is dropped before [`PendingCall::answered`].
 #[derive(Debug)]
-struct Pending<'a>(&'a AtomicU64);
+struct PendingCall<'a>(&'a AtomicU64);
 
-impl Pending<'_> {
+impl PendingCall<'_> {
     fn answered(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A connection in use by one exchange.
+/// One exchange: commands that are sent in one step, and their replies.
 #[derive(Debug)]
-pub(in crate::valkey) struct Wire {
-    pub(in crate::valkey) connection: MultiplexedConnection,
-    pub(in crate::valkey) support: Support,
-    /// Whether the key is on its way to this node of a cluster: each command must ask to be served all the same.
+pub(in crate::valkey) struct Exchange {
+    client: MultiplexedConnection,
+    pub(in crate::valkey) capabilities: Capabilities,
+    /// Whether the slot of the key is moving to this node, so that each command must be preceded by `ASKING`.
     pub(in crate::valkey) is_asking: bool,
 }
 
-impl Wire {
-    /// One command, with what it needs in front of it.
-    pub(in crate::valkey) fn one(&self, command: Cmd) -> Pipeline {
+impl Exchange {
+    /// A pipeline of one command.
+    pub(in crate::valkey) fn single(&self, command: Cmd) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(2);
         self.add(&mut pipeline, command);
         pipeline
     }
 
-    /// Adds a command, with what it needs in front of it.
+    /// Adds a command, preceded by `ASKING` if it needs it.
     pub(in crate::valkey) fn add(&self, pipeline: &mut Pipeline, command: Cmd) {
         if self.is_asking {
             pipeline.cmd("ASKING").ignore();
@@ -105,306 +98,259 @@ impl Wire {
     }
 }
 
-/// Why an exchange had no answer that is one.
-#[derive(Debug)]
-pub(in crate::valkey) struct Failure {
-    pub(in crate::valkey) error: CacheError,
-    /// Where the key is, if the server knows better.
-    pub(in crate::valkey) redirect: Option<Redirect>,
-}
-
-/// Another node of the cluster that has a key.
-#[derive(Debug)]
-pub(in crate::valkey) struct Redirect {
-    /// As the server wrote it.
-    pub(in crate::valkey) to: String,
-    /// Whether it has the key only for now: the slot is on its way there.
-    pub(in crate::valkey) is_asking: bool,
-}
-
-impl Redirect {
-    pub(in crate::valkey) fn read(error: &RedisError) -> Option<Self> {
-        let (to, _slot) = error.redirect_node()?;
-        Some(Self { to: to.to_owned(), is_asking: error.kind() == ErrorKind::Server(ServerErrorKind::Ask) })
-    }
-}
-
-impl Link {
-    /// Connects, and starts the task that keeps the connection up.
-    pub(in crate::valkey) async fn connect(opener: Opener) -> Result<Self, CacheError> {
-        let live = opener.connect().await?;
-        Ok(Self::keep(opener, Some(live)))
+impl ManagedConnection {
+    /// Connects, and starts the reconnect task.
+    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, CacheError> {
+        let connection = connector.connect().await?;
+        Ok(Self::manage(connector, Some(connection)))
     }
 
-    /// Starts the task that connects and keeps the connection up. Calls wait for the first attempt.
-    pub(in crate::valkey) fn start(opener: Opener) -> Self {
-        Self::keep(opener, None)
+    /// Starts the reconnect task, which opens the connection. Calls wait for the first attempt.
+    pub(in crate::valkey) fn start(connector: Connector) -> Self {
+        Self::manage(connector, None)
     }
 
-    fn keep(opener: Opener, live: Option<Live>) -> Self {
-        let (timeout, target) = (opener.options.timeout, opener.target.clone());
-        let (max_value, bounds) = (opener.max_value, opener.bounds);
-        let live = live.map(Arc::new);
-        let (sender, state) = watch::channel(live.clone().map_or(State::Reconnecting, State::Up));
+    fn manage(connector: Connector, connection: Option<Connection>) -> Self {
+        let (limits, target) = (connector.limits, connector.target.clone());
+        let connection = connection.map(Arc::new);
+        let (sender, state) = watch::channel(connection.clone().map_or(State::Reconnecting, State::Up));
         let reconnects = Arc::new(AtomicU64::new(0));
-        tokio::spawn(keep_up(opener, live, sender, Arc::clone(&reconnects)));
-        let (complained, unanswered) = (Mutex::default(), AtomicU64::new(0));
-        Self { state, timeout, target, max_value, bounds, complained, reconnects, unanswered }
+        tokio::spawn(reconnect_task(connector, connection, sender, Arc::clone(&reconnects)));
+        Self { state, limits, target, warned: Mutex::default(), reconnects, unanswered: AtomicU64::new(0) }
     }
 
     /// Waits for the first attempt to connect.
     ///
     /// # Errors
     ///
-    /// Why it failed.
+    /// The reason why it failed.
     pub(in crate::valkey) async fn reached(&self) -> Result<(), CacheError> {
-        self.live().await.map(|_| ())
+        self.connection().await.map(|_| ())
     }
 
-    /// Whether it stands.
+    /// True if the connection is open.
     pub(in crate::valkey) fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(_))
     }
 
-    /// How often it was made anew after a loss.
+    /// The number of times that the connection was reopened after a loss.
     pub(in crate::valkey) fn reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
     }
 
-    /// When an exchange that begins now must be over.
+    /// The deadline of an exchange that starts now.
     pub(in crate::valkey) fn deadline(&self) -> Instant {
         let now = Instant::now();
-        now.checked_add(self.timeout).unwrap_or(now)
+        now.checked_add(self.limits.timeout).unwrap_or(now)
     }
 
-    /// What the server said it is and can do, when last reached.
-    pub(in crate::valkey) fn server(&self) -> Result<(Identity, Support), CacheError> {
+    /// What the server reported when the connection was opened.
+    fn server(&self) -> Result<(ServerInfo, Capabilities), CacheError> {
         match &*self.state.borrow() {
-            State::Up(live) => Ok((live.identity, live.support)),
-            State::Reconnecting => Err(CacheError::Unavailable("the connection was lost".to_owned())),
+            State::Up(connection) => Ok((connection.info, connection.capabilities)),
+            State::Reconnecting => Err(connection_lost()),
             State::Down(error) => Err(error.clone()),
         }
     }
 
-    /// Whether a call was given up before its answer, so that the server may carry it out yet.
+    /// True if a call was given up before its reply, so that the server may still execute it.
     pub(in crate::valkey) fn has_unanswered(&self) -> bool {
         self.unanswered.load(Ordering::Relaxed) > 0
     }
 
-    /// Ends when the server has carried out all that was sent before, answered or not: it takes what comes over one
-    /// connection in order.
-    pub(in crate::valkey) async fn settle(&self, deadline: Instant) -> Result<(), CacheError> {
+    /// Returns when the server has executed everything that was sent before, including calls that timed out: it executes
+    /// the commands of one connection in order.
+    pub(in crate::valkey) async fn barrier(&self, deadline: Instant) -> Result<(), CacheError> {
         let before = self.unanswered.load(Ordering::Relaxed);
         let _pong: Value = self.call(deadline, &redis::cmd("PING")).await?;
         let _more_since = self.unanswered.compare_exchange(before, 0, Ordering::Relaxed, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Reaches the server and says what it is.
+    /// Sends a `PING` and reports the server.
     pub(in crate::valkey) async fn check(&self) -> Result<Health, CacheError> {
-        let (identity, support) = self.server()?;
-        let asked = Instant::now();
+        let (info, capabilities) = self.server()?;
+        let start = Instant::now();
         let _pong: Value = self.call(self.deadline(), &redis::cmd("PING")).await?;
         Ok(Health {
-            kind: identity.kind.name(),
-            version: identity.version.to_string(),
-            round_trip: Some(asked.elapsed()),
-            supports: support.names(),
+            kind: info.kind.name(),
+            version: info.version.to_string(),
+            round_trip: Some(start.elapsed()),
+            supports: capabilities.names(),
         })
     }
 
-    /// Sends a command and waits for its answer, until the deadline.
+    /// Sends a command and waits for its reply until the deadline.
     pub(in crate::valkey) async fn call<T: FromRedisValue>(
         &self,
         deadline: Instant,
         command: &Cmd,
     ) -> Result<T, CacheError> {
-        let send = async |mut wire: Wire| {
-            // What `query_async` does, without its box for each call.
-            let answer = wire.connection.send_packed_command(command).await?;
-            Ok(T::from_redis_value(answer.extract_error()?)?)
+        let send = async |mut exchange: Exchange| {
+            // The same as `query_async`, without its box for each call.
+            let reply = exchange.client.send_packed_command(command).await?;
+            Ok(T::from_redis_value(reply.extract_error()?)?)
         };
-        self.exchange(deadline, false, send).await.map_err(|failure| failure.error)
+        self.send(deadline, false, send).await.map_err(|failed| failed.error)
     }
 
-    /// Sends many commands at once and waits for all answers, until the deadline.
-    pub(in crate::valkey) async fn call_all<T: FromRedisValue>(
+    /// Sends a pipeline that ignores errors and waits for all replies until the deadline. Each command may fail by
+    /// itself, except that a server which takes no writes fails all of them.
+    pub(in crate::valkey) async fn batch(
         &self,
         deadline: Instant,
         pipeline: &Pipeline,
-    ) -> Result<T, CacheError> {
-        let send = async |mut wire: Wire| pipeline.query_async(&mut wire.connection).await;
-        self.exchange(deadline, false, send).await.map_err(|failure| failure.error)
+    ) -> Result<Vec<RedisResult<Value>>, CacheError> {
+        let send = async |mut exchange: Exchange| {
+            let replies: Vec<RedisResult<Value>> = pipeline.query_async(&mut exchange.client).await?;
+            match replies.iter().find_map(|reply| reply.as_ref().err().filter(|error| is_read_only(error))) {
+                Some(error) => Err(error.clone()),
+                None => Ok(replies),
+            }
+        };
+        self.send(deadline, false, send).await.map_err(|failed| failed.error)
     }
 
-    /// Reads one answer of those to many commands, each of which may fail by itself.
+    /// Sends commands that depend on the connection, and waits for their replies until the deadline.
+    pub(in crate::valkey) async fn exchange<T: FromRedisValue>(
+        &self,
+        deadline: Instant,
+        is_asking: bool,
+        commands: &impl Fn(&Exchange) -> Pipeline,
+    ) -> Result<T, ExchangeError> {
+        let send = async |mut exchange: Exchange| commands(&exchange).query_async(&mut exchange.client).await;
+        self.send(deadline, is_asking, send).await
+    }
+
+    /// Converts one reply to a batch.
     pub(in crate::valkey) fn read<T: FromRedisValue>(
         &self,
-        answer: Option<RedisResult<Value>>,
+        reply: Option<RedisResult<Value>>,
     ) -> Result<T, CacheError> {
-        let answer = answer.unwrap_or_else(|| Err(RedisError::from((ErrorKind::Client, "the server gave no answer"))));
-        answer.and_then(|answer| Ok(T::from_redis_value(answer)?)).map_err(|error| self.convert(&error))
+        let reply = reply.unwrap_or_else(|| Err(RedisError::from((ErrorKind::Client, "missing reply"))));
+        reply.and_then(|reply| Ok(T::from_redis_value(reply)?)).map_err(|error| self.cache_error(&error))
     }
 
-    /// Sends what depends on what the server can do, and waits for the answers, until the deadline.
-    pub(in crate::valkey) async fn send<T: FromRedisValue>(
+    async fn send<T>(
         &self,
         deadline: Instant,
         is_asking: bool,
-        commands: &impl Fn(&Wire) -> Pipeline,
-    ) -> Result<T, Failure> {
-        let send = async |mut wire: Wire| commands(&wire).query_async(&mut wire.connection).await;
-        self.exchange(deadline, is_asking, send).await
-    }
-
-    async fn exchange<T>(
-        &self,
-        deadline: Instant,
-        is_asking: bool,
-        send: impl AsyncFnOnce(Wire) -> RedisResult<T>,
-    ) -> Result<T, Failure> {
+        send: impl AsyncFnOnce(Exchange) -> RedisResult<T>,
+    ) -> Result<T, ExchangeError> {
         let mut used = None;
-        let pending = Pending(&self.unanswered);
+        let pending = PendingCall(&self.unanswered);
         let exchange = async {
-            let live = used.insert(self.live().await?);
-            Ok(send(Wire { connection: live.connection.clone(), support: live.support, is_asking }).await)
+            let connection = used.insert(self.connection().await?);
+            let (client, capabilities) = (connection.client.clone(), connection.capabilities);
+            Ok(send(Exchange { client, capabilities, is_asking }).await)
         };
-        let answer = match tokio::time::timeout_at(deadline, exchange).await {
+        let reply = match tokio::time::timeout_at(deadline, exchange).await {
             Ok(Err(down)) => {
                 pending.answered();
-                return Err(Failure { error: down, redirect: None });
+                return Err(ExchangeError { error: down, redirect: None });
             }
-            Ok(Ok(answer)) => {
+            Ok(Ok(reply)) => {
                 pending.answered();
-                Some(answer)
+                Some(reply)
             }
             Err(_elapsed) => None,
         };
-        if let Some(live) = used {
-            let Live { lost, timeouts, since, .. } = &*live;
-            match &answer {
+        if let Some(connection) = used {
+            let Connection { lost, timeouts, opened, .. } = &*connection;
+            match &reply {
                 None if timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
                     lost.notify_one();
                 }
                 None => {}
                 Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
-                // A primary that has become a replica keeps its connections. The address may lead to the new one.
-                Some(Err(error)) if is_read_only(error) && since.elapsed() > LEAST_AGE => lost.notify_one(),
-                // Most often it is zero already, and all threads look at it.
+                // A primary that became a replica keeps its connections. Its address may lead to the new primary.
+                Some(Err(error)) if is_read_only(error) && opened.elapsed() > LEAST_AGE => lost.notify_one(),
+                // The counter is almost always 0, and all threads read it: do not write it again.
                 Some(_) if timeouts.load(Ordering::Relaxed) == 0 => {}
                 Some(_) => timeouts.store(0, Ordering::Relaxed),
             }
         }
-        match answer {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(error)) => Err(self.failure(&error)),
-            None => Err(Failure { error: CacheError::Timeout(self.timeout), redirect: None }),
+        match reply {
+            Some(Ok(reply)) => Ok(reply),
+            Some(Err(error)) => Err(self.exchange_error(&error)),
+            None => Err(ExchangeError { error: CacheError::Timeout(self.limits.timeout), redirect: None }),
         }
     }
 
-    /// The open connection; waits only while the first attempt to bring it back is under way.
-    async fn live(&self) -> Result<Arc<Live>, CacheError> {
-        if let State::Up(live) = &*self.state.borrow() {
-            return Ok(Arc::clone(live));
+    /// The open connection. Waits only while the first attempt to reconnect runs.
+    async fn connection(&self) -> Result<Arc<Connection>, CacheError> {
+        if let State::Up(connection) = &*self.state.borrow() {
+            return Ok(Arc::clone(connection));
         }
         let mut state = self.state.clone();
         match state.wait_for(|state| !matches!(state, State::Reconnecting)).await.as_deref() {
-            Ok(State::Up(live)) => Ok(Arc::clone(live)),
+            Ok(State::Up(connection)) => Ok(Arc::clone(connection)),
             Ok(State::Down(error)) => Err(error.clone()),
-            Ok(State::Reconnecting) | Err(_) => Err(CacheError::Unavailable("the connection was lost".to_owned())),
+            Ok(State::Reconnecting) | Err(_) => Err(connection_lost()),
         }
     }
 
-    /// Warns that the server is there but cannot serve, now and then and not at every call.
-    fn complain(&self, reason: &str) {
-        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        if complained.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
-            *complained = Some(Instant::now());
-            tracing::warn!("the server at `{}` cannot serve: {reason}", self.target);
-        }
-    }
-
-    fn failure(&self, error: &RedisError) -> Failure {
-        // Of a pipeline's errors the first says what all have in common.
+    fn exchange_error(&self, error: &RedisError) -> ExchangeError {
+        // The first error of a pipeline is the cause of the others.
         let all = error.clone().into_server_errors();
         let first = all.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
         let error = first.as_ref().unwrap_or(error);
-        Failure { error: self.convert(error), redirect: Redirect::read(error) }
+        ExchangeError { error: self.cache_error(error), redirect: Redirect::read(error) }
     }
 
-    fn convert(&self, error: &RedisError) -> CacheError {
-        if let Some(LeftOut { len, bound }) = LeftOut::read(error) {
-            // A string over the bound for strings is over the limit for values, which may be below it.
-            let max = if bound == self.bounds.string { self.max_value } else { bound };
-            return too_large(len, max);
+    fn cache_error(&self, error: &RedisError) -> CacheError {
+        if cannot_serve(error) {
+            self.warn_cannot_serve(error);
         }
-        let text = error.to_string();
-        match error.kind() {
-            _ if error.code() == Some("WRONGTYPE") => CacheError::WrongType,
-            _ if is_a_state(error) => {
-                self.complain(&text);
-                CacheError::Unavailable(text)
-            }
-            ErrorKind::Server(_) | ErrorKind::Extension => CacheError::Refused(text),
-            _ if error.is_timeout() => CacheError::Timeout(self.timeout),
-            ErrorKind::UnexpectedReturnType => CacheError::Refused(text),
-            // It was sent, or nobody knows whether it was.
-            _ => CacheError::Lost(text),
+        self.limits.cache_error(error)
+    }
+
+    /// Warns that the server replies but cannot serve, at most once in [`WARN_INTERVAL`].
+    fn warn_cannot_serve(&self, error: &RedisError) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|last| last.elapsed() > WARN_INTERVAL) {
+            *warned = Some(Instant::now());
+            tracing::warn!("the server at `{}` cannot serve: {error}", self.target);
         }
     }
 }
 
-/// The error for a value of the server's that is not taken.
-fn too_large(len: u64, max: u64) -> CacheError {
-    let bytes = |number| usize::try_from(number).unwrap_or(usize::MAX);
-    CacheError::ValueTooLarge { len: bytes(len), max: bytes(max) }
+fn connection_lost() -> CacheError {
+    CacheError::Unavailable("the connection was lost".to_owned())
 }
 
-fn is_read_only(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
-}
-
-/// Whether the server is in a state in which it cannot serve now, rather than given a command it would never take.
-pub(in crate::valkey) fn is_a_state(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::ReadOnly
-                | ServerErrorKind::TryAgain,
-        )
-    ) || matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS"))
-}
-
-/// Brings the connection back whenever it is lost, until nobody asks for it any more.
-async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Sender<State>, reconnects: Arc<AtomicU64>) {
+/// Reopens the connection each time it is lost, until the managed connection is dropped.
+async fn reconnect_task(
+    connector: Connector,
+    mut current: Option<Arc<Connection>>,
+    state: watch::Sender<State>,
+    reconnects: Arc<AtomicU64>,
+) {
     let mut has_been_up = false;
-    let (kind, target) = (opener.options.kind.name(), opener.target.clone());
+    let (kind, target) = (connector.options.kind.name(), connector.target.clone());
     loop {
-        if let Some(live) = live.take() {
+        if let Some(connection) = current.take() {
             has_been_up = true;
             tokio::select! {
-                () = live.lost.notified() => {}
+                () = connection.lost.notified() => {}
                 () = state.closed() => return,
             }
             tracing::warn!("lost the connection to {kind} at `{target}`");
-            // One that fell silent is not likely to take a new connection, and would not refuse it either: calls would
-            // wait for that in vain.
-            state.send_replace(if live.timeouts.load(Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION {
+            // A server that stopped replying is unlikely to accept a connection, and does not refuse one either. Calls
+            // would wait for that attempt in vain.
+            state.send_replace(if connection.timeouts.load(Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION {
                 let calls = TIMEOUTS_OF_A_LOST_CONNECTION;
                 State::Down(CacheError::Unavailable(format!("{kind} at `{target}` left {calls} calls unanswered")))
             } else {
                 State::Reconnecting
             });
-            // What the server would have told them goes nowhere.
-            opener.watchers.wake_all();
-            opener.on_loss.notify_one();
+            // The invalidation messages of the lost connection are lost with it.
+            connector.invalidations.invalidate_all();
+            connector.on_loss.notify_one();
         }
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::reconnect();
         let opened = loop {
-            match opener.connect().await {
+            match connector.connect().await {
                 Ok(opened) => break Arc::new(opened),
                 Err(error) => {
                     tracing::debug!("{error}");
@@ -412,17 +358,15 @@ async fn keep_up(opener: Opener, mut live: Option<Arc<Live>>, state: watch::Send
                 }
             }
             tokio::select! {
-                // Hosts that lost one server are not to come back all at the same moment.
-                () = tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))) => {}
+                () = tokio::time::sleep(backoff.next_with_jitter()) => {}
                 () = state.closed() => return,
             }
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         };
         if has_been_up {
             reconnects.fetch_add(1, Ordering::Relaxed);
         }
         tracing::info!("connected to {kind} at `{target}`");
         state.send_replace(State::Up(Arc::clone(&opened)));
-        live = Some(opened);
+        current = Some(opened);
     }
 }

@@ -1,7 +1,7 @@
-//! The connections to one server: those that calls are spread over, and one for what is large.
+//! The connection pool of one server: the regular connections, and the bulk connection.
 //!
-//! Answers come in the order of the calls, so on one connection a small one waits for every large one before it. What is
-//! known to be large goes over a connection of its own, which is made when it is first needed.
+//! Replies arrive in the order of the calls, so on one connection a small reply waits for every large one before it.
+//! The bulk connection takes the calls that are known to be large. It is opened when it is first needed.
 
 use std::sync::OnceLock;
 
@@ -9,157 +9,175 @@ use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
-use crate::valkey::connection::connector::{Opener, Target};
-use crate::valkey::connection::managed::{Failure, Link, Wire};
-use crate::valkey::connection::routing::Way;
+use crate::valkey::connection::connector::{Connector, Target};
+use crate::valkey::connection::managed::{Exchange, ManagedConnection};
+use crate::valkey::connection::routing::Route;
+use crate::valkey::error::ExchangeError;
 use crate::{CacheError, Health};
+
+/// The replies to the commands of a batch, each of which may fail by itself.
+pub(in crate::valkey) type Replies = Vec<Result<Value, CacheError>>;
 
 /// The connections to one server.
 #[derive(Debug)]
-pub(in crate::valkey) struct Links {
-    first: Link,
-    /// The others that calls are spread over.
-    others: Vec<Link>,
-    aside: OnceLock<Link>,
-    opener: Opener,
+pub(in crate::valkey) struct ConnectionPool {
+    first: ManagedConnection,
+    /// The other regular connections.
+    others: Vec<ManagedConnection>,
+    bulk: OnceLock<ManagedConnection>,
+    connector: Connector,
 }
 
-impl Links {
-    /// Connects, and keeps the connections up.
-    pub(in crate::valkey) async fn connect(opener: Opener) -> Result<Self, CacheError> {
-        let first = Link::connect(opener.clone()).await?;
-        let others = try_join_all(others(&opener).map(|_| Link::connect(opener.clone()))).await?;
-        Ok(Self { first, others, aside: OnceLock::new(), opener })
+impl ConnectionPool {
+    /// Connects, and keeps the connections open.
+    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, CacheError> {
+        let first = ManagedConnection::connect(connector.clone()).await?;
+        let others = others(&connector).map(|_| ManagedConnection::connect(connector.clone()));
+        Ok(Self { first, others: try_join_all(others).await?, bulk: OnceLock::new(), connector })
     }
 
-    /// Starts to connect, and keeps the connections up. Calls wait for the first attempt.
-    pub(in crate::valkey) fn start(opener: Opener) -> Self {
-        let others = others(&opener).map(|_| Link::start(opener.clone())).collect();
-        Self { first: Link::start(opener.clone()), others, aside: OnceLock::new(), opener }
+    /// Starts to connect, and keeps the connections open. Calls wait for the first attempt.
+    pub(in crate::valkey) fn start(connector: Connector) -> Self {
+        let others = others(&connector).map(|_| ManagedConnection::start(connector.clone())).collect();
+        Self { first: ManagedConnection::start(connector.clone()), others, bulk: OnceLock::new(), connector }
     }
 
-    /// Starts to connect over one connection, whatever the options say.
-    pub(in crate::valkey) fn start_one(opener: Opener) -> Self {
-        Self { first: Link::start(opener.clone()), others: Vec::new(), aside: OnceLock::new(), opener }
+    /// Like [`ConnectionPool::start`], with one regular connection whatever the options say.
+    pub(in crate::valkey) fn start_single(connector: Connector) -> Self {
+        let first = ManagedConnection::start(connector.clone());
+        Self { first, others: Vec::new(), bulk: OnceLock::new(), connector }
     }
 
     /// Waits for the first attempt to connect.
     ///
     /// # Errors
     ///
-    /// Why it failed.
+    /// The reason why it failed.
     pub(in crate::valkey) async fn reached(&self) -> Result<(), CacheError> {
-        try_join_all(self.shared().map(Link::reached)).await.map(|_| ())
+        try_join_all(self.regular().map(ManagedConnection::reached)).await.map(|_| ())
     }
 
-    /// Where they lead.
+    /// The server of this pool.
     pub(in crate::valkey) fn target(&self) -> &Target {
-        &self.opener.target
+        &self.connector.target
     }
 
-    /// When an exchange that begins now must be over.
+    /// The deadline of an exchange that starts now.
     pub(in crate::valkey) fn deadline(&self) -> Instant {
         self.first.deadline()
     }
 
-    /// Whether all stand that calls cannot do without.
+    /// True if every regular connection is up. The bulk connection is optional.
     pub(in crate::valkey) fn is_up(&self) -> bool {
-        self.shared().all(Link::is_up)
+        self.regular().all(ManagedConnection::is_up)
     }
 
-    /// How often connections were made anew after a loss.
+    /// The number of reconnects of all connections.
     pub(in crate::valkey) fn reconnects(&self) -> u64 {
-        self.shared().chain(self.aside.get()).map(Link::reconnects).fold(0, u64::saturating_add)
+        let all = self.regular().chain(self.bulk.get());
+        all.map(ManagedConnection::reconnects).fold(0, u64::saturating_add)
     }
 
-    /// Reaches the server over each connection that calls are spread over, and says what it is. The longest round trip
-    /// counts.
+    /// Sends a `PING` over each regular connection. Reports the server, and the longest round trip.
     pub(in crate::valkey) async fn check(&self) -> Result<Health, CacheError> {
         let mut health = self.first.check().await?;
-        for another in try_join_all(self.others.iter().map(Link::check)).await? {
+        for another in try_join_all(self.others.iter().map(ManagedConnection::check)).await? {
             health.round_trip = health.round_trip.max(another.round_trip);
         }
         Ok(health)
     }
 
-    /// Sends a command and waits for its answer, within the deadline.
-    pub(in crate::valkey) async fn call<T: FromRedisValue>(&self, way: Way, command: &Cmd) -> Result<T, CacheError> {
-        let deadline = self.deadline();
-        self.come_behind(way, deadline).await?;
-        self.link(way).call(deadline, command).await
-    }
-
-    /// Sends many commands at once and waits for all answers, within the deadline.
-    pub(in crate::valkey) async fn call_all<T: FromRedisValue>(
+    /// Sends a command and waits for its reply, within the deadline.
+    pub(in crate::valkey) async fn call<T: FromRedisValue>(
         &self,
-        way: Way,
-        pipeline: &Pipeline,
+        route: Route,
+        command: &Cmd,
     ) -> Result<T, CacheError> {
         let deadline = self.deadline();
-        self.come_behind(way, deadline).await?;
-        self.link(way).call_all(deadline, pipeline).await
+        self.keep_order(route, deadline).await?;
+        self.connection(route).call(deadline, command).await
     }
 
-    /// Sends what depends on what the server can do, and waits for the answers, until the deadline.
-    pub(in crate::valkey) async fn send<T: FromRedisValue>(
+    /// Sends a command over the bulk connection and waits for its reply, within the deadline. Strings over the reply
+    /// limit are errors within the reply.
+    pub(in crate::valkey) async fn call_bulk<T: FromRedisValue>(&self, command: Cmd) -> Result<T, CacheError> {
+        let mut replies = self.batch(Route::Bulk, vec![command]).await?;
+        self.first.read(replies.pop())
+    }
+
+    /// Sends commands in one step and waits for all replies, within the deadline. Each command may fail by itself.
+    pub(in crate::valkey) async fn batch(
         &self,
-        way: Way,
+        route: Route,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<RedisResult<Value>>, CacheError> {
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        pipeline.ignore_errors();
+        let deadline = self.deadline();
+        self.keep_order(route, deadline).await?;
+        self.connection(route).batch(deadline, &pipeline).await
+    }
+
+    /// Sends commands that depend on the connection, and waits for their replies until the deadline.
+    pub(in crate::valkey) async fn exchange<T: FromRedisValue>(
+        &self,
+        route: Route,
         deadline: Instant,
         is_asking: bool,
-        commands: &impl Fn(&Wire) -> Pipeline,
-    ) -> Result<T, Failure> {
-        let behind = self.come_behind(way, deadline).await;
-        behind.map_err(|error| Failure { error, redirect: None })?;
-        self.link(way).send(deadline, is_asking, commands).await
+        commands: &impl Fn(&Exchange) -> Pipeline,
+    ) -> Result<T, ExchangeError> {
+        self.keep_order(route, deadline).await?;
+        self.connection(route).exchange(deadline, is_asking, commands).await
     }
 
-    /// Reads one answer of those to many commands, each of which may fail by itself.
-    pub(in crate::valkey) fn read<T: FromRedisValue>(
-        &self,
-        answer: Option<RedisResult<Value>>,
-    ) -> Result<T, CacheError> {
-        self.first.read(answer)
+    /// Converts the replies to a batch.
+    pub(in crate::valkey) fn read_batch(&self, replies: Vec<RedisResult<Value>>) -> Replies {
+        replies.into_iter().map(|reply| self.first.read(Some(reply))).collect()
     }
 
-    /// Ends when the server has carried out all that was sent before over the connections that calls share, answered or
-    /// not: it takes what comes over one connection in order, and no more than that.
-    pub(in crate::valkey) async fn settle(&self) -> Result<(), CacheError> {
+    /// Returns when the server has executed everything that was sent before over the regular connections, including
+    /// calls that timed out.
+    pub(in crate::valkey) async fn barrier(&self) -> Result<(), CacheError> {
         let deadline = self.deadline();
-        try_join_all(self.shared().map(|link| link.settle(deadline))).await.map(|_| ())
+        try_join_all(self.regular().map(|connection| connection.barrier(deadline))).await.map(|_| ())
     }
 
-    /// What goes aside is not to overtake a call about the same key that went another way and had no answer. Where all
-    /// are answered, as they are but for a fault, there is nothing to wait for.
-    async fn come_behind(&self, way: Way, deadline: Instant) -> Result<(), CacheError> {
-        let unanswered = || self.shared().filter(|link| link.has_unanswered());
-        if way == Way::Aside && unanswered().next().is_some() {
-            // In a box, so that the future of a call that need not wait is small.
-            Box::pin(try_join_all(unanswered().map(|link| link.settle(deadline)))).await?;
+    /// A bulk call waits for timed-out calls on the regular connections, to keep each key's order. Without a fault there
+    /// is none.
+    async fn keep_order(&self, route: Route, deadline: Instant) -> Result<(), CacheError> {
+        let unanswered = || self.regular().filter(|connection| connection.has_unanswered());
+        if route == Route::Bulk && unanswered().next().is_some() {
+            // Boxed, to keep the future of a call that does not wait small.
+            Box::pin(try_join_all(unanswered().map(|connection| connection.barrier(deadline)))).await?;
         }
         Ok(())
     }
 
-    fn shared(&self) -> impl Iterator<Item = &Link> {
+    fn regular(&self) -> impl Iterator<Item = &ManagedConnection> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The connection of a way. No call waits for the one aside to be made: until it stands, the first takes its calls.
-    fn link(&self, way: Way) -> &Link {
-        match way {
-            Way::Shared(number) => {
+    /// The connection of a route. No call waits for the bulk connection: until it is up, the first connection takes its
+    /// calls.
+    fn connection(&self, route: Route) -> &ManagedConnection {
+        match route {
+            Route::Regular(number) => {
                 let count = u64::try_from(self.others.len()).unwrap_or(0).saturating_add(1);
                 let nth = number.checked_rem(count).and_then(|nth| usize::try_from(nth).ok());
                 nth.and_then(|nth| nth.checked_sub(1)).and_then(|nth| self.others.get(nth)).unwrap_or(&self.first)
             }
-            Way::Aside => {
-                let aside = self.aside.get_or_init(|| Link::start(self.opener.clone()));
-                if aside.is_up() { aside } else { &self.first }
+            Route::Bulk => {
+                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone()));
+                if bulk.is_up() { bulk } else { &self.first }
             }
         }
     }
 }
 
-/// One for each connection but the first.
-fn others(opener: &Opener) -> impl Iterator<Item = u16> {
-    1..opener.options.connections
+/// A number for each regular connection after the first.
+fn others(connector: &Connector) -> impl Iterator<Item = u16> {
+    1..connector.options.connections
 }

@@ -1,8 +1,8 @@
-//! The server's answers on their way in, without what is too long to take: a string over a bound is replaced by an error
-//! before anything of it is kept.
+//! The reply limit: discards strings of replies that are too long while they arrive, and replaces each by an error.
 //!
-//! Another program may put half a gigabyte under our prefix, and the client would hold all of it before we could look.
-//! This knows as much of RESP as it takes to tell where strings begin and where an answer ends; the client parses.
+//! Another program may store half a gigabyte under the prefix of a cache. Without this limit the client would hold all of
+//! it before anyone can check its length. The limiter reads only enough of RESP to find where strings begin and where
+//! replies end; the client parses the rest.
 
 // Decision: docs/decisions/0022-reply-sizes-are-limited-on-the-stream-below-the-client.md
 
@@ -14,82 +14,84 @@ use bytes::{Buf, Bytes, BytesMut};
 use redis::RedisError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much is read from the server at once where something was held back, and at most of a string that is left out.
+/// The number of bytes that are read at once while bytes are held back, and the maximum while a string is discarded.
 const CHUNK: usize = 8 << 10;
-const LARGE_CHUNK: usize = 128 << 10;
+const DISCARD_CHUNK: usize = 128 << 10;
 
-/// The longest line that announces a string or an array, in bytes: a number of 20 digits fits.
+/// The longest header of a string or an array, in bytes. A number of 20 digits fits.
 const LONGEST_HEADER: usize = 32;
 
-/// What the errors begin with that stand in place of strings. No server has such a code.
+/// The code of the errors that replace strings. No server has such a code.
 const CODE: &str = "LARDERTOOLONG";
 
-/// What the server may send.
+/// The limits for a reply.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::valkey) struct Bounds {
+pub(in crate::valkey) struct ReplyLimits {
     /// The longest string, in bytes.
     pub(in crate::valkey) string: u64,
-    /// The most bytes of all strings of one answer.
-    pub(in crate::valkey) answer: u64,
+    /// The sum of the strings of one reply, in bytes.
+    pub(in crate::valkey) reply: u64,
 }
 
-/// How long a string was that was left out, or its answer up to it, and the bound that this broke; in bytes.
+/// A string that was discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::valkey) struct LeftOut {
+pub(in crate::valkey) struct Oversized {
+    /// The length of the string, or of the strings of its reply up to this one, in bytes.
     pub(in crate::valkey) len: u64,
-    pub(in crate::valkey) bound: u64,
+    /// The limit that it exceeds, in bytes.
+    pub(in crate::valkey) limit: u64,
 }
 
-impl LeftOut {
-    /// Reads the error that stands in its place; none for any other.
+impl Oversized {
+    /// Reads the error that replaced a string; `None` for other errors.
     pub(in crate::valkey) fn read(error: &RedisError) -> Option<Self> {
-        let (len, bound) = error.detail().filter(|_| error.code() == Some(CODE))?.split_once(' ')?;
-        Some(Self { len: len.parse().ok()?, bound: bound.parse().ok()? })
+        let (len, limit) = error.detail().filter(|_| error.code() == Some(CODE))?.split_once(' ')?;
+        Some(Self { len: len.parse().ok()?, limit: limit.parse().ok()? })
     }
 
     fn line(self) -> Bytes {
-        format!("-{CODE} {} {}\r\n", self.len, self.bound).into()
+        format!("-{CODE} {} {}\r\n", self.len, self.limit).into()
     }
 }
 
-/// A connection whose answers are bounded. Writing passes through.
+/// A stream whose replies are limited. Writes pass through.
 #[derive(Debug)]
-pub(in crate::valkey) struct Bounded<S> {
+pub(in crate::valkey) struct ReplyLimiter<S> {
     stream: S,
-    bounds: Bounds,
-    /// Read and held back: a line that is not all there, or what is behind a string that is left out.
+    limits: ReplyLimits,
+    /// Bytes that were read and are held back: an incomplete header, or bytes behind a string that is discarded.
     incoming: BytesMut,
-    /// What to hand on before anything else.
+    /// Bytes to pass on before `incoming`.
     inserted: Bytes,
-    place: Place,
-    /// How many elements are to come until the answer is whole.
-    missing: u64,
-    /// How many bytes of strings the answer may have yet.
-    left: u64,
+    position: Position,
+    /// The number of elements until the end of the reply.
+    elements_left: u64,
+    /// The number of bytes that the further strings of the reply may have.
+    bytes_left: u64,
 }
 
-/// Where in an answer we are.
+/// The position within a reply.
 #[derive(Debug, Clone, Copy)]
-enum Place {
-    /// At the beginning of an element.
+enum Position {
+    /// At the start of an element.
     Element,
-    /// In a line that is passed on to its end.
+    /// In a line, which is passed on.
     Line,
-    /// So many bytes of a string and its end are to be passed on.
+    /// In a string, of which this number of bytes with its end is to be passed on.
     String(u64),
-    /// So many are to be dropped.
-    LeftOut(u64),
+    /// In a string, of which this number of bytes with its end is to be discarded.
+    Discarded(u64),
 }
 
-/// What the first line of an element says of it.
+/// The header of an element.
 enum Header {
-    /// The line is not all there.
+    /// The header is incomplete.
     Unfinished,
-    /// The element ends with its line.
+    /// The element is a line.
     Line,
-    /// So many bytes announce a string of this length.
+    /// The length of the header, and of the string that follows.
     String(usize, u64),
-    /// So many bytes announce that so many elements more are to come.
+    /// The length of the header, and the number of elements that follow.
     Elements(usize, u64),
 }
 
@@ -102,72 +104,80 @@ impl Header {
         let Some(end) = bytes.iter().take(LONGEST_HEADER).position(|&byte| byte == b'\n') else {
             return if bytes.len() < LONGEST_HEADER { Ok(Self::Unfinished) } else { Err(malformed()) };
         };
-        let line = end.saturating_add(1);
+        let header = end.saturating_add(1);
         let number = bytes.get(1..end).unwrap_or_default().trim_ascii_end();
-        // A negative length stands for nothing at all.
+        // A negative length means null.
         if let Some((b'-', number)) = number.split_first() {
-            return decimal(number).map(|_| Self::Elements(line, 0));
+            return decimal(number).map(|_| Self::Elements(header, 0));
         }
         let len = decimal(number)?;
         Ok(match kind {
-            b'$' | b'!' | b'=' => Self::String(line, len),
-            b'%' => Self::Elements(line, len.saturating_mul(2)),
-            // Attributes come before the element that they describe, and do not count as one.
-            b'|' => Self::Elements(line, len.saturating_mul(2).saturating_add(1)),
-            _ => Self::Elements(line, len),
+            b'$' | b'!' | b'=' => Self::String(header, len),
+            b'%' => Self::Elements(header, len.saturating_mul(2)),
+            // Attributes precede the element that they describe, and do not count as an element.
+            b'|' => Self::Elements(header, len.saturating_mul(2).saturating_add(1)),
+            _ => Self::Elements(header, len),
         })
     }
 }
 
-impl<S> Bounded<S> {
-    pub(in crate::valkey) fn new(stream: S, bounds: Bounds) -> Self {
-        let (incoming, inserted) = (BytesMut::new(), Bytes::new());
-        Self { stream, bounds, incoming, inserted, place: Place::Element, missing: 1, left: bounds.answer }
+impl<S> ReplyLimiter<S> {
+    /// Limits the replies of a stream.
+    pub(in crate::valkey) fn new(stream: S, limits: ReplyLimits) -> Self {
+        Self {
+            stream,
+            limits,
+            incoming: BytesMut::new(),
+            inserted: Bytes::new(),
+            position: Position::Element,
+            elements_left: 1,
+            bytes_left: limits.reply,
+        }
     }
 
-    /// Whether what comes next from the server may be handed on at once.
+    /// True if the next bytes of the stream may be passed on directly.
     fn is_caught_up(&self) -> bool {
-        self.incoming.is_empty() && self.inserted.is_empty() && !matches!(self.place, Place::LeftOut(_))
+        self.incoming.is_empty() && self.inserted.is_empty() && !matches!(self.position, Position::Discarded(_))
     }
 
-    /// Follows what was read as far as it is handed on as it is, and says how far: up to a line that is not all there,
-    /// or a string that is to be left out.
+    /// Follows bytes as far as they may be passed on unchanged, and returns their number. It stops at an incomplete
+    /// header, and at a string that must be discarded.
     fn follow(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut at = 0_usize;
         while let Some(rest @ [_, ..]) = bytes.get(at..) {
-            let len = match self.place {
-                Place::Element => match Header::read(rest)? {
+            let len = match self.position {
+                Position::Element => match Header::read(rest)? {
                     Header::Unfinished => break,
-                    Header::String(_, len) if self.exceeded_by(len).is_some() => break,
+                    Header::String(_, len) if self.oversized(len).is_some() => break,
                     Header::Line => {
-                        self.place = Place::Line;
+                        self.position = Position::Line;
                         0
                     }
-                    Header::String(line, len) => {
+                    Header::String(header, len) => {
                         self.begin_string(len);
-                        line
+                        header
                     }
-                    Header::Elements(line, count) => {
+                    Header::Elements(header, count) => {
                         self.begin_elements(count);
-                        line
+                        header
                     }
                 },
-                Place::Line => match rest.iter().position(|&byte| byte == b'\n') {
+                Position::Line => match rest.iter().position(|&byte| byte == b'\n') {
                     Some(end) => {
-                        self.end_of_element();
+                        self.end_element();
                         end.saturating_add(1)
                     }
                     None => rest.len(),
                 },
-                Place::String(left) => {
+                Position::String(left) => {
                     let len = at_most(left, rest.len());
-                    self.place = Place::String(left.saturating_sub(len as u64));
+                    self.position = Position::String(left.saturating_sub(len as u64));
                     if left == len as u64 {
-                        self.end_of_element();
+                        self.end_element();
                     }
                     len
                 }
-                Place::LeftOut(_) => break,
+                Position::Discarded(_) => break,
             };
             at = at.saturating_add(len);
         }
@@ -175,26 +185,26 @@ impl<S> Bounded<S> {
     }
 
     fn begin_string(&mut self, len: u64) {
-        self.left = self.left.saturating_sub(len);
-        self.place = Place::String(len.saturating_add(2));
+        self.bytes_left = self.bytes_left.saturating_sub(len);
+        self.position = Position::String(len.saturating_add(2));
     }
 
     fn begin_elements(&mut self, count: u64) {
-        self.missing = self.missing.saturating_add(count);
-        self.end_of_element();
+        self.elements_left = self.elements_left.saturating_add(count);
+        self.end_element();
     }
 
-    /// An element is whole; it may be the last one of the answer.
-    fn end_of_element(&mut self) {
-        self.place = Place::Element;
-        self.missing = self.missing.saturating_sub(1);
-        if self.missing == 0 {
-            self.missing = 1;
-            self.left = self.bounds.answer;
+    /// Ends an element, which may be the last of the reply.
+    fn end_element(&mut self) {
+        self.position = Position::Element;
+        self.elements_left = self.elements_left.saturating_sub(1);
+        if self.elements_left == 0 {
+            self.elements_left = 1;
+            self.bytes_left = self.limits.reply;
         }
     }
 
-    /// Hands on what it can of what was held back. Says whether more must be read to go on.
+    /// Passes on bytes that were held back. Returns true if it needs more bytes of the stream to continue.
     fn pass(&mut self, out: &mut ReadBuf<'_>) -> io::Result<bool> {
         while out.remaining() > 0 {
             if !self.inserted.is_empty() {
@@ -205,14 +215,14 @@ impl<S> Bounded<S> {
             if self.incoming.is_empty() {
                 return Ok(true);
             }
-            if let Place::LeftOut(left) = self.place {
+            if let Position::Discarded(left) = self.position {
                 let len = at_most(left, self.incoming.len());
                 self.incoming.advance(len);
                 let left = left.saturating_sub(len as u64);
                 if left == 0 {
-                    self.end_of_element()
+                    self.end_element()
                 } else {
-                    self.place = Place::LeftOut(left)
+                    self.position = Position::Discarded(left)
                 }
                 continue;
             }
@@ -229,45 +239,45 @@ impl<S> Bounded<S> {
         Ok(false)
     }
 
-    /// Hands on the first line of an element, or an error in place of a string that is too long. Says whether the line
-    /// was there as a whole.
+    /// Passes on the header of an element, or an error in place of a string that is too long. Returns false if the header
+    /// is incomplete.
     fn pass_header(&mut self) -> io::Result<bool> {
-        let line = match Header::read(&self.incoming)? {
+        let header = match Header::read(&self.incoming)? {
             Header::Unfinished => return Ok(false),
             Header::Line => 0,
-            Header::String(line, len) => {
-                if let Some(left_out) = self.exceeded_by(len) {
-                    self.inserted = left_out.line();
-                    self.incoming.advance(line);
-                    self.place = Place::LeftOut(len.saturating_add(2));
+            Header::String(header, len) => {
+                if let Some(oversized) = self.oversized(len) {
+                    self.inserted = oversized.line();
+                    self.incoming.advance(header);
+                    self.position = Position::Discarded(len.saturating_add(2));
                     return Ok(true);
                 }
                 self.begin_string(len);
-                line
+                header
             }
-            Header::Elements(line, count) => {
+            Header::Elements(header, count) => {
                 self.begin_elements(count);
-                line
+                header
             }
         };
-        self.inserted = self.incoming.split_to(line).freeze();
+        self.inserted = self.incoming.split_to(header).freeze();
         Ok(true)
     }
 
     fn chunk(&self) -> usize {
-        match self.place {
-            Place::LeftOut(left) => at_most(left, LARGE_CHUNK).max(CHUNK),
-            Place::Element | Place::Line | Place::String(_) => CHUNK,
+        match self.position {
+            Position::Discarded(left) => at_most(left, DISCARD_CHUNK).max(CHUNK),
+            Position::Element | Position::Line | Position::String(_) => CHUNK,
         }
     }
 
-    /// What a string of this length would be too much for.
-    fn exceeded_by(&self, len: u64) -> Option<LeftOut> {
-        let Bounds { string, answer } = self.bounds;
+    /// The limit that a string of this length exceeds, if it does.
+    fn oversized(&self, len: u64) -> Option<Oversized> {
+        let ReplyLimits { string, reply } = self.limits;
         if len > string {
-            Some(LeftOut { len, bound: string })
-        } else if len > self.left {
-            Some(LeftOut { len: answer.saturating_sub(self.left).saturating_add(len), bound: answer })
+            Some(Oversized { len, limit: string })
+        } else if len > self.bytes_left {
+            Some(Oversized { len: reply.saturating_sub(self.bytes_left).saturating_add(len), limit: reply })
         } else {
             None
         }
@@ -278,7 +288,7 @@ fn at_most(left: u64, len: usize) -> usize {
     usize::try_from(left).map_or(len, |left| left.min(len))
 }
 
-/// Not `parse`, which would first look whether it is text: this is done for every answer.
+/// Parses a number. `str::parse` would check for UTF-8 first, and this runs for every reply.
 fn decimal(digits: &[u8]) -> io::Result<u64> {
     let number = digits.iter().try_fold(0_u64, |number, digit| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit.saturating_sub(b'0')))?;
@@ -288,15 +298,15 @@ fn decimal(digits: &[u8]) -> io::Result<u64> {
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the server's answer is not RESP")
+    io::Error::new(io::ErrorKind::InvalidData, "the server's reply is not RESP")
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReplyLimiter<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
         if this.is_caught_up() {
-            // As a rule everything read is handed on, and then nothing is copied here.
+            // Almost always everything that was read is passed on, without a copy.
             ready!(Pin::new(&mut this.stream).poll_read(cx, out))?;
             let read = out.filled().get(before..).unwrap_or_default();
             let len = this.follow(read)?;
@@ -320,7 +330,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReplyLimiter<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
@@ -340,34 +350,34 @@ mod tests {
 
     use super::*;
 
-    /// What comes through of these bytes, which arrive in pieces of this size and are read in pieces of that one.
-    async fn through(answers: &[u8], arriving: usize, reading: usize) -> io::Result<String> {
+    /// The output for these bytes, which arrive in pieces of one size and are read in pieces of another.
+    async fn limited(replies: &[u8], arriving: usize, reading: usize) -> io::Result<String> {
         let (mut server, client) = tokio::io::duplex(arriving);
-        let mut bounded = Bounded::new(client, Bounds { string: 10, answer: 24 });
-        let sent = answers.to_vec();
+        let mut limiter = ReplyLimiter::new(client, ReplyLimits { string: 10, reply: 24 });
+        let sent = replies.to_vec();
         tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut server, &sent).await });
         let mut all = Vec::new();
         loop {
             let mut piece = vec![0; reading];
-            match bounded.read(&mut piece).await? {
+            match limiter.read(&mut piece).await? {
                 0 => return Ok(String::from_utf8_lossy(&all).into_owned()),
                 len => all.extend_from_slice(&piece[..len]),
             }
         }
     }
 
-    /// Whatever the pieces, `answers` become `expected`.
-    async fn becomes(answers: &str, expected: &str) {
+    /// Whatever the pieces, `replies` become `expected`.
+    async fn becomes(replies: &str, expected: &str) {
         for arriving in [1, 2, 3, 7, 64, 4096] {
             for reading in [1, 2, 5, 64, 4096] {
-                let through = through(answers.as_bytes(), arriving, reading).await.unwrap();
-                assert_eq!(through, expected, "{arriving} {reading}");
+                let output = limited(replies.as_bytes(), arriving, reading).await.unwrap();
+                assert_eq!(output, expected, "{arriving} {reading}");
             }
         }
     }
 
     #[tokio::test]
-    async fn what_is_within_the_bounds_passes_as_it_is() {
+    async fn replies_within_the_limits_pass_unchanged() {
         for same in [
             "+OK\r\n",
             "-ERR no\r\n",
@@ -389,26 +399,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_string_over_the_bound_becomes_an_error_and_the_next_answer_is_whole() {
+    async fn a_string_over_the_limit_becomes_an_error_and_the_next_reply_is_complete() {
         becomes("$11\r\n01234567890\r\n+OK\r\n", "-LARDERTOOLONG 11 10\r\n+OK\r\n").await;
         let nested = "*3\r\n$1\r\na\r\n$12\r\n$5\r\n\r\n*9\r\n:1\r\n$1\r\nb\r\n+OK\r\n";
         becomes(nested, "*3\r\n$1\r\na\r\n-LARDERTOOLONG 12 10\r\n$1\r\nb\r\n+OK\r\n").await;
     }
 
     #[tokio::test]
-    async fn an_answer_is_bounded_as_a_whole_and_the_next_one_by_itself() {
+    async fn the_limit_of_a_reply_applies_to_the_sum_of_its_strings_and_not_to_the_next_reply() {
         let batch = "*4\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n$6\r\n012345\r\n";
-        let bounded = "*4\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n-LARDERTOOLONG 27 24\r\n$6\r\n012345\r\n";
-        becomes(&batch.repeat(2), &bounded.repeat(2)).await;
+        let limited = "*4\r\n$9\r\n012345678\r\n$9\r\n012345678\r\n-LARDERTOOLONG 27 24\r\n$6\r\n012345\r\n";
+        becomes(&batch.repeat(2), &limited.repeat(2)).await;
         let pipelined = "$9\r\n012345678\r\n".repeat(4);
         becomes(&pipelined, &pipelined).await;
     }
 
     #[tokio::test]
-    async fn what_is_no_length_breaks_the_connection() {
+    async fn a_malformed_length_breaks_the_connection() {
         for bad in ["$x\r\n", "*\r\n", "$?\r\n", "$99999999999999999999999999999999999999\r\n"] {
             assert_eq!(
-                through(bad.as_bytes(), 4096, 64).await.unwrap_err().kind(),
+                limited(bad.as_bytes(), 4096, 64).await.unwrap_err().kind(),
                 io::ErrorKind::InvalidData,
                 "{bad}"
             );

@@ -1,4 +1,4 @@
-//! The stream to a server: TCP that notices a dead peer, and TLS where the operator asks for it.
+//! The stream to a server: TCP with keepalive, and TLS if it is configured.
 
 // Decision: docs/decisions/0023-the-host-opens-the-socket-and-the-client-speaks-on-it.md
 
@@ -18,52 +18,52 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use crate::tls;
 use crate::valkey::options::{Endpoint, TlsOptions};
 
-/// An idle connection is probed after this time, and again after each interval; so many probes without an answer break
-/// it. Else the first calls after a silent partition would each have to time out.
+/// Keepalive: an idle connection is probed after this time, then after each interval, and closed after this number of
+/// probes without a reply. Otherwise the first calls after a silent partition would time out.
 const IDLE_BEFORE_PROBE: StdDuration = StdDuration::from_secs(10);
 const PROBE_INTERVAL: StdDuration = StdDuration::from_secs(3);
 const PROBES: u32 = 3;
 
-/// What was sent and is not acknowledged after this time breaks the connection too, where the system can.
+/// On Linux a connection is also closed if sent data is not acknowledged within this time.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: StdDuration = StdDuration::from_secs(10);
 
-/// TCP, or TLS on top of it.
+/// TCP, or TLS over TCP.
 pub(in crate::valkey) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// Why there is no stream.
+/// Why a stream could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::valkey) enum StreamError {
-    /// TCP could not be had, or broke; with TLS also that the server is not who it should be, or refuses us.
+    /// TCP failed, or with TLS the server's certificate is not valid for it, or the server refused the client.
     #[error("{0}")]
     Connection(#[from] io::Error),
     /// A file of the configuration cannot be used.
     #[error("`{key}` = `{file}`: {reason}")]
     File {
-        /// The configuration's key.
+        /// The key in the configuration.
         key: &'static str,
         file: String,
         reason: String,
     },
-    /// What is configured does not make a TLS client.
+    /// The configuration is not valid for a TLS client.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// The system has no list of authorities to trust.
+    /// The system has no CA certificates.
     #[error("TLS: this machine has no certificate authorities to trust; name them by `ca_file`")]
-    NoAuthorities,
-    /// The host is neither a name nor an address that a certificate could hold.
+    NoCaCertificates,
+    /// The host is neither a DNS name nor an IP address, so no certificate can name it.
     #[error("TLS: no certificate can be for the host `{0}`")]
     HostName(String),
 }
 
 /// Opens a stream to the server.
 pub(in crate::valkey) async fn open(
-    address: &Endpoint,
+    endpoint: &Endpoint,
     tls: Option<&TlsOptions>,
 ) -> Result<Box<dyn Stream>, StreamError> {
-    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     let keepalive = TcpKeepalive::new().with_time(IDLE_BEFORE_PROBE).with_interval(PROBE_INTERVAL).with_retries(PROBES);
@@ -71,11 +71,11 @@ pub(in crate::valkey) async fn open(
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let name = ServerName::try_from(address.host.clone());
-    let name = name.map_err(|_| StreamError::HostName(address.host.clone()))?;
+    let name = ServerName::try_from(endpoint.host.clone());
+    let name = name.map_err(|_| StreamError::HostName(endpoint.host.clone()))?;
     let tls = tls.clone();
-    let reading = tokio::task::spawn_blocking(move || client_config(&tls));
-    let config = reading.await.map_err(io::Error::other)??;
+    // Reads files.
+    let config = tokio::task::spawn_blocking(move || client_config(&tls)).await.map_err(io::Error::other)??;
     Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
 }
 
@@ -91,7 +91,7 @@ fn client_config(options: &TlsOptions) -> Result<ClientConfig, StreamError> {
         None => tls::system_roots(),
     };
     if trusted.is_empty() {
-        return Err(StreamError::NoAuthorities);
+        return Err(StreamError::NoCaCertificates);
     }
     let config = tls::client_config(trusted)?;
     Ok(match &options.client {
@@ -116,7 +116,7 @@ fn certificates(key: &'static str, file: &Path) -> Result<Vec<CertificateDer<'st
     }
 }
 
-/// The error's own text may show what stands in the file, which for a key is secret.
+/// Hides the text of the error, which may show the content of the file: a private key is secret.
 fn unreadable(key: &'static str, file: &Path, error: pem::Error) -> StreamError {
     match error {
         pem::Error::Io(error) => unusable(key, file, error),

@@ -1,67 +1,70 @@
-//! Optional features of a server, probed when the connection is made.
+//! The optional features of a server, probed when a connection is opened.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use crate::Issuer;
-use crate::valkey::commands::leases::{self, Compare};
-use crate::valkey::connection::managed::is_a_state;
-use crate::valkey::server::info::Identity;
+use crate::valkey::commands::compare_and_set::{CompareAndSet, Expiry};
+use crate::valkey::error::cannot_serve;
+use crate::valkey::server::info::ServerInfo;
 
-/// What get-or-set makes use of on a server.
+/// The optional features that get-or-set uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::valkey) struct Support {
-    pub(in crate::valkey) compare: Compare,
-    /// Whether the server tells this connection of changes. Else it is asked now and then.
+pub(in crate::valkey) struct Capabilities {
+    pub(in crate::valkey) compare_and_set: CompareAndSet,
+    /// Whether the server reports changes of keys on this connection (client tracking). Otherwise keys are polled.
     pub(in crate::valkey) tracking: bool,
 }
 
-impl Support {
-    /// Asks the server, in one round trip. `probe` is a key that nobody has, and where we may write.
+impl Capabilities {
+    /// Asks the server, in one round trip. `probe` is a key that does not exist and that this user may write.
     ///
     /// # Errors
     ///
-    /// Why a fill could not be told from an outdated one: the server has neither form of compare-and-set.
+    /// The inner error is the reason why the server cannot be used: it has neither form of compare-and-set, so it could
+    /// not refuse an outdated fill.
     pub(in crate::valkey) async fn probe(
-        connection: &mut MultiplexedConnection,
-        identity: &Identity,
+        client: &mut MultiplexedConnection,
+        info: &ServerInfo,
         probe: &str,
     ) -> RedisResult<Result<Self, String>> {
-        // Nothing is stored: the key would have to hold the lease.
-        let nobodys = Issuer::new().issue();
+        // Stores nothing, because no key holds this lease.
+        let unused = Issuer::new().issue();
         let mut pipeline = Pipeline::with_capacity(4);
-        for compare in [Compare::Ifeq, Compare::Script] {
-            pipeline.add_command(leases::replace(compare, probe, &nobodys, b"", Some(leases::End::At(1))));
+        for compare_and_set in [CompareAndSet::Ifeq, CompareAndSet::Script] {
+            pipeline.add_command(compare_and_set.replace(probe, &unused, b"", Some(Expiry::Past)));
         }
         pipeline.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").cmd("CLIENT").arg("CACHING").arg("YES");
-        let answers: Vec<RedisResult<Value>> = pipeline.ignore_errors().query_async(connection).await?;
-        let mut answers = answers.into_iter();
+        let replies: Vec<RedisResult<Value>> = pipeline.ignore_errors().query_async(client).await?;
+        let mut replies = replies.into_iter();
         let mut next =
-            || answers.next().unwrap_or_else(|| Err(RedisError::from((redis::ErrorKind::Client, "no answer"))));
+            || replies.next().unwrap_or_else(|| Err(RedisError::from((redis::ErrorKind::Client, "missing reply"))));
         let (ifeq, script, tracking, caching) = (next(), next(), next(), next());
-        let compare = match (ifeq, script) {
-            (Ok(_), _) => Compare::Ifeq,
-            // It cannot serve now, so nothing can be learned from it but its version.
-            (Err(error), _) if is_a_state(&error) => identity.compare(),
-            // The key would be on another node of the cluster.
-            (Err(error), _) if error.redirect_node().is_some() => identity.compare(),
-            // A user who may not write needs neither.
-            (Err(error), _) if error.code() == Some("NOPERM") => Compare::Script,
-            (Err(_), Ok(_)) => Compare::Script,
-            (Err(_), Err(error)) if is_a_state(&error) => Compare::Script,
+        let compare_and_set = match (ifeq, script) {
+            (Ok(_), _) => CompareAndSet::Ifeq,
+            // The server cannot serve now, so only its version is known.
+            (Err(error), _) if cannot_serve(&error) => info.compare_and_set(),
+            // Another node of the cluster has the slot of the probe.
+            (Err(error), _) if error.redirect_node().is_some() => info.compare_and_set(),
+            // A user without write access needs neither form.
+            (Err(error), _) if error.code() == Some("NOPERM") => CompareAndSet::Script,
+            (Err(_), Ok(_)) => CompareAndSet::Script,
+            (Err(_), Err(error)) if cannot_serve(&error) => CompareAndSet::Script,
             (Err(_), Err(error)) => {
-                return Ok(Err(format!("it has neither `SET … IFEQ` (Valkey 8.1) nor scripts for us: {error}")));
+                return Ok(Err(format!(
+                    "it has neither `SET … IFEQ` (Valkey 8.1) nor scripts that this user may run: {error}"
+                )));
             }
         };
-        Ok(Ok(Self { compare, tracking: tracking.is_ok() && caching.is_ok() }))
+        Ok(Ok(Self { compare_and_set, tracking: tracking.is_ok() && caching.is_ok() }))
     }
 
-    /// For the operator.
+    /// The names of the features, for the operator.
     pub(in crate::valkey) fn names(self) -> Vec<&'static str> {
-        let compare = match self.compare {
-            Compare::Ifeq => "IFEQ",
-            Compare::Script => "scripts",
+        let compare_and_set = match self.compare_and_set {
+            CompareAndSet::Ifeq => "IFEQ",
+            CompareAndSet::Script => "scripts",
         };
-        std::iter::once(compare).chain(self.tracking.then_some("tracking")).collect()
+        std::iter::once(compare_and_set).chain(self.tracking.then_some("tracking")).collect()
     }
 }

@@ -1,12 +1,12 @@
-//! What a server says it is, and whether that is new enough.
+//! The kind, version and mode of a server, and whether Larder can use it.
 
 // Decision: docs/decisions/0019-a-server-that-contradicts-the-configured-deployment-is-refused.md
 
 use std::fmt;
 
-use crate::valkey::commands::leases::Compare;
+use crate::valkey::commands::compare_and_set::CompareAndSet;
 
-/// Valkey or Redis: as the operator wrote it in `type`, or as the server says of itself. Neither changes a command.
+/// Valkey or Redis: the `type` in the configuration, or what the server reports. It changes no command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerKind {
     /// Valkey 7.2 or later.
@@ -16,7 +16,7 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// The name as people write it.
+    /// The product name, for messages: `Valkey` or `Redis`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Valkey => "Valkey",
@@ -24,7 +24,7 @@ impl ServerKind {
         }
     }
 
-    /// The word for it in a configuration's `type`.
+    /// The value of `type` in a configuration: `valkey` or `redis`.
     pub fn type_name(self) -> &'static str {
         match self {
             Self::Valkey => "valkey",
@@ -32,7 +32,7 @@ impl ServerKind {
         }
     }
 
-    fn oldest(self) -> Version {
+    fn oldest_supported(self) -> Version {
         match self {
             Self::Valkey => Version(7, 2, 0),
             Self::Redis => Version(7, 0, 0),
@@ -40,12 +40,12 @@ impl ServerKind {
     }
 }
 
-/// What a server must be.
+/// The mode that a server must run in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::valkey) enum Mode {
-    /// One that has all keys.
+    /// A single server, which has all keys.
     Standalone,
-    /// One that has all keys and takes writes.
+    /// A single server that is a primary, and so takes writes.
     Primary,
     /// A node of a cluster.
     Cluster,
@@ -68,50 +68,56 @@ impl Version {
     }
 }
 
-/// Which server it is.
+/// What a server reports in `INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::valkey) struct Identity {
+pub(in crate::valkey) struct ServerInfo {
     pub(in crate::valkey) kind: ServerKind,
     pub(in crate::valkey) version: Version,
 }
 
-impl Identity {
-    /// Reads the answer to `INFO server replication` of one that should run in this mode. Valkey also states a `redis_version`, for clients that look for one.
+impl ServerInfo {
+    /// Reads the reply to `INFO server replication` of a server that should run in the `expected` mode. Valkey also
+    /// reports a `redis_version`, for clients that require it.
     ///
     /// # Errors
     ///
-    /// Why the server cannot be used: too old, without a version, or in another mode.
+    /// The reason why the server cannot be used, for the operator: it is too old, reports no version, or runs in
+    /// another mode.
     pub(in crate::valkey) fn from_info(info: &str, expected: Mode) -> Result<Self, String> {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
         let (kind, text) = match (field("valkey_version"), field("redis_version")) {
             (Some(version), _) => (ServerKind::Valkey, version),
             (None, Some(version)) => (ServerKind::Redis, version),
-            (None, None) => return Err("the server does not state its version in `INFO server`".to_owned()),
+            (None, None) => return Err("the server reports no version in `INFO server`".to_owned()),
         };
         let version = Version::parse(text).ok_or_else(|| format!("cannot read the server's version `{text}`"))?;
-        if version < kind.oldest() {
-            return Err(format!("{} {version} is too old: {} or later is needed", kind.name(), kind.oldest()));
+        if version < kind.oldest_supported() {
+            return Err(format!(
+                "{} {version} is too old: {} or later is needed",
+                kind.name(),
+                kind.oldest_supported()
+            ));
         }
         match (expected, field("redis_mode").or(field("server_mode"))) {
             (Mode::Standalone | Mode::Primary, None | Some("standalone")) | (Mode::Cluster, Some("cluster")) => {}
-            // A node of a cluster holds some of the keys, and a clear there would remove some.
+            // A node of a cluster has only some of the keys, so a clear would miss the others.
             (_, Some("cluster")) => return Err("it is a node of a cluster: name the nodes as `cluster`".to_owned()),
             (Mode::Cluster, None | Some("standalone")) => return Err("it is no node of a cluster".to_owned()),
-            (_, Some(mode)) => return Err(format!("it runs in `{mode}` mode and keeps no keys")),
+            (_, Some(mode)) => return Err(format!("it runs in `{mode}` mode and stores no keys")),
         }
         if expected == Mode::Primary && field("role") != Some("master") {
-            return Err("it is not the primary, whatever the sentinels say".to_owned());
+            return Err("the sentinels name it as the primary, but it is not the primary".to_owned());
         }
         Ok(Self { kind, version })
     }
 
-    /// How a server of this version compares and sets, as far as its version tells.
-    pub(in crate::valkey) fn compare(&self) -> Compare {
+    /// How a server of this version compares and sets. The probe of its capabilities is more reliable.
+    pub(in crate::valkey) fn compare_and_set(&self) -> CompareAndSet {
         if self.kind == ServerKind::Valkey && self.version >= Version(8, 1, 0) {
-            Compare::Ifeq
+            CompareAndSet::Ifeq
         } else {
-            Compare::Script
+            CompareAndSet::Script
         }
     }
 }
@@ -121,30 +127,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn valkey_is_told_from_redis() {
+    fn valkey_and_redis_are_distinguished() {
         let valkey = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n";
         assert_eq!(
-            Identity::from_info(valkey, Mode::Standalone),
-            Ok(Identity { kind: ServerKind::Valkey, version: Version(8, 0, 1) })
+            ServerInfo::from_info(valkey, Mode::Standalone),
+            Ok(ServerInfo { kind: ServerKind::Valkey, version: Version(8, 0, 1) })
         );
         let redis = "# Server\r\nredis_version:7.0.15\r\n";
         assert_eq!(
-            Identity::from_info(redis, Mode::Standalone),
-            Ok(Identity { kind: ServerKind::Redis, version: Version(7, 0, 15) })
+            ServerInfo::from_info(redis, Mode::Standalone),
+            Ok(ServerInfo { kind: ServerKind::Redis, version: Version(7, 0, 15) })
         );
     }
 
     #[test]
-    fn a_server_too_old_is_named_with_what_is_needed() {
+    fn the_error_for_an_old_server_names_its_version_and_the_oldest_supported_one() {
         assert_eq!(
-            Identity::from_info("redis_version:6.2.14\r\n", Mode::Standalone),
+            ServerInfo::from_info("redis_version:6.2.14\r\n", Mode::Standalone),
             Err("Redis 6.2.14 is too old: 7.0.0 or later is needed".to_owned())
         );
-        assert!(Identity::from_info("redis_version:7.0\r\n", Mode::Standalone).is_ok());
+        assert!(ServerInfo::from_info("redis_version:7.0\r\n", Mode::Standalone).is_ok());
     }
 
     #[test]
-    fn a_server_in_another_mode_than_expected_is_refused() {
+    fn a_server_in_an_unexpected_mode_is_refused() {
         let standalone = "valkey_version:8.0.1
 server_mode:standalone
 role:slave
@@ -156,21 +162,21 @@ role:master
         let sentinel = "valkey_version:8.0.1
 server_mode:sentinel
 ";
-        let refusal = |info: &str, mode| Identity::from_info(info, mode).unwrap_err();
-        assert!(Identity::from_info(standalone, Mode::Standalone).is_ok());
-        assert!(refusal(cluster, Mode::Standalone).contains("name the nodes as `cluster`"));
-        assert!(refusal(sentinel, Mode::Standalone).contains("`sentinel`"));
-        assert!(Identity::from_info(cluster, Mode::Cluster).is_ok());
-        assert!(refusal(standalone, Mode::Cluster).contains("no node of a cluster"));
-        assert!(refusal(sentinel, Mode::Cluster).contains("`sentinel`"));
-        assert!(refusal(standalone, Mode::Primary).contains("not the primary"));
-        assert!(Identity::from_info(&standalone.replace("slave", "master"), Mode::Primary).is_ok());
+        let reason = |info: &str, mode| ServerInfo::from_info(info, mode).unwrap_err();
+        assert!(ServerInfo::from_info(standalone, Mode::Standalone).is_ok());
+        assert!(reason(cluster, Mode::Standalone).contains("name the nodes as `cluster`"));
+        assert!(reason(sentinel, Mode::Standalone).contains("`sentinel`"));
+        assert!(ServerInfo::from_info(cluster, Mode::Cluster).is_ok());
+        assert!(reason(standalone, Mode::Cluster).contains("no node of a cluster"));
+        assert!(reason(sentinel, Mode::Cluster).contains("`sentinel`"));
+        assert!(reason(standalone, Mode::Primary).contains("not the primary"));
+        assert!(ServerInfo::from_info(&standalone.replace("slave", "master"), Mode::Primary).is_ok());
     }
 
     #[test]
-    fn an_answer_without_a_version_is_refused() {
-        assert!(Identity::from_info("", Mode::Standalone).is_err());
-        assert!(Identity::from_info("redis_version:unstable\r\n", Mode::Standalone).is_err());
-        assert!(Identity::from_info("redis_version:99999999.0.0\r\n", Mode::Standalone).is_err());
+    fn a_reply_without_a_version_is_refused() {
+        assert!(ServerInfo::from_info("", Mode::Standalone).is_err());
+        assert!(ServerInfo::from_info("redis_version:unstable\r\n", Mode::Standalone).is_err());
+        assert!(ServerInfo::from_info("redis_version:99999999.0.0\r\n", Mode::Standalone).is_err());
     }
 }

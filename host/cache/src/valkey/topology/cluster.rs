@@ -1,9 +1,8 @@
-//! The nodes of a cluster: which one has a key, who follows when slots move or a primary fails, and commands for many
-//! keys.
+//! A cluster: finds the node of a key, follows redirects when slots move or a primary fails, and splits batches.
 //!
-//! A map says which node has which slot. A node that is asked for a key it does not have says who has it, and the call
-//! goes there at once; the map is asked for anew in the background, as it is when a connection is lost, again and
-//! again until every primary can be reached.
+//! The slot map says which node has which slot. A node without the slot of a key replies with a redirect, which the
+//! call follows immediately. A background task then refreshes the map. It also does so when a connection is lost, and
+//! repeats until every primary is reachable.
 
 // Decision: docs/decisions/0014-our-own-cluster-connections-and-slot-map.md
 
@@ -18,141 +17,136 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::CacheError;
-use crate::valkey::connection::connector::{Opener, Target};
-use crate::valkey::connection::managed::{Failure, Link, Redirect, Wire};
-use crate::valkey::connection::pool::Links;
-use crate::valkey::connection::routing::Way;
+use crate::valkey::backoff::Backoff;
+use crate::valkey::connection::connector::{Connector, Target};
+use crate::valkey::connection::managed::{Exchange, ManagedConnection};
+use crate::valkey::connection::pool::{ConnectionPool, Replies};
+use crate::valkey::connection::routing::{BatchEntry, Route};
+use crate::valkey::error::{ExchangeError, Redirect};
 use crate::valkey::options::Endpoint;
-use crate::valkey::topology::slots::{self, Range, SLOTS};
+use crate::valkey::topology::slots::{self, SLOTS, SlotRange};
 
-/// So often a call follows at once where a node says that a key is, and then with a pause until its deadline. Two are
-/// needed when slots move; more only while the nodes disagree.
-const REDIRECTS_AT_ONCE: u32 = 3;
+/// A call follows this number of redirects without a pause, and further ones with a pause until its deadline. Two are
+/// needed while slots move; more only while the nodes disagree.
+const REDIRECTS_WITHOUT_PAUSE: u32 = 3;
 const REDIRECT_PAUSE: StdDuration = StdDuration::from_millis(20);
 
-/// The pause after the map was asked for, and the longest while some primary is out of reach.
-const FIRST_PAUSE: StdDuration = StdDuration::from_millis(50);
-const LONGEST_PAUSE: StdDuration = StdDuration::from_millis(800);
+/// The maximum number of passes over a cluster whose slots keep moving.
+const MAX_PASSES: u32 = 5;
 
-/// What a node answers to each of several commands.
-pub(in crate::valkey) type Answers = Vec<Result<Value, CacheError>>;
+/// The route of the commands that ask for the slot map.
+const MAP_ROUTE: Route = Route::Regular(0);
 
-/// The nodes that a cache is on.
+/// The connections to the nodes of a cluster. Its methods are those of [`Single`](super::single::Single).
 #[derive(Debug)]
 pub(in crate::valkey) struct Cluster {
-    shared: Arc<Shared>,
+    nodes: Arc<Nodes>,
 }
 
+/// The slot map and what refreshes it.
 #[derive(Debug)]
-struct Shared {
-    opener: Opener,
+struct Nodes {
+    connector: Connector,
     seeds: Vec<Endpoint>,
-    map: RwLock<Arc<Map>>,
-    /// Is told when the map may be wrong.
-    stale: Arc<Notify>,
+    map: RwLock<Arc<SlotMap>>,
+    /// Notified when the map may be outdated.
+    outdated: Arc<Notify>,
 }
 
 /// Which node has which slot.
 #[derive(Debug, Default)]
-struct Map {
-    ranges: Vec<Range>,
-    /// For each slot the place of its primary in `primaries`; [`NOBODY`] where it has none.
+struct SlotMap {
+    ranges: Vec<SlotRange>,
+    /// For each slot the index of its primary in `primaries`, or [`NO_OWNER`].
     owners: Vec<u16>,
-    primaries: Vec<Arc<Links>>,
+    primaries: Vec<Arc<ConnectionPool>>,
 }
 
-const NOBODY: u16 = u16::MAX;
+const NO_OWNER: u16 = u16::MAX;
 
-impl Map {
-    /// The map for these ranges, with the links of `old` where it has them.
-    fn new(ranges: Vec<Range>, old: &Self, opener: &Opener) -> Self {
-        let mut owners = vec![NOBODY; usize::from(SLOTS)];
-        let mut primaries: Vec<Arc<Links>> = Vec::new();
+impl SlotMap {
+    /// The map for these ranges. It takes over the pools of `old` for the nodes that are in both.
+    fn new(ranges: Vec<SlotRange>, old: &Self, connector: &Connector) -> Self {
+        let mut owners = vec![NO_OWNER; usize::from(SLOTS)];
+        let mut primaries: Vec<Arc<ConnectionPool>> = Vec::new();
         for range in &ranges {
-            let place = primaries.iter().position(|link| leads_to(link, &range.primary)).unwrap_or_else(|| {
-                primaries.push(old.link_to(&range.primary).unwrap_or_else(|| start(opener, &range.primary)));
+            let owner = primaries.iter().position(|pool| leads_to(pool, &range.primary)).unwrap_or_else(|| {
+                primaries.push(old.pool_of(&range.primary).unwrap_or_else(|| start(connector, &range.primary)));
                 primaries.len().saturating_sub(1)
             });
-            let place = u16::try_from(place).unwrap_or(NOBODY);
+            let owner = u16::try_from(owner).unwrap_or(NO_OWNER);
             let slots = usize::from(range.first)..=usize::from(range.last);
-            owners.get_mut(slots).into_iter().flatten().for_each(|owner| *owner = place);
+            owners.get_mut(slots).into_iter().flatten().for_each(|slot| *slot = owner);
         }
         Self { ranges, owners, primaries }
     }
 
     fn owner(&self, slot: u16) -> Option<usize> {
-        self.owners.get(usize::from(slot)).filter(|owner| **owner != NOBODY).map(|owner| usize::from(*owner))
+        self.owners.get(usize::from(slot)).filter(|owner| **owner != NO_OWNER).map(|owner| usize::from(*owner))
     }
 
-    fn link(&self, slot: u16) -> Result<Arc<Links>, CacheError> {
-        let link = self.owner(slot).and_then(|owner| self.primaries.get(owner));
-        link.cloned().ok_or_else(|| nobody(slot))
+    fn pool_of_slot(&self, slot: u16) -> Result<Arc<ConnectionPool>, CacheError> {
+        let pool = self.owner(slot).and_then(|owner| self.primaries.get(owner));
+        pool.cloned().ok_or_else(|| no_node(slot))
     }
 
-    fn link_to(&self, address: &Endpoint) -> Option<Arc<Links>> {
-        self.primaries.iter().find(|link| leads_to(link, address)).cloned()
+    fn pool_of(&self, node: &Endpoint) -> Option<Arc<ConnectionPool>> {
+        self.primaries.iter().find(|pool| leads_to(pool, node)).cloned()
     }
 
-    fn is_whole(&self) -> bool {
-        self.owners.len() == usize::from(SLOTS) && !self.owners.contains(&NOBODY)
+    fn is_complete(&self) -> bool {
+        self.owners.len() == usize::from(SLOTS) && !self.owners.contains(&NO_OWNER)
     }
 }
 
-fn nobody(slot: u16) -> CacheError {
+fn no_node(slot: u16) -> CacheError {
     CacheError::Unavailable(format!("the cluster has no node for slot {slot}"))
 }
 
-fn address_of(link: &Links) -> Option<&Endpoint> {
-    match link.target() {
-        Target::Node(address) => Some(address),
+fn endpoint_of(pool: &ConnectionPool) -> Option<&Endpoint> {
+    match pool.target() {
+        Target::Node(node) => Some(node),
         Target::Server(_) | Target::Primary(_) => None,
     }
 }
 
-fn leads_to(link: &Links, address: &Endpoint) -> bool {
-    address_of(link) == Some(address)
+fn leads_to(pool: &ConnectionPool, node: &Endpoint) -> bool {
+    endpoint_of(pool) == Some(node)
 }
 
-fn start(opener: &Opener, address: &Endpoint) -> Arc<Links> {
-    Arc::new(Links::start(opener.to(Target::Node(address.clone()))))
+fn start(connector: &Connector, node: &Endpoint) -> Arc<ConnectionPool> {
+    Arc::new(ConnectionPool::start(connector.to(Target::Node(node.clone()))))
 }
 
-/// Who has which slot, and which slots are on their way.
+/// Which node has which slot, and which slots are moving.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::valkey) struct Layout {
+struct SlotAssignment {
     owners: Vec<(u16, u16, Endpoint)>,
     moving: BTreeSet<String>,
 }
 
-impl Layout {
-    /// Whether no slot is on its way.
-    pub(in crate::valkey) fn is_quiet(&self) -> bool {
-        self.moving.is_empty()
-    }
-}
-
 impl Cluster {
-    /// Asks the first of the nodes that answers for the others, and connects to all primaries.
+    /// Reads the slot map from the first seed that replies, and connects to all primaries.
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unavailable`], when no node can be used, one primary cannot, or slots have no node.
-    pub(in crate::valkey) async fn connect(opener: Opener, seeds: Vec<Endpoint>) -> Result<Self, CacheError> {
-        let mut reason = CacheError::Unavailable("no node is configured".to_owned());
-        let stale = Arc::clone(&opener.on_loss);
-        let shared = Arc::new(Shared { opener, seeds, map: RwLock::default(), stale });
-        for seed in &shared.seeds {
-            match shared.ask(seed).await {
+    /// [`CacheError::Unavailable`] if no seed or one of the primaries cannot be used, or if slots have no node.
+    pub(in crate::valkey) async fn connect(connector: Connector, seeds: Vec<Endpoint>) -> Result<Self, CacheError> {
+        let mut reason = CacheError::Unavailable("no node of the cluster is configured".to_owned());
+        let outdated = Arc::clone(&connector.on_loss);
+        let nodes = Arc::new(Nodes { connector, seeds, map: RwLock::default(), outdated });
+        for seed in &nodes.seeds {
+            match nodes.ask(seed).await {
                 Ok(ranges) => {
-                    let map = shared.adopt(ranges);
-                    if !map.is_whole() {
+                    let map = nodes.adopt(ranges);
+                    if !map.is_complete() {
                         let text = format!("cannot use the cluster of `{seed}`: some slots have no node");
                         return Err(CacheError::Unavailable(text));
                     }
-                    let reached = map.primaries.iter().map(|link| async { link.reached().await });
+                    let reached = map.primaries.iter().map(|pool| async { pool.reached().await });
                     try_join_all(reached).await?;
-                    tokio::spawn(keep_map(Arc::downgrade(&shared), Arc::clone(&shared.stale)));
-                    return Ok(Self { shared });
+                    tokio::spawn(refresh_task(Arc::downgrade(&nodes), Arc::clone(&nodes.outdated)));
+                    return Ok(Self { nodes });
                 }
                 Err(error) => {
                     tracing::debug!("{error}");
@@ -163,105 +157,155 @@ impl Cluster {
         Err(reason)
     }
 
-    /// Has an exchange with the node that has the key, wherever that is, within one deadline.
-    pub(in crate::valkey) async fn exchange<T: FromRedisValue>(
+    pub(in crate::valkey) async fn call<T: FromRedisValue>(
         &self,
-        key: &[u8],
-        way: Way,
-        commands: impl Fn(&Wire) -> Pipeline,
+        key: &str,
+        route: Route,
+        command: &Cmd,
     ) -> Result<T, CacheError> {
-        self.follow(key, way, commands, |_| None).await.map(|(answer, _)| answer)
+        let reply = self.exchange(key, route, |exchange| exchange.single(command.clone())).await;
+        reply.map(|(reply,)| reply)
     }
 
-    /// [`Cluster::exchange`], and the node that answered. `redirect` finds what redirects within an answer.
+    pub(in crate::valkey) async fn exchange<T: FromRedisValue>(
+        &self,
+        key: &str,
+        route: Route,
+        commands: impl Fn(&Exchange) -> Pipeline,
+    ) -> Result<T, CacheError> {
+        // Boxed, so that the future of a call to a single server, which has the same type, is small.
+        let reply = Box::pin(self.follow(key.as_bytes(), route, commands, |_| None)).await;
+        reply.map(|(reply, _pool)| reply)
+    }
+
+    /// Runs an exchange with the node that has the key, within one deadline. Returns the reply and the node that sent
+    /// it. `redirect` finds a redirect within a reply.
     async fn follow<T: FromRedisValue>(
         &self,
         key: &[u8],
-        way: Way,
-        commands: impl Fn(&Wire) -> Pipeline,
+        route: Route,
+        commands: impl Fn(&Exchange) -> Pipeline,
         redirect: impl Fn(&T) -> Option<Redirect>,
-    ) -> Result<(T, Arc<Links>), CacheError> {
+    ) -> Result<(T, Arc<ConnectionPool>), CacheError> {
         let slot = slots::slot_of(key);
-        let mut link = self.link(slot)?;
-        let deadline = link.deadline();
+        let mut pool = self.nodes.map().pool_of_slot(slot).inspect_err(|_| self.nodes.outdated.notify_one())?;
+        let deadline = pool.deadline();
         let mut is_asking = false;
         let mut redirects = 0_u32;
         while Instant::now() < deadline {
-            let redirect = match link.send(way, deadline, is_asking, &commands).await {
-                Ok(answer) => match redirect(&answer) {
-                    None => return Ok((answer, link)),
+            let redirect = match pool.exchange(route, deadline, is_asking, &commands).await {
+                Ok(reply) => match redirect(&reply) {
+                    None => return Ok((reply, pool)),
                     Some(redirect) => redirect,
                 },
-                Err(Failure { redirect: Some(redirect), .. }) => redirect,
-                Err(Failure { error, redirect: None }) => {
+                Err(ExchangeError { redirect: Some(redirect), .. }) => redirect,
+                Err(ExchangeError { error, redirect: None }) => {
                     if error.is_outage() {
-                        self.shared.stale.notify_one();
+                        self.nodes.outdated.notify_one();
                     }
                     return Err(error);
                 }
             };
             is_asking = redirect.is_asking;
-            link = self.shared.redirected(&link, &redirect)?;
+            pool = self.nodes.redirected(&pool, &redirect)?;
             redirects = redirects.saturating_add(1);
-            if redirects >= REDIRECTS_AT_ONCE {
+            if redirects >= REDIRECTS_WITHOUT_PAUSE {
                 tokio::time::sleep(REDIRECT_PAUSE).await;
             }
         }
-        Err(CacheError::Unavailable("the nodes of the cluster do not agree which of them has a key".to_owned()))
+        Err(CacheError::Unavailable("the nodes of the cluster disagree about which of them has a key".to_owned()))
     }
 
-    fn link(&self, slot: u16) -> Result<Arc<Links>, CacheError> {
-        self.shared.map().link(slot).inspect_err(|_| self.shared.stale.notify_one())
-    }
-
-    /// Carries out the commands of each key, one round trip to each node, and gives the answers in the order of the
-    /// keys. `commands` says which are those of the key at a place; each key has equally many.
-    pub(in crate::valkey) async fn each(
+    /// Sends the commands of each entry, in one round trip to each node.
+    pub(in crate::valkey) async fn batch<E: BatchEntry + Sync>(
         &self,
-        keys: &[impl AsRef<[u8]> + Sync],
-        way: Way,
-        commands: impl Fn(usize) -> Vec<Cmd> + Sync,
-    ) -> Result<Vec<Answers>, CacheError> {
-        let map = self.shared.map();
-        let mut places: Vec<Vec<usize>> = vec![Vec::new(); map.primaries.len()];
-        for (place, key) in keys.iter().enumerate() {
-            let slot = slots::slot_of(key.as_ref());
-            match map.owner(slot).and_then(|owner| places.get_mut(owner)) {
-                Some(places) => places.push(place),
+        entries: &[E],
+        route: Route,
+        commands: impl Fn(&[E]) -> Vec<Cmd> + Sync,
+    ) -> Result<Vec<Replies>, CacheError> {
+        let map = self.nodes.map();
+        let mut by_node: Vec<Vec<(usize, &E)>> = map.primaries.iter().map(|_| Vec::new()).collect();
+        for indexed in entries.iter().enumerate() {
+            let slot = slots::slot_of(indexed.1.key());
+            match map.owner(slot).and_then(|owner| by_node.get_mut(owner)) {
+                Some(of_node) => of_node.push(indexed),
                 None => {
-                    self.shared.stale.notify_one();
-                    return Err(nobody(slot));
+                    self.nodes.outdated.notify_one();
+                    return Err(no_node(slot));
                 }
             }
         }
-        let of_nodes = map.primaries.iter().zip(&places).filter(|(_, places)| !places.is_empty());
-        let sent = of_nodes.map(|(link, places)| self.each_on(link, places, keys, way, &commands));
-        let mut answers: Vec<Answers> = keys.iter().map(|_| Vec::new()).collect();
-        for (place, of_key) in try_join_all(sent).await?.into_iter().flatten() {
-            if let Some(slot) = answers.get_mut(place) {
-                *slot = of_key;
+        let of_nodes = map.primaries.iter().zip(&by_node).filter(|(_, entries)| !entries.is_empty());
+        let sent = of_nodes.map(|(pool, entries)| self.batch_on_node(pool, entries, route, &commands));
+        let mut replies: Vec<Replies> = entries.iter().map(|_| Vec::new()).collect();
+        for (index, of_entry) in try_join_all(sent).await?.into_iter().flatten() {
+            if let Some(replies) = replies.get_mut(index) {
+                *replies = of_entry;
             }
         }
-        Ok(answers)
+        Ok(replies)
     }
 
-    /// The values of many keys, in their order. One of another type is none, as `MGET` has it.
+    /// The part of [`Cluster::batch`] for one node. Entries that the node redirects are sent to the right node.
+    async fn batch_on_node<E: BatchEntry + Sync>(
+        &self,
+        pool: &ConnectionPool,
+        entries: &[(usize, &E)],
+        route: Route,
+        commands: &(impl Fn(&[E]) -> Vec<Cmd> + Sync),
+    ) -> Result<Vec<(usize, Replies)>, CacheError> {
+        let mut all = Vec::new();
+        let mut lens = Vec::with_capacity(entries.len());
+        for (_, entry) in entries {
+            let before = all.len();
+            all.extend(commands(std::slice::from_ref(*entry)));
+            lens.push(all.len().saturating_sub(before));
+        }
+        let sent = pool.batch(route, all).await;
+        let mut replies = sent.inspect_err(|_| self.nodes.outdated.notify_one())?.into_iter();
+        let mut done = Vec::with_capacity(entries.len());
+        let mut redirected = Vec::new();
+        for (&(index, entry), len) in entries.iter().zip(lens) {
+            let of_entry: Vec<RedisResult<Value>> = replies.by_ref().take(len).collect();
+            if find_redirect(&of_entry).is_some() {
+                redirected.push((index, entry));
+            } else {
+                done.push((index, pool.read_batch(of_entry)));
+            }
+        }
+        let followed = redirected.into_iter().map(|(index, entry)| async move {
+            let commands = |exchange: &Exchange| {
+                let mut pipeline = Pipeline::new();
+                let commands = commands(std::slice::from_ref(entry));
+                commands.into_iter().for_each(|command| exchange.add(&mut pipeline, command));
+                pipeline.ignore_errors();
+                pipeline
+            };
+            let redirect = |replies: &Vec<RedisResult<Value>>| find_redirect(replies);
+            let (replies, pool) = self.follow(entry.key(), route, commands, redirect).await?;
+            Ok::<_, CacheError>((index, pool.read_batch(replies)))
+        });
+        done.extend(try_join_all(followed).await?);
+        Ok(done)
+    }
+
+    /// The values of many keys, in their order. A key of another type has no value, as with `MGET`.
     ///
-    /// Each value is an answer of its own here, and answers are bounded one by one. So no more keys are asked for at once
-    /// than may bring what one batch may bring, and no more when that has come.
-    pub(in crate::valkey) async fn get_many(
+    /// Each value is a reply of its own, and the reply limit applies to single replies. So the keys are read in parts
+    /// that cannot exceed the limit of a batch, until the values do.
+    pub(in crate::valkey) async fn read_many(
         &self,
         keys: &[String],
-        way: Way,
+        route: Route,
     ) -> Result<Vec<Option<Bytes>>, CacheError> {
-        let bounds = self.shared.opener.bounds;
-        let at_once = bounds.answer.checked_div(bounds.string).and_then(|keys| usize::try_from(keys).ok());
+        let limits = self.nodes.connector.limits.reply;
+        let part = limits.reply.checked_div(limits.string).and_then(|keys| usize::try_from(keys).ok());
+        let get = |keys: &[String]| keys.iter().map(|key| redis::cmd("GET").arg(key).take()).collect();
         let mut values = Vec::with_capacity(keys.len());
         let mut len = 0_usize;
-        for keys in keys.chunks(at_once.unwrap_or(1).max(1)) {
-            let command = |place| keys.get(place).map(|key| redis::cmd("GET").arg(key).take()).into_iter().collect();
-            for mut answers in self.each(keys, way, command).await? {
-                let value = match answers.pop() {
+        for keys in keys.chunks(part.unwrap_or(1).max(1)) {
+            for mut replies in self.batch(keys, route, get).await? {
+                let value = match replies.pop() {
                     Some(Ok(Value::BulkString(value))) => Some(Bytes::from(value)),
                     Some(Err(CacheError::WrongType) | Ok(_)) | None => None,
                     Some(Err(error)) => return Err(error),
@@ -269,7 +313,7 @@ impl Cluster {
                 len = len.saturating_add(value.as_ref().map_or(0, Bytes::len));
                 values.push(value);
             }
-            let max = usize::try_from(bounds.answer).unwrap_or(usize::MAX);
+            let max = usize::try_from(limits.reply).unwrap_or(usize::MAX);
             if len > max {
                 return Err(CacheError::ValueTooLarge { len, max });
             }
@@ -277,119 +321,101 @@ impl Cluster {
         Ok(values)
     }
 
-    /// What [`Cluster::each`] has to do with one node, and with the keys that turn out to be elsewhere.
-    async fn each_on(
+    /// Visits all primaries, and visits them again if slots were moving.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a visit, or [`CacheError::Unavailable`] if slots still move after [`MAX_PASSES`] passes.
+    pub(in crate::valkey) async fn sum_over_primaries<F: Future<Output = Result<u64, CacheError>>>(
         &self,
-        link: &Links,
-        places: &[usize],
-        keys: &[impl AsRef<[u8]> + Sync],
-        way: Way,
-        commands: &(impl Fn(usize) -> Vec<Cmd> + Sync),
-    ) -> Result<Vec<(usize, Answers)>, CacheError> {
-        let mut pipeline = Pipeline::new();
-        let mut lens = Vec::with_capacity(places.len());
-        for &place in places {
-            let commands = commands(place);
-            lens.push(commands.len());
-            commands.into_iter().for_each(|command| {
-                pipeline.add_command(command);
-            });
-        }
-        pipeline.ignore_errors();
-        let sent: Result<Vec<RedisResult<Value>>, CacheError> = link.call_all(way, &pipeline).await;
-        let answers = sent.inspect_err(|_| self.shared.stale.notify_one())?;
-        let mut answers = answers.into_iter();
-        let mut done = Vec::with_capacity(places.len());
-        let mut elsewhere = Vec::new();
-        for (&place, len) in places.iter().zip(lens) {
-            let of_key: Vec<RedisResult<Value>> = answers.by_ref().take(len).collect();
-            if of_key.iter().find_map(redirect_in).is_some() {
-                elsewhere.push(place);
-            } else {
-                done.push((place, of_key.into_iter().map(|answer| link.read(Some(answer))).collect()));
+        visit: impl Fn(Arc<ConnectionPool>) -> F,
+    ) -> Result<u64, CacheError> {
+        let mut sum = 0_u64;
+        let mut before = self.slot_assignment().await?;
+        for pass in 1..=MAX_PASSES {
+            sum = try_join_all(self.primaries().into_iter().map(&visit))
+                .await?
+                .into_iter()
+                .fold(sum, u64::saturating_add);
+            let after = self.slot_assignment().await?;
+            // Decision: docs/decisions/0024-a-clear-by-pattern-visits-a-cluster-twice-while-slots-move.md
+            // A key that moved from a node that was not visited yet to a node that was visited is missed. So all nodes
+            // are visited again while slots move: a key that moved during the first pass stays during the second.
+            if before == after && (after.moving.is_empty() || pass > 1) {
+                return Ok(sum);
             }
+            before = after;
         }
-        let followed = elsewhere.into_iter().filter_map(|place| Some((place, keys.get(place)?)));
-        let followed = followed.map(|(place, key)| async move {
-            let at_once = |wire: &Wire| {
-                let mut pipeline = Pipeline::new();
-                commands(place).into_iter().for_each(|command| wire.add(&mut pipeline, command));
-                pipeline.ignore_errors();
-                pipeline
-            };
-            let redirect = |answers: &Vec<RedisResult<Value>>| answers.iter().find_map(redirect_in);
-            let (answers, link) = self.follow(key.as_ref(), way, at_once, redirect).await?;
-            Ok::<_, CacheError>((place, answers.into_iter().map(|answer| link.read(Some(answer))).collect()))
-        });
-        done.extend(try_join_all(followed).await?);
-        Ok(done)
+        Err(CacheError::Unavailable("the slots of the cluster kept moving, so some keys may remain".to_owned()))
     }
 
-    /// The primaries, as far as is known.
-    pub(in crate::valkey) fn primaries(&self) -> Vec<Arc<Links>> {
-        self.shared.map().primaries.clone()
+    /// The pools of the primaries, as far as they are known.
+    pub(in crate::valkey) fn primaries(&self) -> Vec<Arc<ConnectionPool>> {
+        self.nodes.map().primaries.clone()
     }
 
-    /// Asks the nodes which of them has which slot, and all primaries which slots are on their way.
-    pub(in crate::valkey) async fn layout(&self) -> Result<Layout, CacheError> {
-        let map = self.shared.refresh().await?;
-        let mut nodes = redis::cmd("CLUSTER");
-        nodes.arg("NODES");
-        let asked = map.primaries.iter().map(|link| link.call::<String>(Way::Shared(0), &nodes));
-        let moving = try_join_all(asked).await?.iter().flat_map(|nodes| slots::read_moving(nodes)).collect();
-        // Without the replicas, of which the nodes know different ones at times.
-        let owners = map.ranges.iter().map(|Range { first, last, primary, .. }| (*first, *last, primary.clone()));
-        Ok(Layout { owners: owners.collect(), moving })
+    /// Refreshes the slot map, and asks all primaries which slots are moving.
+    async fn slot_assignment(&self) -> Result<SlotAssignment, CacheError> {
+        let map = self.nodes.refresh().await?;
+        let mut question = redis::cmd("CLUSTER");
+        question.arg("NODES");
+        let replies = try_join_all(map.primaries.iter().map(|pool| pool.call::<String>(MAP_ROUTE, &question))).await?;
+        let moving = replies.iter().flat_map(|nodes| slots::read_moving(nodes)).collect();
+        // Without the replicas, about which nodes may disagree.
+        let owners = map.ranges.iter().map(|SlotRange { first, last, primary, .. }| (*first, *last, primary.clone()));
+        Ok(SlotAssignment { owners: owners.collect(), moving })
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Lets the keeper of the map see that nobody needs it.
-        self.shared.stale.notify_one();
+        // Wakes the refresh task, which then ends.
+        self.nodes.outdated.notify_one();
     }
 }
 
-fn redirect_in(answer: &RedisResult<Value>) -> Option<Redirect> {
-    answer.as_ref().err().and_then(Redirect::read)
+fn find_redirect(replies: &[RedisResult<Value>]) -> Option<Redirect> {
+    replies.iter().find_map(|reply| reply.as_ref().err().and_then(Redirect::read))
 }
 
-impl Shared {
-    fn map(&self) -> Arc<Map> {
+impl Nodes {
+    fn map(&self) -> Arc<SlotMap> {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes the map that of these ranges.
-    fn adopt(&self, ranges: Vec<Range>) -> Arc<Map> {
+    /// Replaces the map by that of these ranges, if they differ.
+    fn adopt(&self, ranges: Vec<SlotRange>) -> Arc<SlotMap> {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         if map.ranges != ranges {
-            *map = Arc::new(Map::new(ranges, &map, &self.opener));
+            *map = Arc::new(SlotMap::new(ranges, &map, &self.connector));
         }
         Arc::clone(&map)
     }
 
-    /// The node that another one named.
-    fn redirected(&self, from: &Links, redirect: &Redirect) -> Result<Arc<Links>, CacheError> {
-        self.stale.notify_one();
-        let asked = address_of(from).map_or("", |address| &address.host);
-        let Some(address) = slots::read_redirect(&redirect.to, asked) else {
-            return Err(CacheError::Unavailable("a node of the cluster named another one without a port".to_owned()));
+    /// The pool of the node that a redirect names.
+    fn redirected(&self, from: &ConnectionPool, redirect: &Redirect) -> Result<Arc<ConnectionPool>, CacheError> {
+        self.outdated.notify_one();
+        let asked = endpoint_of(from).map_or("", |node| &node.host);
+        let Some(node) = slots::read_redirect(&redirect.to, asked) else {
+            let text = format!("a node of the cluster redirects to `{}`, which has no port", redirect.to);
+            return Err(CacheError::Unavailable(text));
         };
-        // One without slots of its own is not on the map, and one connection to it has to do.
-        let to_another = || Arc::new(Links::start_one(self.opener.to(Target::Node(address.clone()))));
-        Ok(self.map().link_to(&address).unwrap_or_else(to_another))
+        // A node without slots is not on the map, and a single connection to it is enough.
+        let start_single = || Arc::new(ConnectionPool::start_single(self.connector.to(Target::Node(node.clone()))));
+        Ok(self.map().pool_of(&node).unwrap_or_else(start_single))
     }
 
-    /// Asks a node of the cluster by a connection of its own.
-    async fn ask(&self, node: &Endpoint) -> Result<Vec<Range>, CacheError> {
-        let link = Link::connect(self.opener.to(Target::Node(node.clone()))).await?;
-        read(link.call(link.deadline(), &question()).await?, &node.host)
+    /// Asks a node for the slots, over a temporary connection.
+    async fn ask(&self, node: &Endpoint) -> Result<Vec<SlotRange>, CacheError> {
+        let connection = ManagedConnection::connect(self.connector.to(Target::Node(node.clone()))).await?;
+        read_slots(connection.call(connection.deadline(), &slots_question()).await?, &node.host)
     }
 
-    /// Asks for the map anew: the primaries that can be reached, else the replicas and the configured nodes.
-    async fn refresh(&self) -> Result<Arc<Map>, CacheError> {
+    /// Refreshes the map: asks the primaries that are up, or else the replicas and the seeds. The first reply counts.
+    async fn refresh(&self) -> Result<Arc<SlotMap>, CacheError> {
         let map = self.map();
-        let up: Vec<_> = map.primaries.iter().filter(|link| link.is_up()).map(|link| Box::pin(ask(link))).collect();
+        let up: Vec<_> =
+            map.primaries.iter().filter(|pool| pool.is_up()).map(|pool| Box::pin(ask_pool(pool))).collect();
         if !up.is_empty()
             && let Ok((ranges, _slower)) = select_ok(up).await
         {
@@ -402,47 +428,46 @@ impl Shared {
     }
 }
 
-/// Asks a node which slots are where.
-async fn ask(links: &Links) -> Result<Vec<Range>, CacheError> {
-    let host = address_of(links).map_or("", |address| &address.host);
-    read(links.call(Way::Shared(0), &question()).await?, host)
+/// Asks a node for the slots, over its pool.
+async fn ask_pool(pool: &ConnectionPool) -> Result<Vec<SlotRange>, CacheError> {
+    let host = endpoint_of(pool).map_or("", |node| &node.host);
+    read_slots(pool.call(MAP_ROUTE, &slots_question()).await?, host)
 }
 
-fn question() -> Cmd {
+fn slots_question() -> Cmd {
     let mut question = redis::cmd("CLUSTER");
     question.arg("SLOTS");
     question
 }
 
-/// What the node at this host answered.
-fn read(slots: Value, host: &str) -> Result<Vec<Range>, CacheError> {
-    let ranges = slots::read_ranges(slots, host);
+/// Reads the reply of the node at `host`.
+fn read_slots(reply: Value, host: &str) -> Result<Vec<SlotRange>, CacheError> {
+    let ranges = slots::read_ranges(reply, host);
     if ranges.is_empty() {
-        return Err(CacheError::Unavailable("a node of the cluster knows of no slots".to_owned()));
+        return Err(CacheError::Unavailable("a node of the cluster reports no slots".to_owned()));
     }
     Ok(ranges)
 }
 
-/// Brings the map up to date whenever it may be wrong, until nobody needs it.
-async fn keep_map(shared: Weak<Shared>, stale: Arc<Notify>) {
+/// Refreshes the map each time it may be outdated, until the cluster is dropped.
+async fn refresh_task(nodes: Weak<Nodes>, outdated: Arc<Notify>) {
     loop {
-        stale.notified().await;
-        let mut pause = FIRST_PAUSE;
+        outdated.notified().await;
+        let mut backoff = Backoff::reconnect();
         loop {
-            let Some(shared) = shared.upgrade() else { return };
-            let is_right = match shared.refresh().await {
-                Ok(map) => map.is_whole() && map.primaries.iter().all(|link| link.is_up()),
+            let Some(nodes) = nodes.upgrade() else { return };
+            let is_current = match nodes.refresh().await {
+                Ok(map) => map.is_complete() && map.primaries.iter().all(|pool| pool.is_up()),
                 Err(error) => {
                     tracing::debug!("{error}");
                     false
                 }
             };
-            drop(shared);
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
-            if is_right {
+            drop(nodes);
+            tokio::time::sleep(backoff.next_with_jitter()).await;
+            if is_current {
                 break;
             }
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -1,23 +1,22 @@
-//! Asking sentinels which server is the primary.
+//! Sentinel: asks the sentinels which server is the primary.
 
 use std::time::Duration as StdDuration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult};
+use redis::AsyncConnectionConfig;
 
-use crate::valkey::connection::reply_limit::{Bounded, Bounds};
-use crate::valkey::connection::stream;
+use crate::valkey::connection::handshake::{self, HandshakeError};
+use crate::valkey::connection::reply_limit::ReplyLimits;
 use crate::valkey::options::{Endpoint, Sentinels, TlsOptions};
 
-/// A sentinel's answer is an address, and what it says of itself when greeted.
-const BOUNDS: Bounds = Bounds { string: 64 << 10, answer: 1 << 20 };
+/// A sentinel replies with what it reports at the login, and with an address.
+const LIMITS: ReplyLimits = ReplyLimits { string: 64 << 10, reply: 1 << 20 };
 
-/// The address of the primary, from the first sentinel that knows it. Of the time there is each sentinel has its share,
-/// so that one which hangs does not keep us from the others.
+/// The address of the primary, from the first sentinel that knows it. Each sentinel gets a share of the time, so that a
+/// sentinel that hangs does not use up the time of the others.
 ///
 /// # Errors
 ///
-/// What the last sentinel that was asked said, for the operator.
+/// The reason why the last sentinel gave no address, for the operator.
 pub(in crate::valkey) async fn primary(
     sentinels: &Sentinels,
     tls: Option<&TlsOptions>,
@@ -28,7 +27,7 @@ pub(in crate::valkey) async fn primary(
     let mut reason = "no sentinel is configured".to_owned();
     for node in &sentinels.nodes {
         reason = match tokio::time::timeout(share, ask(node, sentinels, tls)).await {
-            Ok(Ok(Some(address))) => return Ok(address),
+            Ok(Ok(Some(primary))) => return Ok(primary),
             Ok(Ok(None)) => format!("the sentinel at `{node}` knows no master of that name"),
             Ok(Err(error)) => format!("the sentinel at `{node}`: {error}"),
             Err(_elapsed) => format!("the sentinel at `{node}`: no answer within {share:?}"),
@@ -38,24 +37,15 @@ pub(in crate::valkey) async fn primary(
     Err(reason)
 }
 
-async fn ask(node: &Endpoint, sentinels: &Sentinels, tls: Option<&TlsOptions>) -> Result<Option<Endpoint>, String> {
-    let stream = stream::open(node, tls).await.map_err(|error| error.to_string())?;
-    let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let answer = async {
-        let stream = Bounded::new(stream, BOUNDS);
-        let mut greeting = RedisConnectionInfo::default();
-        if let Some(username) = &sentinels.username {
-            greeting = greeting.set_username(username);
-        }
-        if let Some(password) = &sentinels.password {
-            greeting = greeting.set_password(password.reveal());
-        }
-        let (mut connection, driver) = MultiplexedConnection::new_with_config(&greeting, stream, config).await?;
-        tokio::spawn(driver);
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.master);
-        question.query_async(&mut connection).await
-    };
-    let answer: RedisResult<Option<(String, u16)>> = answer.await;
-    Ok(answer.map_err(|error| error.to_string())?.map(|(host, port)| Endpoint { host, port }))
+async fn ask(
+    node: &Endpoint,
+    sentinels: &Sentinels,
+    tls: Option<&TlsOptions>,
+) -> Result<Option<Endpoint>, HandshakeError> {
+    let login = handshake::login(sentinels.username.as_deref(), sentinels.password.as_ref());
+    let mut client = handshake::connect(node, tls, LIMITS, &login, AsyncConnectionConfig::new()).await?;
+    let mut question = redis::cmd("SENTINEL");
+    question.arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.master);
+    let primary: Option<(String, u16)> = question.query_async(&mut client).await?;
+    Ok(primary.map(|(host, port)| Endpoint { host, port }))
 }

@@ -1,19 +1,19 @@
-//! The slots of a cluster: which one a key is in, and which node has it.
+//! The slots of a cluster: the slot of a key, and the nodes of a slot.
 //!
-//! As the cluster specification of Redis and Valkey has it: CRC16 (XMODEM) of the key modulo 16384, or of its hash tag,
-//! what stands between the first `{` and the next `}` unless that is nothing.
+//! The cluster specification of Redis and Valkey defines the slot of a key as the CRC16 (XMODEM) of its hash tag modulo
+//! 16384. The hash tag is the text between the first `{` and the next `}`, or the whole key if that is empty or missing.
 
 use crc::{CRC_16_XMODEM, Crc};
 use redis::Value;
 
 use crate::valkey::options::Endpoint;
 
-/// How many slots a cluster has.
+/// The number of slots of a cluster.
 pub(in crate::valkey) const SLOTS: u16 = 16384;
 
 const CRC16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// The slot of a key as it stands on the server.
+/// The slot of a key, given as it is stored on the server.
 pub(in crate::valkey) fn slot_of(key: &[u8]) -> u16 {
     CRC16.checksum(hash_tag(key).unwrap_or(key)) % SLOTS
 }
@@ -25,25 +25,25 @@ fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     inside.get(..close).filter(|tag| !tag.is_empty())
 }
 
-/// Slots from the first to the last, and who has them.
+/// The slots from the first to the last, and their nodes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::valkey) struct Range {
+pub(in crate::valkey) struct SlotRange {
     pub(in crate::valkey) first: u16,
     pub(in crate::valkey) last: u16,
     pub(in crate::valkey) primary: Endpoint,
     pub(in crate::valkey) replicas: Vec<Endpoint>,
 }
 
-/// Reads the answer to `CLUSTER SLOTS` of the node at this host, ordered by slot. What cannot be read is left out: then
-/// some slots have nobody.
-pub(in crate::valkey) fn read_ranges(answer: Value, asked: &str) -> Vec<Range> {
-    let Value::Array(ranges) = answer else { return Vec::new() };
-    let mut ranges: Vec<Range> = ranges.into_iter().filter_map(|range| read_range(range, asked)).collect();
+/// Reads the reply to `CLUSTER SLOTS` of the node at the host `asked`, ordered by slot. Omits ranges that it cannot read,
+/// so that their slots have no node.
+pub(in crate::valkey) fn read_ranges(reply: Value, asked: &str) -> Vec<SlotRange> {
+    let Value::Array(ranges) = reply else { return Vec::new() };
+    let mut ranges: Vec<SlotRange> = ranges.into_iter().filter_map(|range| read_range(range, asked)).collect();
     ranges.sort();
     ranges
 }
 
-fn read_range(range: Value, asked: &str) -> Option<Range> {
+fn read_range(range: Value, asked: &str) -> Option<SlotRange> {
     let Value::Array(parts) = range else { return None };
     let mut parts = parts.into_iter();
     let mut slot = || match parts.next() {
@@ -53,13 +53,13 @@ fn read_range(range: Value, asked: &str) -> Option<Range> {
     let (first, last) = (slot()?, slot()?);
     let mut nodes = parts.map(|node| read_node(node, asked));
     let primary = nodes.next()??;
-    Some(Range { first, last, primary, replicas: nodes.flatten().collect() })
+    Some(SlotRange { first, last, primary, replicas: nodes.flatten().collect() })
 }
 
 fn read_node(node: Value, asked: &str) -> Option<Endpoint> {
     let Value::Array(parts) = node else { return None };
     let (host, port) = match parts.get(..2)? {
-        // A node that does not know its own name says nothing: it is the one that was asked.
+        // A node that does not know its own host reports null, which means the host that was asked.
         [Value::Nil, Value::Int(port)] => (asked.to_owned(), port),
         [Value::BulkString(host), Value::Int(port)] => (String::from_utf8(host.clone()).ok()?, port),
         [Value::SimpleString(host), Value::Int(port)] => (host.clone(), port),
@@ -67,18 +67,18 @@ fn read_node(node: Value, asked: &str) -> Option<Endpoint> {
     };
     let host = if host.is_empty() { asked.to_owned() } else { host };
     let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
-    // A name that is not known yet is written so.
+    // A node reports `?` for a host that it does not know yet.
     (host != "?").then_some(Endpoint { host, port })
 }
 
-/// Reads where a node says that a key is: `host:port`, where no host means its own.
+/// Reads the target of a redirect, `host:port`. An empty host means the host `asked`.
 pub(in crate::valkey) fn read_redirect(text: &str, asked: &str) -> Option<Endpoint> {
     let (host, port) = text.rsplit_once(':')?;
     let host = if host.is_empty() { asked } else { host.trim_start_matches('[').trim_end_matches(']') };
     Some(Endpoint { host: host.to_owned(), port: port.parse().ok()? })
 }
 
-/// The slots that a node says it is giving away or taking over, from its own line in the answer to `CLUSTER NODES`.
+/// The slots that a node migrates or imports, from its own line in the reply to `CLUSTER NODES`.
 pub(in crate::valkey) fn read_moving(nodes: &str) -> Vec<String> {
     let own = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")));
     own.into_iter()
@@ -92,9 +92,9 @@ pub(in crate::valkey) fn read_moving(nodes: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// The specification's own example, and what `CLUSTER KEYSLOT` of Valkey 8.0.1 answers.
+    /// The example of the specification, and the replies of Valkey 8.0.1 to `CLUSTER KEYSLOT`.
     #[test]
-    fn a_key_s_slot_is_that_of_the_servers() {
+    fn the_slot_of_a_key_is_the_one_that_servers_compute() {
         assert_eq!(CRC16.checksum(b"123456789"), 0x31c3);
         for (key, slot) in [("", 0), ("foo", 12182), ("{user1000}.following", 3443), ("user1000", 3443)] {
             assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_hash_tag_that_is_something_counts() {
+    fn an_empty_hash_tag_is_ignored() {
         let same = |a: &str, b: &str| assert_eq!(slot_of(a.as_bytes()), slot_of(b.as_bytes()), "{a} {b}");
         same("x{tag}y", "tag");
         same("x{a{b}c}", "a{b");
@@ -117,30 +117,30 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_read_in_the_order_of_slots_and_an_unnamed_host_is_the_one_asked() {
+    fn ranges_are_read_in_the_order_of_slots_and_a_null_host_is_the_one_asked() {
         let range =
             |first, last, nodes: Vec<Value>| Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat());
         let unnamed = Value::Array(vec![Value::Nil, Value::Int(3), Value::BulkString("id".into())]);
-        let answer = Value::Array(vec![
+        let reply = Value::Array(vec![
             range(100, 16383, vec![node("b", 2), node("c", 4)]),
             range(0, 98, vec![unnamed]),
             range(99, 99, vec![node("?", 5)]),
             range(0, 16384, vec![node("d", 5)]),
             Value::Nil,
         ]);
-        let address = |host: &str, port| Endpoint { host: host.to_owned(), port };
+        let node = |host: &str, port| Endpoint { host: host.to_owned(), port };
         assert_eq!(
-            read_ranges(answer, "a"),
+            read_ranges(reply, "a"),
             [
-                Range { first: 0, last: 98, primary: address("a", 3), replicas: vec![] },
-                Range { first: 100, last: 16383, primary: address("b", 2), replicas: vec![address("c", 4)] },
+                SlotRange { first: 0, last: 98, primary: node("a", 3), replicas: vec![] },
+                SlotRange { first: 100, last: 16383, primary: node("b", 2), replicas: vec![node("c", 4)] },
             ]
         );
     }
 
     #[test]
-    fn a_redirect_names_a_host_or_means_the_one_asked() {
-        let read = |text| read_redirect(text, "asked").map(|address| address.to_string());
+    fn a_redirect_without_a_host_means_the_host_asked() {
+        let read = |text| read_redirect(text, "asked").map(|node| node.to_string());
         assert_eq!(read("127.0.0.1:7000").as_deref(), Some("127.0.0.1:7000"));
         assert_eq!(read(":7000").as_deref(), Some("asked:7000"));
         assert_eq!(read("::1:7000").as_deref(), Some("[::1]:7000"));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_move_are_found_in_the_node_s_own_line() {
+    fn moving_slots_are_read_from_the_own_line_of_a_node() {
         let nodes = "a 127.0.0.1:1@2 master - 0 0 1 connected 0-5 [7->-b]\n\
                      b 127.0.0.1:3@4 myself,master - 0 0 2 connected 6-9 [93-<-a] [77->-a]\n";
         assert_eq!(read_moving(nodes), ["[93-<-a]", "[77->-a]"]);

@@ -107,7 +107,8 @@ mod deployments {
     fn a_primary_is_named_by_its_sentinels() {
         let keys = "master = \"main\", nodes = [\"s:26379\"], username = \"u\", password = \"s3cret\"";
         let config = parse(&format!("[caches.c]\ntype = \"redis\"\nsentinel = {{ {keys} }}\n"));
-        let Deployment::Sentinel(Sentinels { master, nodes, username, password }) = &server(&config, "c").deployment
+        let Deployment::Sentinel(Sentinels { master, nodes, username, password, .. }) =
+            &server(&config, "c").deployment
         else {
             panic!("{config:?}")
         };

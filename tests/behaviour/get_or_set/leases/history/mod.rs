@@ -420,7 +420,7 @@ fn redis_keeps_its_promises_to_several_processes() {
 }
 
 #[test]
-fn a_seed_stands_for_one_plan() {
+fn a_seed_determines_one_plan() {
     let shown = |seed| format!("{:?}", plan(seed));
     assert_eq!(shown(7), shown(7));
     assert_ne!(shown(7), shown(8));

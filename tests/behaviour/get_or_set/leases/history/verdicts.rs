@@ -66,7 +66,7 @@ fn pulses(from: u64, count: u64) -> String {
 }
 
 #[test]
-fn a_value_that_nobody_wrote_is_caught() {
+fn a_value_that_was_never_written_is_caught() {
     assert_breaks(Rule::FromSomewhere, "0.0 0..1 get k -> hit 7");
 }
 
@@ -248,7 +248,7 @@ fn a_second_holder_is_caught_while_the_first_is_heard_of() {
 }
 
 #[test]
-fn of_two_takes_at_once_only_one_may_be_granted() {
+fn of_two_concurrent_takes_only_one_is_granted() {
     assert_breaks(
         Rule::OneHolder,
         "0.0 0..10 take k -> vacant
@@ -259,7 +259,7 @@ fn of_two_takes_at_once_only_one_may_be_granted() {
 }
 
 #[test]
-fn what_ends_a_lease_makes_way_for_the_next() {
+fn the_end_of_a_lease_allows_the_next() {
     let ends = ["fill k 7 -> filled false", "drop k -> dropped", "trap ->", "kill -> ok"];
     for end in ends {
         assert_allowed(&format!(
@@ -283,7 +283,7 @@ fn what_ends_a_lease_makes_way_for_the_next() {
 }
 
 #[test]
-fn one_that_is_killed_before_its_vacancy_is_heard_of_holds_nothing() {
+fn a_caller_killed_before_it_received_its_vacancy_holds_nothing() {
     assert_allowed(
         "0.0 0..100 take k -> vacant
          0.0 50..99 kill -> ok
@@ -293,7 +293,7 @@ fn one_that_is_killed_before_its_vacancy_is_heard_of_holds_nothing() {
 }
 
 #[test]
-fn a_holder_that_is_not_heard_of_may_lose_its_lease() {
+fn a_holder_without_activity_may_lose_its_lease() {
     assert_allowed(
         "0.0 0..1 take k -> vacant
          1.0 2..1300 take k -> vacant
@@ -317,7 +317,7 @@ fn a_holder_that_is_not_heard_of_may_lose_its_lease() {
 }
 
 #[test]
-fn one_whose_wait_ran_out_computes_as_well() {
+fn a_caller_whose_wait_timed_out_computes_as_well() {
     let early = pulses(200, 9);
     let takes = format!("0.0 0..1 take k -> vacant\n1.0 2..2002 take k -> vacant\n{early}");
     assert_allowed(&format!("{takes}0.0 2003..2004 fill k 7 -> filled true\n1.0 2005..2006 fill k 8 -> filled false"));

@@ -10,7 +10,7 @@ use super::{
 };
 
 #[test]
-fn after_a_holder_was_killed_one_other_computes_when_its_lease_has_lapsed() {
+fn when_the_lease_of_a_killed_holder_lapses_one_other_computes() {
     on_every_server(|server| {
         let mut holder = session(&server, "lease = \"1s\"\n");
         assert_eq!(ask(&mut holder, "take k"), "vacant");
@@ -64,14 +64,14 @@ fn a_trap_passes_the_vacancy_to_one_waiter_in_another_process() {
 }
 
 #[test]
-fn a_process_that_ends_passes_the_vacancy_to_one_waiter_in_another() {
+fn the_vacancy_of_a_process_that_ends_passes_to_one_waiter_in_another() {
     on_every_server(|server| {
         a_vacancy_passes_on(&server, "10m", LarderProcess::succeed);
     });
 }
 
 #[test]
-fn a_drop_passes_the_vacancy_to_one_waiter_in_another_process() {
+fn a_dropped_vacancy_passes_to_one_waiter_in_another_process() {
     on_every_server(|server| {
         a_vacancy_passes_on(&server, "10m", |mut holder| {
             assert_eq!(ask(&mut holder, "drop k"), "dropped");

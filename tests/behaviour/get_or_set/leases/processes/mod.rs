@@ -3,14 +3,14 @@
 //! - `ending`: how the computing process ends, and which process computes next.
 //! - `once`: one of all processes computes.
 //! - `outage`: the server crashes, restarts or hangs during a computation.
-//! - `overtaken`: a set or clear by one process invalidates a computation in another.
+//! - `invalidated`: a set or clear by one process invalidates a computation in another.
 //! - `support`: servers and users without client tracking, and the commands that waiting costs.
 //! - `waits`: a slow computation, a wait that times out, and reads of a key that is being computed.
 
 mod ending;
+mod invalidated;
 mod once;
 mod outage;
-mod overtaken;
 mod support;
 mod waits;
 

@@ -82,23 +82,23 @@ fn a_server_dies(on_outage: &str, is_back_at_once: bool) {
 }
 
 #[test]
-fn nobody_is_left_waiting_when_the_server_dies_and_plugins_go_on() {
+fn no_waiter_hangs_when_the_server_dies_and_plugins_continue() {
     a_server_dies("miss", false);
 }
 
 #[test]
-fn nobody_is_left_waiting_when_the_server_dies_and_reads_report_it() {
+fn no_waiter_hangs_when_the_server_dies_and_reads_report_it() {
     a_server_dies("error", false);
 }
 
 #[test]
-fn nobody_is_left_waiting_when_the_server_starts_anew() {
+fn no_waiter_hangs_when_the_server_restarts() {
     a_server_dies("miss", true);
     a_server_dies("error", true);
 }
 
 #[test]
-fn nobody_is_left_waiting_when_the_server_hangs_for_longer_than_the_lease() {
+fn no_waiter_hangs_when_the_server_is_frozen_for_longer_than_the_lease() {
     on_every_server(|server| {
         let more = "timeout = \"1s\"\nlease = \"1s\"\n";
         let mut holder = session(&server, more);
@@ -119,7 +119,7 @@ fn nobody_is_left_waiting_when_the_server_hangs_for_longer_than_the_lease() {
 }
 
 #[test]
-fn those_who_still_wait_when_a_server_that_hung_goes_on_are_served() {
+fn waiters_are_served_when_a_frozen_server_continues() {
     on_every_server(|server| {
         // The deadline is longer than the server hangs: nobody hears of it.
         let more = "timeout = \"20s\"\nlease = \"1s\"\n";

@@ -14,7 +14,7 @@ fn commands(client: &mut redis::Connection) -> usize {
 }
 
 #[test]
-fn those_who_wait_hardly_bother_the_server() {
+fn waiters_send_few_commands_to_the_server() {
     const WAITERS: usize = 3;
     on_every_server(|server| {
         let mut holder = session(&server, "lease = \"10s\"\n");
@@ -79,7 +79,7 @@ fn check_says_what_the_server_supports() {
 }
 
 #[test]
-fn a_user_who_is_told_of_no_changes_gets_the_value_by_asking() {
+fn a_user_without_client_tracking_receives_the_value_by_polling() {
     on_every_server(|server| {
         let more = limited_user(&server, "-client|tracking") + LONG_LEASE;
         for ends_well in [true, false] {
@@ -101,7 +101,7 @@ fn a_user_who_is_told_of_no_changes_gets_the_value_by_asking() {
 }
 
 #[test]
-fn a_user_without_scripts_is_refused_where_the_server_has_nothing_else() {
+fn a_user_without_scripts_is_refused_if_the_server_has_no_ifeq() {
     on_every_server(|server| {
         let more = limited_user(&server, "-@scripting");
         if has_ifeq(&server) {

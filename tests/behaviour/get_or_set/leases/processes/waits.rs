@@ -7,7 +7,7 @@ use larder_tests::{Larder, wait_for};
 use super::{LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, sessions, stored, waiting};
 
 #[test]
-fn a_process_whose_wait_ran_out_computes_and_the_first_fill_of_both_stays() {
+fn a_process_whose_wait_timed_out_computes_and_the_first_fill_of_both_is_kept() {
     on_every_server(|server| {
         let mut holder = session(&server, "");
         let mut hasty = session(&server, "wait = \"200ms\"\n");
@@ -28,7 +28,7 @@ fn a_process_whose_wait_ran_out_computes_and_the_first_fill_of_both_stays() {
 }
 
 #[test]
-fn the_fill_of_a_process_whose_wait_ran_out_is_beaten_by_a_clear() {
+fn a_clear_invalidates_the_fill_of_a_process_whose_wait_timed_out() {
     on_every_server(|server| {
         let [mut holder, mut other] = [(); 2].map(|()| session(&server, ""));
         let mut hasty = session(&server, "wait = \"200ms\"\n");
@@ -109,7 +109,7 @@ fn a_value_that_looks_like_a_lease_is_refused() {
 }
 
 #[test]
-fn two_processes_that_wait_for_each_other_go_on_when_the_wait_is_over() {
+fn two_processes_that_wait_for_each_other_continue_when_the_wait_times_out() {
     on_every_server(|server| {
         let wait = Duration::from_millis(500);
         let mut two = sessions(2, &server, "wait = \"500ms\"\n");

@@ -17,7 +17,7 @@ async fn refuses(address: std::net::SocketAddr) {
 }
 
 #[tokio::test]
-async fn what_runs_is_finished_and_what_comes_is_refused() {
+async fn running_requests_are_finished_and_new_ones_are_refused() {
     let mut serving = ServeProcess::start("");
     let address = serving.address();
     let clients = [Client::connect(address).await, Client::connect_http2(address).await];
@@ -39,7 +39,7 @@ async fn what_runs_is_finished_and_what_comes_is_refused() {
 
 /// What the server took, which its log tells, is what the clients have answers to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_is_cut_by_an_end_under_load() {
+async fn no_request_is_aborted_by_a_shutdown_under_load() {
     let serving = ServeProcess::start("");
     let address = serving.address();
     let mut clients = JoinSet::new();
@@ -76,7 +76,7 @@ async fn no_request_is_cut_by_an_end_under_load() {
 }
 
 #[tokio::test]
-async fn an_end_waits_no_longer_than_it_may() {
+async fn a_shutdown_waits_no_longer_than_its_timeout() {
     let mut serving = ServeProcess::start("[serve]\nshutdown_timeout = \"300ms\"\n");
     let client = Client::connect(serving.address()).await;
     let asked = tokio::spawn(async move { client.get("/doze/60000").await });
@@ -112,7 +112,7 @@ async fn a_second_signal_ends_it_at_once() {
 
 /// Another host need not wait for the lease of a computation that was cut off by the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leases_are_given_back_at_the_end() {
+async fn leases_are_released_at_shutdown() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let config = format!("{}lease = \"1h\"\nwait = \"1m\"\n[serve]\nshutdown_timeout = \"100ms\"\n", server.cache("c"));
     let first = ServeProcess::start_with(Larder::serve().config(&config).arg(guest("http")));

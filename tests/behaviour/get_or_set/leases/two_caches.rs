@@ -14,39 +14,39 @@ use crate::get_or_set::{
 };
 
 over_every_server! {
-    a_lease_stands_under_the_key_for_its_time,
-    a_lease_is_a_miss_to_all_who_read,
+    a_lease_is_stored_under_the_key_for_its_duration,
+    a_lease_is_a_miss_to_all_readers,
     a_clear_does_not_count_leases,
     a_waiter_elsewhere_receives_the_value,
-    the_server_s_word_ends_a_wait_without_another_look,
-    many_waiters_elsewhere_share_one_wait,
-    a_clear_elsewhere_makes_a_fill_too_late,
-    a_set_elsewhere_makes_a_fill_too_late_and_stays,
-    a_set_and_a_clear_elsewhere_make_a_fill_too_late,
+    an_invalidation_message_ends_a_wait_without_another_read,
+    many_waiters_of_another_cache_share_one_wait,
+    a_clear_through_another_cache_makes_a_fill_too_late,
+    a_set_through_another_cache_makes_a_fill_too_late_and_stays,
+    a_set_and_a_clear_through_another_cache_make_a_fill_too_late,
     another_program_s_set_and_delete_make_a_fill_too_late,
     another_type_put_in_place_of_the_lease_makes_a_fill_too_late,
-    waiters_everywhere_compute_anew_after_a_clear_and_once,
-    a_vacancy_dropped_here_passes_to_one_waiter_elsewhere,
+    after_a_clear_the_waiters_of_all_caches_compute_again_and_once,
+    a_dropped_vacancy_passes_to_one_waiter_of_another_cache,
     of_all_waiters_of_all_caches_one_takes_over,
     a_lease_is_renewed_while_its_holder_lives,
-    a_holder_that_finds_its_lease_gone_lets_the_others_go_on,
-    an_unknown_holder_s_lease_is_waited_for_until_it_lapses,
-    an_unknown_holder_s_lease_without_an_end_is_overtaken_when_the_wait_runs_out,
+    a_holder_that_lost_its_lease_lets_the_others_continue,
+    the_lease_of_an_unknown_holder_is_waited_for_until_it_lapses,
+    an_unlimited_lease_of_an_unknown_holder_is_replaced_when_the_wait_times_out,
     a_wait_that_ran_out_elsewhere_does_not_overwrite_the_holder_s_value,
-    a_fill_by_one_whose_wait_ran_out_beats_the_holder_elsewhere,
-    a_fill_by_one_whose_wait_ran_out_is_too_late_after_a_clear_elsewhere,
-    a_claim_cut_off_leaves_no_lease_behind,
+    a_fill_after_a_timed_out_wait_wins_over_the_holder_of_another_cache,
+    a_fill_after_a_timed_out_wait_is_too_late_after_a_clear_through_another_cache,
+    a_cancelled_claim_leaves_no_lease_behind,
     a_full_server_still_serves_hits,
-    on_a_full_server_one_computes_for_all_who_wait,
+    on_a_full_server_one_caller_computes_for_all_waiters,
     a_full_server_takes_a_lease_back,
     a_full_server_can_be_connected_to,
-    a_lease_is_given_back_when_the_server_is_back,
+    a_lease_is_released_when_the_server_returns,
     a_value_from_before_a_clear_is_not_shared_during_an_outage,
     a_server_without_its_replicas_still_serves_hits,
     a_value_claimed_before_a_clear_is_not_shared_during_an_outage,
-    a_value_meets_its_waiters_though_the_connection_was_lost_meanwhile,
+    a_value_reaches_its_waiters_although_the_connection_was_lost,
     a_wait_for_another_process_that_began_as_one_for_our_own_counts,
-    the_statistics_tell_what_happened,
+    the_statistics_count_the_events,
 }
 
 /// The key as the server holds it.
@@ -69,7 +69,7 @@ async fn waiting_remotely(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
     caller
 }
 
-async fn a_lease_stands_under_the_key_for_its_time(mut backend: Backend) {
+async fn a_lease_is_stored_under_the_key_for_its_duration(mut backend: Backend) {
     let cache = view(&backend.cache("").await);
     let _held = vacancy(&cache, "k").await;
     let lease = stored(&mut backend, "k");
@@ -78,7 +78,7 @@ async fn a_lease_stands_under_the_key_for_its_time(mut backend: Backend) {
     assert!((1..=10_000).contains(&left), "{left}");
 }
 
-async fn a_lease_is_a_miss_to_all_who_read(backend: Backend) {
+async fn a_lease_is_a_miss_to_all_readers(backend: Backend) {
     let (cache, elsewhere) = (view(&backend.cache("").await), view(&backend.cache("").await));
     let _held = vacancy(&cache, "k").await;
     put(&cache, &["v"]).await;
@@ -112,7 +112,7 @@ async fn a_waiter_elsewhere_receives_the_value(backend: Backend) {
 }
 
 /// Were it not for the server's word, the next look would end the wait.
-async fn the_server_s_word_ends_a_wait_without_another_look(mut backend: Backend) {
+async fn an_invalidation_message_ends_a_wait_without_another_read(mut backend: Backend) {
     let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let mut client = backend.behind().client();
     let mut looks = || -> String {
@@ -135,7 +135,7 @@ async fn the_server_s_word_ends_a_wait_without_another_look(mut backend: Backend
     panic!("no wait ended before the next look");
 }
 
-async fn many_waiters_elsewhere_share_one_wait(backend: Backend) {
+async fn many_waiters_of_another_cache_share_one_wait(backend: Backend) {
     let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
     let callers = many_waiting(&elsewhere, "k", 32).await;
@@ -157,21 +157,21 @@ async fn assert_too_late(backend: &Backend, left: Option<&str>, overtake: impl A
     elsewhere.clear_all().await.unwrap();
 }
 
-async fn a_clear_elsewhere_makes_a_fill_too_late(backend: Backend) {
+async fn a_clear_through_another_cache_makes_a_fill_too_late(backend: Backend) {
     assert_too_late(&backend, None, async |elsewhere| assert!(!elsewhere.clear("user:1").await.unwrap())).await;
     let pattern = async |elsewhere: &ScopedCache| assert_eq!(elsewhere.clear_pattern("u*").await.unwrap(), 0);
     assert_too_late(&backend, None, pattern).await;
     assert_too_late(&backend, None, async |elsewhere| assert_eq!(elsewhere.clear_all().await.unwrap(), 0)).await;
 }
 
-async fn a_set_elsewhere_makes_a_fill_too_late_and_stays(backend: Backend) {
+async fn a_set_through_another_cache_makes_a_fill_too_late_and_stays(backend: Backend) {
     assert_too_late(&backend, Some("user:1"), async |elsewhere| put(elsewhere, &["user:1"]).await).await;
     let entries = vec![("user:1".to_owned(), b"many".to_vec())];
     let set_many = async |elsewhere: &ScopedCache| elsewhere.set_many(entries, Duration::Default).await.unwrap();
     assert_too_late(&backend, Some("many"), set_many).await;
 }
 
-async fn a_set_and_a_clear_elsewhere_make_a_fill_too_late(backend: Backend) {
+async fn a_set_and_a_clear_through_another_cache_make_a_fill_too_late(backend: Backend) {
     let set_and_clear = async |elsewhere: &ScopedCache| {
         put(elsewhere, &["user:1"]).await;
         assert!(elsewhere.clear("user:1").await.unwrap());
@@ -195,7 +195,7 @@ async fn another_type_put_in_place_of_the_lease_makes_a_fill_too_late(mut backen
     assert_eq!(client.lrange("cache:k", 0, -1).unwrap(), ["element"]);
 }
 
-async fn waiters_everywhere_compute_anew_after_a_clear_and_once(backend: Backend) {
+async fn after_a_clear_the_waiters_of_all_caches_compute_again_and_once(backend: Backend) {
     let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let outdated = vacancy(&view(&cache), "k").await;
     let here = many_waiting(&cache, "k", 2).await;
@@ -212,7 +212,7 @@ async fn waiters_everywhere_compute_anew_after_a_clear_and_once(backend: Backend
     }
 }
 
-async fn a_vacancy_dropped_here_passes_to_one_waiter_elsewhere(backend: Backend) {
+async fn a_dropped_vacancy_passes_to_one_waiter_of_another_cache(backend: Backend) {
     let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
     let callers = many_waiting(&elsewhere, "k", 5).await;
@@ -259,7 +259,7 @@ async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
     assert_eq!(elsewhere.stats().joined_remotely, 1);
 }
 
-async fn a_holder_that_finds_its_lease_gone_lets_the_others_go_on(backend: Backend) {
+async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend) {
     // A third of it is how soon he finds out.
     let more = format!("{LONG_WAIT}\nlease = \"3s\"");
     let cache = backend.cache(&more).await;
@@ -277,7 +277,7 @@ async fn a_holder_that_finds_its_lease_gone_lets_the_others_go_on(backend: Backe
 /// A lease as a later release may write it, and nobody who renews it.
 const FOREIGN: &[u8] = b"\0larder-lease:of another kind";
 
-async fn an_unknown_holder_s_lease_is_waited_for_until_it_lapses(mut backend: Backend) {
+async fn the_lease_of_an_unknown_holder_is_waited_for_until_it_lapses(mut backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let mut client = backend.behind().client();
     cmd("SET").arg("cache:k").arg(FOREIGN).arg("PX").arg(300).exec(&mut client).unwrap();
@@ -287,7 +287,7 @@ async fn an_unknown_holder_s_lease_is_waited_for_until_it_lapses(mut backend: Ba
     assert_eq!(fill(&view(&cache), own, "v").await, Ok(true));
 }
 
-async fn an_unknown_holder_s_lease_without_an_end_is_overtaken_when_the_wait_runs_out(mut backend: Backend) {
+async fn an_unlimited_lease_of_an_unknown_holder_is_replaced_when_the_wait_times_out(mut backend: Backend) {
     let cache = view(&backend.cache("wait = \"50ms\"").await);
     cmd("SET").arg("cache:k").arg(FOREIGN).exec(&mut backend.behind().client()).unwrap();
     assert_eq!(cache.get("k").await, Ok(None));
@@ -311,14 +311,14 @@ async fn a_wait_that_ran_out_elsewhere_does_not_overwrite_the_holder_s_value(bac
     assert_eq!(loose.get("k").await, Ok(Some(bytes("holder's"))));
 }
 
-async fn a_fill_by_one_whose_wait_ran_out_beats_the_holder_elsewhere(backend: Backend) {
+async fn a_fill_after_a_timed_out_wait_wins_over_the_holder_of_another_cache(backend: Backend) {
     let [(holder, held), (loose, own)] = holder_and_loose(&backend).await;
     assert_eq!(fill(&loose, own, "first").await, Ok(true));
     assert_eq!(fill(&holder, held, "holder's").await, Ok(false));
     assert_eq!(holder.get("k").await, Ok(Some(bytes("first"))));
 }
 
-async fn a_fill_by_one_whose_wait_ran_out_is_too_late_after_a_clear_elsewhere(backend: Backend) {
+async fn a_fill_after_a_timed_out_wait_is_too_late_after_a_clear_through_another_cache(backend: Backend) {
     let [(holder, held), (loose, own)] = holder_and_loose(&backend).await;
     assert!(!holder.clear("k").await.unwrap());
     assert_eq!(fill(&loose, own, "too late").await, Ok(false));
@@ -327,7 +327,7 @@ async fn a_fill_by_one_whose_wait_ran_out_is_too_late_after_a_clear_elsewhere(ba
 }
 
 /// The claim is on its way when its caller goes; what it is granted nobody would ever fill.
-async fn a_claim_cut_off_leaves_no_lease_behind(mut backend: Backend) {
+async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     let more = format!("{LONG_WAIT}\nlease = \"10m\"");
     let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
     backend.behind().freeze();
@@ -359,7 +359,7 @@ async fn a_full_server_still_serves_hits(mut backend: Backend) {
     assert_eq!(occupied(cache.get_or_set("k").await), bytes("k"));
 }
 
-async fn on_a_full_server_one_computes_for_all_who_wait(mut backend: Backend) {
+async fn on_a_full_server_one_caller_computes_for_all_waiters(mut backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     fill_up(&mut backend);
     let held = vacancy(&view(&cache), "k").await;
@@ -391,7 +391,7 @@ async fn a_full_server_can_be_connected_to(mut backend: Backend) {
 }
 
 /// The server is away when the vacancy is dropped, and comes back with all it held.
-async fn a_lease_is_given_back_when_the_server_is_back(mut backend: Backend) {
+async fn a_lease_is_released_when_the_server_returns(mut backend: Backend) {
     let more = format!("{LONG_WAIT}\nlease = \"10m\"");
     let cache = backend.cache(&more).await;
     let held = vacancy(&view(&cache), "k").await;
@@ -443,7 +443,7 @@ async fn a_value_claimed_before_a_clear_is_not_shared_during_an_outage(mut backe
     assert!(fill(&cleaner, anew, "anew").await.unwrap_err().is_outage());
 }
 
-async fn a_value_meets_its_waiters_though_the_connection_was_lost_meanwhile(mut backend: Backend) {
+async fn a_value_reaches_its_waiters_although_the_connection_was_lost(mut backend: Backend) {
     let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
     let caller = waiting_remotely(&elsewhere, "k").await;
@@ -479,7 +479,7 @@ async fn a_wait_for_another_process_that_began_as_one_for_our_own_counts(backend
     assert_eq!(cache.stats(), expected);
 }
 
-async fn the_statistics_tell_what_happened(backend: Backend) {
+async fn the_statistics_count_the_events(backend: Backend) {
     let (cache, elsewhere) = (backend.cache("wait = \"50ms\"").await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&elsewhere), "k").await;
     let loose = vacancy(&view(&cache), "k").await;

@@ -5,7 +5,7 @@ use larder_tests::Larder;
 use super::{LONG_LEASE, ask, config, on_every_server, one_computes_for_all, session, stored, waiting};
 
 #[test]
-fn a_clear_in_another_process_beats_a_computation_that_began_before_it() {
+fn a_clear_in_another_process_invalidates_a_computation_that_began_before_it() {
     on_every_server(|server| {
         let [mut holder, mut other] = [(); 2].map(|()| session(&server, ""));
         for (clear, answer) in [("clear k", "false"), ("clear-pattern [j-l]", "0"), ("clear-all", "0")] {
@@ -37,7 +37,7 @@ fn a_value_set_by_another_process_during_the_computation_stays() {
 }
 
 #[test]
-fn those_who_waited_when_the_key_was_cleared_compute_anew_and_once() {
+fn after_a_clear_the_waiters_compute_again_and_once() {
     on_every_server(|server| {
         for clear in ["clear k", "clear-pattern k*", "clear-all"] {
             for is_filled_first in [false, true] {
@@ -61,7 +61,7 @@ fn those_who_waited_when_the_key_was_cleared_compute_anew_and_once() {
 
 /// An operator's clear is one of another process, and of one that has gone by the time the waiters ask again.
 #[test]
-fn an_operator_s_clear_ends_a_computation_too() {
+fn a_clear_by_an_operator_invalidates_a_computation_too() {
     on_every_server(|server| {
         let mut holder = session(&server, LONG_LEASE);
         assert_eq!(ask(&mut holder, "take k"), "vacant");

@@ -15,9 +15,9 @@ over_every_backend! {
     a_set_many_makes_a_fill_too_late_and_its_value_stays,
     a_set_and_a_clear_make_a_fill_too_late,
     a_value_set_meanwhile_and_expired_makes_a_fill_too_late,
-    what_means_other_keys_does_not_disturb,
+    calls_for_other_keys_do_not_disturb,
     a_refused_set_does_not_disturb,
-    waiters_from_before_a_clear_compute_anew_and_once,
+    waiters_from_before_a_clear_compute_again_and_once,
     a_value_set_meanwhile_reaches_the_waiters,
     a_value_set_by_set_many_reaches_the_waiters,
     a_vacancy_given_after_a_clear_is_not_too_late,
@@ -82,7 +82,7 @@ async fn a_value_set_meanwhile_and_expired_makes_a_fill_too_late(backend: Backen
     assert_too_late(&cache, None, set_many).await;
 }
 
-async fn what_means_other_keys_does_not_disturb(backend: Backend) {
+async fn calls_for_other_keys_do_not_disturb(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let (holder, other, shop) = (view(&cache), view(&cache), namespaced(&cache, "shop"));
     let (held, shops) = (vacancy(&holder, "user:1").await, vacancy(&shop, "post:1").await);
@@ -111,7 +111,7 @@ async fn a_refused_set_does_not_disturb(backend: Backend) {
     assert_eq!(fill(&holder, vacancy, "in time").await, Ok(true));
 }
 
-async fn waiters_from_before_a_clear_compute_anew_and_once(backend: Backend) {
+async fn waiters_from_before_a_clear_compute_again_and_once(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let (holder, other) = (view(&cache), view(&cache));
     let outdated = vacancy(&holder, "k").await;

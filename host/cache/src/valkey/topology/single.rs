@@ -1,0 +1,75 @@
+//! A single server that has all keys: one endpoint, or the primary that sentinels name.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::{Cmd, FromRedisValue, Pipeline};
+
+use crate::CacheError;
+use crate::valkey::connection::connector::Connector;
+use crate::valkey::connection::managed::Exchange;
+use crate::valkey::connection::pool::{ConnectionPool, Replies};
+use crate::valkey::connection::routing::{BatchEntry, Route};
+
+/// The connections to a single server. Its methods are those of [`Cluster`](super::cluster::Cluster).
+#[derive(Debug)]
+pub(in crate::valkey) struct Single {
+    pool: Arc<ConnectionPool>,
+}
+
+impl Single {
+    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, CacheError> {
+        Ok(Self { pool: Arc::new(ConnectionPool::connect(connector).await?) })
+    }
+
+    pub(in crate::valkey) async fn call<T: FromRedisValue>(
+        &self,
+        _key: &str,
+        route: Route,
+        command: &Cmd,
+    ) -> Result<T, CacheError> {
+        self.pool.call(route, command).await
+    }
+
+    pub(in crate::valkey) async fn exchange<T: FromRedisValue>(
+        &self,
+        _key: &str,
+        route: Route,
+        commands: impl Fn(&Exchange) -> Pipeline,
+    ) -> Result<T, CacheError> {
+        let reply = self.pool.exchange(route, self.pool.deadline(), false, &commands).await;
+        reply.map_err(|failed| failed.error)
+    }
+
+    pub(in crate::valkey) async fn read_many(
+        &self,
+        keys: &[String],
+        route: Route,
+    ) -> Result<Vec<Option<Bytes>>, CacheError> {
+        // Decision: docs/decisions/0013-a-value-of-another-type-is-an-error-for-get-and-a-miss-in-get-many.md
+        let mut command = redis::cmd("MGET");
+        command.arg(keys);
+        self.pool.call(route, &command).await
+    }
+
+    pub(in crate::valkey) async fn batch<E: BatchEntry>(
+        &self,
+        entries: &[E],
+        route: Route,
+        commands: impl Fn(&[E]) -> Vec<Cmd>,
+    ) -> Result<Vec<Replies>, CacheError> {
+        let replies = self.pool.batch(route, commands(entries)).await?;
+        Ok(vec![self.pool.read_batch(replies)])
+    }
+
+    pub(in crate::valkey) async fn sum_over_primaries<F: Future<Output = Result<u64, CacheError>>>(
+        &self,
+        visit: impl Fn(Arc<ConnectionPool>) -> F,
+    ) -> Result<u64, CacheError> {
+        visit(Arc::clone(&self.pool)).await
+    }
+
+    pub(in crate::valkey) fn primaries(&self) -> Vec<Arc<ConnectionPool>> {
+        vec![Arc::clone(&self.pool)]
+    }
+}
