@@ -1,4 +1,4 @@
-//! The caches that the contract is held against: RAM, both servers, and a cluster.
+//! The caches that tests are repeated over: RAM, each server, and a cluster.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -8,11 +8,11 @@ use larder_host::cache::{Access, Cache, CacheError, Duration, Namespace, Owner, 
 use larder_host::{Config, connect_cache, operator_view};
 use larder_tests::{Cluster, Kind, Server, TEST_TIMEOUT};
 
-/// Makes a test of each fact for RAM, Valkey, Redis and a newer Valkey, and one of all facts for a cluster. A fact is an
-/// async function that takes a [`Backend`].
+/// Makes a test of each fact for RAM, Valkey, Redis and a Valkey with `SET … IFEQ`, and a test of all facts for a
+/// cluster. A fact is an async function that takes a [`Backend`].
 ///
-/// RAM's run with paused time, which moves on by itself when everybody waits; a server has a clock of its own. A cluster
-/// takes seconds to start, so one serves all facts, which it prints so that a failure has a name.
+/// Tests of RAM run with paused time, which advances when all tasks wait; a server has a clock of its own. A cluster
+/// takes seconds to start, so one serves all facts. Its test prints their names, so that a failure has a name.
 macro_rules! over_every_backend {
     ($($fact:ident),+ $(,)?) => {
         mod ram {

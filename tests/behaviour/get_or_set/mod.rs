@@ -8,8 +8,8 @@
 //! - `vacancies`: which caller receives the vacancy, and what ends it.
 //! - `waits`: a caller whose wait times out.
 //!
-//! All callers of a test run on one thread and share one connection, which answers in order. So [`waiting`] knows without
-//! a sleep that a caller is waiting.
+//! All callers of a test run on one thread and share one connection, which answers in order. So [`waiting`] knows
+//! without a sleep that a caller is waiting.
 
 mod invalidated;
 mod leases;

@@ -77,8 +77,8 @@ async fn a_vacancy_whose_lease_the_server_lost_stores_nothing(mut backend: Backe
     // It may have been cleared unnoticed.
     assert_eq!(fill(&view(&cache), vacancy, "v").await, Ok(false));
     assert_eq!(view(&cache).get("k").await.unwrap(), None);
-    let anew = super::vacancy(&view(&cache), "k").await;
-    assert_eq!(fill(&view(&cache), anew, "anew").await, Ok(true));
+    let renewed = super::vacancy(&view(&cache), "k").await;
+    assert_eq!(fill(&view(&cache), renewed, "renewed").await, Ok(true));
 }
 
 async fn on_outage_error_reports_the_outage(mut backend: Backend) {

@@ -355,7 +355,7 @@ fn a_plugin_prints_the_same_as_a_native_program() {
         "get user:1",
         "set user:1 John",
         "set user:2 Eve",
-        "get-many user:1 nobody user:2",
+        "get-many user:1 missing user:2",
         "clear user:3",
         "clear user:2",
         "get a\u{7f}",

@@ -218,11 +218,11 @@ mod endpoint {
             assert!(export.contains(&format!("# TYPE {name} {}\n", kind.name())), "{name}");
             assert!(export.contains(&format!("# HELP {name} ")), "{name}");
             let suffix = if *kind == MetricKind::Histogram { "_count" } else { "" };
-            let told: Vec<_> =
+            let exported: Vec<_> =
                 values.keys().filter_map(|what| what.strip_prefix(&format!("{name}{suffix}{{"))).collect();
-            assert!(!told.is_empty(), "{name} in {export}");
-            for labels_told in told {
-                let keys: BTreeSet<&str> = labels_told
+            assert!(!exported.is_empty(), "{name} in {export}");
+            for exported_labels in exported {
+                let keys: BTreeSet<&str> = exported_labels
                     .trim_end_matches('}')
                     .split(',')
                     .map(|label| label.split('=').next().unwrap())
@@ -241,7 +241,7 @@ mod endpoint {
         assert_eq!(values["larder_calls_total{cache=\"c\",operation=\"get-or-set\",outcome=\"hit\"}"], 1.0);
         let names: BTreeSet<&str> =
             export.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names, all().map(|figure| figure.name).collect(), "and nothing else");
+        assert_eq!(names, all().map(|metric| metric.name).collect(), "no other metric is exported");
     }
 
     #[tokio::test]
@@ -310,8 +310,8 @@ mod readiness {
         let running = tokio::spawn(async move { client.get("/doze/1000").await.unwrap() });
         serving.expect_line("http: dozing").await;
         serving.process().terminate();
-        let told = async { while serving.get_from_metrics_port("/readyz").await.status != 503 {} };
-        tokio::time::timeout(larder_tests::TEST_TIMEOUT, told).await.expect("it says so");
+        let reported = async { while serving.get_from_metrics_port("/readyz").await.status != 503 {} };
+        tokio::time::timeout(larder_tests::TEST_TIMEOUT, reported).await.expect("it is not ready");
         assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is shutting down\n");
         assert_eq!(running.await.unwrap().body, "dozed");
     }

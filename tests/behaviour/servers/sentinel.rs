@@ -82,7 +82,7 @@ fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
     session.succeed();
 }
 
-/// As when its machine hangs: the connections stay and nobody answers. When it goes on it is a replica.
+/// As when its machine hangs: the connections stay open, and no reply arrives. When it continues it is a replica.
 fn assert_found_while_the_old_one_is_frozen(kind: Kind) {
     let Some(watched) = Sentinels::start(kind) else { return };
     let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
@@ -121,8 +121,8 @@ fn a_name_that_no_sentinel_knows_stops_the_start_with_one_clear_line() {
     let start = "larder: cache `c`: cannot find Valkey at `mian of sentinel 127.0.0.1:";
     assert!(run.error_line().starts_with(start), "{}", run.stderr);
     assert!(run.error_line().ends_with("knows no master of that name"), "{}", run.stderr);
-    let nobody = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
-    let run = Larder::run("script").config(nobody).fail(1);
+    let unreachable = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
+    let run = Larder::run("script").config(unreachable).fail(1);
     assert!(run.error_line().contains("the sentinel at `127.0.0.1:1`: Connection refused"), "{}", run.stderr);
 }
 
@@ -159,7 +159,7 @@ fn a_new_primary_is_found_over_tls_with_passwords_of_redis() {
     is_found_over_tls_with_passwords(Kind::Redis);
 }
 
-/// Servers and sentinels ask for a user each, who has the rights that the guide names and no others.
+/// Servers and sentinels each require a user, which has the rights that the guide names and no others.
 fn is_found_by_users_of_the_access_lists(kind: Kind) {
     let rights = rights_after("A user with restricted rights (ACL) needs");
     let mut options = vec!["--requirepass", "s3cret-server", "--masterauth", "s3cret-server"];

@@ -20,7 +20,7 @@ fn by_default(written: &str) -> String {
     parts.map_or(written, |(_, rest)| rest.strip_suffix('}').unwrap()).to_owned()
 }
 
-/// Where each file or folder of ours stands in the container, by that place.
+/// The file or folder of the repository at each path of the container.
 fn binds(service: &Value) -> BTreeMap<String, String> {
     let mounts = service["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let bind = |mount: &Value| match mount.as_str() {

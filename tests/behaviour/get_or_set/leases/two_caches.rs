@@ -48,14 +48,14 @@ over_every_server! {
     the_statistics_count_the_events,
 }
 
-/// The key as the server holds it.
+/// The value of the key on the server.
 fn stored(backend: &mut Backend, key: &str) -> Vec<u8> {
     let found: Option<Vec<u8>> = cmd("GET").arg(format!("cache:{key}")).query(&mut backend.behind().client()).unwrap();
     found.unwrap_or_default()
 }
 
-/// A caller that waits for a lease of another cache, and that the server will tell of its end, or that looks for it
-/// soon: nothing happens on this connection until then.
+/// A caller that waits for a lease of another cache. The server will notify it of the end of the lease, or it will poll;
+/// until then nothing happens on its connection.
 async fn waiting_remotely(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
     let before = cache.stats().joined_remotely;
     let caller = waiting(cache, key).await;
@@ -201,13 +201,13 @@ async fn after_a_clear_the_waiters_of_all_caches_compute_again_and_once(backend:
     let there = many_waiting(&elsewhere, "k", 2).await;
     view(&backend.cache("").await).clear("k").await.unwrap();
     // The server notifies the other cache of the clear. Waiters of this cache wait for a holder that is not notified.
-    let (anew, there) = take_over(there).await;
+    let (renewed, there) = take_over(there).await;
     assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
     look_around(&view(&cache)).await;
     assert!(here.iter().chain(&there).all(|caller| !caller.is_finished()));
-    assert_eq!(fill(&view(&elsewhere), anew, "anew").await, Ok(true));
+    assert_eq!(fill(&view(&elsewhere), renewed, "renewed").await, Ok(true));
     for caller in here.into_iter().chain(there) {
-        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+        assert_eq!(occupied(answer(caller).await), bytes("renewed"));
     }
 }
 
@@ -265,11 +265,11 @@ async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend)
     let outdated = vacancy(&view(&cache), "k").await;
     let callers = many_waiting(&cache, "k", 3).await;
     view(&backend.cache("").await).clear("k").await.unwrap();
-    let (anew, callers) = take_over(callers).await;
+    let (renewed, callers) = take_over(callers).await;
     assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
-    assert_eq!(fill(&view(&cache), anew, "anew").await, Ok(true));
+    assert_eq!(fill(&view(&cache), renewed, "renewed").await, Ok(true));
     for caller in callers {
-        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+        assert_eq!(occupied(answer(caller).await), bytes("renewed"));
     }
 }
 
@@ -406,13 +406,13 @@ async fn a_value_from_before_a_clear_is_not_shared_during_an_outage(mut backend:
     let cache = backend.cache(&format!("{LONG_WAIT}\ntimeout = \"500ms\"")).await;
     let outdated = vacancy(&view(&cache), "k").await;
     view(&cache).clear("k").await.unwrap();
-    let anew = vacancy(&view(&cache), "k").await;
+    let renewed = vacancy(&view(&cache), "k").await;
     let caller = waiting(&cache, "k").await;
     backend.behind().freeze();
     assert!(fill(&view(&cache), outdated, "outdated").await.unwrap_err().is_outage());
-    assert!(fill(&view(&cache), anew, "anew").await.unwrap_err().is_outage());
+    assert!(fill(&view(&cache), renewed, "renewed").await.unwrap_err().is_outage());
     backend.behind().thaw();
-    assert_eq!(occupied(answer(caller).await), bytes("anew"));
+    assert_eq!(occupied(answer(caller).await), bytes("renewed"));
 }
 
 async fn a_server_without_its_replicas_still_serves_hits(mut backend: Backend) {
@@ -438,8 +438,8 @@ async fn a_value_claimed_before_a_clear_is_not_shared_during_an_outage(mut backe
     lose(&mut backend, &cache).await;
     let caller = waiting(&cache, "k").await;
     assert!(fill(&holder, outdated, "outdated").await.unwrap_err().is_outage());
-    let anew = vacant(answer(caller).await);
-    assert!(fill(&cleaner, anew, "anew").await.unwrap_err().is_outage());
+    let renewed = vacant(answer(caller).await);
+    assert!(fill(&cleaner, renewed, "renewed").await.unwrap_err().is_outage());
 }
 
 async fn a_value_reaches_its_waiters_although_the_connection_was_lost(mut backend: Backend) {

@@ -185,13 +185,13 @@ async fn a_request_of_the_plugin_is_a_span_and_sends_its_context() {
     let serving = collector.host(&format!("[plugins.http]\noutgoing_hosts = [\"{}\"]\n", upstream.address()));
     let client = Client::connect(serving.address()).await;
     let fetch = format!("/fetch?http://{}/the-path", upstream.address());
-    let told = client.get_with(&fetch, &[("traceparent", PARENT), ("tracestate", "a=1")]).await.unwrap().body;
+    let received = client.get_with(&fetch, &[("traceparent", PARENT), ("tracestate", "a=1")]).await.unwrap().body;
     serving.terminate().await;
     let spans = collector.spans();
     let span = |name| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {spans:#?}"));
     let (request, sent) = (span("request"), span("outgoing request"));
     assert_eq!((&sent.trace_id, &sent.parent_span_id), (&request.trace_id, &request.span_id));
-    assert_eq!(told, format!("00-{TRACE}-{} a=1", hex(&sent.span_id) + "-01"));
+    assert_eq!(received, format!("00-{TRACE}-{} a=1", hex(&sent.span_id) + "-01"));
     let about = attributes(sent);
     assert_eq!((sent.kind, &*about["outcome"]), (SpanKind::Client as i32, "answered"));
     assert_eq!((&*about["http.request.method"], &*about["server.address"]), ("GET", "127.0.0.1"));

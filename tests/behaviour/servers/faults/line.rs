@@ -50,7 +50,7 @@ async fn in_the_end<T>(mut call: impl AsyncFnMut() -> Result<T, CacheError>) -> 
     tokio::time::timeout(TEST_TIMEOUT, served).await.expect("the cache serves again")
 }
 
-/// Waits until the cache serves again. The key is one that nobody has set before, because a clear that was cut off may
+/// Waits until the cache serves again. The key was never set before, because a clear that was cut off may
 /// arrive on its old connection yet, and remove the keys that it found.
 async fn recovers(cache: &ScopedCache) {
     static RECOVERIES: AtomicU64 = AtomicU64::new(0);

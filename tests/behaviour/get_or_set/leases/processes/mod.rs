@@ -68,9 +68,9 @@ fn waiting(count: usize, server: &Server, more: &str) -> Vec<LarderProcess> {
 
 /// Waits until this number of processes wait for a value that another process computes.
 ///
-/// A process that waits looks how long the lease lasts, which nothing else makes it do, and sends nothing more before
-/// its next look. So `PTTL` is the last command on the connections of those who wait, and of nobody else. By then the
-/// server has also noted whom to tell of a change.
+/// A process that waits reads the remaining time of the lease, and sends no other command before it reads it again. No
+/// other call does this. So `PTTL` is the last command on the connections of waiting processes alone. By then the server
+/// also tracks the key for them.
 fn wait_until_waiting(server: &Server, processes: usize) {
     let mut client = server.client();
     wait_for("processes to wait for another's computation", || {
@@ -101,7 +101,7 @@ fn one_computes_for_all(server: &Server, waiters: &mut [LarderProcess]) -> Insta
     since
 }
 
-/// What a key holds, by the server's own word.
+/// The value of a key on the server.
 fn stored(server: &Server, key: &str) -> Option<String> {
     server.client().get(format!("cache:{key}")).unwrap()
 }

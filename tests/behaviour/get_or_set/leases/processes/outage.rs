@@ -8,8 +8,8 @@ use super::{
     ask, assert_one_computed, is_outage, next_answer, on_every_server, one_computes_for_all, session, stored, waiting,
 };
 
-/// Serves those who have asked for `k` until each has an end that is honest: the vacancy, and a fill that stored or did
-/// not or fails; what another one filled; or the outage. Answers the values that are said to be stored.
+/// Serves the callers of `k` until each has a correct result: the vacancy and the result of its fill, the value of
+/// another fill, or the outage. Returns the values that were reported as stored.
 fn serve_through_an_outage(waiters: &mut [LarderProcess]) -> Vec<String> {
     let (mut certain, mut possible) = (Vec::new(), Vec::new());
     for _ in 0..waiters.len() {
