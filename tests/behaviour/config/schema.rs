@@ -1,4 +1,4 @@
-//! The JSON Schema that `larder schema` prints: it takes what the host takes, and knows every key.
+//! The JSON Schema that `larder schema` prints accepts what the host accepts, and has every key.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -88,7 +88,7 @@ fn the_schema_and_the_code_know_the_same_keys() {
     assert!(schema.refusal(&format!("{nodes}, no_such_key = 1 }}")).is_some());
 }
 
-/// Descriptions are those of the fields in the code; the default that one names is that of the guide, which another test
+/// Descriptions are those of the fields in the code. The defaults in them are those of the guide, which another test
 /// compares with the code.
 #[test]
 fn the_schema_describes_every_key_and_names_its_default() {

@@ -1,4 +1,4 @@
-//! A set or clear beats a computation that began before it.
+//! A set or clear invalidates a computation that began before it.
 
 use std::sync::Arc;
 
@@ -117,15 +117,15 @@ async fn waiters_from_before_a_clear_compute_again_and_once(backend: Backend) {
     let outdated = vacancy(&holder, "k").await;
     let callers = many_waiting(&cache, "k", 5).await;
     other.clear("k").await.unwrap();
-    let (anew, callers) = take_over(callers).await;
+    let (renewed, callers) = take_over(callers).await;
     assert_eq!(fill(&holder, outdated, "outdated").await, Ok(false));
     super::look_around(&other).await;
     assert!(callers.iter().all(|caller| !caller.is_finished()));
-    assert_eq!(fill(&other, anew, "anew").await, Ok(true));
+    assert_eq!(fill(&other, renewed, "renewed").await, Ok(true));
     for caller in callers {
-        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+        assert_eq!(occupied(answer(caller).await), bytes("renewed"));
     }
-    assert_eq!(other.get("k").await.unwrap(), Some(bytes("anew")));
+    assert_eq!(other.get("k").await.unwrap(), Some(bytes("renewed")));
 }
 
 async fn a_value_set_meanwhile_reaches_the_waiters(backend: Backend) {
@@ -154,7 +154,7 @@ async fn a_vacancy_given_after_a_clear_is_not_too_late(backend: Backend) {
     let outdated = vacancy(&view(&cache), "k").await;
     view(&cache).clear("k").await.unwrap();
     let fresh = vacancy(&view(&cache), "k").await;
-    // The outdated one must not take the fresh one's place on its way out.
+    // The end of the outdated computation must not remove the new one.
     drop(outdated);
     let caller = waiting(&cache, "k").await;
     assert_eq!(fill(&view(&cache), fresh, "fresh").await, Ok(true));
@@ -169,8 +169,8 @@ async fn a_vacancy_passed_on_is_too_late_after_a_clear_as_well(backend: Backend)
     let (passed_on, callers) = take_over(callers).await;
     view(&cache).clear_all().await.unwrap();
     assert_eq!(fill(&view(&cache), passed_on, "too late").await, Ok(false));
-    let (anew, _) = take_over(callers).await;
-    assert_eq!(fill(&view(&cache), anew, "anew").await, Ok(true));
+    let (renewed, _) = take_over(callers).await;
+    assert_eq!(fill(&view(&cache), renewed, "renewed").await, Ok(true));
 }
 
 mod servers {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use larder_tests::fuzz;
 
-/// Runs the body of a target with each file of its corpus, which has the one named here. The last file printed is the one
-/// that fails.
+/// Runs the body of a target with each file of its corpus, which must have the file `named`. The last file printed is
+/// the one that fails.
 fn replay(target: &str, named: &str, body: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();

@@ -15,7 +15,7 @@ pub(crate) fn values(export: &str) -> BTreeMap<&str, f64> {
     lines.map(|line| line.rsplit_once(' ').map(|(what, value)| (what, value.parse().unwrap())).unwrap()).collect()
 }
 
-/// The caches of a configuration, and what an embedder's own recorder has of them. The recorder is this thread's.
+/// The caches of a configuration, and a recorder of this thread that receives their metrics.
 pub(crate) async fn watched(config: &str) -> (Caches, PrometheusHandle, LocalRecorderGuard<'static>) {
     let recorder: &'static _ =
         Box::leak(Box::new(PrometheusBuilder::new().set_buckets(BUCKETS).unwrap().build_recorder()));
@@ -151,7 +151,7 @@ mod standing {
         let (caches, handle, _guard) = watched(RAM).await;
         let cache = view(&caches);
         let of = |export: &str, name: &str| values(export)[format!("{name}{{cache=\"c\"}}").as_str()];
-        // What is set again makes room for nobody.
+        // A value that is replaced is not an eviction.
         for _ in 0..3 {
             cache.set("k", vec![0; 1000].into(), Duration::Default).await.unwrap();
         }
@@ -218,11 +218,11 @@ mod endpoint {
             assert!(export.contains(&format!("# TYPE {name} {}\n", kind.name())), "{name}");
             assert!(export.contains(&format!("# HELP {name} ")), "{name}");
             let suffix = if *kind == MetricKind::Histogram { "_count" } else { "" };
-            let told: Vec<_> =
+            let exported: Vec<_> =
                 values.keys().filter_map(|what| what.strip_prefix(&format!("{name}{suffix}{{"))).collect();
-            assert!(!told.is_empty(), "{name} in {export}");
-            for labels_told in told {
-                let keys: BTreeSet<&str> = labels_told
+            assert!(!exported.is_empty(), "{name} in {export}");
+            for exported_labels in exported {
+                let keys: BTreeSet<&str> = exported_labels
                     .trim_end_matches('}')
                     .split(',')
                     .map(|label| label.split('=').next().unwrap())
@@ -241,7 +241,7 @@ mod endpoint {
         assert_eq!(values["larder_calls_total{cache=\"c\",operation=\"get-or-set\",outcome=\"hit\"}"], 1.0);
         let names: BTreeSet<&str> =
             export.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names, all().map(|figure| figure.name).collect(), "and nothing else");
+        assert_eq!(names, all().map(|metric| metric.name).collect(), "no other metric is exported");
     }
 
     #[tokio::test]
@@ -283,7 +283,7 @@ mod readiness {
             let answer = serving.get_from_metrics_port("/readyz").await;
             assert_eq!((answer.status, answer.body.as_str()), (200, "c: ready\n"));
         }
-        // A server that hangs is found out as well as one that is gone.
+        // A server that hangs is detected like one that is unreachable.
         server.freeze();
         assert_eq!(
             (
@@ -310,8 +310,8 @@ mod readiness {
         let running = tokio::spawn(async move { client.get("/doze/1000").await.unwrap() });
         serving.expect_line("http: dozing").await;
         serving.process().terminate();
-        let told = async { while serving.get_from_metrics_port("/readyz").await.status != 503 {} };
-        tokio::time::timeout(larder_tests::TEST_TIMEOUT, told).await.expect("it says so");
+        let reported = async { while serving.get_from_metrics_port("/readyz").await.status != 503 {} };
+        tokio::time::timeout(larder_tests::TEST_TIMEOUT, reported).await.expect("it is not ready");
         assert_eq!(serving.get_from_metrics_port("/readyz").await.body, "the host is shutting down\n");
         assert_eq!(running.await.unwrap().body, "dozed");
     }

@@ -1,11 +1,11 @@
-//! How a server is found and spoken to at the start: the environment, passwords, and servers that cannot be used.
+//! The first connection to a server: its address from the environment, passwords, and servers that cannot be used.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
 
 use larder_tests::{Kind, Larder, Server};
 
-/// On this port of loopback nobody listens: it needs a privileged service that no machine has had for decades.
+/// A port of loopback without a listener: it is reserved for a service that no machine runs.
 const DEAD_PORT: u16 = 1;
 
 fn variables(kind: Kind) -> (&'static str, &'static str) {
@@ -126,7 +126,7 @@ fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
     }
 }
 
-/// No package manager has a server this old, so this one thing is a stand-in: it speaks just enough of the protocol to
+/// No package manager has a server this old, so this is an imitation. It speaks just enough of the protocol to
 /// be asked for its version.
 #[test]
 fn a_server_too_old_stops_the_start_with_what_is_needed() {

@@ -1,5 +1,5 @@
-//! Several connections to one server: which call goes over which, what one that breaks means, and that no large value
-//! holds up a small one.
+//! The connections to one server: which call uses which connection, what the loss of one affects, and that no large
+//! value delays a small one.
 
 use std::collections::BTreeMap;
 use std::time::Duration as StdDuration;
@@ -68,27 +68,27 @@ mod loss {
             for key in 0..100 {
                 view.set(&key.to_string(), bytes("v"), Duration::Default).await.unwrap();
             }
-            let figure = |name: &str| {
+            let metric = |name: &str| {
                 caches.publish();
                 values(&handle.render())[format!("{name}{{cache=\"c\"}}").as_str()]
             };
             let before = connections(&server);
-            assert_eq!((figure("larder_up"), figure("larder_reconnects_total")), (1.0, 0.0));
+            assert_eq!((metric("larder_up"), metric("larder_reconnects_total")), (1.0, 0.0));
             let lost = *before.keys().next().unwrap();
             let _: i64 = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(lost).query(&mut server.client()).unwrap();
-            // A call may be on its way over that connection at this moment, and those of its keys alone may fail.
+            // A call that is being sent over that connection at this moment may fail.
             let mut served = 0;
             for key in 0..100 {
                 served += usize::from(view.get(&key.to_string()).await == Ok(Some(bytes("v"))));
             }
             assert!(served >= 99, "only {served} of 100 keys were served");
             let back = async {
-                while figure("larder_up") == 0.0 || figure("larder_reconnects_total") == 0.0 {
+                while metric("larder_up") == 0.0 || metric("larder_reconnects_total") == 0.0 {
                     tokio::time::sleep(StdDuration::from_millis(5)).await;
                 }
             };
             within(back).await;
-            assert_eq!(figure("larder_reconnects_total"), 1.0);
+            assert_eq!(metric("larder_reconnects_total"), 1.0);
             let after = connections(&server);
             assert_eq!(after.len(), 4);
             assert_eq!(after.keys().filter(|id| before.contains_key(id)).count(), 3);
@@ -253,7 +253,7 @@ async fn a_cluster_serves_over_several_connections_to_each_node() {
     assert_eq!(cache.clear_all().await, Ok(104));
     for slot in [0, 8_000, 16_383] {
         let node = &cluster.nodes[cluster.initial_owner(slot)];
-        wait_for("two connections and one aside", || (connections(node).len() == 3).then_some(()));
+        wait_for("two regular connections and the bulk connection", || (connections(node).len() == 3).then_some(()));
     }
 }
 
@@ -276,7 +276,8 @@ async fn until_aside(server: &Server, command: &str, mut call: impl AsyncFnMut()
     within(calls).await;
 }
 
-/// The connections by TCP that a server has, replicas aside, and the last command of each. The test's own are by a socket.
+/// The TCP connections of a server without those of replicas, and the last command of each. The test itself connects
+/// through a Unix socket.
 fn connections(server: &Server) -> BTreeMap<u64, String> {
     let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut server.client()).unwrap();
     let of = |line: &str, field: &str| line.split(' ').find_map(|word| word.strip_prefix(field).map(str::to_owned));

@@ -1,4 +1,4 @@
-//! A primary that sentinels watch, and that another server follows.
+//! Sentinel names the primary, at the start and after a failover.
 
 use larder_tests::{Authority, Kind, Larder, LarderProcess, Sentinels, Server, wait_for};
 
@@ -9,7 +9,7 @@ fn ask(session: &mut LarderProcess, operation: &str) -> String {
     session.read_line()
 }
 
-/// What a server says of its role; nothing where it is just changing it.
+/// The replication section of a server's `INFO`; empty while its role changes.
 fn replication(server: &Server) -> String {
     let said = server.try_client().and_then(|mut client| redis::cmd("INFO").arg("replication").query(&mut client).ok());
     said.unwrap_or_default()
@@ -26,7 +26,7 @@ fn recovers(session: &mut LarderProcess, value: &str) {
     assert_eq!(ask(session, "get k"), format!("hit {value}"));
 }
 
-/// A session whose primary was killed, and who watched it. The new primary has been found.
+/// The sentinels, and a session that has found the new primary after the first one was killed.
 fn after_a_failover(kind: Kind) -> Option<(Sentinels, LarderProcess)> {
     let watched = Sentinels::start(kind)?;
     let cache = watched.cache("c");
@@ -39,7 +39,7 @@ fn kill_the_primary(mut watched: Sentinels, cache: &str) -> (Sentinels, LarderPr
     assert_eq!(ask(&mut session, "set k first"), "ok");
     let check = Larder::new(["check"]).config(&config).succeed();
     assert!(check.stdout.contains("main of sentinel 127.0.0.1:"), "{}", check.stdout);
-    // The sentinel that is named first is not needed.
+    // One sentinel less, the first one in the configuration.
     watched.kill_the_first_sentinel();
     watched.servers[0].kill();
     watched.wait_for_primary(1);
@@ -82,7 +82,7 @@ fn a_new_primary_is_found_through_the_sentinels_and_the_old_one_again() {
     session.succeed();
 }
 
-/// As when its machine hangs: the connections stay and nobody answers. When it goes on it is a replica.
+/// As when its machine hangs: the connections stay open, and no reply arrives. When it continues it is a replica.
 fn assert_found_while_the_old_one_is_frozen(kind: Kind) {
     let Some(watched) = Sentinels::start(kind) else { return };
     let more = "on_outage = \"error\"\n[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
@@ -121,8 +121,8 @@ fn a_name_that_no_sentinel_knows_stops_the_start_with_one_clear_line() {
     let start = "larder: cache `c`: cannot find Valkey at `mian of sentinel 127.0.0.1:";
     assert!(run.error_line().starts_with(start), "{}", run.stderr);
     assert!(run.error_line().ends_with("knows no master of that name"), "{}", run.stderr);
-    let nobody = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
-    let run = Larder::run("script").config(nobody).fail(1);
+    let unreachable = "[caches.c]\ntype = \"redis\"\nsentinel = { master = \"main\", nodes = [\"127.0.0.1:1\"] }\n";
+    let run = Larder::run("script").config(unreachable).fail(1);
     assert!(run.error_line().contains("the sentinel at `127.0.0.1:1`: Connection refused"), "{}", run.stderr);
 }
 
@@ -159,7 +159,7 @@ fn a_new_primary_is_found_over_tls_with_passwords_of_redis() {
     is_found_over_tls_with_passwords(Kind::Redis);
 }
 
-/// Servers and sentinels ask for a user each, who has the rights that the guide names and no others.
+/// Servers and sentinels each require a user, which has the rights that the guide names and no others.
 fn is_found_by_users_of_the_access_lists(kind: Kind) {
     let rights = rights_after("A user with restricted rights (ACL) needs");
     let mut options = vec!["--requirepass", "s3cret-server", "--masterauth", "s3cret-server"];

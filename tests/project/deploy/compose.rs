@@ -20,7 +20,7 @@ fn by_default(written: &str) -> String {
     parts.map_or(written, |(_, rest)| rest.strip_suffix('}').unwrap()).to_owned()
 }
 
-/// Where each file or folder of ours stands in the container, by that place.
+/// The file or folder of the repository at each path of the container.
 fn binds(service: &Value) -> BTreeMap<String, String> {
     let mounts = service["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let bind = |mount: &Value| match mount.as_str() {
@@ -140,7 +140,7 @@ fn the_hosts_agree_with_their_configuration_and_bounds() {
         let host = host(service);
         host.assert_sound();
         let inside: Vec<u16> = ports(service).into_iter().map(|(_, inside)| inside).collect();
-        assert_eq!(inside, [host.port()], "the port for figures is not published");
+        assert_eq!(inside, [host.port()], "the metrics port is not published");
         let caches = host.config().caches;
         let places = caches.values().map(|cache| match &cache.backend {
             BackendConfig::Server(server) => server.deployment.to_string(),

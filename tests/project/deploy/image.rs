@@ -16,7 +16,7 @@ fn stages() -> (Stage, Stage) {
     (build, ships)
 }
 
-/// What stands behind each of one instruction.
+/// The arguments of each occurrence of one instruction.
 fn of<'a>(stage: &'a [(String, String)], instruction: &str) -> Vec<&'a str> {
     stage.iter().filter(|(name, _)| name == instruction).map(|(_, rest)| rest.as_str()).collect()
 }

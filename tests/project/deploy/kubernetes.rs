@@ -28,7 +28,7 @@ fn port(name: &Value) -> u16 {
     port["containerPort"].as_u64().unwrap().try_into().unwrap()
 }
 
-/// Where a volume of one kind stands in the container, and the volume.
+/// The mount path of a volume of one kind, and the volume.
 fn mount(kind: &str) -> (String, Value) {
     let pod = pod();
     let volume = list(&pod["volumes"]).iter().find(|volume| !volume[kind].is_null()).unwrap();
@@ -102,13 +102,16 @@ fn every_part_finds_the_pods_and_their_ports() {
     let host = host(password.path());
     assert_eq!(port(&of_kind("Service")["spec"]["ports"][0]["targetPort"]), host.port());
     let policy = of_kind("NetworkPolicy");
-    let [requests, figures] = list(&policy["spec"]["ingress"]) else { panic!("{policy}") };
+    let [requests, metrics] = list(&policy["spec"]["ingress"]) else { panic!("{policy}") };
     assert_eq!((port(&requests["ports"][0]["port"]), &requests["from"]), (host.port(), &Value::Null));
-    assert_eq!(port(&figures["ports"][0]["port"]), host.metrics_port());
-    assert_eq!(list(&figures["from"]).len(), 1, "not everybody sees figures");
-    let told = &deployment["spec"]["template"]["metadata"]["annotations"];
-    assert_eq!(told["prometheus.io/port"], host.metrics_port().to_string());
-    assert_eq!((&told["prometheus.io/scrape"], &told["prometheus.io/path"]), (&"true".into(), &"/metrics".into()));
+    assert_eq!(port(&metrics["ports"][0]["port"]), host.metrics_port());
+    assert_eq!(list(&metrics["from"]).len(), 1, "only Prometheus may read the metrics");
+    let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/port"], host.metrics_port().to_string());
+    assert_eq!(
+        (&annotations["prometheus.io/scrape"], &annotations["prometheus.io/path"]),
+        (&"true".into(), &"/metrics".into())
+    );
 }
 
 #[test]
@@ -153,6 +156,6 @@ async fn a_host_runs_with_its_password_and_answers_the_probes() {
         assert_eq!((answer.status, answer.body.as_str()), (200, expected), "{probe}");
     }
     let patience = Duration::from_secs(container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap());
-    assert!(patience > options.timeout, "a server that hangs is not yet a host that does");
+    assert!(patience > options.timeout, "a frozen server must not make the probe time out");
     running.serving.terminate().await;
 }

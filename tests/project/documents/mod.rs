@@ -78,7 +78,7 @@ fn the_deployed_configuration_states_every_key_with_its_default() {
             assert!(text.lines().any(is_stated), "`{key}` is missing");
         }
     }
-    // What is commented out is valid as well, less what is a second way to say the same; and what goes with TLS, with it.
+    // The options in comments are valid as well, without alternatives to each other, and with TLS for its options.
     let by_keys = ["url", "cluster", "sentinel", "password_file"];
     let by_url = ["cluster", "sentinel", "host", "port", "db", "username", "password", "password_file", "tls"];
     let by_cluster = ["url", "sentinel", "host", "port", "password_file"];

@@ -78,7 +78,7 @@ fn assert_agrees_on_short_keys(kind: Kind) {
     });
 }
 
-/// Patterns made of longer texts, and keys that some of them match: a text stands for itself, with `*` and `?` filled
+/// Patterns made of longer texts, and keys that some of them match: a text matches itself, with `*` and `?` filled
 /// in.
 fn assert_agrees_on_long_keys(kind: Kind) {
     let Some(server) = Server::start(kind) else { return };

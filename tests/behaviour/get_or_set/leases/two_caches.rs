@@ -1,5 +1,4 @@
-//! Two caches on one server, which know as little of each other as two processes do; and what other programs do to a
-//! lease.
+//! Two caches on one server that share no memory, like two processes; and other programs that change a lease.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -49,14 +48,14 @@ over_every_server! {
     the_statistics_count_the_events,
 }
 
-/// The key as the server holds it.
+/// The value of the key on the server.
 fn stored(backend: &mut Backend, key: &str) -> Vec<u8> {
     let found: Option<Vec<u8>> = cmd("GET").arg(format!("cache:{key}")).query(&mut backend.behind().client()).unwrap();
     found.unwrap_or_default()
 }
 
-/// A caller that waits for a lease of another cache, and that the server will tell of its end, or that looks for it
-/// soon: nothing happens on this connection until then.
+/// A caller that waits for a lease of another cache. The server will notify it of the end of the lease, or it will poll;
+/// until then nothing happens on its connection.
 async fn waiting_remotely(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
     let before = cache.stats().joined_remotely;
     let caller = waiting(cache, key).await;
@@ -147,7 +146,7 @@ async fn many_waiters_of_another_cache_share_one_wait(backend: Backend) {
     assert_eq!((waited, joined_remotely), (32, 1));
 }
 
-/// Holds a vacancy, lets somebody elsewhere do something, and asserts that the fill comes too late.
+/// Holds a vacancy while a caller of another cache acts, and asserts that the fill is too late.
 async fn assert_too_late(backend: &Backend, left: Option<&str>, overtake: impl AsyncFnOnce(&ScopedCache)) {
     let (holder, elsewhere) = (view(&backend.cache(LONG_WAIT).await), view(&backend.cache(LONG_WAIT).await));
     let held = vacancy(&holder, "user:1").await;
@@ -201,14 +200,14 @@ async fn after_a_clear_the_waiters_of_all_caches_compute_again_and_once(backend:
     let here = many_waiting(&cache, "k", 2).await;
     let there = many_waiting(&elsewhere, "k", 2).await;
     view(&backend.cache("").await).clear("k").await.unwrap();
-    // The server tells those elsewhere of the clear; those here wait for a holder who does not know of it yet.
-    let (anew, there) = take_over(there).await;
+    // The server notifies the other cache of the clear. Waiters of this cache wait for a holder that is not notified.
+    let (renewed, there) = take_over(there).await;
     assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
     look_around(&view(&cache)).await;
     assert!(here.iter().chain(&there).all(|caller| !caller.is_finished()));
-    assert_eq!(fill(&view(&elsewhere), anew, "anew").await, Ok(true));
+    assert_eq!(fill(&view(&elsewhere), renewed, "renewed").await, Ok(true));
     for caller in here.into_iter().chain(there) {
-        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+        assert_eq!(occupied(answer(caller).await), bytes("renewed"));
     }
 }
 
@@ -226,7 +225,7 @@ async fn a_dropped_vacancy_passes_to_one_waiter_of_another_cache(backend: Backen
     }
 }
 
-/// Each holder gives up but the last, and each time exactly one of those left is next.
+/// Each holder but the last drops its vacancy, and each time exactly one of the remaining callers receives it.
 async fn of_all_waiters_of_all_caches_one_takes_over(backend: Backend) {
     let caches = [backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await];
     let mut held = vacancy(&view(&caches[0]), "k").await;
@@ -260,21 +259,21 @@ async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
 }
 
 async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend) {
-    // A third of it is how soon he finds out.
+    // The holder notices after a third of it.
     let more = format!("{LONG_WAIT}\nlease = \"3s\"");
     let cache = backend.cache(&more).await;
     let outdated = vacancy(&view(&cache), "k").await;
     let callers = many_waiting(&cache, "k", 3).await;
     view(&backend.cache("").await).clear("k").await.unwrap();
-    let (anew, callers) = take_over(callers).await;
+    let (renewed, callers) = take_over(callers).await;
     assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
-    assert_eq!(fill(&view(&cache), anew, "anew").await, Ok(true));
+    assert_eq!(fill(&view(&cache), renewed, "renewed").await, Ok(true));
     for caller in callers {
-        assert_eq!(occupied(answer(caller).await), bytes("anew"));
+        assert_eq!(occupied(answer(caller).await), bytes("renewed"));
     }
 }
 
-/// A lease as a later release may write it, and nobody who renews it.
+/// A lease in a format of a later release, without a process that renews it.
 const FOREIGN: &[u8] = b"\0larder-lease:of another kind";
 
 async fn the_lease_of_an_unknown_holder_is_waited_for_until_it_lapses(mut backend: Backend) {
@@ -296,7 +295,7 @@ async fn an_unlimited_lease_of_an_unknown_holder_is_replaced_when_the_wait_times
     assert_eq!(cache.get("k").await, Ok(Some(bytes("v"))));
 }
 
-/// One who holds the key's lease, and one elsewhere whose wait has run out.
+/// The holder of the key's lease, and a caller of another cache whose wait has timed out.
 async fn holder_and_loose(backend: &Backend) -> [(ScopedCache, Vacancy); 2] {
     let (holder, loose) = (view(&backend.cache("").await), view(&backend.cache("wait = \"50ms\"").await));
     let held = vacancy(&holder, "k").await;
@@ -326,7 +325,7 @@ async fn a_fill_after_a_timed_out_wait_is_too_late_after_a_clear_through_another
     assert_eq!(holder.get("k").await, Ok(None));
 }
 
-/// The claim is on its way when its caller goes; what it is granted nobody would ever fill.
+/// The caller is cancelled while its claim is being sent. The lease that the claim takes would never be filled.
 async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     let more = format!("{LONG_WAIT}\nlease = \"10m\"");
     let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
@@ -337,7 +336,7 @@ async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
         tokio::select! {
             biased;
             answer = &mut asking => panic!("the server does not answer, and yet: {answer:?}"),
-            // The command is on its way by then.
+            // By then the command has been sent.
             () = tokio::task::yield_now() => {}
         }
     }
@@ -346,7 +345,7 @@ async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     let _free = vacancy(&view(&elsewhere), "k").await;
 }
 
-/// From now on the server refuses whatever needs memory.
+/// From now on the server refuses commands that need memory.
 fn fill_up(backend: &mut Backend) {
     cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut backend.behind().client()).unwrap();
 }
@@ -376,7 +375,7 @@ async fn a_full_server_takes_a_lease_back(mut backend: Backend) {
     fill_up(&mut backend);
     drop(held);
     within(cache.drain()).await;
-    // A server that runs no scripts would keep it; ours all do.
+    // A server without scripts would keep it; all servers of the tests have scripts.
     assert_eq!(stored(&mut backend, "k"), b"");
 }
 
@@ -407,13 +406,13 @@ async fn a_value_from_before_a_clear_is_not_shared_during_an_outage(mut backend:
     let cache = backend.cache(&format!("{LONG_WAIT}\ntimeout = \"500ms\"")).await;
     let outdated = vacancy(&view(&cache), "k").await;
     view(&cache).clear("k").await.unwrap();
-    let anew = vacancy(&view(&cache), "k").await;
+    let renewed = vacancy(&view(&cache), "k").await;
     let caller = waiting(&cache, "k").await;
     backend.behind().freeze();
     assert!(fill(&view(&cache), outdated, "outdated").await.unwrap_err().is_outage());
-    assert!(fill(&view(&cache), anew, "anew").await.unwrap_err().is_outage());
+    assert!(fill(&view(&cache), renewed, "renewed").await.unwrap_err().is_outage());
     backend.behind().thaw();
-    assert_eq!(occupied(answer(caller).await), bytes("anew"));
+    assert_eq!(occupied(answer(caller).await), bytes("renewed"));
 }
 
 async fn a_server_without_its_replicas_still_serves_hits(mut backend: Backend) {
@@ -439,8 +438,8 @@ async fn a_value_claimed_before_a_clear_is_not_shared_during_an_outage(mut backe
     lose(&mut backend, &cache).await;
     let caller = waiting(&cache, "k").await;
     assert!(fill(&holder, outdated, "outdated").await.unwrap_err().is_outage());
-    let anew = vacant(answer(caller).await);
-    assert!(fill(&cleaner, anew, "anew").await.unwrap_err().is_outage());
+    let renewed = vacant(answer(caller).await);
+    assert!(fill(&cleaner, renewed, "renewed").await.unwrap_err().is_outage());
 }
 
 async fn a_value_reaches_its_waiters_although_the_connection_was_lost(mut backend: Backend) {

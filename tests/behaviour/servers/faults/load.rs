@@ -1,7 +1,7 @@
-//! Sixty-four plugin instances in one host, whose server dies or falls silent: how long their calls take, and what
-//! comes of what they stored.
+//! How long the calls of 64 plugin instances take while their server is dead or silent, and which values are stored
+//! afterwards.
 //!
-//! The figures are printed: `cargo test -p larder-tests --test behaviour -- servers::faults::load --nocapture`.
+//! To print the measurements, run `cargo test -p larder-tests --test behaviour -- servers::faults::load --nocapture`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -78,7 +78,7 @@ async fn survives(
     tokio::time::sleep(FAULT).await;
     tokio::task::spawn_blocking(heal).await.unwrap();
     let healed = now();
-    while let Some(ended) = tokio::time::timeout(TEST_TIMEOUT, instances.join_next()).await.expect("nobody hangs") {
+    while let Some(ended) = tokio::time::timeout(TEST_TIMEOUT, instances.join_next()).await.expect("a call hangs") {
         assert_eq!(ended.unwrap().unwrap(), 0);
     }
     let calls = calls(&operator_view(Arc::clone(runtime.caches().get("reports").unwrap()), None)).await;

@@ -1,4 +1,4 @@
-//! Holds a history against what the guide promises.
+//! Checks a history against the guarantees in the guide.
 //!
 //! Of an operation we know that it took effect, if at all, between its sending and its answer; one without an answer
 //! may do so at any later time. "Before" here always means that one was answered before the other was sent. So a
@@ -42,9 +42,9 @@ pub(super) enum Rule {
     /// A value that is read was set or filled under this key before the read was answered, and if filled, the fill did
     /// not say `false`.
     FromSomewhere,
-    /// A value is not read when a set, a clear or a fill that stored came after the value and before the read. What
-    /// counts as the value's time is the answer of its set; for a computed one, the answer that handed out its vacancy,
-    /// for a clear beats a computation that began before it.
+    /// A value is not read when a set, a clear or a fill that stored came after the value and before the read. The time
+    /// of a value is the answer of its set. For a computed value it is the answer that returned its vacancy, because a
+    /// clear invalidates a computation that began before it.
     UpToDate,
     /// When a set or a fill that stored came before a read, the read finds a value, unless something was cleared between
     /// the write's sending and the read's answer. Nothing expires in these runs.

@@ -17,8 +17,8 @@ fn operation(line: &str) -> Operation {
     let (done, answer) = line.split_once(" ->").unwrap();
     let mut words = done.splitn(3, ' ');
     let mut word = || words.next().unwrap();
-    let (who, when, call) = (word(), word(), word());
-    let (process, life) = who.split_once('.').unwrap();
+    let (origin, when, call) = (word(), word(), word());
+    let (process, life) = origin.split_once('.').unwrap();
     let (sent, answered) = when.split_once("..").unwrap();
     let at = |ms: &str| Duration::from_millis(ms.parse().unwrap());
     Operation {

@@ -1,4 +1,4 @@
-//! How a holder ends, and who follows it.
+//! How the computing process ends, and which process computes next.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn when_the_lease_of_a_killed_holder_lapses_one_other_computes() {
     });
 }
 
-/// A holder, whose sandbox has a time limit, ends in some way before it fills, and one of those who wait computes at
+/// A holder, whose sandbox has a time limit, ends before it fills, and one of the waiters computes at
 /// once.
 fn a_vacancy_passes_on<T>(server: &Server, limit: &str, end: impl FnOnce(LarderProcess) -> T) {
     // They are up before the holder's time runs.
