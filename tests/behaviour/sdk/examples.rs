@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use larder_tests::{HttpResponse, Kind, Larder, ServeProcess, Server, free_port, guest, on_every_backend, program};
+use larder_tests::{HttpResponse, Kind, Larder, ServeProcess, Server, guest, on_every_backend, program};
 
 #[test]
 fn hello_cache_greets() {

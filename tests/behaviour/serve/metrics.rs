@@ -1,6 +1,6 @@
 //! The metrics of a host, and its endpoints for health and readiness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
 use larder_host::metrics::{BUCKETS, GOOD_OUTCOMES, Kind as MetricKind, Metric, all};

@@ -79,7 +79,7 @@ impl<'a> MovingSlot<'a> {
     async fn cancel(self, cache: &ScopedCache) {
         cache.clear_all().await.unwrap();
         for node in [FROM, TO] {
-            let mut stable = redis::cmd("CLUSTER");
+            let mut stable = ::redis::cmd("CLUSTER");
             stable.arg("SETSLOT").arg(self.slot).arg("STABLE");
             stable.exec(&mut self.keys.cluster.nodes[node].client()).unwrap();
         }
@@ -292,7 +292,7 @@ async fn a_batch_above_the_limit_is_not_read_into_memory(kind: Kind) {
     let mut session = keys.session("timeout = \"30s\"\n");
     let large = keys.physical("large");
     let owner = &cluster.nodes[cluster.initial_owner(cluster.slot(&large))];
-    redis::cmd("SETRANGE").arg(large).arg(1_048_575).arg("x").exec(&mut owner.client()).unwrap();
+    ::redis::cmd("SETRANGE").arg(large).arg(1_048_575).arg("x").exec(&mut owner.client()).unwrap();
     let answer = ask(&mut session, &format!("get-many{}", " large".repeat(1024)));
     assert_eq!(answer, "error ValueTooLarge(67108864)");
     assert_eq!(ask(&mut session, "clear-all"), "1");
