@@ -15,15 +15,16 @@ use crate::key::{Key, KeyRef, Selection};
 /// Stores values and leases.
 ///
 /// All backends behave the same; the contract suite tests each of them. The caller guarantees that keys are validated
-/// and namespaced, that values are within the cache's limit and are not leases, and that durations are above zero and at
-/// most [`Duration::LONGEST`](crate::Duration::LONGEST).
+/// and namespaced, that values are within the cache's limit and are not leases, and that durations are above zero and
+/// at most [`Duration::LONGEST`](crate::Duration::LONGEST).
 ///
 /// A backend never returns an expired value. A duration of `None` means no expiry. A key holds a value, a [`Lease`] or
-/// nothing. A lease is a miss for every method except [`claim`](CacheBackend::claim), and every set and clear of its key
-/// ends it.
+/// nothing. A lease is a miss for every method except [`claim`](CacheBackend::claim), and every set and clear of its
+/// key ends it.
 ///
-/// Every exchange with a server ends within the backend's deadline. A method makes one exchange, and a second one if the
-/// first failed; only [`clear_matching`](CacheBackend::clear_matching) and [`changed`](CacheBackend::changed) make more.
+/// Every exchange with a server ends within the backend's deadline. A method makes one exchange, and a second one if
+/// the first failed; only [`clear_matching`](CacheBackend::clear_matching) and [`changed`](CacheBackend::changed) make
+/// more.
 ///
 /// # Errors
 ///
@@ -74,8 +75,8 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// Extends a lease to its full time. Returns true if the key still holds it.
     async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError>;
 
-    /// Releases a lease; does nothing if the key no longer holds it. The call itself does what needs no waiting, and may
-    /// be made outside a runtime. The future does the rest.
+    /// Releases a lease; does nothing if the key no longer holds it. The call itself does what needs no waiting, and
+    /// may be made outside a runtime. The future does the rest.
     fn release(&self, key: &Key, lease: &Lease) -> Release;
 
     /// Contacts the backend and reports its kind, version and capabilities.

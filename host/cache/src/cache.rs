@@ -106,8 +106,8 @@ impl Cache {
         self.end_write(leaders, outcome)
     }
 
-    /// Returns the key's value, or a vacancy for the caller to compute it. While another caller holds the vacancy, in any
-    /// process, the call waits; if it waits longer than [`Policy::wait`], it returns a vacancy too.
+    /// Returns the key's value, or a vacancy for the caller to compute it. While another caller holds the vacancy, in
+    /// any process, the call waits; if it waits longer than [`Policy::wait`], it returns a vacancy too.
     ///
     /// # Errors
     ///
@@ -220,8 +220,8 @@ impl Cache {
         self.state.backend.check().await
     }
 
-    /// Invalidates those that were leaders of the keys before the set or clear: their waiters claim again. Also after an
-    /// error, because the write may have happened.
+    /// Invalidates those that were leaders of the keys before the set or clear: their waiters claim again. Also after
+    /// an error, because the write may have happened.
     fn end_write<T>(&self, leaders: Leaders, outcome: Result<T, CacheError>) -> Result<T, CacheError> {
         if outcome.is_ok() {
             self.state.in_flight.record_write();

@@ -11,8 +11,8 @@ pub enum CacheError {
     /// An argument breaks a rule. The text names the argument and the rule. The plugin's author must fix it.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The value exceeds the cache's `max_value_bytes`, or the values of a batch exceed `max_batch_bytes`. The plugin can
-    /// store less, or the operator can raise the limit.
+    /// The value exceeds the cache's `max_value_bytes`, or the values of a batch exceed `max_batch_bytes`. The plugin
+    /// can store less, or the operator can raise the limit.
     #[error("value of {len} bytes is over the limit: {max}")]
     ValueTooLarge {
         /// The length in bytes.
@@ -48,7 +48,8 @@ pub enum CacheError {
 pub struct Handling<'a> {
     /// What the plugin gets.
     pub error: PluginError<'a>,
-    /// The level at which the host logs the error's text. `None` if it is not logged, because the plugin gets all of it.
+    /// The level at which the host logs the error's text. `None` if it is not logged, because the plugin gets all of
+    /// it.
     pub level: Option<Level>,
 }
 

@@ -73,8 +73,8 @@ impl<'a> FastPath<'a> {
     ///
     /// # Errors
     ///
-    /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value that
-    /// begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`].
+    /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value
+    /// that begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`].
     pub fn set(self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
         let set = || self.cache.set_sync(self.backend, self.scope.key_to_write(key)?, value, duration);
         self.cache.metrics().set.call_sync(set)

@@ -1,10 +1,10 @@
 //! Glob matching, byte for byte as the server's `SCAN … MATCH`.
 //!
-//! The rules are those of `stringmatchlen` in Redis 7.0 and Valkey 8.0. A pattern matches the whole key. `*` matches any
-//! run of bytes, `?` any one byte, and `[…]` any byte of a class. In a class a leading `^` negates, ranges are inclusive
-//! and may be reversed, `\x` is a literal, and `]` always closes; an unclosed class ends with the pattern. Outside a class
-//! `\x` is a literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's `char`, so a range
-//! from an ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.
+//! The rules are those of `stringmatchlen` in Redis 7.0 and Valkey 8.0. A pattern matches the whole key. `*` matches
+//! any run of bytes, `?` any one byte, and `[…]` any byte of a class. In a class a leading `^` negates, ranges are
+//! inclusive and may be reversed, `\x` is a literal, and `]` always closes; an unclosed class ends with the pattern.
+//! Outside a class `\x` is a literal, and so is a trailing `\`. Servers compare the ends of a range as the platform's
+//! `char`, so a range from an ASCII to a non-ASCII byte differs between processors; [`Pattern::new`] refuses it.
 
 // Decision: docs/decisions/0010-ranges-from-ascii-to-non-ascii-bytes-are-refused-in-patterns.md
 
@@ -34,8 +34,8 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for a pattern that is empty, is longer than [`Pattern::MAX_LENGTH`] bytes, contains a
-    /// control character, or has a range from an ASCII to a non-ASCII character.
+    /// [`CacheError::InvalidArgument`] for a pattern that is empty, is longer than [`Pattern::MAX_LENGTH`] bytes,
+    /// contains a control character, or has a range from an ASCII to a non-ASCII character.
     pub fn new(pattern: &str) -> Result<Self, CacheError> {
         check_text("pattern", pattern, Self::MAX_LENGTH)?;
         compile(pattern.as_bytes()).map(|tokens| Self { source: collapse_runs(pattern), tokens }).ok_or_else(|| {

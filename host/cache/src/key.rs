@@ -115,8 +115,8 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`CacheError::InvalidArgument`] for a namespace that is empty, is longer than [`Namespace::MAX_LENGTH`] bytes, or
-    /// contains a control character.
+    /// [`CacheError::InvalidArgument`] for a namespace that is empty, is longer than [`Namespace::MAX_LENGTH`] bytes,
+    /// or contains a control character.
     pub fn new(namespace: &str) -> Result<Self, CacheError> {
         check_text("namespace", namespace, Self::MAX_LENGTH)?;
         Ok(Self(namespace.into()))
@@ -131,8 +131,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The number of keys to match before yielding to other tasks. With the slowest pattern, the longest key takes about
-    /// a millisecond.
+    /// The number of keys to match before yielding to other tasks. With the slowest pattern, the longest key takes
+    /// about a millisecond.
     pub(crate) const KEYS_PER_TURN: usize = 32;
 
     /// The items whose keys are selected. Yields to other tasks in between.

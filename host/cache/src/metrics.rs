@@ -1,9 +1,9 @@
 //! The metrics of a cache: names, labels and help texts.
 //!
-//! They are recorded through the facade of the [`metrics`] crate. An embedder installs the recorder of an exporter before
-//! it connects the caches; without one, recording costs almost nothing. Counters and histograms are updated as calls
-//! happen. Gauges are set by [`Cache::publish`](crate::Cache::publish), which runs before each export. No label holds a
-//! key or a value.
+//! They are recorded through the facade of the [`metrics`] crate. An embedder installs the recorder of an exporter
+//! before it connects the caches; without one, recording costs almost nothing. Counters and histograms are updated as
+//! calls happen. Gauges are set by [`Cache::publish`](crate::Cache::publish), which runs before each export. No label
+//! holds a key or a value.
 
 // Decision: docs/decisions/0032-metrics-always-go-through-the-metrics-facade.md
 

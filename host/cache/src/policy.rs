@@ -40,8 +40,8 @@ pub struct Policy {
     pub max_batch_bytes: usize,
     /// How long a `get-or-set` waits for another caller's computation. Defaults to 5 s.
     pub wait: StdDuration,
-    /// How long a vacancy may keep other callers from computing. Then its lease is released, and its fill is not stored.
-    /// Defaults to 5 minutes.
+    /// How long a vacancy may keep other callers from computing. Then its lease is released, and its fill is not
+    /// stored. Defaults to 5 minutes.
     pub max_lease: StdDuration,
     /// What a read returns in an outage. Defaults to a miss.
     pub on_outage: OnOutage,

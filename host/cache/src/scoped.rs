@@ -15,8 +15,8 @@ use crate::key::Namespace;
 use crate::policy::Duration;
 use crate::scope::{Access, Limits, Scope};
 
-/// One plugin's view of a cache. It checks the plugin's arguments, puts its keys into its namespace, enforces its access,
-/// and counts its calls.
+/// One plugin's view of a cache. It checks the plugin's arguments, puts its keys into its namespace, enforces its
+/// access, and counts its calls.
 ///
 /// In an outage a write returns [`CacheError::Timeout`], [`CacheError::Lost`] or [`CacheError::Unavailable`]; a read
 /// returns the same, or a miss if the cache's `on_outage` is [`OnOutage::Miss`](crate::OnOutage::Miss). A call may also
@@ -80,9 +80,9 @@ impl ScopedCache {
     ///
     /// # Errors
     ///
-    /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value that
-    /// begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`]; in an outage as [`ScopedCache`]
-    /// describes.
+    /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value
+    /// that begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`]; in an outage as
+    /// [`ScopedCache`] describes.
     pub async fn set(&self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
         if let Some(fast_path) = self.fast_path() {
             return fast_path.set(key, value, duration);

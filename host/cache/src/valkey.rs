@@ -1,5 +1,5 @@
-//! The server backend: the keys of one cache under its prefix on a Valkey or Redis server, and a command for each method
-//! of [`CacheBackend`].
+//! The server backend: the keys of one cache under its prefix on a Valkey or Redis server, and a command for each
+//! method of [`CacheBackend`].
 
 mod backoff;
 mod commands;
@@ -50,8 +50,8 @@ impl ValkeyBackend {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unavailable`] with the kind, the address and the reason: a server is unreachable, refuses the login,
-    /// is too old, or does not match the configured deployment. The operator must fix it.
+    /// [`CacheError::Unavailable`] with the kind, the address and the reason: a server is unreachable, refuses the
+    /// login, is too old, or does not match the configured deployment. The operator must fix it.
     pub async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
         let (prefix, lease, max_value_bytes) = (options.prefix.clone(), options.lease, policy.max_value_bytes);
         Ok(Self { servers: Arc::new(Servers::connect(options, policy).await?), prefix, lease, max_value_bytes })

@@ -22,16 +22,17 @@ static HOST: LazyLock<Host> = LazyLock::new(|| {
     Host { tokio, runtime, plugins }
 });
 
-/// Which plugin it is, and the calls that it makes. It ends in a way the interface knows, and leaves no lease behind.
+/// The input selects a plugin and its calls. Each call returns a result or an error of the interface, and no lease is
+/// left.
 pub fn calls(data: &[u8]) {
     let Some((which, calls)) = data.split_first() else { return };
     let Host { tokio, runtime, plugins } = &*HOST;
     tokio.block_on(async {
-        // What was stored before must not decide what happens now.
+        // The input alone must decide the result.
         clear_all(runtime).await;
         attack(runtime, &plugins[usize::from(*which) % plugins.len()], calls).await;
         assert_no_lease_is_left(runtime).await;
-        // In RAM nothing waits, so what a vacancy left to be done would never have its turn.
+        // Calls on RAM never wait, so the task that releases a lease would otherwise never run.
         tokio::task::yield_now().await;
     });
 }

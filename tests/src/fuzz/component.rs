@@ -1,4 +1,4 @@
-//! The bytes of a plugin's file.
+//! The file of a plugin.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ static HOST: LazyLock<(tokio::runtime::Runtime, Runtime)> = LazyLock::new(|| {
     (tokio, runtime)
 });
 
-/// A file is refused with a reason, or is a plugin, which runs to its end or to a bound.
+/// A file is refused with a reason, or it is a plugin, which runs until it ends or exceeds a limit.
 pub fn component(data: &[u8]) {
     let (tokio, host) = &*HOST;
     let mut file = NamedTempFile::new().unwrap();

@@ -1,11 +1,11 @@
-//! The configuration's text.
+//! The text of a configuration.
 
 use std::path::Path;
 
 use larder_host::Config;
 use larder_host::config::ConfigError;
 
-/// What `${SECRET}` stands for: no text has it by chance.
+/// The value of `${SECRET}`. No text has it by chance.
 const SECRET: &str = "correct-horse-battery";
 
 fn environment(name: &str) -> Option<String> {
@@ -16,11 +16,11 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// A configuration is read or refused, each time the same; a refusal points into the text; and what stands where a
-/// password belongs is shown to nobody.
+/// A configuration is accepted or refused, each time with the same result. The position of an error is within the text.
+/// No output shows a password.
 pub fn config(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    // No file that a text may name is there, unless by its whole path.
+    // The files that a text names do not exist, except those with an absolute path.
     let read = || Config::parse(text, "larder.toml", Path::new("/nonexistent"), &environment);
     let outcome = read();
     assert_eq!(outcome, read(), "read twice");
@@ -42,8 +42,8 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// Whether all uses of `${SECRET}` are a cache's whole password, the password of its URL, or a variable of a plugin, or
-/// stand where its variables belong.
+/// True if every use of `${SECRET}` is the password of a cache, the password in its URL, a variable of a plugin, or in
+/// place of its table of variables.
 fn is_secret_used_as_one(text: &str) -> bool {
     let Ok(document) = text.parse::<toml::Table>() else { return false };
     let tables = |name: &str| {

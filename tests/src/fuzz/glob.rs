@@ -1,9 +1,9 @@
-//! The glob matcher against one that is made to be read.
+//! The glob matcher, compared with a simple one.
 
 use larder_host::cache::glob::Pattern;
 
-/// A pattern, a line feed, and a key. Pattern and key match by [`Pattern`] if and only if they do by [`reference`], and
-/// so does the pattern as a server is given it.
+/// The input is a pattern, a line feed, and a key. [`Pattern`] matches if and only if [`reference`] does, also for the
+/// pattern in the form that a server gets.
 pub fn glob(data: &[u8]) {
     let Some(end) = data.iter().position(|&byte| byte == b'\n') else { return };
     let (Ok(pattern), key) = (str::from_utf8(&data[..end]), &data[end + 1..]) else { return };
@@ -12,13 +12,13 @@ pub fn glob(data: &[u8]) {
     assert_eq!(compiled.matches(key), expected, "`{pattern}` and {key:?}");
     let given = compiled.as_str();
     assert_eq!(reference(given.as_bytes(), key), expected, "`{given}` in place of `{pattern}`, and {key:?}");
-    let again = Pattern::new(given).expect("what a server is given is a pattern");
+    let again = Pattern::new(given).expect("the form for a server is a pattern");
     assert_eq!(again.as_str(), given, "`{pattern}`");
 }
 
-/// Whether a pattern matches a key, by a server's rules read one by one: `stringmatchlen` of Valkey 8.0.
+/// True if a pattern matches a key, by the rules of a server: `stringmatchlen` of Valkey 8.0.
 ///
-/// It goes through the pattern once, with all places of the key at which what was read may end.
+/// It reads the pattern once, and keeps all positions of the key at which the part that was read may end.
 pub fn reference(pattern: &[u8], key: &[u8]) -> bool {
     let mut ends = vec![false; key.len() + 1];
     ends[0] = true;
@@ -34,14 +34,14 @@ pub fn reference(pattern: &[u8], key: &[u8]) -> bool {
         for (place, &byte) in key.iter().enumerate() {
             longer[place + 1] = ends[place] && matches_one(rest, byte).0;
         }
-        // How long an element is does not depend on the byte.
+        // The length of an element does not depend on the byte.
         rest = &rest[matches_one(rest, 0).1..];
         ends = longer;
     }
     ends[key.len()]
 }
 
-/// Whether the element that the pattern begins with, which is no `*`, matches the byte; and its length.
+/// Whether the first element of the pattern, which is not `*`, matches the byte, and the length of the element.
 fn matches_one(pattern: &[u8], byte: u8) -> (bool, usize) {
     match pattern {
         [b'?', ..] => (true, 1),
@@ -56,7 +56,7 @@ fn matches_one(pattern: &[u8], byte: u8) -> (bool, usize) {
     }
 }
 
-/// Whether the class whose first member would stand at `at` has the byte; and where it ends.
+/// Whether the class with its first member at `at` has the byte, and the end of the class.
 fn is_in_class(pattern: &[u8], mut at: usize, byte: u8) -> (bool, usize) {
     let mut is_member = false;
     loop {

@@ -1,4 +1,4 @@
-//! The text of `larder run --invoke`.
+//! The argument of `larder run --invoke`.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ struct Host {
     plugin: Plugin,
 }
 
-/// The guest `exports`, in which each function `same-…` answers what it is given.
+/// The guest `exports`, whose functions `same-…` return their argument.
 static HOST: LazyLock<Host> = LazyLock::new(|| {
     let tokio = tokio_runtime();
     let runtime = tokio.block_on(Runtime::new(Config::default())).unwrap();
@@ -28,8 +28,7 @@ impl Host {
     }
 }
 
-/// A call is refused with a reason, or it is made; and what a function answers in WAVE means the same when it is given
-/// back to it.
+/// A call is refused with a reason, or it runs. A result in WAVE, used as an argument, has the same result again.
 pub fn invoke(data: &[u8]) {
     let Ok(call) = str::from_utf8(data) else { return };
     match HOST.invoke(call) {

@@ -108,7 +108,7 @@ fn limited(data: &[u8]) -> Limited {
             rest = behind;
             match (kind, number) {
                 (_, Length::Null) => output.extend_from_slice(header),
-                (b'$' | b'!' | b'=', Length::Bytes(len)) => {
+                (b'$' | b'!' | b'=', Length::Number(len)) => {
                     let with_end = usize::try_from(len.saturating_add(2)).unwrap_or(usize::MAX).min(rest.len());
                     let (string, behind) = rest.split_at(with_end);
                     rest = behind;
@@ -125,7 +125,7 @@ fn limited(data: &[u8]) -> Limited {
                         return Limited { output, is_malformed: false };
                     }
                 }
-                (kind, Length::Bytes(count)) => {
+                (kind, Length::Number(count)) => {
                     let count = match kind {
                         b'%' => count.saturating_mul(2),
                         b'|' => count.saturating_mul(2).saturating_add(1),
@@ -146,7 +146,7 @@ fn limited(data: &[u8]) -> Limited {
 
 enum Length {
     Null,
-    Bytes(u64),
+    Number(u64),
 }
 
 /// The length in a header: digits, or a negative number for null.
@@ -156,5 +156,5 @@ fn length(number: &str) -> Option<Length> {
         return None;
     }
     let len = digits.parse().ok()?;
-    Some(if number.starts_with('-') { Length::Null } else { Length::Bytes(len) })
+    Some(if number.starts_with('-') { Length::Null } else { Length::Number(len) })
 }

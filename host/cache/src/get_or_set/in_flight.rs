@@ -104,8 +104,8 @@ pub(crate) enum Join {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Sequence(u64);
 
-/// A caller's registration in a key's slot. If the caller is the leader when this is dropped, exactly one of the waiters
-/// becomes leader. An unleased holder has a guard too, but is not the leader.
+/// A caller's registration in a key's slot. If the caller is the leader when this is dropped, exactly one of the
+/// waiters becomes leader. An unleased holder has a guard too, but is not the leader.
 #[derive(Debug)]
 pub(crate) struct LeaderGuard {
     in_flight: Arc<InFlight>,
@@ -124,8 +124,8 @@ impl InFlight {
         Sequence(self.next.load(Ordering::SeqCst))
     }
 
-    /// Enters a key's slot after a claim, sent at `claimed`, that found the lease of another caller, or that failed in an
-    /// outage.
+    /// Enters a key's slot after a claim, sent at `claimed`, that found the lease of another caller, or that failed in
+    /// an outage.
     ///
     /// A caller that is the leader already stays the leader, unless it was displaced. `None` if the caller holds the
     /// vacancy itself.
@@ -272,7 +272,8 @@ impl Slot {
 }
 
 impl Leader {
-    /// False if the claim found a later lease than the leader's: a set or clear ended the leader's lease, or it expired.
+    /// False if the claim found a later lease than the leader's: a set or clear ended the leader's lease, or it
+    /// expired.
     fn is_worth_waiting_for(&self, found: Option<&Lease>, claimed: Sequence) -> bool {
         match (&self.lease, found) {
             (None, _) | (_, None) => true,
@@ -344,7 +345,8 @@ impl LeaderGuard {
 
 impl Drop for LeaderGuard {
     fn drop(&mut self) {
-        // Guards returned by cancelled waiters. Declared first and so dropped after the lock, which their own drop takes.
+        // Guards returned by cancelled waiters. Declared first and so dropped after the lock, which their own drop
+        // takes.
         let mut returned = Vec::new();
         let mut table = self.in_flight.lock();
         if let Some(slot) = table.get_mut(&self.key) {

@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 /// The right to compute one key's value. Its bytes are unique.
 ///
-/// A server stores the lease under the key in place of a value: [`Lease::MARK`], then 32 hexadecimal digits. The first 16
-/// are random for each cache of each process, the others are a counter. All bytes that begin with the mark are a lease
-/// and never a value, so that later releases can extend the format.
+/// A server stores the lease under the key in place of a value: [`Lease::MARK`], then 32 hexadecimal digits. The first
+/// 16 are random for each cache of each process, the others are a counter. All bytes that begin with the mark are a
+/// lease and never a value, so that later releases can extend the format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease(Bytes);
 

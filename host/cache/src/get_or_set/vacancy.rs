@@ -13,8 +13,8 @@ use crate::get_or_set::state::CacheState;
 use crate::key::Key;
 
 /// The right to compute the value of one key. While it is held, its lease is renewed, for at most
-/// [`Policy::max_lease`](crate::Policy::max_lease). [`Cache::fill`](crate::Cache::fill) consumes it. If it is dropped, its
-/// lease is released, and exactly one of the waiters claims next.
+/// [`Policy::max_lease`](crate::Policy::max_lease). [`Cache::fill`](crate::Cache::fill) consumes it. If it is dropped,
+/// its lease is released, and exactly one of the waiters claims next.
 #[derive(Debug)]
 pub struct Vacancy {
     pub(crate) state: Arc<CacheState>,
@@ -54,8 +54,9 @@ impl Vacancy {
     }
 
     // Decision: docs/decisions/0002-a-fill-stores-only-under-the-lease-it-was-claimed-with.md
-    /// Registers the holder as unleased, after its wait expired. `found` is the lease that another caller holds, or `None`
-    /// in an outage. A fill stores only if the key still holds that lease: then the key was not set, cleared or filled.
+    /// Registers the holder as unleased, after its wait expired. `found` is the lease that another caller holds, or
+    /// `None` in an outage. A fill stores only if the key still holds that lease: then the key was not set, cleared or
+    /// filled.
     pub(crate) fn unleased(mut self, owner: Owner, found: Option<Lease>) -> Self {
         if let Some(lease) = found {
             self.forget_lease();

@@ -1,5 +1,5 @@
-//! The leases of a RAM cache. They do not expire: a holder in this process always releases its lease, at the latest after
-//! `max_lease`.
+//! The leases of a RAM cache. They do not expire: a holder in this process always releases its lease, at the latest
+//! after `max_lease`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,8 +9,8 @@ use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::topology::Servers;
 use crate::{CacheError, Lease, Selection};
 
-/// The number of keys that one `SCAN` visits, and so about the most that one `UNLINK` removes. It takes the server about
-/// 40 µs.
+/// The number of keys that one `SCAN` visits, and so about the most that one `UNLINK` removes. It takes the server
+/// about 40 µs.
 const SCAN_COUNT: u64 = 1000;
 
 // Decision: docs/decisions/0048-a-clear-by-pattern-pipelines-commands-instead-of-running-a-script.md

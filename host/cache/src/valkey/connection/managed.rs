@@ -1,8 +1,8 @@
 //! A managed connection to one server: every exchange has a deadline, and a reconnect task replaces a lost connection.
 //!
-//! All plugins share the connection; the client interleaves their commands. During an outage calls fail immediately with
-//! the reason of the last failed attempt. They wait only after a connection broke, while the first attempt to reconnect
-//! runs, and within their deadline.
+//! All plugins share the connection; the client interleaves their commands. During an outage calls fail immediately
+//! with the reason of the last failed attempt. They wait only after a connection broke, while the first attempt to
+//! reconnect runs, and within their deadline.
 
 // Decision: docs/decisions/0007-our-own-reconnect-task-instead-of-the-clients-connection-manager.md
 
@@ -158,8 +158,8 @@ impl ManagedConnection {
         self.unanswered.load(Ordering::Relaxed) > 0
     }
 
-    /// Returns when the server has executed everything that was sent before, including calls that timed out: it executes
-    /// the commands of one connection in order.
+    /// Returns when the server has executed everything that was sent before, including calls that timed out: it
+    /// executes the commands of one connection in order.
     pub(in crate::valkey) async fn barrier(&self, deadline: Instant) -> Result<(), CacheError> {
         let before = self.unanswered.load(Ordering::Relaxed);
         let _pong: Value = self.call(deadline, &redis::cmd("PING")).await?;

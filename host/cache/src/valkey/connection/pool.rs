@@ -145,8 +145,8 @@ impl ConnectionPool {
         try_join_all(self.regular().map(|connection| connection.barrier(deadline))).await.map(|_| ())
     }
 
-    /// A bulk call waits for timed-out calls on the regular connections, to keep each key's order. Without a fault there
-    /// is none.
+    /// A bulk call waits for timed-out calls on the regular connections, to keep each key's order. Without a fault
+    /// there is none.
     async fn keep_order(&self, route: Route, deadline: Instant) -> Result<(), CacheError> {
         let unanswered = || self.regular().filter(|connection| connection.has_unanswered());
         if route == Route::Bulk && unanswered().next().is_some() {

@@ -1,8 +1,8 @@
 //! The reply limit: discards strings of replies that are too long while they arrive, and replaces each by an error.
 //!
-//! Another program may store half a gigabyte under the prefix of a cache. Without this limit the client would hold all of
-//! it before anyone can check its length. The limiter reads only enough of RESP to find where strings begin and where
-//! replies end; the client parses the rest.
+//! Another program may store half a gigabyte under the prefix of a cache. Without this limit the client would hold all
+//! of it before anyone can check its length. The limiter reads only enough of RESP to find where strings begin and
+//! where replies end; the client parses the rest.
 
 // Decision: docs/decisions/0022-reply-sizes-are-limited-on-the-stream-below-the-client.md
 
@@ -239,8 +239,8 @@ impl<S> ReplyLimiter<S> {
         Ok(false)
     }
 
-    /// Passes on the header of an element, or an error in place of a string that is too long. Returns false if the header
-    /// is incomplete.
+    /// Passes on the header of an element, or an error in place of a string that is too long. Returns false if the
+    /// header is incomplete.
     fn pass_header(&mut self) -> io::Result<bool> {
         let header = match Header::read(&self.incoming)? {
             Header::Unfinished => return Ok(false),

@@ -1,7 +1,8 @@
 //! The slots of a cluster: the slot of a key, and the nodes of a slot.
 //!
 //! The cluster specification of Redis and Valkey defines the slot of a key as the CRC16 (XMODEM) of its hash tag modulo
-//! 16384. The hash tag is the text between the first `{` and the next `}`, or the whole key if that is empty or missing.
+//! 16384. The hash tag is the text between the first `{` and the next `}`, or the whole key if that is empty or
+//! missing.
 
 use crc::{CRC_16_XMODEM, Crc};
 use redis::Value;
@@ -34,8 +35,8 @@ pub(in crate::valkey) struct SlotRange {
     pub(in crate::valkey) replicas: Vec<Endpoint>,
 }
 
-/// Reads the reply to `CLUSTER SLOTS` of the node at the host `asked`, ordered by slot. Omits ranges that it cannot read,
-/// so that their slots have no node.
+/// Reads the reply to `CLUSTER SLOTS` of the node at the host `asked`, ordered by slot. Omits ranges that it cannot
+/// read, so that their slots have no node.
 pub(in crate::valkey) fn read_ranges(reply: Value, asked: &str) -> Vec<SlotRange> {
     let Value::Array(ranges) = reply else { return Vec::new() };
     let mut ranges: Vec<SlotRange> = ranges.into_iter().filter_map(|range| read_range(range, asked)).collect();

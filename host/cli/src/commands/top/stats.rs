@@ -144,8 +144,8 @@ mod tests {
             calls: 21.0,
             errors: 1.0,
             hit_rate: Some(0.75),
-            p50: Some(Latency::About(1.5)),
-            p99: Some(Latency::About(1.99)),
+            p50: Some(Latency::Estimate(1.5)),
+            p99: Some(Latency::Estimate(1.99)),
         };
         assert_eq!(rates(&earlier, &later, Duration::from_secs(2)), expected);
         let requests = Stats::new(&later, Some((&earlier, Duration::from_secs(2)))).requests.unwrap();
@@ -167,8 +167,8 @@ mod tests {
             calls: 4.0,
             errors: 0.0,
             hit_rate: Some(0.75),
-            p50: Some(Latency::About(1.5)),
-            p99: Some(Latency::About(1.99)),
+            p50: Some(Latency::Estimate(1.5)),
+            p99: Some(Latency::Estimate(1.99)),
         };
         assert_eq!(rates(&earlier, &later, Duration::from_secs(2)), expected);
         let requests = Stats::new(&later, Some((&earlier, Duration::from_secs(2)))).requests.unwrap();
