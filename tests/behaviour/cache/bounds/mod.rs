@@ -200,6 +200,6 @@ fn every_limit_has_a_test_named_after_its_key() {
     }
     for limit in limits {
         let is_named = |test: &&str| test.starts_with(&format!("{limit}_"));
-        assert!(tests.iter().any(|test| is_named(&test)), "no test is named after `{limit}`");
+        assert!(tests.iter().any(is_named), "no test is named after `{limit}`");
     }
 }

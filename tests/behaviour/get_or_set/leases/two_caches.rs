@@ -78,10 +78,10 @@ async fn a_lease_is_stored_under_the_key_for_its_duration(mut backend: Backend) 
 }
 
 async fn a_lease_is_a_miss_to_all_readers(backend: Backend) {
-    let (cache, elsewhere) = (view(&backend.cache("").await), view(&backend.cache("").await));
+    let (cache, remote) = (view(&backend.cache("").await), view(&backend.cache("").await));
     let _held = vacancy(&cache, "k").await;
     put(&cache, &["v"]).await;
-    for reader in [&cache, &elsewhere] {
+    for reader in [&cache, &remote] {
         assert_eq!(reader.get("k").await, Ok(None));
         let keys = ["k", "v", "k"].map(str::to_owned);
         assert_eq!(reader.get_many(&keys).await, Ok(vec![None, Some(bytes("v")), None]));
@@ -103,16 +103,16 @@ async fn a_clear_does_not_count_leases(backend: Backend) {
 }
 
 async fn a_waiter_elsewhere_receives_the_value(backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
-    let caller = waiting_remotely(&elsewhere, "k").await;
+    let caller = waiting_remotely(&remote, "k").await;
     assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
     assert_eq!(occupied(answer(caller).await), bytes("computed"));
 }
 
 /// Were it not for the server's word, the next look would end the wait.
 async fn an_invalidation_message_ends_a_wait_without_another_read(mut backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let mut client = backend.behind().client();
     let mut looks = || -> String {
         let statistics: String = cmd("INFO").arg("commandstats").query(&mut client).unwrap();
@@ -122,8 +122,8 @@ async fn an_invalidation_message_ends_a_wait_without_another_read(mut backend: B
     for round in 0..20 {
         let key = format!("k{round}");
         let held = vacancy(&view(&cache), &key).await;
-        let caller = waiting_remotely(&elsewhere, &key).await;
-        look_around(&view(&elsewhere)).await;
+        let caller = waiting_remotely(&remote, &key).await;
+        look_around(&view(&remote)).await;
         let before = looks();
         assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
         assert_eq!(occupied(answer(caller).await), bytes("computed"));
@@ -135,45 +135,45 @@ async fn an_invalidation_message_ends_a_wait_without_another_read(mut backend: B
 }
 
 async fn many_waiters_of_another_cache_share_one_wait(backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
-    let callers = many_waiting(&elsewhere, "k", 32).await;
+    let callers = many_waiting(&remote, "k", 32).await;
     assert_eq!(fill(&view(&cache), held, "computed").await, Ok(true));
     for caller in callers {
         assert_eq!(occupied(answer(caller).await), bytes("computed"));
     }
-    let GetOrSetStats { waited, joined_remotely, .. } = elsewhere.stats();
+    let GetOrSetStats { waited, joined_remotely, .. } = remote.stats();
     assert_eq!((waited, joined_remotely), (32, 1));
 }
 
 /// Holds a vacancy while a caller of another cache acts, and asserts that the fill is too late.
 async fn assert_too_late(backend: &Backend, left: Option<&str>, overtake: impl AsyncFnOnce(&ScopedCache)) {
-    let (holder, elsewhere) = (view(&backend.cache(LONG_WAIT).await), view(&backend.cache(LONG_WAIT).await));
+    let (holder, remote) = (view(&backend.cache(LONG_WAIT).await), view(&backend.cache(LONG_WAIT).await));
     let held = vacancy(&holder, "user:1").await;
-    overtake(&elsewhere).await;
+    overtake(&remote).await;
     assert_eq!(fill(&holder, held, "too late").await, Ok(false));
-    assert_eq!(elsewhere.get("user:1").await.unwrap(), left.map(bytes));
-    elsewhere.clear_all().await.unwrap();
+    assert_eq!(remote.get("user:1").await.unwrap(), left.map(bytes));
+    remote.clear_all().await.unwrap();
 }
 
 async fn a_clear_through_another_cache_makes_a_fill_too_late(backend: Backend) {
-    assert_too_late(&backend, None, async |elsewhere| assert!(!elsewhere.clear("user:1").await.unwrap())).await;
-    let pattern = async |elsewhere: &ScopedCache| assert_eq!(elsewhere.clear_pattern("u*").await.unwrap(), 0);
+    assert_too_late(&backend, None, async |remote| assert!(!remote.clear("user:1").await.unwrap())).await;
+    let pattern = async |remote: &ScopedCache| assert_eq!(remote.clear_pattern("u*").await.unwrap(), 0);
     assert_too_late(&backend, None, pattern).await;
-    assert_too_late(&backend, None, async |elsewhere| assert_eq!(elsewhere.clear_all().await.unwrap(), 0)).await;
+    assert_too_late(&backend, None, async |remote| assert_eq!(remote.clear_all().await.unwrap(), 0)).await;
 }
 
 async fn a_set_through_another_cache_makes_a_fill_too_late_and_stays(backend: Backend) {
-    assert_too_late(&backend, Some("user:1"), async |elsewhere| put(elsewhere, &["user:1"]).await).await;
+    assert_too_late(&backend, Some("user:1"), async |remote| put(remote, &["user:1"]).await).await;
     let entries = vec![("user:1".to_owned(), b"many".to_vec())];
-    let set_many = async |elsewhere: &ScopedCache| elsewhere.set_many(entries, Duration::Default).await.unwrap();
+    let set_many = async |remote: &ScopedCache| remote.set_many(entries, Duration::Default).await.unwrap();
     assert_too_late(&backend, Some("many"), set_many).await;
 }
 
 async fn a_set_and_a_clear_through_another_cache_make_a_fill_too_late(backend: Backend) {
-    let set_and_clear = async |elsewhere: &ScopedCache| {
-        put(elsewhere, &["user:1"]).await;
-        assert!(elsewhere.clear("user:1").await.unwrap());
+    let set_and_clear = async |remote: &ScopedCache| {
+        put(remote, &["user:1"]).await;
+        assert!(remote.clear("user:1").await.unwrap());
     };
     assert_too_late(&backend, None, set_and_clear).await;
 }
@@ -195,31 +195,31 @@ async fn another_type_put_in_place_of_the_lease_makes_a_fill_too_late(mut backen
 }
 
 async fn after_a_clear_the_waiters_of_all_caches_compute_again_and_once(backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let outdated = vacancy(&view(&cache), "k").await;
     let here = many_waiting(&cache, "k", 2).await;
-    let there = many_waiting(&elsewhere, "k", 2).await;
+    let there = many_waiting(&remote, "k", 2).await;
     view(&backend.cache("").await).clear("k").await.unwrap();
     // The server notifies the other cache of the clear. Waiters of this cache wait for a holder that is not notified.
     let (renewed, there) = take_over(there).await;
     assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
     look_around(&view(&cache)).await;
     assert!(here.iter().chain(&there).all(|caller| !caller.is_finished()));
-    assert_eq!(fill(&view(&elsewhere), renewed, "renewed").await, Ok(true));
+    assert_eq!(fill(&view(&remote), renewed, "renewed").await, Ok(true));
     for caller in here.into_iter().chain(there) {
         assert_eq!(occupied(answer(caller).await), bytes("renewed"));
     }
 }
 
 async fn a_dropped_vacancy_passes_to_one_waiter_of_another_cache(backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
-    let callers = many_waiting(&elsewhere, "k", 5).await;
+    let callers = many_waiting(&remote, "k", 5).await;
     drop(held);
     let (passed_on, callers) = take_over(callers).await;
-    look_around(&view(&elsewhere)).await;
+    look_around(&view(&remote)).await;
     assert!(callers.iter().all(|caller| !caller.is_finished()));
-    assert_eq!(fill(&view(&elsewhere), passed_on, "second try").await, Ok(true));
+    assert_eq!(fill(&view(&remote), passed_on, "second try").await, Ok(true));
     for caller in callers {
         assert_eq!(occupied(answer(caller).await), bytes("second try"));
     }
@@ -248,14 +248,14 @@ async fn of_all_waiters_of_all_caches_one_takes_over(backend: Backend) {
 
 async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
     let more = format!("{LONG_WAIT}\nlease = \"1s\"");
-    let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
+    let (cache, remote) = (backend.cache(&more).await, backend.cache(&more).await);
     let held = vacancy(&view(&cache), "k").await;
-    let caller = waiting(&elsewhere, "k").await;
+    let caller = waiting(&remote, "k").await;
     tokio::time::sleep(StdDuration::from_millis(3100)).await;
     assert!(!caller.is_finished());
     assert_eq!(fill(&view(&cache), held, "in time").await, Ok(true));
     assert_eq!(occupied(answer(caller).await), bytes("in time"));
-    assert_eq!(elsewhere.stats().joined_remotely, 1);
+    assert_eq!(remote.stats().joined_remotely, 1);
 }
 
 async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend) {
@@ -328,7 +328,7 @@ async fn a_fill_after_a_timed_out_wait_is_too_late_after_a_clear_through_another
 /// The caller is cancelled while its claim is being sent. The lease that the claim takes would never be filled.
 async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     let more = format!("{LONG_WAIT}\nlease = \"10m\"");
-    let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
+    let (cache, remote) = (backend.cache(&more).await, backend.cache(&more).await);
     backend.behind().freeze();
     {
         let caller = view(&cache);
@@ -342,7 +342,7 @@ async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     }
     backend.behind().thaw();
     within(cache.drain()).await;
-    let _free = vacancy(&view(&elsewhere), "k").await;
+    let _free = vacancy(&view(&remote), "k").await;
 }
 
 /// From now on the server refuses commands that need memory.
@@ -443,13 +443,13 @@ async fn a_value_claimed_before_a_clear_is_not_shared_during_an_outage(mut backe
 }
 
 async fn a_value_reaches_its_waiters_although_the_connection_was_lost(mut backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let held = vacancy(&view(&cache), "k").await;
-    let caller = waiting_remotely(&elsewhere, "k").await;
+    let caller = waiting_remotely(&remote, "k").await;
     let mut client = backend.behind().client();
     cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut client).unwrap();
     within(async {
-        while cache.check().await.is_err() || elsewhere.check().await.is_err() {
+        while cache.check().await.is_err() || remote.check().await.is_err() {
             tokio::time::sleep(StdDuration::from_millis(1)).await;
         }
     })
@@ -460,11 +460,11 @@ async fn a_value_reaches_its_waiters_although_the_connection_was_lost(mut backen
 
 /// The waiter takes over from a holder of its own process, and finds that another process was first.
 async fn a_wait_for_another_process_that_began_as_one_for_our_own_counts(backend: Backend) {
-    let (cache, elsewhere) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
+    let (cache, remote) = (backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await);
     let outdated = vacancy(&view(&cache), "k").await;
     let caller = waiting(&cache, "k").await;
-    view(&elsewhere).clear("k").await.unwrap();
-    let held = vacancy(&view(&elsewhere), "k").await;
+    view(&remote).clear("k").await.unwrap();
+    let held = vacancy(&view(&remote), "k").await;
     drop(outdated);
     within(async {
         while cache.stats().joined_remotely == 0 {
@@ -472,20 +472,20 @@ async fn a_wait_for_another_process_that_began_as_one_for_our_own_counts(backend
         }
     })
     .await;
-    assert_eq!(fill(&view(&elsewhere), held, "computed").await, Ok(true));
+    assert_eq!(fill(&view(&remote), held, "computed").await, Ok(true));
     assert_eq!(occupied(answer(caller).await), bytes("computed"));
     let expected = GetOrSetStats { waited: 1, joined_remotely: 1, abandoned: 1, ..GetOrSetStats::default() };
     assert_eq!(cache.stats(), expected);
 }
 
 async fn the_statistics_count_the_events(backend: Backend) {
-    let (cache, elsewhere) = (backend.cache("wait = \"50ms\"").await, backend.cache(LONG_WAIT).await);
-    let held = vacancy(&view(&elsewhere), "k").await;
+    let (cache, remote) = (backend.cache("wait = \"50ms\"").await, backend.cache(LONG_WAIT).await);
+    let held = vacancy(&view(&remote), "k").await;
     let loose = vacancy(&view(&cache), "k").await;
     let expected = GetOrSetStats { waited: 1, joined_remotely: 1, expired: 1, ..GetOrSetStats::default() };
     assert_eq!(cache.stats(), expected);
-    assert_eq!(fill(&view(&elsewhere), held, "v").await, Ok(true));
-    assert_eq!(elsewhere.stats(), GetOrSetStats { computed: 1, ..GetOrSetStats::default() });
+    assert_eq!(fill(&view(&remote), held, "v").await, Ok(true));
+    assert_eq!(remote.stats(), GetOrSetStats { computed: 1, ..GetOrSetStats::default() });
     assert_eq!(fill(&view(&cache), loose, "late").await, Ok(false));
     assert_eq!(cache.stats(), GetOrSetStats { computed: 1, superseded: 1, ..expected });
     drop(vacancy(&view(&cache), "other").await);
