@@ -85,7 +85,7 @@ macro_rules! over_every_kind {
 
 pub(crate) use {over_a_server, over_every_backend, over_every_kind, over_every_server};
 
-/// Where the caches of one test keep their values.
+/// The store behind the caches of one test.
 pub(crate) struct Backend {
     toml: String,
     place: Place,
@@ -113,7 +113,7 @@ impl Backend {
         Some(Self { toml: server.cache("c"), place: Place::Server(server) })
     }
 
-    /// The server behind it, for what only servers do.
+    /// The server, for facts about servers alone.
     pub(crate) fn behind(&mut self) -> &mut Server {
         match &mut self.place {
             Place::Server(server) => server,
@@ -161,7 +161,7 @@ impl Backend {
         let after = now(clock);
         let mut look = redis::cmd("PEXPIRETIME");
         look.arg(format!("cache:{key}"));
-        // In a cluster all but one say that they do not have it.
+        // In a cluster, all nodes but one reply that they do not have the key.
         let expires: i64 = clients.iter_mut().find_map(|client| look.query(client).ok()).unwrap();
         match duration {
             None => assert_eq!(expires, -1, "`{key}` has an end"),
@@ -226,8 +226,7 @@ pub(crate) async fn put_expired(cache: &ScopedCache, key: &str) {
     pass_a_millisecond(cache).await;
 }
 
-/// Waits until what lasts a millisecond is expired. An entry that is looked at may be removed by that, so another one
-/// tells.
+/// Waits until an entry that lasts a millisecond has expired. A read may remove the entry, so another one is read.
 pub(crate) async fn pass_a_millisecond(cache: &ScopedCache) {
     cache.set("hourglass", bytes("sand"), Duration::Milliseconds(1)).await.unwrap();
     let runs_out = async {
@@ -240,7 +239,7 @@ pub(crate) async fn pass_a_millisecond(cache: &ScopedCache) {
 
 /// The future's outcome; panics where it hangs.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it hangs")
+    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("the future does not finish")
 }
 
 /// Asserts that the call was refused for this argument.

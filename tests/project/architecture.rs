@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use larder_tests::repository::{self, read, root, sources};
+use larder_tests::repository::{self, files, read, root, sources};
 
 /// The files of a module: its folder, and the file of the same name if there is one.
 fn module(path: &str) -> Vec<(PathBuf, String)> {

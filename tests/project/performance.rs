@@ -1,4 +1,4 @@
-//! docs/performance.md tells what was measured, and no other.
+//! The tables and plots of docs/performance.md are drawn from the results beside it.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What is released: packages that are whole, versions that agree, archives, and the workflow that makes them.
+//! Releases: packages are complete, versions agree, and the archive and the workflow are as described.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +20,7 @@ fn version() -> String {
     manifest("Cargo.toml")["workspace"]["package"]["version"].as_str().unwrap().to_owned()
 }
 
-/// The standard output of what must succeed.
+/// The standard output of a command that must succeed.
 fn output(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.current_dir(root()).output().unwrap();
     assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
@@ -28,7 +28,7 @@ fn output(command: &mut Command) -> String {
 }
 
 // Decision: docs/decisions/0049-each-crate-has-a-copy-of-the-wit-package-and-the-licence.md
-/// A package has nothing that stands outside of its folder, so each has its own; `make interface` copies them.
+/// A package contains only files of its folder, so each has a copy; `make interface` updates it.
 #[test]
 fn each_crate_has_the_wit_and_the_licence_in_it() {
     for (original, folders) in [("wit/cache.wit", &WITH_WIT[..]), ("LICENSE", &CRATES)] {
@@ -73,7 +73,7 @@ fn a_package_has_every_file_that_it_is_built_from() {
     }
 }
 
-/// What a source file takes in when it is compiled, relative to it.
+/// The files that a source file includes, relative to it.
 fn included(source: &str) -> Vec<PathBuf> {
     let named = |name| source.split(name).skip(1).map(|rest: &str| rest.split('"').next().unwrap());
     let files = ["include_str!(\"", "include_bytes!(\"", "include!(\""].into_iter().flat_map(named).map(PathBuf::from);
@@ -82,7 +82,7 @@ fn included(source: &str) -> Vec<PathBuf> {
     files.chain(templates).collect()
 }
 
-/// What the registry asks for, and what it takes.
+/// The fields that the registry requires, within its limits.
 #[test]
 fn each_package_says_what_it_is() {
     for folder in CRATES {
@@ -133,7 +133,7 @@ fn the_changelog_begins_with_this_version() {
     let (version_there, date) = heading.split_once(", ").unwrap();
     assert_eq!(version_there, version());
     let is_date = date.len() == 10 && date.split('-').all(|number| number.parse::<u32>().is_ok());
-    assert!(date == "not yet released" || is_date, "`{date}` is no date");
+    assert!(date == "not yet released" || is_date, "`{date}` is not a date");
 }
 
 /// Of its version only, and only when that has a date.
@@ -190,8 +190,11 @@ fn the_workflow_runs_scripts_and_targets_that_exist() {
         for step in job["steps"].as_array().unwrap() {
             if let Some(action) = step["uses"].as_str() {
                 let (owner, version) = action.split_once('@').unwrap();
-                assert!(owner.starts_with("actions/"), "`{action}` is somebody else's");
-                assert!(version.starts_with('v') && version[1..].parse::<u32>().is_ok(), "`{action}` may be any");
+                assert!(owner.starts_with("actions/"), "`{action}` is not an action of GitHub");
+                assert!(
+                    version.starts_with('v') && version[1..].parse::<u32>().is_ok(),
+                    "`{action}` has no fixed version"
+                );
             }
             let Some(command) = step["run"].as_str() else { continue };
             match command.split(' ').collect::<Vec<_>>()[..] {

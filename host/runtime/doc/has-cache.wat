@@ -1,4 +1,4 @@
-;; A component that opens the cache `ram` and says whether there is one.
+;; A component that opens the cache `ram` and reports whether it exists.
 (component
   (import "larder:cache/cache@0.1.0" (instance $cache
     (export "cache" (type $handle (sub resource)))
@@ -11,7 +11,7 @@
   (core module $memory
     (memory (export "memory") 1)
     (data (i32.const 16) "ram")
-    ;; Only an error's text needs it, and there is one at a time.
+    ;; Only the text of an error is allocated, at most one at a time.
     (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
   (core instance $memory (instantiate $memory))
   (core func $open
@@ -22,7 +22,7 @@
     (import "memory" "memory" (memory 1))
     (func (export "has-cache") (result i32)
       (call $open (i32.const 16) (i32.const 3) (i32.const 64))
-      ;; The result's first byte is 0 for `ok`.
+      ;; The first byte of the result is 0 for `ok`.
       (i32.eqz (i32.load8_u (i32.const 64)))))
   (core instance $plugin (instantiate $plugin
     (with "host" (instance (export "open" (func $open))))

@@ -3,15 +3,19 @@
 //! Each request runs in a sandbox of its own, so no request sees the state of another. The server speaks HTTP/1.1 and
 //! HTTP/2 without TLS. Terminate TLS in a proxy.
 
+mod access_log;
 mod error_response;
 mod file_watch;
+mod handler;
 mod request;
 mod request_body;
+mod state;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -19,13 +23,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
-use crate::cache::text::one_line;
 use crate::error::Error;
 use crate::runtime::{Plugin, Runtime};
-use request::Handler;
+use state::ServerState;
 
 /// How long the head of a request may take to arrive, and the answer to a ping of HTTP/2.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,26 +42,6 @@ pub struct Server {
     state: Arc<ServerState>,
 }
 
-/// The state that all requests share.
-struct ServerState {
-    runtime: Runtime,
-    /// Sorted by prefix, the longest first.
-    routes: Vec<ServedRoute>,
-    /// One permit for each request that may run.
-    permits: Arc<Semaphore>,
-    /// Cancels the running requests.
-    cut_off: CancellationToken,
-}
-
-/// A path prefix and the plugin that serves it.
-struct ServedRoute {
-    prefix: String,
-    /// Replaced on a reload. A running request keeps the plugin that it started with.
-    handler: RwLock<Arc<Handler>>,
-    /// Held during a reload, so that of two reloads the later one wins.
-    reloading: Mutex<()>,
-}
-
 impl Server {
     /// Creates a server of these plugins, each with a path prefix: `/shop` is that path and all paths below it, `/` is
     /// every path. The longest matching prefix wins. The runtime's configuration has the limits of requests; create it
@@ -71,17 +52,7 @@ impl Server {
     /// [`Error::Load`] for a plugin that does not export `wasi:http/incoming-handler` of WASI 0.2. The plugin's author
     /// must fix it.
     pub fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
-        let mut routes = plugins
-            .into_iter()
-            .map(|(prefix, plugin)| {
-                let handler = RwLock::new(Arc::new(Handler::new(plugin)?));
-                Ok(ServedRoute { prefix, handler, reloading: Mutex::default() })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-        let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
-        let cut_off = CancellationToken::new();
-        Ok(Self { state: Arc::new(ServerState { runtime, routes, permits, cut_off }) })
+        Ok(Self { state: Arc::new(ServerState::new(runtime, plugins)?) })
     }
 
     /// Serves requests until `shutdown` completes. Then it accepts no more connections, gives running requests
@@ -134,6 +105,12 @@ impl Server {
         }
     }
 
+    /// Polls the plugins' files once a second and reloads those that have changed, as [`Server::reload`] does for all. A
+    /// file is reloaded once it is unchanged between two polls. Never returns.
+    pub async fn watch(&self) -> Infallible {
+        file_watch::watch(&self.state).await
+    }
+
     fn serve_connection(&self, stream: TcpStream, connections: &GracefulShutdown) {
         // Responses are short: Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
@@ -145,7 +122,7 @@ impl Server {
         let state = Arc::clone(&self.state);
         let service = service_fn(move |request| {
             let state = Arc::clone(&state);
-            async move { Ok::<_, std::convert::Infallible>(state.respond(request).await) }
+            async move { Ok::<_, Infallible>(state.respond(request).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = connections.watch(connection);
@@ -154,39 +131,6 @@ impl Server {
                 tracing::debug!("a connection failed: {error}");
             }
         });
-    }
-}
-
-impl ServerState {
-    /// The plugin that serves the path.
-    fn route(&self, path: &str) -> Option<Arc<Handler>> {
-        let is_below = |prefix: &str| {
-            let rest = path.strip_prefix(prefix.trim_end_matches('/'));
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.routes.iter().find(|route| is_below(&route.prefix)).map(ServedRoute::handler)
-    }
-}
-
-impl ServedRoute {
-    fn handler(&self) -> Arc<Handler> {
-        Arc::clone(&self.handler.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Reloads the plugin, or keeps the previous version if its file cannot be loaded.
-    fn reload(&self, runtime: &Runtime) {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.handler();
-        let (name, path) = (one_line(old.plugin().name()), old.plugin().path());
-        match runtime.load(path, Some(old.plugin().name())).and_then(Handler::new) {
-            Ok(new) => {
-                *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                tracing::info!("reloaded plugin `{name}`");
-            }
-            Err(error) => {
-                tracing::error!("kept the previous version of plugin `{name}`: {}", one_line(&error.to_string()))
-            }
-        }
     }
 }
 

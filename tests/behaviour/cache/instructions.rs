@@ -1,8 +1,7 @@
-//! The instructions of what runs most, counted by Valgrind: they tell of a regression where times would only tell of the
-//! machine.
+//! The instructions of the hot paths, counted by Valgrind. Unlike times, they do not depend on the machine.
 //!
-//! They are those of the build that the tests have, which is optimised less than a release: what counts is that they do
-//! not grow. A limit is a tenth above what was counted when it was set; a change for the better lowers it.
+//! The counts are of the tests' build, which is optimised less than a release. A limit is 10 % above the count at the
+//! time it was set; an improvement lowers it.
 
 // Decision: docs/decisions/0045-benchmarks-take-turns-and-ci-counts-instructions.md
 
@@ -24,7 +23,7 @@ const LIMITS: [(&str, u64); 8] = [
     ("configuration", 103_000),
 ];
 
-/// How often a path is taken for a count, which evens out what is done once in so many times.
+/// The repetitions for one count, so that work that is done once in several calls is averaged.
 const TIMES: u64 = 640;
 
 #[test]
@@ -32,7 +31,7 @@ fn the_hot_paths_stay_below_their_instruction_limits() {
     if Command::new("valgrind").arg("--version").output().is_err() {
         return skip("valgrind is not installed");
     }
-    // What comes before and after is in both counts.
+    // Start and end of the process are in both counts.
     let for_each = |path, times| (count(path, times) - count(path, 0)) / times;
     let of_the_loop = for_each("nothing", TIMES);
     let mut wrong = Vec::new();
@@ -47,7 +46,7 @@ fn the_hot_paths_stay_below_their_instruction_limits() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// All instructions of a process that does it so many times.
+/// All instructions of a process that repeats a path.
 fn count(path: &str, times: u64) -> u64 {
     let program = larder_tests::program().with_file_name("instructions");
     let output = Command::new("valgrind")
@@ -56,8 +55,8 @@ fn count(path: &str, times: u64) -> u64 {
         .args([path, &times.to_string()])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    let collected = told.lines().find_map(|line| line.split_once("Collected : ")).expect("a number of instructions");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
+    let collected = printed.lines().find_map(|line| line.split_once("Collected : ")).expect("a number of instructions");
     collected.1.trim().parse().unwrap()
 }

@@ -1,4 +1,4 @@
-//! What one plugin cannot see or do of another's: grants and namespaces.
+//! A plugin cannot read or change the values of another: grants and namespaces.
 
 use larder_tests::{Kind, Larder, LarderOutput, Server, on_every_backend};
 use redis::TypedCommands;
@@ -59,7 +59,7 @@ fn a_read_only_grant_holds_in_ram_too() {
     });
 }
 
-/// Namespaces of which one begins like the other, and one that is a glob.
+/// Two namespaces with a common prefix, and one that is a glob.
 const PLUGINS: &str =
     "[plugins.a]\nnamespace = \"a\"\n[plugins.ab]\nnamespace = \"ab\"\n[plugins.star]\nnamespace = \"*\"\n";
 

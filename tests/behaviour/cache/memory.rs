@@ -1,4 +1,4 @@
-//! What a RAM cache costs the process it lives in.
+//! The memory that a RAM cache adds to its process.
 
 #![cfg(target_os = "linux")]
 
@@ -20,6 +20,6 @@ fn a_million_sets_keep_the_process_within_max_bytes_and_a_stated_overhead() {
     run.succeed();
     let bound = (64 << 20) + OVERHEAD;
     assert!(peak <= bound, "{} MiB instead of {} MiB at most", peak >> 20, bound >> 20);
-    // A cache that keeps nothing would be small too.
+    // A cache without values would be small too.
     assert!(peak > 64 << 20, "{} MiB cannot hold 64 MiB of values", peak >> 20);
 }

@@ -1,4 +1,4 @@
-//! Files that are no plugins this host can run, each told from the others.
+//! Files that this host cannot run as plugins: each kind has its own message.
 
 use larder_tests::{Larder, LarderOutput, guest};
 

@@ -1,4 +1,4 @@
-//! Several plugin instances in one host process: a vacancy never outlives the sandbox that held it.
+//! Several plugin instances in one host process: a vacancy never outlives the sandbox that holds it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use larder_host::{Error, Runtime, operator_view};
 use larder_tests::{TEST_TIMEOUT, guest};
 use tokio::task::JoinSet;
 
-/// A host with one RAM cache, whose plugins wait longer than this test's patience before they compute for themselves.
+/// A host with one RAM cache, whose `wait` is longer than the timeout of the tests.
 struct Host {
     runtime: Arc<Runtime>,
     holder: Arc<Plugin>,
@@ -65,14 +65,14 @@ impl Host {
 /// Waits for all instances and gives their outcomes, failures first.
 async fn outcomes(mut tasks: JoinSet<Result<i32, Error>>) -> Vec<Result<i32, String>> {
     let mut outcomes = Vec::new();
-    while let Some(outcome) = tokio::time::timeout(TEST_TIMEOUT, tasks.join_next()).await.expect("nobody hangs") {
+    while let Some(outcome) = tokio::time::timeout(TEST_TIMEOUT, tasks.join_next()).await.expect("a call hangs") {
         outcomes.push(outcome.unwrap().map_err(|error| error.to_string()));
     }
     outcomes.sort_by_key(|outcome| outcome.is_ok());
     outcomes
 }
 
-/// A holder ends in some way before it fills, and four who ask after it are served: one computes for all.
+/// The holder ends before it fills, and four later callers are served: one computes for all.
 async fn a_vacancy_passes_on(ending: &str) -> Result<i32, String> {
     let host = Host::start("1m").await;
     let mut tasks = JoinSet::new();
@@ -94,7 +94,7 @@ async fn a_trap_passes_the_vacancy_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exit_passes_the_vacancy_on() {
-    // WASI 0.2 tells the host only that a plugin failed, not with which status.
+    // In WASI 0.2, the host receives only that a plugin failed, without the status.
     assert_eq!(a_vacancy_passes_on("exit").await, Ok(1));
 }
 

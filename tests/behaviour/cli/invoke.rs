@@ -1,4 +1,4 @@
-//! `larder run --invoke`: one exported function, called by hand.
+//! `larder run --invoke` calls one exported function.
 
 use larder_tests::{Kind, Larder, Server};
 

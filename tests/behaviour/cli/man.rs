@@ -1,4 +1,4 @@
-//! What shells and `man` are told of the command line.
+//! Completion scripts for shells, and man pages.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ fn subcommands(words: &[&str]) -> Vec<String> {
     names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
 }
 
-/// Gives a program a text; it must take it without a word on standard error.
+/// Asserts that a program accepts a text on standard input, and prints nothing on standard error.
 fn assert_takes(checker: &str, arguments: &[&str], text: &str) {
     let mut command = Command::new(checker);
     let piped = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

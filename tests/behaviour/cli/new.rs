@@ -1,4 +1,4 @@
-//! `larder new`: what it writes builds and runs, and it writes over nothing.
+//! `larder new`: the plugin that it creates builds and runs, and no file is overwritten.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn new_in(folder: &Path, arguments: &[&str]) -> LarderOutput {
     LarderOutput { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// All files below a folder, by their place there.
+/// All files below a folder, by their path in it.
 fn files(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![folder.to_owned()];
@@ -200,7 +200,7 @@ fn existing_files_are_not_changed() {
     assert_eq!(names, ["empty", "file", "full", "link"].map(str::to_owned).into(), "a draft was left behind");
 }
 
-/// Nobody may make a folder there, not even root.
+/// Not even root may create a folder there.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_folder_that_cannot_be_created_is_named_in_the_error() {
@@ -209,7 +209,7 @@ fn a_folder_that_cannot_be_created_is_named_in_the_error() {
     assert!(run.error_line().starts_with("larder: cannot create the directory `.shop."), "{run:#?}");
 }
 
-/// The program's package has to hold what it writes, and so has copies of it.
+/// The package of the program contains copies of the files that `larder new` writes.
 #[test]
 fn copies_in_the_templates_are_equal_to_their_originals() {
     for (template, source) in [
@@ -224,7 +224,7 @@ fn copies_in_the_templates_are_equal_to_their_originals() {
         [json(&format!("host/cli/templates/javascript/{file}")), json(&format!("examples/javascript/{file}"))]
     });
     assert_eq!(package[0]["devDependencies"], package[1]["devDependencies"]);
-    // The package itself stands there as well, under its name.
+    // The package itself is listed as well, under its name.
     let tools = lock.map(|lock| {
         let mut packages = lock["packages"].as_object().unwrap().clone();
         packages.remove("");

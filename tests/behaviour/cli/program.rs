@@ -76,7 +76,7 @@ fn check_fails_if_a_cache_cannot_be_reached_and_names_it() {
 fn larder_cache_reports_an_outage_instead_of_a_miss() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
-        // A replica that has lost its primary and must not answer from what it holds.
+        // A replica that has lost its primary and must not serve outdated values.
         let mut client = server.client();
         redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "no"]).exec(&mut client).unwrap();
         redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec(&mut client).unwrap();

@@ -1,4 +1,4 @@
-//! `larder top`: what it tells of a host, of what is none, and what it leaves of a terminal.
+//! `larder top`: its table, its messages for servers that are not hosts, and the terminal after it.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

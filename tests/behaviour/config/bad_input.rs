@@ -1,9 +1,9 @@
-//! Configurations, command lines and calls that make no sense, each with its own message.
+//! Invalid configurations, command lines and calls: each has its own message.
 
 use larder_tests::{Kind, Larder, Server, on_every_backend};
 use redis::TypedCommands;
 
-/// `larder run` with this configuration ends with status 2 and one line: the place, and these words.
+/// Asserts that `larder run` ends with status 2 and one line that has the position and these words.
 fn is_refused(config: &str, place: &str, words: &str) {
     let run = Larder::run("script").config(config).fail(2);
     let start = format!("larder: larder.toml:{place}: ");

@@ -1,4 +1,4 @@
-//! The JSON Schema that `larder schema` prints: it takes what the host takes, and knows every key.
+//! The JSON Schema that `larder schema` prints accepts what the host accepts, and has every key.
 
 use std::collections::BTreeSet;
 use std::path::Path;

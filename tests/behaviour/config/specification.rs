@@ -66,7 +66,7 @@ fn a_value_comes_back_as_it_was_stored() {
     on_every_backend(|config| assert_eq!(Larder::run("values").config(config).succeed().stdout, "as stored\n"));
 }
 
-/// More than wasmtime lets a plugin pass in one call unless told otherwise.
+/// More than the default limit of wasmtime for one call.
 #[test]
 fn a_value_within_a_limit_of_200_mib_is_stored() {
     let config = "[caches.c]\ntype = \"ram\"\nmax_bytes = \"1GiB\"\nmax_value_bytes = \"200MiB\"\n\

@@ -1,4 +1,4 @@
-//! A set or clear beats a computation that began before it.
+//! A set or clear invalidates a computation that began before it.
 
 use std::sync::Arc;
 
@@ -154,7 +154,7 @@ async fn a_vacancy_given_after_a_clear_is_not_too_late(backend: Backend) {
     let outdated = vacancy(&view(&cache), "k").await;
     view(&cache).clear("k").await.unwrap();
     let fresh = vacancy(&view(&cache), "k").await;
-    // The outdated one must not take the fresh one's place on its way out.
+    // The end of the outdated computation must not remove the new one.
     drop(outdated);
     let caller = waiting(&cache, "k").await;
     assert_eq!(fill(&view(&cache), fresh, "fresh").await, Ok(true));

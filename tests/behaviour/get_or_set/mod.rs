@@ -88,7 +88,7 @@ pub(crate) async fn lose(backend: &mut Backend, cache: &Cache) {
 pub(crate) async fn look_around(cache: &ScopedCache) {
     for _ in 0..3 {
         // During an outage there is no answer, which is as good.
-        let _nothing = cache.get("nobody's key").await;
+        let _nothing = cache.get("another key").await;
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) async fn answer(caller: JoinHandle<Asked>) -> Asked {
     within(caller).await.unwrap()
 }
 
-/// Waits for the one caller that is handed a vacancy, and gives it with the callers that still wait.
+/// Waits for the caller that receives the vacancy, and returns the vacancy and the callers that still wait.
 pub(crate) async fn take_over(mut callers: Vec<JoinHandle<Asked>>) -> (Vacancy, Vec<JoinHandle<Asked>>) {
     let first = async {
         loop {

@@ -74,7 +74,7 @@ async fn a_vacancy_whose_lease_the_server_lost_stores_nothing(mut backend: Backe
         }
     })
     .await;
-    // It may have been cleared while nobody could see it.
+    // It may have been cleared unnoticed.
     assert_eq!(fill(&view(&cache), vacancy, "v").await, Ok(false));
     assert_eq!(view(&cache).get("k").await.unwrap(), None);
     let anew = super::vacancy(&view(&cache), "k").await;
@@ -101,7 +101,7 @@ async fn a_cancelled_fill_leaves_no_waiter_hanging(mut backend: Backend) {
         tokio::select! {
             biased;
             outcome = &mut filling => panic!("the server does not answer, and yet: {outcome:?}"),
-            // The command is on its way by then.
+            // By then the command has been sent.
             () = tokio::task::yield_now() => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Many plugins on many threads.
+//! Many plugins on many threads ask for one key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,7 +57,7 @@ async fn of_32_plugins_half_of_which_give_up_one_computes() {
     }
 }
 
-/// Each round sets the truth, clears, and only then asserts: what was computed before the clear must be gone.
+/// Each round sets the origin, clears, and then asserts that no value from before the clear remains.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_computed_before_a_clear_outlives_it() {
     for backend in backends() {

@@ -1,4 +1,4 @@
-//! What plugins and processes share.
+//! Processes share the values of a server.
 
 use larder_tests::{Kind, Larder, Server};
 

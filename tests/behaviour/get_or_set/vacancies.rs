@@ -1,4 +1,4 @@
-//! Who gets a vacancy, and what becomes of it.
+//! Which caller receives a vacancy, and what ends it.
 
 use bytes::Bytes;
 use larder_host::cache::{CacheError, Duration};
@@ -149,7 +149,7 @@ async fn the_holder_that_asks_again_is_refused_immediately(backend: Backend) {
     assert_eq!(occupied(holder.get_or_set("k").await), bytes("v"));
 }
 
-/// What it holds is the key in one key space of one cache.
+/// A vacancy is for a key in one key space of one cache.
 async fn the_holder_may_ask_for_its_key_through_another_cache(backend: Backend) {
     let cache = backend.cache(LONG_WAIT).await;
     let _plain = vacancy(&view(&cache), "k").await;

@@ -1,4 +1,4 @@
-//! What happens when a wait runs out.
+//! Callers whose wait times out.
 
 use std::time::Duration as StdDuration;
 
@@ -135,7 +135,7 @@ async fn a_value_that_expired_meanwhile_makes_the_fill_of_the_holder_too_late(ba
     let own = vacancy(&view(&cache), "k").await;
     assert_eq!(view(&cache).fill(own, bytes("short"), Duration::Milliseconds(1)).await, Ok(true));
     pass_a_millisecond(&view(&cache)).await;
-    // What has gone cannot be told from what was cleared.
+    // An expired value is indistinguishable from a cleared one.
     assert_eq!(fill(&view(&cache), held, "holder's").await, Ok(false));
     assert_eq!(view(&cache).get("k").await.unwrap(), None);
 }
@@ -149,7 +149,7 @@ mod servers {
         let cache = backend.cache(SHORT_WAIT).await;
         let _held = vacancy(&view(&cache), "k").await;
         let caller = waiting(&cache, "k").await;
-        // Another process, of which this one's waiters hear nothing.
+        // A cache of another process, which does not notify the waiters of this one.
         view(&backend.cache("").await).set("k", bytes("foreign"), Duration::Default).await.unwrap();
         assert_eq!(occupied(answer(caller).await), bytes("foreign"));
     }

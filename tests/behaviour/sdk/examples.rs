@@ -1,4 +1,4 @@
-//! Every example runs and shows what it says.
+//! Every example runs and prints what its documentation shows.
 
 use std::process::Command;
 

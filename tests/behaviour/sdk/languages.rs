@@ -1,4 +1,4 @@
-//! Plugins in Python and JavaScript: what they cache is what plugins in Rust cache.
+//! Plugins in Python and JavaScript cache what plugins in Rust cache.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -88,8 +88,8 @@ fn an_error_of_python_and_javascript_is_not_cached_and_the_next_caller_computes(
     assert_eq!(server.client().keys::<_, Vec<String>>("*").unwrap(), [""; 0]);
 }
 
-/// One that has every type in it, and falsy ones, which a careless helper takes for a miss. No space is in them: it
-/// divides the words of the plugin `script`.
+/// A value with every type, and falsy values, which a helper may mistake for a miss. None has a space, which separates
+/// the words of the plugin `script`.
 fn values() -> [Value; 5] {
     let all = json!({
         "text": "Grüße,世界😀\"\\\u{1}",
@@ -129,7 +129,7 @@ fn rust_python_and_javascript_read_what_the_others_set() {
     }
 }
 
-/// One call stores all, for one duration, and another reads them in the order that it asks in.
+/// One call stores all values for one duration, and another one reads them in the order of its keys.
 #[test]
 fn rust_python_and_javascript_read_the_batches_that_the_others_set() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
@@ -146,14 +146,14 @@ fn rust_python_and_javascript_read_the_batches_that_the_others_set() {
         script("clear-all");
         let quoted = Value::String(object.to_string());
         assert_eq!(answer(plugin, &config, &format!("note-many({quoted}, some(3600.0))")), "ok", "{writer}");
-        let read = script("get-many é b nobody b");
+        let read = script("get-many é b missing b");
         assert_eq!(read, "hit 0 hit null miss hit null\n", "Rust after {writer}");
         for key in ["a", "b", "é"] {
             let left: i64 = server.client().pttl(format!("cache:{key}")).unwrap();
             assert!((1..=3_600_000).contains(&left), "{writer}: `{key}` lasts {left}");
         }
         in_each_language(|reader, plugin| {
-            let said = answer(plugin, &config, "recall-many([\"é\", \"a\", \"nobody\", \"b\"])");
+            let said = answer(plugin, &config, "recall-many([\"é\", \"a\", \"missing\", \"b\"])");
             assert_eq!(unpack(&said), json!([0, all, null, null]), "{reader} after {writer}");
         });
         assert_eq!(unpack(&answer(plugin, &config, "recall-many([])")), json!([]), "{writer}");
@@ -201,7 +201,7 @@ fn a_value_that_is_not_json_is_computed_again() {
     });
 }
 
-/// The computed value comes back: what is not stored is computed by the next round.
+/// The call returns the computed value, and the next round computes it again.
 #[test]
 fn a_fill_that_the_cache_refuses_costs_python_and_javascript_a_computation_and_no_error() {
     let config = "[caches.ram]\ntype = \"ram\"\nmax_value_bytes = 1\n";

@@ -1,4 +1,4 @@
-//! The same calls, made of the host and of the one in memory that the SDK has for tests, are answered alike.
+//! The host and the SDK's in-memory host for tests give the same answers to the same calls.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl CacheBackend for Reachable {
         self.ram.renew(key, lease).await
     }
 
-    /// Also during an outage: a server is told as soon as it is back.
+    /// Also during an outage: the release is sent when the server returns.
     fn release(&self, key: &Key, lease: &Lease) -> Release {
         self.ram.release(key, lease)
     }
@@ -207,7 +207,7 @@ impl Real {
     }
 }
 
-/// The tasks that take vacancies away from those who hold them too long.
+/// The tasks that end vacancies that are held too long.
 async fn yield_to_other_tasks() {
     for _ in 0..10 {
         tokio::task::yield_now().await;

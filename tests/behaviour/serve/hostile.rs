@@ -12,7 +12,7 @@ use larder_tests::attack::{
 };
 use larder_tests::{Kind, Server, guest};
 
-/// Sequences that are under way at the same time, so that they wait for each other's leases.
+/// The number of concurrent sequences, which wait for each other's leases.
 const AT_ONCE: u64 = 4;
 /// What the process may grow by from the first half of a run to its end. Measured: below 1 MiB.
 #[cfg(target_os = "linux")]
@@ -20,10 +20,10 @@ const GROWTH: u64 = 8 << 20;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("`{name}` is no number: `{text}`")))
+    Some(text.parse().unwrap_or_else(|_| panic!("`{name}` is not a number: `{text}`")))
 }
 
-/// Numbers that a seed stands for: splitmix64.
+/// Random numbers from a seed: splitmix64.
 struct Random(u64);
 
 impl Random {
@@ -100,7 +100,7 @@ fn assert_all_kinds(tally: &Tally) {
 
 const ALONE: &str = "LARDER_HOSTILE_ALONE";
 
-/// In a process of its own, since other tests would grow this one.
+/// In a process of its own, because other tests add to the memory of this one.
 #[test]
 fn hostile_sequences_leave_neither_memory_nor_leases_behind() {
     if std::env::var_os(ALONE).is_none() {

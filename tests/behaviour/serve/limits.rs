@@ -1,4 +1,4 @@
-//! More requests than may run at a time: answered or refused, and none of them lost.
+//! Requests above the concurrency limit are answered or refused; none is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -15,7 +15,7 @@ pub(crate) fn values(export: &str) -> BTreeMap<&str, f64> {
     lines.map(|line| line.rsplit_once(' ').map(|(what, value)| (what, value.parse().unwrap())).unwrap()).collect()
 }
 
-/// The caches of a configuration, and what an embedder's own recorder has of them. The recorder is this thread's.
+/// The caches of a configuration, and a recorder of this thread that receives their metrics.
 pub(crate) async fn watched(config: &str) -> (Caches, PrometheusHandle, LocalRecorderGuard<'static>) {
     let recorder: &'static _ =
         Box::leak(Box::new(PrometheusBuilder::new().set_buckets(BUCKETS).unwrap().build_recorder()));
@@ -151,7 +151,7 @@ mod standing {
         let (caches, handle, _guard) = watched(RAM).await;
         let cache = view(&caches);
         let of = |export: &str, name: &str| values(export)[format!("{name}{{cache=\"c\"}}").as_str()];
-        // What is set again makes room for nobody.
+        // A value that is replaced is not an eviction.
         for _ in 0..3 {
             cache.set("k", vec![0; 1000].into(), Duration::Default).await.unwrap();
         }
@@ -283,7 +283,7 @@ mod readiness {
             let answer = serving.get_from_metrics_port("/readyz").await;
             assert_eq!((answer.status, answer.body.as_str()), (200, "c: ready\n"));
         }
-        // A server that hangs is found out as well as one that is gone.
+        // A server that hangs is detected like one that is unreachable.
         server.freeze();
         assert_eq!(
             (

@@ -1,4 +1,4 @@
-//! The requests that plugins send: where they may go, what comes back, and what does not.
+//! The requests that plugins send: which hosts they may reach, and what the plugin receives.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -27,7 +27,7 @@ fn local(upstream: &Upstream) -> String {
     upstream.address().to_string()
 }
 
-/// What an upstream does by default: tells what it was asked, and counts.
+/// The default upstream: it replies with the request that it received, and counts.
 async fn telling(asked: &Arc<AtomicUsize>) -> Upstream {
     let asked = Arc::clone(asked);
     Upstream::start(move |request| {
@@ -44,7 +44,7 @@ async fn tell(request: Request<Incoming>) -> UpstreamResponse {
     ok_response(format!("{head} {}\n", String::from_utf8_lossy(&body)))
 }
 
-/// A port of our own at which nobody listens.
+/// A reserved port without a listener.
 fn refusing() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -72,7 +72,7 @@ async fn a_plugin_without_a_grant_reaches_no_host() {
         let serving = ServeProcess::start(config);
         is_denied(&serving, &format!("http://{}/", upstream.address())).await;
         is_denied(&serving, "https://localhost/").await;
-        // It is told so, also while it is still sending a body that nobody takes.
+        // The plugin receives the error also while it sends a body that is not read.
         let client = Client::connect(serving.address()).await;
         let path = format!("/fetch?http://{}/", upstream.address());
         let answer = client.send(&path, &"x".repeat(1 << 20)).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_granted_host_is_reached() {
     let serving = ServeProcess::start(&grant(&[local(&upstream), format!("localhost:{port}")]));
     let answer = serving.get(&format!("/fetch?http://{address}/a/b?c=%20d")).await;
     assert_eq!(answer, HttpResponse::ok(&format!("GET /a/b?c=%20d {address} \n")));
-    // A name is looked up, in whatever case it is written.
+    // A name is resolved in upper and lower case.
     let answer = serving.get(&format!("/fetch?http://LocalHost.:{port}")).await;
     assert_eq!(answer, HttpResponse::ok(&format!("GET / localhost:{port} \n")));
     let client = Client::connect(serving.address()).await;
@@ -118,7 +118,7 @@ async fn another_port_or_name_of_a_granted_host_is_denied() {
         format!("127.1:{}", granted.port()),
         format!("2130706433:{}", granted.port()),
         format!("[::ffff:127.0.0.1]:{}", granted.port()),
-        // Whose host is the second one.
+        // The host of this URL is the second one.
         format!("{}@{}", granted.address(), other.address()),
         format!("user@{}", granted.address()),
     ] {
@@ -206,7 +206,7 @@ async fn an_invalid_response_is_an_error_and_no_trap() {
         let ((), error) = tokio::join!(say(&listener, said), error(&serving, &path));
         assert_eq!(error, expected, "{}", &said[..said.len().min(100)]);
     }
-    // An answer that breaks off is not taken for a whole one, by the plugin nor by its client.
+    // A response that is aborted is not complete, neither to the plugin nor to its client.
     let client = Client::connect(serving.address()).await;
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nhalf";
     let ((), answer) = tokio::join!(say(&listener, half), client.get(&path));
@@ -215,13 +215,13 @@ async fn an_invalid_response_is_an_error_and_no_trap() {
 
 #[tokio::test]
 async fn a_silent_upstream_times_out() {
-    // The connection stands as soon as the system has it, and nobody ever answers.
+    // The system accepts the connection, and no response ever arrives.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stalling = Upstream::start(|_| async {
         let (pieces, body) = unbounded_channel();
         pieces.send(Bytes::from_static(b"begun")).unwrap();
-        // Kept open for as long as anybody could wait.
+        // Kept open for longer than any timeout.
         std::mem::forget(pieces);
         UpstreamResponse::new(ChannelBody(body).boxed_unsync())
     })
@@ -237,7 +237,7 @@ async fn a_silent_upstream_times_out() {
     assert!(answer.is_err(), "{answer:?}");
     // Well before the run's own end.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    // With no word of the plugin's the run's `timeout` is what ends it.
+    // Without a timeout of the plugin, the `timeout` of the run ends it.
     let config = format!("[sandbox]\ntimeout = \"300ms\"\n{}", grant(&[address.to_string()]));
     assert_eq!(ServeProcess::start(&config).get(&format!("/fetch?http://{address}/")).await.status, 504);
 }
@@ -259,7 +259,7 @@ async fn an_answer_that_comes_before_the_end_of_the_body_is_the_plugins() {
         let answer = client.send(&path, &"x".repeat(length)).await.unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (413, "too much"), "{length}");
     }
-    // Who sends nothing is often answered before he has said that it was all.
+    // A client without a body often receives the response before it has sent the end of its request.
     for _ in 0..200 {
         assert_eq!(client.get(&path).await.unwrap().status, 413);
     }
@@ -283,7 +283,7 @@ struct Streaming {
     upstream: Upstream,
 }
 
-/// An upstream that hands over each piece of a body as it comes, and answers what the test gives it.
+/// An upstream that passes on each piece of a body as it arrives, and sends the pieces that the test gives it.
 async fn streaming() -> Streaming {
     let (received_sender, received) = unbounded_channel();
     let (sends, pieces) = unbounded_channel();
@@ -302,7 +302,7 @@ async fn streaming() -> Streaming {
     Streaming { received, sends, upstream }
 }
 
-/// The second piece is sent, on either way, when the first one has come to its end.
+/// In either direction, the second piece is sent when the first one has arrived.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_is_streamed_in_both_directions() {
     let Streaming { mut received, sends, upstream } = streaming().await;

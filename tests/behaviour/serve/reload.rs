@@ -1,4 +1,4 @@
-//! Files of plugins that are replaced while requests run.
+//! The file of a plugin is replaced while requests run.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use larder_tests::{Client, HttpResponse, Larder, ServeProcess, TEST_TIMEOUT, guest};
 
-/// Puts a file in the place of another at once.
+/// Replaces a file atomically.
 fn replace(file: &Path, bytes: &[u8]) {
     let new = file.with_extension("new");
     std::fs::write(&new, bytes).unwrap();
@@ -32,7 +32,7 @@ fn start_with(larder: Larder) -> (ServeProcess, [PathBuf; 2]) {
 }
 
 async fn is_answered(serving: &ServeProcess, path: &str, expected: &HttpResponse) {
-    // One connection for all questions: the system has a port for so many only.
+    // One connection for all requests: each connection takes a port of the system.
     let client = Client::connect(serving.address()).await;
     let answered = async {
         while client.get(path).await.unwrap() != *expected {
@@ -77,7 +77,7 @@ async fn a_new_file_is_served_after_hang_up_and_no_request_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_file_is_logged_and_the_previous_version_keeps_running() {
-    // The longer route is read first, so that it was read when the other one has changed.
+    // The longer route is read first, so it has been read when the other one has changed.
     let (mut serving, [changed, constant]) = start();
     replace(&constant, b"no component");
     replace(&changed, &std::fs::read(guest("http-pages")).unwrap());
@@ -107,7 +107,7 @@ async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugi
     serving.expect_line("changed: attending").await;
     let [pages, http] = ["http-pages", "http"].map(|name| std::fs::read(guest(name)).unwrap());
     let page = HttpResponse::ok("<h1>/changed/do/hello</h1>\n");
-    // In the place of the old one, and then over it.
+    // First by a rename, then by writing to the same file.
     replace(&changed, &pages);
     is_answered(&serving, "/changed/do/hello", &page).await;
     running.write_all(b"0\r\n\r\n").unwrap();
@@ -132,7 +132,7 @@ async fn a_watched_file_that_is_replaced_is_served_and_requests_keep_their_plugi
 async fn a_broken_watched_file_is_logged_once_and_the_previous_version_keeps_running() {
     let (serving, [changed, constant]) = start_with(Larder::serve().arg("--watch"));
     let [pages, http] = ["http-pages", "http"].map(|name| std::fs::read(guest(name)).unwrap());
-    // Half of a file, by a writer who does not go on.
+    // Half of a file, by a writer that stops.
     std::fs::write(&constant, &http[..http.len() / 2]).unwrap();
     // Each of these is seen later than the half, by some looks.
     for (bytes, body) in [(&pages, "<h1>/changed/do/hello</h1>\n"), (&http, "hello\n")] {

@@ -1,4 +1,4 @@
-//! What a plugin is asked, what the client is answered, and what goes wrong in between.
+//! The requests that a plugin receives, the responses that the client receives, and errors in between.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -124,7 +124,7 @@ async fn max_request_body_makes_a_longer_one_413_or_an_error_to_the_plugin() {
     let client = Client::connect(serving.address()).await;
     let answer = client.send("/length", &"x".repeat(1001)).await.unwrap();
     assert_eq!(answer, refused(413, "the request body is too large\n"));
-    // Nobody knows in advance how long this one is.
+    // The length of this body is not known in advance.
     let chunk = format!("3e8\r\n{}\r\n", "x".repeat(1000));
     let head = "POST /length HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     assert!(raw(&serving, &format!("{head}{chunk}0\r\n\r\n")).ends_with("1000\r\n0\r\n\r\n"));

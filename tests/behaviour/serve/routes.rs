@@ -1,4 +1,4 @@
-//! Several plugins in one server, each under its path and with its grant; and what stops the start.
+//! Several plugins in one server, each with its path and grant; and errors at the start.
 
 use larder_tests::{HttpResponse, Larder, ServeProcess, guest};
 

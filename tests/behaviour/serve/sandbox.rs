@@ -1,10 +1,10 @@
-//! What a plugin cannot do to its host, and what reaches it of the machine.
+//! What a plugin can see of the machine, and what it cannot do to its host.
 
 use std::net::TcpListener;
 
 use larder_tests::{Kind, Larder, Server};
 
-/// A plugin that runs into a bound, and the one line that says which.
+/// A plugin that exceeds a limit, and the line that names it.
 fn is_stopped(misdeed: &str, config: &str, words: &[&str]) {
     // Standard input stays open, so that reading it never ends.
     let mut run = Larder::run("misbehave").arg(misdeed).config(config).start();

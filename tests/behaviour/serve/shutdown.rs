@@ -1,4 +1,4 @@
-//! How a server ends: what runs is finished, and what comes is refused.
+//! Shutdown of a server: running requests are finished, and new ones are refused.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ async fn running_requests_are_finished_and_new_ones_are_refused() {
     assert_eq!(finished.await.unwrap().status, Some(0));
 }
 
-/// What the server took, which its log tells, is what the clients have answers to.
+/// The requests in the server's log are those that the clients have responses to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_is_aborted_by_a_shutdown_under_load() {
     let serving = ServeProcess::start("");
@@ -89,7 +89,7 @@ async fn a_shutdown_waits_no_longer_than_its_timeout() {
     assert_cut_off(asked.await.unwrap());
 }
 
-/// The client is told, if there was time for it.
+/// The client receives an error, if there was time for it.
 fn assert_cut_off(answer: Result<HttpResponse, hyper::Error>) {
     if let Ok(answer) = answer {
         assert_eq!((answer.status, answer.body.as_str()), (503, "the server is shutting down\n"));

@@ -1,4 +1,4 @@
-//! How a server is found and spoken to at the start: the environment, passwords, and servers that cannot be used.
+//! The first connection to a server: its address from the environment, passwords, and servers that cannot be used.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,5 +1,5 @@
-//! Several connections to one server: which call goes over which, what one that breaks means, and that no large value
-//! holds up a small one.
+//! The connections to one server: which call uses which connection, what the loss of one affects, and that no large
+//! value delays a small one.
 
 use std::collections::BTreeMap;
 use std::time::Duration as StdDuration;
@@ -76,7 +76,7 @@ mod loss {
             assert_eq!((figure("larder_up"), figure("larder_reconnects_total")), (1.0, 0.0));
             let lost = *before.keys().next().unwrap();
             let _: i64 = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(lost).query(&mut server.client()).unwrap();
-            // A call may be on its way over that connection at this moment, and those of its keys alone may fail.
+            // A call that is being sent over that connection at this moment may fail.
             let mut served = 0;
             for key in 0..100 {
                 served += usize::from(view.get(&key.to_string()).await == Ok(Some(bytes("v"))));

@@ -1,4 +1,4 @@
-//! Values that other programs put on the server and that are too large for us: the host takes none of them in.
+//! Values of other programs above the limit: the host does not read them into memory.
 
 #![cfg(target_os = "linux")]
 

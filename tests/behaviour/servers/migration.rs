@@ -1,4 +1,4 @@
-//! Between Valkey and Redis nothing changes but the word in `type`; and the guide's ways from one to the other.
+//! Valkey and Redis are interchangeable, except for the `type` of the cache.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ fn work(server: &Server, type_name: &str) -> String {
         "set a*b x",
         "get-or-set computed 42",
         "get-or-set computed 43",
-        "get-many user:1 nobody computed",
+        "get-many user:1 missing computed",
         "set gone x",
         "clear gone",
         "clear gone",

@@ -1,4 +1,4 @@
-//! A server that goes away, hangs, and comes back while a plugin runs.
+//! A server that stops, hangs and returns while a plugin runs.
 
 use larder_tests::{Kind, Larder, LarderProcess, Relay, Server, wait_for};
 

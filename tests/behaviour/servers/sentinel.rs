@@ -1,4 +1,4 @@
-//! A primary that sentinels watch, and that another server follows.
+//! Sentinel names the primary, at the start and after a failover.
 
 use larder_tests::{Authority, Kind, Larder, LarderProcess, Sentinels, Server, wait_for};
 
@@ -9,7 +9,7 @@ fn ask(session: &mut LarderProcess, operation: &str) -> String {
     session.read_line()
 }
 
-/// What a server says of its role; nothing where it is just changing it.
+/// The replication section of a server's `INFO`; empty while its role changes.
 fn replication(server: &Server) -> String {
     let said = server.try_client().and_then(|mut client| redis::cmd("INFO").arg("replication").query(&mut client).ok());
     said.unwrap_or_default()
@@ -26,7 +26,7 @@ fn recovers(session: &mut LarderProcess, value: &str) {
     assert_eq!(ask(session, "get k"), format!("hit {value}"));
 }
 
-/// A session whose primary was killed, and who watched it. The new primary has been found.
+/// The sentinels, and a session that has found the new primary after the first one was killed.
 fn after_a_failover(kind: Kind) -> Option<(Sentinels, LarderProcess)> {
     let watched = Sentinels::start(kind)?;
     let cache = watched.cache("c");
@@ -39,7 +39,7 @@ fn kill_the_primary(mut watched: Sentinels, cache: &str) -> (Sentinels, LarderPr
     assert_eq!(ask(&mut session, "set k first"), "ok");
     let check = Larder::new(["check"]).config(&config).succeed();
     assert!(check.stdout.contains("main of sentinel 127.0.0.1:"), "{}", check.stdout);
-    // The sentinel that is named first is not needed.
+    // One sentinel less, the first one in the configuration.
     watched.kill_the_first_sentinel();
     watched.servers[0].kill();
     watched.wait_for_primary(1);

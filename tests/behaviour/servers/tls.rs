@@ -1,4 +1,4 @@
-//! TLS to the server: what passes, who is trusted, and what the operator is told when nobody is.
+//! TLS to the server: which certificates are accepted, and the messages for those that are not.
 
 use larder_tests::{Authority, Certificate, Kind, Larder, LarderOutput, Server};
 

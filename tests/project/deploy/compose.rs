@@ -140,7 +140,7 @@ fn the_hosts_agree_with_their_configuration_and_bounds() {
         let host = host(service);
         host.assert_sound();
         let inside: Vec<u16> = ports(service).into_iter().map(|(_, inside)| inside).collect();
-        assert_eq!(inside, [host.port()], "the port for figures is not published");
+        assert_eq!(inside, [host.port()], "the metrics port is not published");
         let caches = host.config().caches;
         let places = caches.values().map(|cache| match &cache.backend {
             BackendConfig::Server(server) => server.deployment.to_string(),

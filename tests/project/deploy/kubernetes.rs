@@ -105,7 +105,7 @@ fn every_part_finds_the_pods_and_their_ports() {
     let [requests, figures] = list(&policy["spec"]["ingress"]) else { panic!("{policy}") };
     assert_eq!((port(&requests["ports"][0]["port"]), &requests["from"]), (host.port(), &Value::Null));
     assert_eq!(port(&figures["ports"][0]["port"]), host.metrics_port());
-    assert_eq!(list(&figures["from"]).len(), 1, "not everybody sees figures");
+    assert_eq!(list(&figures["from"]).len(), 1, "only Prometheus may read the metrics");
     let told = &deployment["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(told["prometheus.io/port"], host.metrics_port().to_string());
     assert_eq!((&told["prometheus.io/scrape"], &told["prometheus.io/path"]), (&"true".into(), &"/metrics".into()));
@@ -153,6 +153,6 @@ async fn a_host_runs_with_its_password_and_answers_the_probes() {
         assert_eq!((answer.status, answer.body.as_str()), (200, expected), "{probe}");
     }
     let patience = Duration::from_secs(container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap());
-    assert!(patience > options.timeout, "a server that hangs is not yet a host that does");
+    assert!(patience > options.timeout, "a frozen server must not make the probe time out");
     running.serving.terminate().await;
 }

@@ -26,11 +26,11 @@ fn yaml(file: &str) -> Vec<Value> {
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("`{value}` is no text"))
+    value.as_str().unwrap_or_else(|| panic!("`{value}` is not text"))
 }
 
 fn list(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("`{value}` is no list"))
+    value.as_array().unwrap_or_else(|| panic!("`{value}` is not a list"))
 }
 
 fn texts(value: &Value) -> Vec<&str> {
@@ -43,10 +43,10 @@ fn names(value: &Value) -> Vec<&str> {
 
 /// A host as one of the files has it.
 struct Host {
-    /// The configuration, and where it stands for the host.
+    /// The configuration, and its path in the container.
     toml: String,
     config_path: String,
-    /// The words behind `larder`.
+    /// The arguments of `larder`.
     command: Vec<String>,
     environment: BTreeMap<String, String>,
     /// The folders that it may write to.
@@ -76,7 +76,7 @@ impl Host {
         let config = self.config();
         assert_eq!(self.environment.get(Config::PATH_VARIABLE), Some(&self.config_path));
         assert_variables_are_read(&self.environment, &self.toml);
-        // Else nobody outside of the container reaches it.
+        // Otherwise it is unreachable from outside the container.
         assert!(config.serve.addr.ip().is_unspecified());
         assert!(config.serve.metrics_addr.is_some_and(|addr| addr.ip().is_unspecified()));
         let compiled = Path::new(&self.environment["LARDER_COMPILED"]);
@@ -91,8 +91,8 @@ impl Host {
         assert!(requests <= self.memory / 4 * 3, "{requests} bytes for requests, of {}", self.memory);
     }
 
-    /// Starts it as the file says, less its places: its ports are free ones of loopback, its plugins ours, and
-    /// `changes` say where its server is.
+    /// Starts it as the file says, with free ports on loopback, the plugins of the build, and `changes` for the address
+    /// of its server.
     fn start(&self, changes: &[(&str, &str)], variables: &[(&str, &str)]) -> Running {
         let metrics = format!("127.0.0.1:{}", free_port());
         let folder = guest("http-pages").parent().unwrap().display().to_string();
@@ -116,11 +116,11 @@ impl Host {
     }
 }
 
-/// A host that runs.
+/// A running host.
 struct Running {
     serving: ServeProcess,
     metrics: String,
-    /// Its configuration as it is.
+    /// Its actual configuration.
     toml: String,
 }
 
@@ -129,7 +129,7 @@ fn parse(toml: &str, environment: &BTreeMap<String, String>) -> Config {
     Config::parse(toml, "configuration", Path::new(""), &environment).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Ours stand in the source; of the others each makes the configuration another one.
+/// The host's own variables are in its source; each of the others changes the configuration.
 fn assert_variables_are_read(environment: &BTreeMap<String, String>, toml: &str) {
     let source: String = sources("host").into_iter().map(|(_, text)| text).collect();
     for name in environment.keys() {
@@ -139,11 +139,11 @@ fn assert_variables_are_read(environment: &BTreeMap<String, String>, toml: &str)
             true => source.contains(&format!("\"{name}\"")),
             false => parse(toml, environment) != parse(toml, &without),
         };
-        assert!(is_read, "nobody reads `{name}`");
+        assert!(is_read, "`{name}` has no effect");
     }
 }
 
-/// The program knows these words: with `--help` behind them it prints help, or complains of one that it does not.
+/// Asserts that the program accepts these arguments: with `--help` after them it prints help, or names an unknown one.
 fn assert_understood<S: AsRef<str>>(words: &[S]) {
     let run = Larder::new(words.iter().map(AsRef::as_ref)).arg("--help").finish();
     assert_eq!(run.status, Some(0), "{run:#?}");
@@ -165,12 +165,15 @@ fn seconds(written: &str) -> Duration {
     Duration::from_secs(written.strip_suffix('s').unwrap_or(written).parse().unwrap())
 }
 
-/// The reference of an image says which version it is.
+/// Asserts that the reference of an image has a version.
 fn assert_version(image: &str) {
     let (name, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("`{image}` has no tag"));
     // A distroless image has its version in its name: that of Debian.
     let version = if name.starts_with("gcr.io/distroless/") { name } else { tag };
-    assert!(tag != "latest" && version.contains(|letter: char| letter.is_ascii_digit()), "`{image}` may be any");
+    assert!(
+        tag != "latest" && version.contains(|letter: char| letter.is_ascii_digit()),
+        "`{image}` has no fixed version"
+    );
     if name.rsplit('/').next() == Some("larder") {
         assert_eq!(tag, env!("CARGO_PKG_VERSION"), "`{image}` is another Larder");
     }

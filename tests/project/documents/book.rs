@@ -1,4 +1,4 @@
-//! The pages hang together: the book has all of them, and every link leads somewhere.
+//! The book has every page, and every link has a target.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn the_book_lists_every_page_once() {
     }
 }
 
-/// GitHub's and mdBook's name for a heading.
+/// The anchor of a heading in GitHub and mdBook.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
     kept.collect::<String>().to_lowercase().replace(' ', "-")

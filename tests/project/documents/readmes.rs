@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use larder_tests::repository::{read, root};
-use larder_tests::{Kind, Larder, ServeProcess, Server, free_port, guest, language};
+use larder_tests::{Kind, Larder, ServeProcess, Server, free_port, guest, language_plugin};
 
 /// The command that builds a plugin in Python or JavaScript, and the calls of it.
 fn assert_is_true(name: &str) {
-    let Some(plugin) = language(name) else { return };
+    let Some(plugin) = language_plugin(name) else { return };
     let readme = read(&format!("examples/{name}/README.md")).replace("\\\n", " ");
     let folder = tempfile::TempDir::new().unwrap();
     let built = folder.path().join("plugin.wasm");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::{ServedRoute, Server, ServerState};
+use super::state::{ServedRoute, ServerState};
 use crate::file_version::FileVersion;
 
 /// The polling interval. A file that is unchanged between two polls is considered complete.
@@ -23,47 +23,42 @@ struct Watched {
     settled: FileVersion,
 }
 
-impl Server {
-    /// Polls the plugins' files once a second and reloads those that have changed, as [`Server::reload`] does for all.
-    /// A file is reloaded once it is unchanged between two polls. Never returns.
-    pub async fn watch(&self) -> Infallible {
-        let mut watched = self.state.watched();
-        let mut polls = tokio::time::interval(INTERVAL);
-        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            polls.tick().await;
-            let state = Arc::clone(&self.state);
-            // Files may be on a network, and compilation takes time.
-            let polling = tokio::task::spawn_blocking(move || {
-                state.poll_files(&mut watched);
-                watched
-            });
-            watched = polling.await.unwrap_or_else(|error| {
-                tracing::error!("cannot check the files of plugins: {error}");
-                self.state.watched()
-            });
-        }
+/// Polls the files of all routes for ever, and reloads those that have changed.
+pub(super) async fn watch(state: &Arc<ServerState>) -> Infallible {
+    let mut watched = loaded_versions(state);
+    let mut polls = tokio::time::interval(INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        polls.tick().await;
+        let in_task = Arc::clone(state);
+        // Files may be on a network, and compilation takes time.
+        let polling = tokio::task::spawn_blocking(move || {
+            poll_files(&in_task, &mut watched);
+            watched
+        });
+        watched = polling.await.unwrap_or_else(|error| {
+            tracing::error!("cannot check the files of plugins: {error}");
+            loaded_versions(state)
+        });
     }
 }
 
-impl ServerState {
-    fn watched(&self) -> Vec<Watched> {
-        self.routes.iter().map(|route| Watched::new(loaded(route))).collect()
-    }
+fn loaded_versions(state: &ServerState) -> Vec<Watched> {
+    state.routes.iter().map(|route| Watched::new(loaded(route))).collect()
+}
 
-    fn poll_files(&self, watched: &mut [Watched]) {
-        for (route, watched) in self.routes.iter().zip(watched) {
-            let version = FileVersion::of(route.handler().plugin().path());
-            if watched.settles(version) && version != loaded(route) {
-                route.reload(&self.runtime);
-            }
+fn poll_files(state: &ServerState, watched: &mut [Watched]) {
+    for (route, watched) in state.routes.iter().zip(watched) {
+        let version = FileVersion::of(route.handler().plugin.path());
+        if watched.settles(version) && version != loaded(route) {
+            route.reload(&state.runtime);
         }
     }
 }
 
 /// The version of the file that the plugin was loaded from.
 fn loaded(route: &ServedRoute) -> FileVersion {
-    route.handler().plugin().version()
+    route.handler().plugin.version()
 }
 
 impl Watched {

@@ -1,28 +1,26 @@
-//! The handling of one request: admission, the run of the plugin in a sandbox of its own, and the access log.
+//! The handling of one request: admission, and the run of the plugin in a sandbox of its own.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::HOST;
-use hyper::{Method, Request, Response, StatusCode};
-use metrics::{counter, histogram};
+use hyper::{Method, Request, Response};
+use metrics::counter;
 use tokio::sync::oneshot;
-use tracing::field::Empty;
-use tracing::{Instrument, Span, error_span};
+use tracing::Instrument;
 use wasmtime::Store;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use super::ServerState;
+use super::access_log::AccessLine;
 use super::error_response::ErrorResponse;
+use super::handler::Handler;
 use super::request_body::limited;
+use super::state::ServerState;
 use crate::cache::text::one_line;
 use crate::error::Error;
-use crate::metrics::{REFUSALS, REQUEST_SECONDS, REQUESTS};
-use crate::plugin::Plugin;
+use crate::metrics::REFUSALS;
 use crate::plugin_body::{AbortFlag, PluginBody, drained};
 use crate::plugin_state::PluginState;
 use crate::runtime::{Console, Outcome, RunOptions};
@@ -30,25 +28,6 @@ use crate::trace::{self, Joined, TraceContext};
 
 /// The longest text of a plugin's error in the log, in characters.
 const MAX_ERROR_TEXT: usize = 500;
-
-/// A plugin that exports the HTTP handler.
-pub(super) struct Handler {
-    plugin: Plugin,
-    proxy: ProxyPre<PluginState>,
-}
-
-impl Handler {
-    pub(super) fn new(plugin: Plugin) -> Result<Self, Error> {
-        let proxy = ProxyPre::new(plugin.pre().clone()).map_err(|_| {
-            plugin.load_error("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it cannot answer requests")
-        })?;
-        Ok(Self { plugin, proxy })
-    }
-
-    pub(super) fn plugin(&self) -> &Plugin {
-        &self.plugin
-    }
-}
 
 impl ServerState {
     /// Responds to a request: with the plugin's response, or an error response of the host.
@@ -187,73 +166,5 @@ impl ServerState {
                 Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
             }
         }
-    }
-}
-
-/// The access log line and the metrics of a request. Written when it is dropped: when the head of the response is sent,
-/// or the client has disconnected.
-struct AccessLine {
-    began: Instant,
-    method: Method,
-    path: String,
-    handler: Option<Arc<Handler>>,
-    status: Option<StatusCode>,
-    trace_id: Option<String>,
-}
-
-impl AccessLine {
-    fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
-        // Without the query, which may contain secrets.
-        let path = one_line(request.uri().path());
-        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None, trace_id: None }
-    }
-
-    fn plugin(&self) -> &str {
-        self.handler.as_ref().map_or("-", |handler| handler.plugin.name())
-    }
-
-    /// The span of the request, with field names of the OpenTelemetry conventions. Its level is error, so that every
-    /// logged error has the request as its context.
-    fn span(&self, context: Option<&TraceContext>) -> Span {
-        error_span!(
-            target: "larder_host::request",
-            "request",
-            http.request.method = %self.method,
-            url.path = self.path,
-            plugin = self.plugin(),
-            trace_id = context.map(TraceContext::trace_id),
-            http.response.status_code = Empty,
-            otel.kind = Empty,
-            otel.status_code = Empty,
-        )
-    }
-}
-
-impl Drop for AccessLine {
-    fn drop(&mut self) {
-        let plugin = self.plugin();
-        let Self { began, method, path, status, trace_id, .. } = &*self;
-        let class = status.map_or("gone", |status| match status.as_u16() {
-            100..200 => "1xx",
-            200..300 => "2xx",
-            300..400 => "3xx",
-            400..500 => "4xx",
-            _ => "5xx",
-        });
-        counter!(REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
-        histogram!(REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
-        // The arguments are evaluated only if the line is enabled. The line repeats the fields of the span, so it has
-        // none.
-        tracing::info!(
-            target: "larder_host::access",
-            parent: None,
-            %method,
-            %path,
-            status = status.map(|status| status.as_u16()),
-            gone = status.is_none().then_some(true),
-            milliseconds = began.elapsed().as_micros() as f64 / 1e3,
-            plugin = %one_line(plugin),
-            trace_id,
-        );
     }
 }

@@ -18,7 +18,7 @@ async fn take(cache: &ScopedCache, key: &str) -> Vacancy {
 /// Far shorter than the lease and the wait, so that nothing else can end a hold.
 const SHORT: &str = "max_lease = \"300ms\"\nwait = \"10m\"\n";
 
-/// Somebody waits at one cache for what a holder at another one, or the same, does not compute.
+/// A caller of one cache waits for a value that a holder, at the same cache or another one, does not compute.
 async fn a_waiter_follows(held: &Arc<Cache>, asked: &Arc<Cache>) {
     let (slow, next, third) = (view(held), view(asked), view(asked));
     let late = take(&slow, "k").await;
@@ -40,7 +40,7 @@ async fn max_lease_ends_a_hold_without_waiters(backend: Backend) {
     let late = take(&slow, "k").await;
     tokio::time::sleep(StdDuration::from_secs(1)).await;
     let vacancy = take(&next, "k").await;
-    // What was given back once is not given back again when it is dropped, nor is what another one has by now.
+    // A vacancy that was released is not released again on drop, and neither is the lease of its next holder.
     drop(late);
     cache.drain().await;
     assert!(next.fill(vacancy, "next".into(), Duration::Default).await.unwrap());

@@ -29,11 +29,11 @@ fn assert_says(run: &LarderOutput, stdout: &str) {
     assert_eq!(run.stdout, stdout);
 }
 
-/// The plugin is stopped with one line that names the bound.
+/// Asserts that the plugin is stopped with one line that names the limit.
 fn assert_stopped(run: &LarderOutput, words: &str) {
     assert_eq!(run.status, Some(1), "{run:#?}");
     let last = run.stderr.lines().last().unwrap_or_default();
-    // What the plugin wrote itself may stand in front, without an end of its line.
+    // Output of the plugin, without a line end, may come before it.
     let ours = last.find("larder: plugin `hostile` was stopped: ").unwrap_or_else(|| panic!("{}", run.stderr));
     assert!(last[ours..].contains(words), "`{words}` is not in: {last}");
 }
@@ -156,7 +156,7 @@ fn no_plugin_name_forges_a_log_line_of_the_host() {
     assert!(run.error_line().contains("a\\nlarder: well"), "{}", run.stderr);
 }
 
-/// A component whose core instances, tables and memories go beyond any compiler's is refused, not given room for.
+/// A component with more core instances, tables and memories than any compiler generates is refused before allocation.
 #[test]
 fn a_component_of_many_instances_tables_or_memories_is_stopped() {
     let many = |count: usize, module: &str, instance: &str| {

@@ -1,4 +1,4 @@
-//! The bounds on what all instances of one plugin take together, beside another plugin in the same process.
+//! The limits on all instances of one plugin together, beside another plugin in the same process.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl Host {
         Self(Arc::new(Runtime::new(Config::from_toml(config).unwrap()).await.unwrap()))
     }
 
-    /// Runs the hostile plugin under a name; its operations say themselves what must come of them.
+    /// Runs the hostile plugin under a name. Its operations include the expected results.
     async fn run(&self, name: &str, operations: &[&str]) -> Result<i32, Error> {
         let plugin = self.0.load(&guest("hostile"), Some(name)).unwrap();
         let args = operations.iter().map(|operation| (*operation).to_owned()).collect();
@@ -32,7 +32,7 @@ impl Host {
     }
 }
 
-/// On one thread a call that need not wait is over before another one begins, so that exactly those who wait count.
+/// On one thread, a call that does not wait ends before the next one begins, so exactly the waiting calls count.
 #[tokio::test]
 async fn max_concurrent_calls_bounds_the_calls_of_all_instances_of_a_plugin() {
     let config = "[caches.c]\ntype = \"ram\"\nwait = \"10m\"\n[plugins.crowd]\nmax_concurrent_calls = 2\n\
@@ -60,16 +60,16 @@ async fn max_concurrent_calls_bounds_the_calls_of_all_instances_of_a_plugin() {
     assert_eq!(host.run("crowd", &["get slow => hit \"held\""]).await.unwrap(), 0, "the calls are over");
 }
 
-/// More than the cache has room for, and what fits into any part of it.
+/// More values than the cache holds, and fewer than any share of it holds.
 const FLOOD: usize = 20_000;
 const FEW: usize = 1_000;
 
-/// How many values of 1,000 bytes so many bytes hold at most; each counts about 1,200.
+/// The most values of 1,000 bytes that fit into this many bytes; each counts about 1,200.
 const fn room(bytes: usize) -> usize {
     bytes / 1200
 }
 
-/// How many of the values that one of the plugins stored are there still.
+/// The number of values of one plugin that are still stored.
 async fn kept(view: &ScopedCache) -> usize {
     let keys: Vec<String> = (0..FLOOD).map(|n| format!("flood:{n}")).collect();
     let mut kept = 0;

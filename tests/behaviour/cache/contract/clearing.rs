@@ -132,7 +132,7 @@ async fn clear_all_removes_everything_and_counts_it(backend: Backend) {
     assert_eq!(cache.clear_all().await.unwrap(), 0);
 }
 
-/// More keys than a page of `SCAN` has, and than one `UNLINK` takes.
+/// More keys than a page of `SCAN` returns, and than one `UNLINK` removes.
 async fn clearing_more_than_a_page_of_keys_leaves_none(backend: Backend) {
     let cache = backend.view().await;
     for chunk in 0..5 {
@@ -176,7 +176,7 @@ async fn a_clear_removes_and_counts_all_previous_keys_while_others_are_set(backe
         let entries = keys.iter().map(|key| (key.clone(), b"v".to_vec())).collect();
         cache.set_many(entries, Duration::Default).await.unwrap();
     }
-    // In RAM each cache is one of its own.
+    // In RAM, caches do not share their values.
     let other = if present(&other, &["old:0"]).await.is_empty() { cache.clone() } else { other };
     let is_over = Cell::new(false);
     let clearing = async {

@@ -35,7 +35,7 @@ pub(crate) enum Call {
     ClearAll,
 }
 
-/// What a call was answered, without what differs from cache to cache.
+/// The answer to a call, without the parts that differ between backends.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
     Value(Option<Vec<u8>>),
@@ -167,7 +167,7 @@ fn assert_answers_alike(kind: Kind) {
             }
             for (ram, server) in on_ram.iter_mut().zip(&mut on_server) {
                 for call in [Call::GetMany(KEYS.into()), Call::ClearAll] {
-                    prop_assert_eq!(ram.make(&call).await, server.make(&call).await, "in the end: {:?}", call);
+                    prop_assert_eq!(ram.make(&call).await, server.make(&call).await, "at the end: {:?}", call);
                 }
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! Plugins with namespaces on one cache: each is answered as if it were alone.
+//! Plugins with namespaces on one cache: each gets the answers of a cache of its own.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,8 @@ use super::calls::{Call, Plugin, TABLE, call};
 use super::cases;
 use crate::backends::{Backend, namespaced, view};
 
-/// Two that differ: of what globs, prefixes and keys are made of, and often the one begins with the other.
+/// Two different namespaces, of characters with a meaning in globs, prefixes and keys. Often one is a prefix of the
+/// other.
 fn namespaces() -> impl Strategy<Value = [String; 2]> {
     let text = || "[ab*?\\[\\]^\\\\:é-]{1,4}";
     let related = (text(), text()).prop_map(|(one, more)| [one.clone(), one + &more]);

@@ -1,5 +1,4 @@
-//! Two caches on one server, which know as little of each other as two processes do; and what other programs do to a
-//! lease.
+//! Two caches on one server that share no memory, like two processes; and other programs that change a lease.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -147,7 +146,7 @@ async fn many_waiters_of_another_cache_share_one_wait(backend: Backend) {
     assert_eq!((waited, joined_remotely), (32, 1));
 }
 
-/// Holds a vacancy, lets somebody elsewhere do something, and asserts that the fill comes too late.
+/// Holds a vacancy while a caller of another cache acts, and asserts that the fill is too late.
 async fn assert_too_late(backend: &Backend, left: Option<&str>, overtake: impl AsyncFnOnce(&ScopedCache)) {
     let (holder, elsewhere) = (view(&backend.cache(LONG_WAIT).await), view(&backend.cache(LONG_WAIT).await));
     let held = vacancy(&holder, "user:1").await;
@@ -201,7 +200,7 @@ async fn after_a_clear_the_waiters_of_all_caches_compute_again_and_once(backend:
     let here = many_waiting(&cache, "k", 2).await;
     let there = many_waiting(&elsewhere, "k", 2).await;
     view(&backend.cache("").await).clear("k").await.unwrap();
-    // The server tells those elsewhere of the clear; those here wait for a holder who does not know of it yet.
+    // The server notifies the other cache of the clear. Waiters of this cache wait for a holder that is not notified.
     let (anew, there) = take_over(there).await;
     assert_eq!(fill(&view(&cache), outdated, "outdated").await, Ok(false));
     look_around(&view(&cache)).await;
@@ -226,7 +225,7 @@ async fn a_dropped_vacancy_passes_to_one_waiter_of_another_cache(backend: Backen
     }
 }
 
-/// Each holder gives up but the last, and each time exactly one of those left is next.
+/// Each holder but the last drops its vacancy, and each time exactly one of the remaining callers receives it.
 async fn of_all_waiters_of_all_caches_one_takes_over(backend: Backend) {
     let caches = [backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await, backend.cache(LONG_WAIT).await];
     let mut held = vacancy(&view(&caches[0]), "k").await;
@@ -260,7 +259,7 @@ async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
 }
 
 async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend) {
-    // A third of it is how soon he finds out.
+    // The holder notices after a third of it.
     let more = format!("{LONG_WAIT}\nlease = \"3s\"");
     let cache = backend.cache(&more).await;
     let outdated = vacancy(&view(&cache), "k").await;
@@ -274,7 +273,7 @@ async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend)
     }
 }
 
-/// A lease as a later release may write it, and nobody who renews it.
+/// A lease in a format of a later release, without a process that renews it.
 const FOREIGN: &[u8] = b"\0larder-lease:of another kind";
 
 async fn the_lease_of_an_unknown_holder_is_waited_for_until_it_lapses(mut backend: Backend) {
@@ -296,7 +295,7 @@ async fn an_unlimited_lease_of_an_unknown_holder_is_replaced_when_the_wait_times
     assert_eq!(cache.get("k").await, Ok(Some(bytes("v"))));
 }
 
-/// One who holds the key's lease, and one elsewhere whose wait has run out.
+/// The holder of the key's lease, and a caller of another cache whose wait has timed out.
 async fn holder_and_loose(backend: &Backend) -> [(ScopedCache, Vacancy); 2] {
     let (holder, loose) = (view(&backend.cache("").await), view(&backend.cache("wait = \"50ms\"").await));
     let held = vacancy(&holder, "k").await;
@@ -326,7 +325,7 @@ async fn a_fill_after_a_timed_out_wait_is_too_late_after_a_clear_through_another
     assert_eq!(holder.get("k").await, Ok(None));
 }
 
-/// The claim is on its way when its caller goes; what it is granted nobody would ever fill.
+/// The caller is cancelled while its claim is being sent. The lease that the claim takes would never be filled.
 async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     let more = format!("{LONG_WAIT}\nlease = \"10m\"");
     let (cache, elsewhere) = (backend.cache(&more).await, backend.cache(&more).await);
@@ -337,7 +336,7 @@ async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
         tokio::select! {
             biased;
             answer = &mut asking => panic!("the server does not answer, and yet: {answer:?}"),
-            // The command is on its way by then.
+            // By then the command has been sent.
             () = tokio::task::yield_now() => {}
         }
     }
@@ -346,7 +345,7 @@ async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     let _free = vacancy(&view(&elsewhere), "k").await;
 }
 
-/// From now on the server refuses whatever needs memory.
+/// From now on the server refuses commands that need memory.
 fn fill_up(backend: &mut Backend) {
     cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut backend.behind().client()).unwrap();
 }
@@ -376,7 +375,7 @@ async fn a_full_server_takes_a_lease_back(mut backend: Backend) {
     fill_up(&mut backend);
     drop(held);
     within(cache.drain()).await;
-    // A server that runs no scripts would keep it; ours all do.
+    // A server without scripts would keep it; all servers of the tests have scripts.
     assert_eq!(stored(&mut backend, "k"), b"");
 }
 

@@ -67,7 +67,7 @@ async fn an_invalid_trace_is_not_passed_on() {
     assert_eq!(header(&serving, "traceparent", &twice).await, "");
 }
 
-/// Takes what hosts export, as a collector does.
+/// Receives the exports of hosts, as a collector does.
 struct Collector {
     address: SocketAddr,
     exports: Receiver<ExportTraceServiceRequest>,
@@ -87,7 +87,7 @@ impl Collector {
                     async move {
                         assert_eq!(request.uri().path(), "/v1/traces");
                         let body = request.into_body().collect().await?.to_bytes();
-                        // Nobody asks any more once the test has what it wants.
+                        // The test has what it needs, and no longer receives.
                         let _over = sender.send(ExportTraceServiceRequest::decode(body).unwrap());
                         Ok::<_, hyper::Error>(Response::new(Full::<Bytes>::default()))
                     }
@@ -159,7 +159,7 @@ async fn a_request_is_a_span_of_its_trace_and_each_cache_call_one_below_it() {
     assert_eq!((&*about["plugin"], status(requests[0])), ("http", StatusCode::Unset as i32));
     assert_eq!(attributes(requests[4])["http.response.status_code"], "500");
     assert_eq!(status(requests[4]), StatusCode::Error as i32);
-    // The plugin is told of the request's own span.
+    // The plugin receives the span of the request.
     assert_eq!(passed_on, format!("00-{TRACE}-{}-01", hex(&requests[2].span_id)));
 
     let calls: Vec<(&str, &str, String, usize)> = spans

@@ -1,4 +1,4 @@
-//! What networks do: delay, throttle, drop, cut and reset.
+//! Networks that delay, throttle, drop, cut and reset connections.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +14,10 @@ use crate::backends::over_every_kind;
 /// The deadline of a call, short so that the test need not wait long.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What a busy machine may add.
+/// The delay that a busy machine may add.
 const PATIENT: Duration = Duration::from_secs(3);
 
-/// A cache on a server, by a line that can be broken.
+/// A cache whose connections to the server go through a relay.
 async fn behind_a_relay(kind: Kind, more: &str) -> Option<(Server, Relay, ScopedCache)> {
     let server = Server::start(kind)?;
     let relay = Relay::to(server.port());
@@ -120,7 +120,7 @@ fn open_connections(port: u16) -> BTreeSet<String> {
     lines.filter(|line| line[2].ends_with(&remote) && line[3] == "01").map(|line| line[1].to_owned()).collect()
 }
 
-/// Nobody takes these values, so the connection is given up, and then closed. Linux tells which ones are open.
+/// The values are never received, so the connection is abandoned and closed. Linux lists the open connections.
 async fn assert_closed_while_the_network_is_silent(kind: Kind, len: usize) {
     if !cfg!(target_os = "linux") {
         return;
@@ -150,13 +150,13 @@ async fn an_abandoned_connection_is_closed_although_its_replies_never_arrive(kin
     assert_closed_while_the_network_is_silent(kind, 1).await;
 }
 
-/// They are more than the system keeps, and the client would write them all before it closes. So it is the system that
-/// ends the connection, when too long nothing was acknowledged.
+/// The values exceed the send buffer, and the client would write all of them before it closes. So the system ends the
+/// connection, when its data stay unacknowledged for too long.
 async fn an_abandoned_connection_is_closed_although_its_writes_are_never_received(kind: Kind) {
     assert_closed_while_the_network_is_silent(kind, 1 << 20).await;
 }
 
-/// Answers that come late, or in part, belong to calls that have ended: the next ones must not get them.
+/// Late or partial replies belong to calls that have ended. The next calls must not receive them.
 async fn a_reply_never_reaches_another_call(kind: Kind) {
     let Some((_server, relay, cache)) = behind_a_relay(kind, "on_outage = \"error\"\n").await else { return };
     let keys: Vec<String> = (0..32).map(|n| format!("key-{}-{n}", "x".repeat(n))).collect();
@@ -195,7 +195,7 @@ async fn a_reply_never_reaches_another_call(kind: Kind) {
         }
     };
     faults.await;
-    while let Some(caller) = tokio::time::timeout(TEST_TIMEOUT, callers.join_next()).await.expect("nobody hangs") {
+    while let Some(caller) = tokio::time::timeout(TEST_TIMEOUT, callers.join_next()).await.expect("a call hangs") {
         assert!(caller.unwrap() > 0, "a key was never read");
     }
     recovers(&cache).await;
@@ -203,11 +203,11 @@ async fn a_reply_never_reaches_another_call(kind: Kind) {
     assert_eq!(found, keys.iter().map(|key| Some(value(key))).collect::<Vec<_>>());
 }
 
-/// The server does it, and its answer is lost.
+/// The server executes the write, and its reply is lost.
 async fn a_write_that_was_cut_off_says_that_it_may_have_happened(kind: Kind) {
     let Some((server, relay, cache)) = behind_a_relay(kind, "").await else { return };
     set(&cache, "before").await.unwrap();
-    // Nothing more of the server's arrives on the connection that is open.
+    // No more bytes of the server arrive on the open connection.
     relay.set_fault(Fault::ResetAfter(0));
     let cut = set(&cache, "k").await.unwrap_err();
     assert!(matches!(cut, CacheError::Lost(_) | CacheError::Timeout(_)), "{cut:?}");
@@ -225,7 +225,7 @@ async fn on_a_silent_network_reads_are_misses_and_writes_time_out(kind: Kind) {
     assert_eq!(cache.get("k").await, Ok(None));
     assert_eq!(set(&cache, "k").await, Err(CacheError::Timeout(TIMEOUT)));
     assert_eq!(cache.get_many(&["k".to_owned()]).await, Ok(vec![None]));
-    // By now the line is given up, or will be after one more.
+    // By now the connection is abandoned, or will be after one more timeout.
     let errors = [set(&cache, "k").await.unwrap_err(), set(&cache, "k").await.unwrap_err()];
     assert!(matches!(errors[1], CacheError::Unavailable(_)), "{errors:?}");
     relay.set_fault(Fault::None);

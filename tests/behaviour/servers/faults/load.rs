@@ -78,7 +78,7 @@ async fn survives(
     tokio::time::sleep(FAULT).await;
     tokio::task::spawn_blocking(heal).await.unwrap();
     let healed = now();
-    while let Some(ended) = tokio::time::timeout(TEST_TIMEOUT, instances.join_next()).await.expect("nobody hangs") {
+    while let Some(ended) = tokio::time::timeout(TEST_TIMEOUT, instances.join_next()).await.expect("a call hangs") {
         assert_eq!(ended.unwrap().unwrap(), 0);
     }
     let calls = calls(&operator_view(Arc::clone(runtime.caches().get("reports").unwrap()), None)).await;

@@ -1,4 +1,4 @@
-//! Holds a history against what the guide promises.
+//! Checks a history against the guarantees in the guide.
 //!
 //! Of an operation we know that it took effect, if at all, between its sending and its answer; one without an answer
 //! may do so at any later time. "Before" here always means that one was answered before the other was sent. So a

@@ -1,4 +1,4 @@
-//! A randomised run of several processes, whose history is checked against what the guide promises.
+//! Random runs of several processes, whose history is checked against the guarantees in the guide.
 //!
 //! What each process is to do follows from a seed; how it comes out also depends on the scheduler. So a failure prints
 //! the seed together with the history that it found. `LARDER_HISTORY_SEED` repeats that seed, and
@@ -24,15 +24,15 @@ use record::{Answer, Call, Operation};
 
 const PROCESSES: usize = 4;
 
-/// What each process does in a run: so many steps, in about four seconds.
+/// The steps of each process in a run, which take about four seconds.
 const STEPS: usize = 30;
 
 const TERMS: Terms = Terms { lease: Duration::from_millis(400), wait: Duration::from_millis(600) };
 
-/// The least time that a computation takes whose wait ran out.
+/// The shortest computation after a wait that timed out.
 const LATE: Duration = Duration::from_millis(300);
 
-/// `b` is hardly ever cleared but by the one who computes it anew, so its computations come to their end.
+/// `b` is rarely cleared except by the process that computes it again, so its computations finish.
 const KEYS: [&str; 3] = ["a1", "a2", "b"];
 
 /// Nobody writes it: it is read to hear of a process that computes.
@@ -47,7 +47,7 @@ enum Step {
     Call(Call),
     /// The process is killed so long after the call was sent, answered or not.
     Crash(Call, Duration),
-    /// The process is held for so long, so that what it computes may lose its lease.
+    /// The process is frozen for this time, so its computation may lose its lease.
     Freeze(Duration),
     Compute(Work),
 }
@@ -82,7 +82,7 @@ fn microseconds(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> 
     range.prop_map(Duration::from_micros)
 }
 
-/// One of these; one that stands there twice comes twice as often.
+/// One of these; an entry that is listed twice is twice as frequent.
 fn any_of(keys: &'static [&str]) -> impl Strategy<Value = String> {
     prop::sample::select(keys).prop_map(str::to_owned)
 }
@@ -137,7 +137,7 @@ fn plan(seed: u64) -> Vec<Vec<Step>> {
     steps.new_tree(&mut TestRunner::new(config)).unwrap().current()
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run {
     toml: String,
     began: Instant,
@@ -158,7 +158,7 @@ impl Run {
         Self { toml, began: Instant::now(), history: Mutex::default(), owing: Mutex::default() }
     }
 
-    /// Lets all processes do their steps at once, and answers what came of it in the order of sending.
+    /// Runs the steps of all processes concurrently, and returns the history in the order of sending.
     fn history(self, plan: Vec<Vec<Step>>) -> Vec<Operation> {
         std::thread::scope(|scope| {
             let play = |(process, steps): (usize, Vec<Step>)| {
@@ -191,7 +191,7 @@ impl Run {
     }
 }
 
-/// Does the steps of one process, and starts it again when it has ended.
+/// Runs the steps of one process, and restarts it when it has ended.
 struct Player<'a> {
     run: &'a Run,
     process: usize,
@@ -246,7 +246,7 @@ impl<'a> Player<'a> {
             return;
         }
         self.held.insert(key);
-        // Whoever computes without the lease gives the one who has it the time to be first.
+        // A process that computes without the lease leaves its holder the time to be first.
         let takes = if asked.elapsed() < TERMS.wait { takes } else { takes.max(LATE) };
         let life = self.life;
         match meanwhile {
@@ -386,7 +386,7 @@ fn signal(process: u32, signal: &str) {
 /// A number from the environment.
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("`{name}` is no number: `{text}`")))
+    Some(text.parse().unwrap_or_else(|_| panic!("`{name}` is not a number: `{text}`")))
 }
 
 fn assert_keeps_its_promises(kind: Kind) {

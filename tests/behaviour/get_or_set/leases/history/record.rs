@@ -1,10 +1,10 @@
-//! What a run writes down: each operation, when it was sent and answered, and what the answer was.
+//! The record of a run: each operation, the times of its sending and its answer, and the answer.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-/// An operation as the `session` plugin reads it, or what befalls its process.
+/// An operation of the `session` plugin, or a fault of its process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Call {
     Get(String),
@@ -50,7 +50,7 @@ pub(super) struct Operation {
 }
 
 impl Call {
-    /// Whether it may end what the key holds, be it a value or a lease, whoever put it there.
+    /// Whether it may replace or remove the value or lease of the key.
     pub(super) fn ends(&self, key: &str) -> bool {
         match self {
             Self::Set(own, _) | Self::Clear(own) => own == key,
@@ -80,7 +80,7 @@ impl Call {
 }
 
 impl Operation {
-    /// From when on it can have no effect any more. What nobody answered may be carried out at any time to come.
+    /// The time after which it can have no effect. An operation without an answer may take effect at any later time.
     pub(super) fn over(&self) -> Duration {
         match self.answer {
             Answer::Lost | Answer::Error(_) => Duration::MAX,
@@ -146,7 +146,7 @@ impl Answer {
     }
 }
 
-/// A vacancy that a process was given, and what became of it.
+/// A vacancy that a process received, and its end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Computation<'a> {
     pub(super) take: &'a Operation,
@@ -154,7 +154,7 @@ pub(super) struct Computation<'a> {
     pub(super) end: Option<&'a Operation>,
 }
 
-/// What a history says of one key.
+/// The part of a history about one key.
 #[derive(Debug)]
 pub(super) struct Story<'a> {
     pub(super) key: &'a str,

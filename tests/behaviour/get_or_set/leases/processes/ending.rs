@@ -1,4 +1,4 @@
-//! How a holder ends, and who follows it.
+//! How the computing process ends, and which process computes next.
 
 use std::time::{Duration, Instant};
 

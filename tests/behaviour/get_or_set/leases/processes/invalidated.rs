@@ -1,4 +1,4 @@
-//! A set or clear by one process beats a computation in another.
+//! A set or clear by one process invalidates a computation in another.
 
 use larder_tests::Larder;
 
@@ -59,7 +59,7 @@ fn after_a_clear_the_waiters_compute_again_and_once() {
     });
 }
 
-/// An operator's clear is one of another process, and of one that has gone by the time the waiters ask again.
+/// A clear by an operator is sent by another process, which has ended when the waiters ask again.
 #[test]
 fn a_clear_by_an_operator_invalidates_a_computation_too() {
     on_every_server(|server| {

@@ -43,7 +43,7 @@ fn config(server: &Server, more: &str) -> String {
     format!("{}{more}{}", server.cache("c"), patience.collect::<String>())
 }
 
-/// A process whose plugin does what it is told, in its own time.
+/// A process whose plugin executes the operations that the test sends.
 fn session(server: &Server, more: &str) -> LarderProcess {
     let sandbox = "[sandbox]\ntimeout = \"10m\"\n";
     Larder::run("session").config(&(config(server, more) + sandbox)).start()
@@ -58,7 +58,7 @@ fn ask(session: &mut LarderProcess, operation: &str) -> String {
     session.read_line()
 }
 
-/// Processes that wait for the value of `k`, which another one computes, and have said `take k` for it.
+/// Processes that have sent `take k` and wait for the value, which another process computes.
 fn waiting(count: usize, server: &Server, more: &str) -> Vec<LarderProcess> {
     let mut waiters = sessions(count, server, more);
     waiters.iter_mut().for_each(|waiter| waiter.write_line("take k"));
@@ -66,7 +66,7 @@ fn waiting(count: usize, server: &Server, more: &str) -> Vec<LarderProcess> {
     waiters
 }
 
-/// Waits until so many processes wait for a value that another one computes.
+/// Waits until this number of processes wait for a value that another process computes.
 ///
 /// A process that waits looks how long the lease lasts, which nothing else makes it do, and sends nothing more before
 /// its next look. So `PTTL` is the last command on the connections of those who wait, and of nobody else. By then the
@@ -79,7 +79,7 @@ fn wait_until_waiting(server: &Server, processes: usize) {
     });
 }
 
-/// The next answer of any of them, and whose it is.
+/// The next answer of any process, with its index.
 fn next_answer(processes: &mut [LarderProcess]) -> (usize, String) {
     wait_for("one of the processes to answer", || {
         let mut answers = processes.iter_mut().map(LarderProcess::try_read_line).enumerate();
@@ -87,7 +87,7 @@ fn next_answer(processes: &mut [LarderProcess]) -> (usize, String) {
     })
 }
 
-/// Of those who wait for `k` one gets the vacancy; the others wait on, for what it fills. Says when it got it.
+/// Waits until one waiter of `k` has received the vacancy, while the others wait for its fill. Returns the time.
 fn one_computes_for_all(server: &Server, waiters: &mut [LarderProcess]) -> Instant {
     let (heir, answer) = next_answer(waiters);
     let since = Instant::now();
@@ -106,7 +106,7 @@ fn stored(server: &Server, key: &str) -> Option<String> {
     server.client().get(format!("cache:{key}")).unwrap()
 }
 
-/// Of those who said `slow` one has computed the key's value, which is stored, and all others have received it.
+/// Asserts that one of the `slow` calls computed the value, which is stored, and that all others received it.
 fn assert_one_computed(server: &Server, key: &str, answers: &[String]) {
     // The SDK stores it as JSON.
     let value = stored(server, key).unwrap();

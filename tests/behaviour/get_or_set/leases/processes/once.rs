@@ -1,4 +1,4 @@
-//! Of all processes one computes.
+//! One of all processes computes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -30,7 +30,7 @@ const MANY: &str = "LARDER_TESTS_MANY";
 /// How many instances each process runs at once.
 const INSTANCES: usize = 32;
 
-/// The test starts copies of itself, as `larder run` has one instance.
+/// The test starts copies of itself, because `larder run` has one instance.
 #[test]
 fn of_many_instances_in_each_of_four_processes_one_computes() {
     if let Ok(config) = std::env::var(MANY) {
@@ -48,12 +48,12 @@ fn of_many_instances_in_each_of_four_processes_one_computes() {
     });
 }
 
-/// The copy's part: as many instances of one plugin at once, on one runtime, each with a value of its own.
+/// The part of a copy: many instances of one plugin on one runtime, each with a value of its own.
 #[tokio::main(worker_threads = 2)]
 async fn run_many(config: &str) {
     let runtime = Arc::new(Runtime::new(Config::from_toml(config).unwrap()).await.unwrap());
     let plugin = Arc::new(runtime.load(&guest("script"), None).unwrap());
-    // On a line of its own, whatever the test's frame has written.
+    // On a new line, after the output of the test harness.
     println!("\nready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
     let mut instances = JoinSet::new();
@@ -63,7 +63,7 @@ async fn run_many(config: &str) {
         let options = RunOptions { args: vec![format!("slow k {value} 2000")], ..RunOptions::default() };
         instances.spawn(async move { runtime.run(&plugin, &options).await });
     }
-    let statuses = tokio::time::timeout(TEST_TIMEOUT, instances.join_all()).await.expect("nobody hangs");
+    let statuses = tokio::time::timeout(TEST_TIMEOUT, instances.join_all()).await.expect("a call hangs");
     assert!(statuses.iter().all(|status| matches!(status, Ok(0))), "{statuses:?}");
 }
 

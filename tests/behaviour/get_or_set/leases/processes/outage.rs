@@ -1,4 +1,4 @@
-//! The server dies, starts anew or hangs in the middle of a computation.
+//! The server crashes, restarts or hangs during a computation.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ fn serve_through_an_outage(waiters: &mut [LarderProcess]) -> Vec<String> {
                 }
             }
         } else if let Some(value) = answer.strip_prefix("hit ") {
-            assert!(certain.iter().chain(&possible).any(|filled| filled == value), "nobody has filled {value}");
+            assert!(certain.iter().chain(&possible).any(|filled| filled == value), "no process has filled {value}");
         } else {
             assert!(is_outage(&answer), "{answer}");
         }
@@ -33,13 +33,13 @@ fn serve_through_an_outage(waiters: &mut [LarderProcess]) -> Vec<String> {
     certain
 }
 
-/// All processes reach the server again, and one computes for all: of a new key, and of the one it was about.
+/// Asserts that all processes reach the server again, and that one computes for all, for a new key and for `k`.
 fn all_recover(server: &Server, processes: &mut [LarderProcess]) {
     for (n, process) in processes.iter_mut().enumerate() {
         wait_for("the cache to work again", || (ask(process, &format!("set back{n} 1")) == "ok").then_some(()));
         assert_eq!(ask(process, &format!("get back{n}")), "hit 1");
     }
-    // A claim that nobody heard the answer of holds the key for its lease, and no longer.
+    // A claim whose reply was lost holds the key for the duration of its lease, and no longer.
     let answer = ask(&mut processes[0], "get-or-set k x");
     assert!(answer == "vacant, filled true" || answer.starts_with("hit "), "{answer}");
     assert_eq!(ask(&mut processes[0], "clear k"), "true");
@@ -106,7 +106,7 @@ fn no_waiter_hangs_when_the_server_is_frozen_for_longer_than_the_lease() {
         let mut waiters = waiting(2, &server, more);
         let frozen = Instant::now();
         server.freeze();
-        // Those who wait are not left to hang with the server.
+        // The waiters do not hang with the server.
         let filled = serve_through_an_outage(&mut waiters);
         assert!(filled.is_empty(), "{filled:?}");
         std::thread::sleep(Duration::from_millis(1500).saturating_sub(frozen.elapsed()));
@@ -121,7 +121,7 @@ fn no_waiter_hangs_when_the_server_is_frozen_for_longer_than_the_lease() {
 #[test]
 fn waiters_are_served_when_a_frozen_server_continues() {
     on_every_server(|server| {
-        // The deadline is longer than the server hangs: nobody hears of it.
+        // The timeout is longer than the freeze, so no call fails.
         let more = "timeout = \"20s\"\nlease = \"1s\"\n";
         let mut holder = session(&server, more);
         assert_eq!(ask(&mut holder, "take k"), "vacant");

@@ -1,4 +1,4 @@
-//! What a server and its user can do, and what waiting costs the server.
+//! Servers and users without client tracking or scripts, and the commands that waiting costs the server.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ fn waiters_send_few_commands_to_the_server() {
         std::thread::sleep(Duration::from_secs(3));
         let (sent, seconds) = (commands(&mut client) - before, started.elapsed().as_secs_f64());
         // Each looks once a second, with three commands, and once more when the lease was renewed, all three seconds.
-        // Twice as many are far from what asking again and again would take.
+        // Polling would take many times more.
         let most = (WAITERS * 3 * 2) as f64 * (seconds + 1.0);
         assert!(sent as f64 <= most, "{sent} commands in {seconds} s, and at most {most} are due");
         assert_eq!(ask(&mut holder, "fill k held"), "filled true");
@@ -35,7 +35,7 @@ fn waiters_send_few_commands_to_the_server() {
     });
 }
 
-/// Adds a user who may do all but what `without` takes away, and answers a cache's keys in TOML that make use of it.
+/// Adds a user with all rights except `without`, and returns lines in TOML for a cache that uses it.
 fn limited_user(server: &Server, without: &str) -> String {
     let mut client = server.client();
     let user = ["SETUSER", "worker", "on", ">s3cret", "~cache:*", "+@all", without];

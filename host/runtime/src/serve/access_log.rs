@@ -1,0 +1,84 @@
+//! The access log: a line, a span and metrics for each request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use metrics::{counter, histogram};
+use tracing::field::Empty;
+use tracing::{Span, error_span};
+
+use super::handler::Handler;
+use crate::cache::text::one_line;
+use crate::metrics::{REQUEST_SECONDS, REQUESTS};
+use crate::trace::TraceContext;
+
+/// The access log line and the metrics of a request. Written when it is dropped: when the head of the response is sent,
+/// or the client has disconnected.
+pub(super) struct AccessLine {
+    began: Instant,
+    method: Method,
+    path: String,
+    handler: Option<Arc<Handler>>,
+    /// `None` until the head of the response is known.
+    pub(super) status: Option<StatusCode>,
+    pub(super) trace_id: Option<String>,
+}
+
+impl AccessLine {
+    pub(super) fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
+        // Without the query, which may contain secrets.
+        let path = one_line(request.uri().path());
+        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None, trace_id: None }
+    }
+
+    fn plugin(&self) -> &str {
+        self.handler.as_ref().map_or("-", |handler| handler.plugin.name())
+    }
+
+    /// The span of the request, with field names of the OpenTelemetry conventions. Its level is error, so that every
+    /// logged error has the request as its context.
+    pub(super) fn span(&self, context: Option<&TraceContext>) -> Span {
+        error_span!(
+            target: "larder_host::request",
+            "request",
+            http.request.method = %self.method,
+            url.path = self.path,
+            plugin = self.plugin(),
+            trace_id = context.map(TraceContext::trace_id),
+            http.response.status_code = Empty,
+            otel.kind = Empty,
+            otel.status_code = Empty,
+        )
+    }
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        let plugin = self.plugin();
+        let Self { began, method, path, status, trace_id, .. } = &*self;
+        let class = status.map_or("gone", |status| match status.as_u16() {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        });
+        counter!(REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
+        histogram!(REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
+        // The arguments are evaluated only if the line is enabled. The line repeats the fields of the span, so it has
+        // none.
+        tracing::info!(
+            target: "larder_host::access",
+            parent: None,
+            %method,
+            %path,
+            status = status.map(|status| status.as_u16()),
+            gone = status.is_none().then_some(true),
+            milliseconds = began.elapsed().as_micros() as f64 / 1e3,
+            plugin = %one_line(plugin),
+            trace_id,
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! A plugin that exports the HTTP handler.
+
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::error::Error;
+use crate::plugin::Plugin;
+use crate::plugin_state::PluginState;
+
+/// A plugin that exports the HTTP handler.
+pub(super) struct Handler {
+    pub(super) plugin: Plugin,
+    pub(super) proxy: ProxyPre<PluginState>,
+}
+
+impl Handler {
+    pub(super) fn new(plugin: Plugin) -> Result<Self, Error> {
+        let proxy = ProxyPre::new(plugin.pre().clone()).map_err(|_| {
+            plugin.load_error("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it cannot answer requests")
+        })?;
+        Ok(Self { plugin, proxy })
+    }
+}
