@@ -16,7 +16,7 @@ pub(crate) const TARGET: &str = "larder";
 
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct LogOptions {
-    /// Log format on stderr: text, or one JSON object per line
+    /// Format of the log on stderr
     #[arg(long, value_name = "FORMAT", global = true, value_enum, env = "LARDER_LOG_FORMAT", default_value_t)]
     log_format: LogFormat,
 }
