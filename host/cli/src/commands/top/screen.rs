@@ -232,7 +232,7 @@ larder_instances{{plugin="p"}} 4
         let headings: Vec<_> = lines[3].split("  ").map(str::trim).filter(|heading| !heading.is_empty()).collect();
         assert_eq!(headings, COLUMNS.map(|column| column.heading));
         assert!(lines[4].ends_with("1.0MiB     2.0MiB       12        3           -"), "{}", lines[4]);
-        assert!(lines[6].starts_with("q quits"), "{}", lines[6]);
+        assert!(lines[6].starts_with("q: quit"), "{}", lines[6]);
     }
 
     #[test]
