@@ -101,15 +101,16 @@ deny: $(DENY)
 advisories: $(DENY)
 	$(DENY) --locked check advisories
 
+# It runs for seconds, so a release build would not pay.
 $(DENY):
-	$(CARGO) install --locked --root target/tools cargo-deny
+	$(CARGO) install --locked --debug --config profile.dev.debug=false --root target/tools cargo-deny@0.20.2
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps -p larder -p larder-cache -p larder-host $(FEATURES) \
 		--features larder-host/opentelemetry,larder-host/schema
 	.ci/public-items $(UPDATE)
 
-# Writes the page of the interface, and each crate's copy of it, anew from wit/cache.wit.
+# Writes the page of the interface, and each crate's copy of the WIT, from wit/cache.wit.
 interface:
 	LARDER_UPDATE=1 $(CARGO) test --locked -p larder-tests --test project -- --exact \
 		documents::interface::the_page_of_the_interface_is_that_of_the_wit release::each_crate_has_the_wit_and_the_licence_in_it
@@ -132,6 +133,6 @@ release:
 dist: release
 	@.ci/dist target/release/larder target/dist
 
-# Both crates as they would be published, built from that: minutes, as they are built anew.
+# Packages the crates as for publication and compiles each package, which takes minutes.
 package:
 	$(CARGO) package --locked -p larder -p larder-cache -p larder-host -p larder-cli

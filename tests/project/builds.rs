@@ -32,10 +32,13 @@ fn dependencies(command: &str) -> BTreeSet<(String, String)> {
     let output = tree.args(selected).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     let packages = String::from_utf8(output.stdout).unwrap();
-    let of_registry = packages.lines().map(|line| line.trim_end_matches(" (*)")).filter(|line| !line.contains(" (/"));
+    let of_registry = packages
+        .lines()
+        .map(|line| line.trim_end_matches(" (*)"))
+        .filter(|line| !line.is_empty() && !line.contains(" (/"));
     let split = |line: &str| {
-        let (package, features) = line.split_once(" has ").expect("the format has the features");
-        (package.to_owned(), features.to_owned())
+        let (package, features) = line.split_once(" has").expect("the format has the features");
+        (package.to_owned(), features.trim_start().to_owned())
     };
     of_registry.map(split).collect()
 }

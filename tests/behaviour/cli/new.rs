@@ -90,7 +90,7 @@ fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
         let builds = match language {
             "rust" => "cargo build --release --target wasm32-wasip2",
             "python" => "componentize-py",
-            _ => "componentize-qjs",
+            _ => "npm run build",
         };
         assert!(commands.iter().any(|command| command.contains(builds)), "{}", run.stdout);
         assert!(readme.contains(&format!("```sh\n{}\n```", commands.join("\n"))), "{readme}");

@@ -153,7 +153,7 @@ mod refusals {
         assert!(run.error_line().ends_with("/metrics responded with 404 Not Found"), "{run:#?}");
     }
 
-    /// Runs `top` against a port that answers each connection with this, so many times over.
+    /// Runs `top` against a port that answers each connection with this text, repeated `times` times.
     fn answered_with(answer: &'static [u8], times: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -92,7 +92,7 @@ pub(crate) async fn look_around(cache: &ScopedCache) {
     }
 }
 
-/// So many callers that wait.
+/// A number of callers that wait.
 pub(crate) async fn many_waiting(cache: &Arc<Cache>, key: &str, count: usize) -> Vec<JoinHandle<Asked>> {
     let mut callers = Vec::new();
     for _ in 0..count {

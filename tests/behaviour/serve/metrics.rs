@@ -43,7 +43,7 @@ mod calls {
         values(&export).into_iter().filter_map(of_call).collect()
     }
 
-    /// So many of three calls of `get` and of `get-or-set` were timed.
+    /// The number of timed calls, of three calls of `get` and of `get-or-set`.
     async fn every_call_is_counted_by_its_outcome(config: &str, [gets, gets_or_sets]: [f64; 2]) {
         let (caches, handle, _guard) = watched(config).await;
         let cache = view(&caches);

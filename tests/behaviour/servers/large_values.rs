@@ -7,7 +7,7 @@ use larder_tests::{Kind, Larder, LarderProcess, Server};
 /// What the process may use at its peak. Measured: 21 MiB for one that reads small values.
 const BOUND: u64 = 100 << 20;
 
-/// Puts a value of so many bytes under a plugin's key.
+/// Stores a value of this many bytes under a plugin's key.
 fn put(server: &Server, key: &str, bytes: usize) {
     let mut client = server.client();
     redis::cmd("SETRANGE").arg(format!("cache:{key}")).arg(bytes - 1).arg("x").exec(&mut client).unwrap();

@@ -19,9 +19,9 @@ use larder_host::config::json_schema;
 
 use crate::telemetry::LogOptions;
 
-/// One shared cache for WebAssembly plugins.
+/// The command line of `larder`.
 #[derive(Debug, Parser)]
-#[command(name = "larder", version, about, long_about = None)]
+#[command(name = "larder", version, about = "A shared cache for WebAssembly plugins", long_about = None)]
 pub(crate) struct Cli {
     #[command(flatten)]
     config: ConfigOption,

@@ -15,7 +15,7 @@ use super::cases;
 
 const ALPHABET: [&str; 12] = ["*", "?", "[", "]", "^", "-", "\\", "!", "a", "b", "é", "/"];
 
-/// Each text of up to three characters; with so many keys nearly every pattern finds some and misses some.
+/// Each text of up to three characters; with this many keys nearly every pattern finds some and misses some.
 pub(crate) fn all_short_texts() -> Vec<String> {
     let longer = |texts: &[String]| -> Vec<String> {
         texts.iter().flat_map(|text| ALPHABET.iter().map(move |character| format!("{text}{character}"))).collect()

@@ -12,7 +12,7 @@ mod namespaces;
 
 use proptest::test_runner::Config;
 
-/// So many cases of each property.
+/// The number of cases of each property.
 pub(crate) fn cases(cases: u32) -> Config {
     Config { cases, failure_persistence: None, ..Config::default() }
 }

@@ -90,7 +90,7 @@ fn attack(cache: &Cache, words: &[&str]) -> Result<String, Error> {
             std::thread::sleep(StdDuration::from_millis(number(ms) as u64));
             "slept".to_owned()
         }
-        // Holds the vacancy of `slow` until so many instances of this plugin wait for it that a read exceeds the limit on
+        // Holds the vacancy of `slow` until enough instances of this plugin wait for it that a read exceeds the limit on
         // concurrent calls. Then it fills the vacancy.
         ["hold"] => {
             let Entry::Vacant(vacancy) = cache.entry("slow")? else { panic!("`slow` already has a value") };

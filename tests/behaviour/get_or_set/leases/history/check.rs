@@ -53,7 +53,7 @@ pub(super) enum Rule {
     Overtaken,
     /// Of two computations, each begun before the other's fill was sent, only one is stored.
     StoredOnce,
-    /// Nobody is handed a vacancy while another's lease is certainly there.
+    /// No caller gets a vacancy while the key certainly holds another caller's lease.
     ///
     /// It is certainly there from the answer that handed it out until its fill is sent, where that fill then says
     /// `true`: a lease that is lost never comes back. Where it does not come to that, it is there while its holder

@@ -35,7 +35,7 @@ const LATE: Duration = Duration::from_millis(300);
 /// `b` is rarely cleared except by the process that computes it again, so its computations finish.
 const KEYS: [&str; 3] = ["a1", "a2", "b"];
 
-/// Nobody writes it: it is read to hear of a process that computes.
+/// No process writes it: it is read to notice a process that computes.
 const PULSE: &str = "pulse";
 
 /// The pause between two reads of it; the checker takes a process for alive that is heard of every 100 ms.

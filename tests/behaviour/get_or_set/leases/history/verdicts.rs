@@ -60,7 +60,7 @@ fn assert_allowed(text: &str) {
     }
 }
 
-/// So many reads of process 0, in quick succession, from then on.
+/// A number of reads of process 0, in quick succession, from that moment on.
 fn pulses(from: u64, count: u64) -> String {
     (0..count).map(|nth| format!("0.0 {0}..{0} get pulse -> miss\n", from + 200 * nth)).collect()
 }

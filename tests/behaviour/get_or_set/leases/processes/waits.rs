@@ -73,7 +73,7 @@ fn a_key_that_another_process_computes_is_a_miss() {
         assert_eq!(operator(["cache", "get", "there"]).succeed().stdout, "x");
         let missed = operator(["cache", "get", "k"]).fail(1);
         assert_eq!((missed.stdout.as_str(), missed.error_line()), ("", "larder: no value"));
-        // Nobody has ended the computation by looking.
+        // The look-up has not ended the computation.
         assert_eq!(ask(&mut holder, "fill k held"), "filled true");
         assert_eq!(ask(&mut other, "get k"), "hit held");
     });
