@@ -15,11 +15,10 @@ WITH_TRACES = --features larder-cli/otlp
 
 .PHONY: advisories book demo deny dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
 
-# The plugin is a development build: its macros then share their dependencies with the program.
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
-	$(CARGO) build --locked --target $(WASM_TARGET) -p memoise
-	target/debug/larder run target/$(WASM_TARGET)/debug/memoise.wasm
+	$(CARGO) build --locked --release --target $(WASM_TARGET) -p memoise
+	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 
 # The programs come first: the tests run them, and cargo would not build them for another package's tests.
 test: servers guests languages templates

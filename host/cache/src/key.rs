@@ -163,7 +163,7 @@ impl Selection {
         Self { namespace, pattern: Pattern::any() }
     }
 
-    /// True if all keys of the key space are selected, by [`Selection::all`] or by the pattern `*`.
+    /// True if all keys of the key space are selected, by [`Selection::all`] or by a pattern of `*` alone.
     pub(crate) fn is_all(&self) -> bool {
         self.pattern.as_str() == "*"
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
-use larder_host::cache::{Duration, ScopedCache};
+use larder_host::cache::{CacheError, Duration, ScopedCache};
 use larder_host::{Config, connect_cache};
 use larder_tests::{Cluster, Fault, Kind, Relay, Server, wait_for};
 
@@ -92,6 +92,42 @@ mod loss {
             let after = connections(&server);
             assert_eq!(after.len(), 4);
             assert_eq!(after.keys().filter(|id| before.contains_key(id)).count(), 3);
+        }
+    }
+
+    /// A primary that became a replica keeps its connections, and its address may lead to another server by now.
+    #[tokio::test]
+    async fn a_write_that_a_replica_refuses_makes_the_host_reconnect() {
+        for kind in Kind::ALL {
+            let Some(server) = Server::start(kind) else { continue };
+            let (caches, handle, _guard) = watched(&server.cache("c")).await;
+            let view = view(caches.get("c").unwrap());
+            view.set("k", bytes("v"), Duration::Default).await.unwrap();
+            let () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut server.client()).unwrap();
+            let reconnects = || {
+                caches.publish();
+                values(&handle.render())["larder_reconnects_total{cache=\"c\"}"]
+            };
+            for write in ["set", "set-many", "clear", "clear-pattern"] {
+                let before = reconnects();
+                let reconnected = async {
+                    // A connection of less than a second is kept.
+                    while reconnects() == before {
+                        let refused = match write {
+                            "set" => view.set("k", bytes("v"), Duration::Default).await.err(),
+                            "set-many" => {
+                                let entries = vec![("k".to_owned(), bytes("v"))];
+                                view.set_many(entries, Duration::Default).await.err()
+                            }
+                            "clear" => view.clear("k").await.err(),
+                            _ => view.clear_pattern("*").await.err(),
+                        };
+                        assert!(refused.as_ref().is_some_and(CacheError::is_outage), "{kind:?} {write}: {refused:?}");
+                        tokio::time::sleep(StdDuration::from_millis(20)).await;
+                    }
+                };
+                within(reconnected).await;
+            }
         }
     }
 

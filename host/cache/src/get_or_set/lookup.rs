@@ -36,7 +36,7 @@ pub(crate) struct Lookup<'a> {
     owner: Owner,
     /// When the wait expires; `None` if that is out of the clock's range.
     deadline: Option<Instant>,
-    /// Present while this call is the leader.
+    /// Present once this call has become leader; another call may have displaced it since.
     guard: Option<LeaderGuard>,
     has_waited: bool,
     /// The last lease of another process that was counted.

@@ -102,7 +102,7 @@ impl Drop for Vacancy {
                 // Decision: docs/decisions/0006-a-dropped-vacancy-releases-its-lease-before-the-next-waiter-proceeds.md
                 // Dropped after the release, so that the next waiter's claim can be granted.
                 drop(guard);
-                // A claim that became no vacancy is not retried: its lease expires, and in an outage there may be many.
+                // Without a leader there is no renewal, so the lease expires soon; in an outage there may be many of them.
                 if was_leader && outcome.is_err_and(|error| error.is_outage()) {
                     tokio::spawn(renewal::retry_release(state, key, lease, lease_time));
                 }

@@ -47,7 +47,7 @@ async fn the_sweeper_does_not_keep_the_cache_alive() {
     assert!(weak.upgrade().is_none());
 }
 
-/// Clears the keys that end in 9. Reyields how often another task ran in between, and how many keys held a value.
+/// Clears the keys that end in 9. Returns how often another task ran in between, and how many keys held a value.
 async fn yields_during_a_clear(ram: &RamBackend) -> (u64, u64) {
     let yields = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&yields);

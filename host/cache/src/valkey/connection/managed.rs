@@ -195,20 +195,21 @@ impl ManagedConnection {
     }
 
     /// Sends a pipeline that ignores errors and waits for all replies until the deadline. Each command may fail by
-    /// itself, except that a server which takes no writes fails all of them.
+    /// itself.
     pub(in crate::valkey) async fn batch(
         &self,
         deadline: Instant,
         pipeline: &Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, CacheError> {
-        let send = async |mut exchange: Exchange| {
-            let replies: Vec<RedisResult<Value>> = pipeline.query_async(&mut exchange.client).await?;
-            match replies.iter().find_map(|reply| reply.as_ref().err().filter(|error| is_read_only(error))) {
-                Some(error) => Err(error.clone()),
-                None => Ok(replies),
-            }
-        };
-        self.send(deadline, false, send).await.map_err(|failed| failed.error)
+        let send = async |mut exchange: Exchange| pipeline.query_async(&mut exchange.client).await;
+        let replies: Vec<RedisResult<Value>> = self.send(deadline, false, send).await.map_err(|failed| failed.error)?;
+        if replies.iter().any(|reply| reply.as_ref().is_err_and(is_read_only))
+            && let State::Up(connection) = &*self.state.borrow()
+            && connection.opened.elapsed() > LEAST_AGE
+        {
+            connection.lost.notify_one();
+        }
+        Ok(replies)
     }
 
     /// Sends commands that depend on the connection, and waits for their replies until the deadline.
