@@ -5,8 +5,9 @@
 //! - `start`: which node addresses in the configuration are accepted.
 //! - `steady`: keys, batches, clears and get-or-set across nodes and in slots that move.
 //!
-//! Six servers take seconds to form a cluster, so the tests of a file share one of each kind. Each test has a prefix of
-//! its own, and moves a slot of its own.
+//! Six servers take seconds to form a cluster, so the tests of a file share one of each kind. In `steady` each test has
+//! a prefix of its own, and moves a slot of its own. In `failover` and `secured` the tests of a cluster run one after
+//! the other. Those of `secured` share the one prefix that the restricted user may access, and leave no keys behind.
 
 mod failover;
 mod secured;

@@ -7,7 +7,10 @@ use larder_tests::{Authority, Cluster, Kind, Larder};
 use tokio::sync::Mutex;
 
 use super::steady::{
-    assert_a_slot_that_has_moved_is_served_by_its_new_node, assert_reads_and_writes_work_while_a_slot_moves,
+    assert_a_lease_moves_with_its_slot, assert_a_slot_that_has_moved_is_served_by_its_new_node,
+    assert_a_value_is_computed_and_stored_in_a_slot_that_moves,
+    assert_clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once,
+    assert_reads_and_writes_work_while_a_slot_moves,
 };
 use super::{Keys, Shared, assert_a_failover_keeps_all_keys, assert_present};
 use crate::backends::view;
@@ -75,6 +78,19 @@ async fn reads_and_writes_work_while_a_slot_moves(secured: Arc<Mutex<Secured>>) 
     assert_reads_and_writes_work_while_a_slot_moves(&secured.lock().await.keys()).await;
 }
 
+async fn a_lease_moves_with_its_slot(secured: Arc<Mutex<Secured>>) {
+    assert_a_lease_moves_with_its_slot(&secured.lock().await.keys()).await;
+}
+
+async fn a_value_is_computed_and_stored_in_a_slot_that_moves(secured: Arc<Mutex<Secured>>) {
+    assert_a_value_is_computed_and_stored_in_a_slot_that_moves(&secured.lock().await.keys()).await;
+}
+
+async fn clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once(secured: Arc<Mutex<Secured>>) {
+    let secured = secured.lock().await;
+    assert_clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once(&secured.keys()).await;
+}
+
 async fn a_slot_that_has_moved_is_served_by_its_new_node(secured: Arc<Mutex<Secured>>) {
     assert_a_slot_that_has_moved_is_served_by_its_new_node(&secured.lock().await.keys()).await;
 }
@@ -106,6 +122,9 @@ macro_rules! over_every_secured_cluster {
                 over_every_secured_cluster! { @facts $start;
                     keys_are_stored_read_and_cleared_on_all_nodes,
                     reads_and_writes_work_while_a_slot_moves,
+                    a_lease_moves_with_its_slot,
+                    a_value_is_computed_and_stored_in_a_slot_that_moves,
+                    clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once,
                     a_slot_that_has_moved_is_served_by_its_new_node,
                     an_agreed_failover_keeps_all_keys,
                     wrong_credentials_are_refused_and_not_logged,

@@ -28,8 +28,8 @@ impl Steady {
     }
 }
 
-/// One slot of the first primary, on its way to the second: half of its keys have moved.
-pub(super) struct MovingSlot<'a> {
+/// One slot of the first primary, on its way to the second.
+struct MovingSlot<'a> {
     keys: &'a Keys<'a>,
     slot: u16,
     names: Vec<String>,
@@ -39,12 +39,17 @@ const FROM: usize = 0;
 const TO: usize = 1;
 
 impl<'a> MovingSlot<'a> {
+    /// A slot that does not move yet, and names for keys in it.
+    fn new(keys: &'a Keys<'a>, count: usize) -> Self {
+        let (slot, names) = keys.in_one_slot(count);
+        Self { keys, slot, names }
+    }
+
     /// Sets 20 keys, and moves 10 of them.
-    pub(super) async fn begin(keys: &'a Keys<'a>, cache: &ScopedCache) -> Self {
-        let (slot, names) = keys.in_one_slot(20);
-        keys.set_all(cache, &names).await;
-        let moving = Self { keys, slot, names };
-        keys.cluster.start_migration(slot, FROM, TO);
+    async fn begin(keys: &'a Keys<'a>, cache: &ScopedCache) -> Self {
+        let moving = Self::new(keys, 20);
+        keys.set_all(cache, &moving.names).await;
+        keys.cluster.start_migration(moving.slot, FROM, TO);
         moving.move_keys(&moving.names[..10]);
         moving
     }
@@ -154,28 +159,27 @@ async fn reads_and_writes_work_while_a_slot_moves(kind: Kind) {
     assert_reads_and_writes_work_while_a_slot_moves(&steady.keys("moving")).await;
 }
 
-async fn a_lease_moves_with_its_slot(kind: Kind) {
-    let Some(steady) = steady(kind) else { return };
-    let _moving = steady.moving.lock().await;
-    let keys = steady.keys("lease");
+pub(super) async fn assert_a_lease_moves_with_its_slot(keys: &Keys<'_>) {
     let cache = view(&keys.cache().await);
-    let (slot, names) = keys.in_one_slot(1);
-    let moving = MovingSlot { keys: &keys, slot, names };
+    let moving = MovingSlot::new(keys, 1);
     let held = &moving.names[0];
     let Ok(Entry::Vacant(vacancy)) = cache.get_or_set(held).await else { panic!("it has a value") };
-    keys.cluster.start_migration(slot, FROM, TO);
+    keys.cluster.start_migration(moving.slot, FROM, TO);
     moving.move_keys(&moving.names);
     assert_eq!(cache.fill(vacancy, bytes("filled"), Duration::Default).await, Ok(true));
     assert_eq!(cache.get(held).await, Ok(Some(bytes("filled"))));
     moving.cancel(&cache).await;
 }
 
-async fn a_value_is_computed_and_stored_in_a_slot_that_moves(kind: Kind) {
+async fn a_lease_moves_with_its_slot(kind: Kind) {
     let Some(steady) = steady(kind) else { return };
     let _moving = steady.moving.lock().await;
-    let keys = steady.keys("computed");
+    assert_a_lease_moves_with_its_slot(&steady.keys("lease")).await;
+}
+
+pub(super) async fn assert_a_value_is_computed_and_stored_in_a_slot_that_moves(keys: &Keys<'_>) {
     let cache = view(&keys.cache().await);
-    let moving = MovingSlot::begin(&keys, &cache).await;
+    let moving = MovingSlot::begin(keys, &cache).await;
     let key = moving.name("new");
     let Ok(Entry::Vacant(vacancy)) = cache.get_or_set(&key).await else { panic!("it has a value") };
     assert_eq!(cache.fill(vacancy, bytes("v"), Duration::Default).await, Ok(true));
@@ -183,16 +187,26 @@ async fn a_value_is_computed_and_stored_in_a_slot_that_moves(kind: Kind) {
     moving.cancel(&cache).await;
 }
 
-async fn clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once(kind: Kind) {
+async fn a_value_is_computed_and_stored_in_a_slot_that_moves(kind: Kind) {
     let Some(steady) = steady(kind) else { return };
     let _moving = steady.moving.lock().await;
-    let keys = steady.keys("cleared");
+    assert_a_value_is_computed_and_stored_in_a_slot_that_moves(&steady.keys("computed")).await;
+}
+
+pub(super) async fn assert_clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once(keys: &Keys<'_>) {
     let cache = view(&keys.cache().await);
-    let moving = MovingSlot::begin(&keys, &cache).await;
+    let moving = MovingSlot::begin(keys, &cache).await;
     let [moved, remaining] = [&moving.names[0], &moving.names[19]];
     assert_eq!((cache.clear(moved).await, cache.clear(remaining).await), (Ok(true), Ok(true)));
     assert_eq!(cache.clear_pattern(&moving.name("*")).await, Ok(18));
     moving.cancel(&cache).await;
+}
+
+async fn clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once(kind: Kind) {
+    let Some(steady) = steady(kind) else { return };
+    let _moving = steady.moving.lock().await;
+    let keys = steady.keys("cleared");
+    assert_clears_in_a_slot_that_moves_reach_both_nodes_and_count_each_key_once(&keys).await;
 }
 
 pub(super) async fn assert_a_slot_that_has_moved_is_served_by_its_new_node(keys: &Keys<'_>) {
