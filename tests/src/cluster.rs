@@ -1,6 +1,7 @@
 //! A cluster of real servers on loopback. A test can stop nodes, fail over and migrate slots.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use redis::{Commands, Connection, Value};
 
@@ -156,6 +157,39 @@ impl Cluster {
         });
     }
 
+    /// Returns a guard for a slot that a test moves. If the test fails, the guard gives the slot back to its initial
+    /// owner, without keys, so that other tests can use the cluster.
+    pub fn guard_slot(&self, slot: u16) -> SlotGuard<'_> {
+        SlotGuard { cluster: self, slot }
+    }
+
+    /// Ends any migration of a slot, deletes the slot's keys, and gives the slot to its initial owner.
+    fn reset_slot(&self, slot: u16) {
+        let home = self.initial_owner(slot);
+        let mut current = home;
+        for node in self.primaries() {
+            let mut client = self.nodes[node].client();
+            for key in self.keys_in_slot(node, slot) {
+                // A node that imports the slot serves its keys only after `ASKING`.
+                ask::<()>(&mut client, &["ASKING"]);
+                let _expired_meanwhile = redis::cmd("DEL").arg(&key).query::<()>(&mut client);
+            }
+            ask::<()>(&mut client, &["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"]);
+            if owner(&mut client, slot).as_ref() == Some(&self.ids[node]) {
+                current = node;
+            }
+        }
+        if current != home {
+            self.start_migration(slot, current, home);
+            self.finish_migration(slot, current, home);
+        }
+    }
+
+    /// The indices of the nodes that are primaries now.
+    fn primaries(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| is_primary(&mut self.nodes[*node].client())).collect()
+    }
+
     /// Fails over to the replica of a primary with `CLUSTER FAILOVER`, and waits until it has taken over.
     pub fn fail_over(&self, primary: usize) {
         let mut replica = self.nodes[PRIMARIES + primary].client();
@@ -166,9 +200,7 @@ impl Cluster {
     /// Waits until the replica of a primary has become a primary.
     pub fn wait_for_takeover(&self, primary: usize) {
         wait_for("the replica has taken over", || {
-            let mut replica = self.nodes[PRIMARIES + primary].client();
-            let role: Vec<Value> = ask(&mut replica, &["ROLE"]);
-            matches!(&role[0], Value::BulkString(role) if role == b"master").then_some(())
+            is_primary(&mut self.nodes[PRIMARIES + primary].client()).then_some(())
         });
         self.wait_until_healthy();
     }
@@ -178,6 +210,25 @@ impl Cluster {
         for node in &self.nodes {
             // A replica refuses the command, and receives the change from its primary.
             let _refused_by_replicas: Result<(), _> = node.client().flushall();
+        }
+    }
+}
+
+/// Resets a slot if the test fails. See [`Cluster::guard_slot`].
+#[derive(Debug)]
+pub struct SlotGuard<'a> {
+    cluster: &'a Cluster,
+    slot: u16,
+}
+
+impl Drop for SlotGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A second panic that leaves `drop` would abort the process, and with it all other tests.
+            let reset = catch_unwind(AssertUnwindSafe(|| self.cluster.reset_slot(self.slot)));
+            if reset.is_err() {
+                eprintln!("slot {} cannot be reset; other tests of this cluster may fail", self.slot);
+            }
         }
     }
 }
@@ -194,6 +245,12 @@ fn owner(client: &mut Connection, slot: u16) -> Option<String> {
         Some(Value::Array(node)) => Some(redis::from_redis_value_ref(&node[2]).unwrap()),
         _ => None,
     }
+}
+
+/// Whether the node of the client is a primary.
+fn is_primary(client: &mut Connection) -> bool {
+    let role: Vec<Value> = ask(client, &["ROLE"]);
+    matches!(&role[0], Value::BulkString(role) if role == b"master")
 }
 
 /// The configuration epoch of a node `id`, as known to the node of the client.

@@ -18,11 +18,11 @@ mod terminal;
 mod upstream;
 
 pub use certificates::{Authority, Certificate};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, SlotGuard};
 pub use program::{Larder, LarderOutput, LarderProcess, guest, language_plugin, program, template_plugin};
 pub use relay::{Fault, Relay};
 pub use sentinel::Sentinels;
-pub use server::{Kind, Server, free_port};
+pub use server::{FrozenServer, Kind, Server, free_port};
 pub use serving::{Client, HttpResponse, ServeProcess};
 pub use terminal::Terminal;
 pub use upstream::{ChannelBody, Upstream, UpstreamResponse, ok_response};

@@ -171,6 +171,12 @@ impl Server {
         self.signal("-STOP");
     }
 
+    /// [`Server::freeze`] until the returned guard is dropped, also by a failed assertion.
+    pub fn freeze_until_drop(&self) -> FrozenServer<'_> {
+        self.freeze();
+        FrozenServer(self)
+    }
+
     /// Resumes a suspended process (SIGCONT).
     pub fn thaw(&self) {
         self.signal("-CONT");
@@ -191,6 +197,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _already_dead = self.child.kill();
         let _reaped = self.child.wait();
+    }
+}
+
+/// A suspended server. Dropping this value resumes it.
+#[derive(Debug)]
+#[must_use = "dropping this value resumes the server"]
+pub struct FrozenServer<'a>(&'a Server);
+
+impl Drop for FrozenServer<'_> {
+    fn drop(&mut self) {
+        self.0.thaw();
     }
 }
 

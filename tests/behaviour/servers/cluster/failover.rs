@@ -27,11 +27,11 @@ async fn calls_fail_until_the_replica_of_a_frozen_primary_has_taken_over(kind: K
     let keys = Keys { cluster: &cluster, prefix: "frozen", options: "" };
     let mut session = keys.session("on_outage = \"error\"\n");
     assert_no_call_fails(&mut session);
-    cluster.nodes[1].freeze();
+    let frozen = cluster.nodes[1].freeze_until_drop();
     let recovery = call_until_all_succeed(&mut session);
     println!("a primary is frozen: {recovery:?}");
     assert!(recovery.failed > 0);
-    cluster.nodes[1].thaw();
+    drop(frozen);
     cluster.wait_for_takeover(1);
     assert_eq!(ask(&mut session, "clear-all"), "24");
     session.succeed();

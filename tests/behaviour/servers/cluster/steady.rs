@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder_host::cache::{Duration, Entry, ScopedCache};
-use larder_tests::{Cluster, Kind, wait_for};
+use larder_tests::{Cluster, Kind, SlotGuard, wait_for};
 use tokio::sync::Mutex;
 
 use super::{Keys, Shared, ask, assert_present};
@@ -33,6 +33,7 @@ struct MovingSlot<'a> {
     keys: &'a Keys<'a>,
     slot: u16,
     names: Vec<String>,
+    _guard: SlotGuard<'a>,
 }
 
 const FROM: usize = 0;
@@ -42,7 +43,7 @@ impl<'a> MovingSlot<'a> {
     /// A slot that does not move yet, and names for keys in it.
     fn new(keys: &'a Keys<'a>, count: usize) -> Self {
         let (slot, names) = keys.in_one_slot(count);
-        Self { keys, slot, names }
+        Self { keys, slot, names, _guard: keys.cluster.guard_slot(slot) }
     }
 
     /// Sets 20 keys, and moves 10 of them.
@@ -232,6 +233,7 @@ async fn a_clear_finds_the_keys_that_move_during_it(kind: Kind) {
     let (keys, cluster) = (steady.keys("chased"), &steady.cluster);
     let cache = view(&keys.cache().await);
     let (slot, names) = keys.in_one_slot(300);
+    let _guard = cluster.guard_slot(slot);
     for to in [1, 2] {
         keys.set_all(&cache, &names).await;
         cluster.start_migration(slot, 0, to);
@@ -254,15 +256,26 @@ async fn a_clear_finds_the_keys_that_move_during_it(kind: Kind) {
     }
 }
 
+/// Ends the threads of a scope that run until the flag is set. The scope waits for them even if the test has failed.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Three hosts store and read keys of a slot that moves from node to node.
 async fn no_call_of_a_plugin_fails_while_a_slot_moves(kind: Kind) {
     let Some(steady) = steady(kind) else { return };
     let _moving = steady.moving.lock().await;
     let (keys, cluster) = (steady.keys("plugins"), &steady.cluster);
     let (slot, names) = keys.in_one_slot(1);
+    let _guard = cluster.guard_slot(slot);
     let tag = names[0].strip_suffix('0').expect("the first key is the tag and 0");
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let ends = SetOnDrop(&is_over);
         for worker in 0..3 {
             let mut session = keys.session("timeout = \"20s\"\non_outage = \"error\"\n");
             let is_over = &is_over;
@@ -291,7 +304,7 @@ async fn no_call_of_a_plugin_fails_while_a_slot_moves(kind: Kind) {
             });
             cluster.finish_migration(slot, from, to);
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(ends);
     });
     let mut session = keys.session("");
     assert_eq!(ask(&mut session, &format!("clear-pattern {tag}?:?")), "27");
