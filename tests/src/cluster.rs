@@ -139,7 +139,7 @@ impl Cluster {
     /// the new owner's configuration epoch: a node that has not could claim the slot with a lower epoch, and a late
     /// message would make that permanent.
     pub fn finish_migration(&self, slot: u16, from: usize, to: usize) {
-        let others = (0..PRIMARIES).filter(|node| *node != from && *node != to);
+        let others = self.primaries().into_iter().filter(|node| *node != from && *node != to);
         let primaries: Vec<usize> = [to, from].into_iter().chain(others).collect();
         let (number, id) = (slot.to_string(), &self.ids[to]);
         let assign = |node: usize| {
