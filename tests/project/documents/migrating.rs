@@ -1,11 +1,13 @@
 //! docs/migrating.md, step by step, between real servers.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use larder_tests::documents::blocks;
 use larder_tests::repository::read;
-use larder_tests::{Kind, Larder, Server, wait_for};
+use larder_tests::{Kind, Larder, Server, TEST_TIMEOUT, skip, wait_for};
 use redis::Commands;
 
 /// The first words of the scripts in the guide that these tests follow.
@@ -42,12 +44,17 @@ fn old_server(arguments: &[&str]) -> Option<Server> {
     Some(server)
 }
 
-/// Whether a Valkey reads the files of this Redis, by the guide's table of versions.
-fn has_files_for_valkey(old: &Server) -> bool {
+/// [`old_server`], if a Valkey reads the files of this Redis by the guide's table of versions.
+fn old_server_with_files_for_valkey(arguments: &[&str]) -> Option<Server> {
+    let old = old_server(arguments)?;
     let info: String = redis::cmd("INFO").arg("server").query(&mut old.client()).unwrap();
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
-    (numbers.next(), numbers.next()) <= (Some(7), Some(2))
+    if (numbers.next(), numbers.next()) > (Some(7), Some(2)) {
+        skip(&format!("Valkey does not read the files of Redis {version}; install Redis 7.0 or 7.2"));
+        return None;
+    }
+    Some(old)
 }
 
 /// Saves a Redis into the RDB file of a new folder, by the guide.
@@ -58,18 +65,6 @@ fn save(old: &Server) -> tempfile::TempDir {
     let to = tempfile::TempDir::new().unwrap();
     std::fs::copy(PathBuf::from(from).join(file), to.path().join("dump.rdb")).unwrap();
     to
-}
-
-/// Valkey does not start with the RDB file of this Redis, and logs what the guide quotes.
-fn assert_refused(old: &Server) {
-    let folder = save(old);
-    let mut valkey = Command::new("timeout");
-    valkey.args(["60", "valkey-server", "--port", "0", "--appendonly", "no", "--dir"]).arg(folder.path());
-    valkey.arg("--unixsocket").arg(folder.path().join("socket"));
-    let output = valkey.output().unwrap();
-    let log = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{log}");
-    assert!(log.contains("Can't handle RDB format version"), "{log}");
 }
 
 /// A plugin reads the values that were stored, and they still expire.
@@ -89,10 +84,7 @@ fn folder(server: &Server) -> PathBuf {
 #[test]
 fn an_rdb_file_of_redis_moves_the_values_and_an_aof_can_be_turned_on() {
     for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
-        let Some(old) = old_server(&[]) else { return };
-        if !has_files_for_valkey(&old) {
-            return assert_refused(&old);
-        }
+        let Some(old) = old_server_with_files_for_valkey(&[]) else { return };
         let to = save(&old);
         let to = to.path().to_str().unwrap();
         let Some(mut new) = Server::start_with(kind, &["--dir", to, "--appendonly", "no"]) else { return };
@@ -111,10 +103,7 @@ fn an_rdb_file_of_redis_moves_the_values_and_an_aof_can_be_turned_on() {
 
 #[test]
 fn an_aof_of_redis_moves_the_values() {
-    let Some(mut old) = old_server(&["--appendonly", "yes"]) else { return };
-    if !has_files_for_valkey(&old) {
-        return assert_refused(&old);
-    }
+    let Some(mut old) = old_server_with_files_for_valkey(&["--appendonly", "yes"]) else { return };
     let from = folder(&old).join("appendonlydir");
     old.kill();
     let to = tempfile::TempDir::new().unwrap();
@@ -132,10 +121,7 @@ fn an_aof_of_redis_moves_the_values() {
 #[test]
 fn replication_from_redis_moves_the_values() {
     for kind in [Kind::Valkey, Kind::ValkeyWithIfeq] {
-        let Some(old) = old_server(&[]) else { return };
-        if !has_files_for_valkey(&old) {
-            return assert_refused(&old);
-        }
+        let Some(old) = old_server_with_files_for_valkey(&[]) else { return };
         let Some(new) = Server::start(kind) else { return };
         let () = new.client().set("cache:before", "discarded").unwrap();
         follow(REPLICATE, &old, Some(&new));
@@ -150,6 +136,43 @@ fn replication_from_redis_moves_the_values() {
         assert_arrived(&new);
         assert!(!new.client().exists::<_, bool>("cache:before").unwrap());
     }
+}
+
+/// The version of the RDB format that Redis 7.4 writes, as in the first bytes of a file: `REDIS0012`.
+const REFUSED_FORMAT: &[u8] = b"0012";
+
+/// Raises the version of the format in an RDB file to that of Redis 7.4, unless it is that or a later one.
+fn raise_format(file: &Path) {
+    let mut content = std::fs::read(file).unwrap();
+    let version = content.strip_prefix(b"REDIS").and_then(|rest| rest.get(..REFUSED_FORMAT.len())).unwrap();
+    if version < REFUSED_FORMAT {
+        content[b"REDIS".len()..][..REFUSED_FORMAT.len()].copy_from_slice(REFUSED_FORMAT);
+        std::fs::write(file, content).unwrap();
+    }
+}
+
+/// It logs what the guide quotes.
+#[test]
+fn valkey_does_not_start_with_an_rdb_file_of_redis_7_4() {
+    let Some(old) = old_server(&[]) else { return };
+    let folder = save(&old);
+    raise_format(&folder.path().join("dump.rdb"));
+    let log = folder.path().join("log");
+    let mut valkey = Command::new("valkey-server");
+    valkey.args(["--port", "0", "--appendonly", "no", "--dir"]).arg(folder.path());
+    valkey.arg("--unixsocket").arg(folder.path().join("socket"));
+    let Ok(mut valkey) = valkey.stdin(Stdio::null()).stdout(File::create(&log).unwrap()).spawn() else {
+        return skip("`valkey-server` is not installed; run `make servers`");
+    };
+    let deadline = Instant::now() + TEST_TIMEOUT;
+    while valkey.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _has_exited_already = valkey.kill();
+    let status = valkey.wait().unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("Can't handle RDB format version"), "{log}");
 }
 
 #[test]
