@@ -111,7 +111,7 @@ doc:
 
 # Writes the page of the interface, and each crate's copy of the WIT, from wit/cache.wit.
 interface:
-	LARDER_UPDATE=1 $(CARGO) test --locked -p larder-tests --test project -- --exact \
+	LARDER_UPDATE=1 $(CARGO) test --locked $(WITH_TRACES) --test project -- --exact \
 		documents::interface::the_page_of_the_interface_is_that_of_the_wit release::each_crate_has_the_wit_and_the_licence_in_it
 
 # The pages of docs/ as a book in target/book/docs, with the files that they link to beside it. Needs mdbook, which is

@@ -50,7 +50,7 @@ fn no_build_compiles_a_dependency_of_the_tests_again_with_other_features() {
     let tests = dependencies(tests);
     let of_tests: BTreeSet<&String> = tests.iter().map(|(package, _)| package).collect();
     assert!(of_tests.iter().any(|package| package.starts_with("wasmtime v")), "{of_tests:?}");
-    for target in ["demo", "test", "lint", "doc"] {
+    for target in ["demo", "test", "lint", "doc", "interface"] {
         let builds = builds(&[target]).unwrap();
         assert!(!builds.is_empty(), "`make {target}` builds nothing");
         for command in builds {
