@@ -123,6 +123,13 @@ fn a_circle_of_imports_is_found_and_listed() {
     assert_eq!(circle(&imports), None);
 }
 
+/// `deny.toml` bans a package for all but the packages that it lists, and too many of other projects have these two.
+#[test]
+fn the_guest_sdk_does_not_use_tokio_and_the_cache_does_not_use_serde() {
+    assert_absent(&sources("guest-sdk"), &["tokio"]);
+    assert_absent(&sources("host/cache"), &["serde"]);
+}
+
 #[test]
 fn the_linker_has_no_backend_and_no_configuration() {
     assert_absent(&module("host/runtime/src/linker"), &["crate::config", "RamBackend", "ValkeyBackend"]);
