@@ -1,5 +1,5 @@
 //! ARCHITECTURE.md and docs/decisions: the paths exist, the decisions are complete, and the invariants that can be read
-//! from sources hold. Those about dependencies are rules in `deny.toml`.
+//! from sources hold. Those about dependencies are rules in `deny.toml`, except two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
