@@ -8,7 +8,8 @@ use crate::repository::{read, root};
 
 /// All documents of the project, by their path from its root.
 pub fn documents() -> Vec<String> {
-    let folders = ["", "docs", "host/cache", "host/runtime", "host/cli", "guest-sdk"].into_iter().map(str::to_owned);
+    let folders = ["", "docs", "docs/decisions", "host/cache", "host/runtime", "host/cli", "guest-sdk"];
+    let folders = folders.into_iter().map(str::to_owned);
     let examples = std::fs::read_dir(root().join("examples")).unwrap();
     let examples = examples.map(|entry| format!("examples/{}", entry.unwrap().file_name().to_str().unwrap()));
     let mut documents = Vec::new();
