@@ -98,6 +98,7 @@ async fn weight_stays_within_max_bytes() {
         ram.set(key(&format!("key{n}")), vec![0; 1024].into(), None).await.unwrap();
     }
     assert!(ram.common.entries.weight() <= 1 << 20);
+    // 857 of these entries weigh 1 MiB. Each shard evicts entries on its own, so part of the capacity may stay free.
     assert!(ram.common.entries.len() > 500, "{} entries", ram.common.entries.len());
 }
 

@@ -190,6 +190,7 @@ mod tests {
             assert_eq!(connection(key), connection(key));
             counts[usize::try_from(connection(key)).unwrap()] += 1;
         }
+        // A count is 250 on average, with a standard deviation of 14. The hash differs from run to run.
         assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
     }
 }
