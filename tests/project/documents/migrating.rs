@@ -51,7 +51,8 @@ fn old_server_with_files_for_valkey(arguments: &[&str]) -> Option<Server> {
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap();
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap());
     if (numbers.next(), numbers.next()) > (Some(7), Some(2)) {
-        skip(&format!("Valkey does not read the files of Redis {version}; install Redis 7.0 or 7.2"));
+        // Not a missing server: Valkey refuses these files, as `valkey_does_not_start_with_an_rdb_file_of_redis_7_4` holds.
+        eprintln!("larder: Valkey does not read the files of Redis {version}, so they cannot be moved");
         return None;
     }
     Some(old)
