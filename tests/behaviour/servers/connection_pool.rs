@@ -168,7 +168,8 @@ mod large {
         small.set_many(entries(16), Duration::Default).await.unwrap();
         assert!(small.get_many(&many(16)).await.unwrap().iter().all(Option::is_some));
         assert_eq!(connections(backend.behind()).len(), 1);
-        // Each by a cache of its own, whose connections are counted.
+        // Each call is made by a new cache. The caches are kept, so that the server counts no connection less meanwhile.
+        let mut caches = Vec::new();
         for deed in ["set", "fill", "set-many", "get-many", "clear-pattern"] {
             let cache = view(&backend.cache("").await);
             let before = connections(backend.behind()).len();
@@ -183,6 +184,7 @@ mod large {
                 _ => assert_eq!(cache.clear_pattern("none:*").await, Ok(0)),
             }
             wait_for("a connection more", || (connections(backend.behind()).len() == before + 1).then_some(()));
+            caches.push(cache);
         }
     }
 
