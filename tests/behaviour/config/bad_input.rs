@@ -93,7 +93,7 @@ fn handles_and_vacancies_are_limited_and_the_plugin_continues() {
 }
 
 #[test]
-fn a_key_that_holds_a_list_of_another_program_is_an_error_and_the_list_stays() {
+fn a_key_that_holds_a_list_of_another_program_is_an_error_that_is_logged_and_the_list_stays() {
     for kind in Kind::ALL {
         let Some(server) = Server::start(kind) else { continue };
         server.client().rpush("cache:queue", &["a", "b", "c"]).unwrap();
@@ -103,6 +103,8 @@ fn a_key_that_holds_a_list_of_another_program_is_an_error_and_the_list_stays() {
         let refusal = "error Other(\"the key holds a value of another type\")";
         assert_eq!((lines[0], lines[2]), (refusal, "miss"));
         assert_eq!(lines[1], refusal, "a `get-or-set` must not take the key for free");
+        let is_reason = |line: &&str| line.contains(" WARN ") && line.contains("the key holds a value of another type");
+        assert_eq!(run.stderr.lines().filter(is_reason).count(), 2, "{}", run.stderr);
         let list: Vec<String> = server.client().lrange("cache:queue", 0, -1).unwrap();
         assert_eq!(list, ["a", "b", "c"]);
     }

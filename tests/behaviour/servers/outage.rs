@@ -1,6 +1,6 @@
 //! A server that stops, hangs and returns while a plugin runs.
 
-use larder_tests::{Kind, Larder, LarderProcess, Relay, Server, wait_for};
+use larder_tests::{Fault, Kind, Larder, LarderProcess, Relay, Server, wait_for};
 
 fn session(server: &Server, more: &str) -> LarderProcess {
     let sandbox = "[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n";
@@ -65,6 +65,22 @@ fn reads_report_the_outage_if_on_outage_is_error() {
         server.restart();
         recovers(&mut session);
         session.succeed();
+    }
+}
+
+#[test]
+fn a_call_whose_connection_is_lost_before_the_reply_is_a_timeout_and_its_reason_is_logged() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        let relay = Relay::to(server.port());
+        let config = server.cache("c").replace(&server.port().to_string(), &relay.port().to_string());
+        let mut session = Larder::run("session").config(&config).env("LARDER_LOG", "larder=debug").start();
+        assert_eq!(ask(&mut session, "set k before"), "ok");
+        relay.set_fault(Fault::ResetAfter(0));
+        assert_eq!(ask(&mut session, "set k after"), "error Timeout");
+        let log = session.succeed().stderr;
+        let reason = "the connection was lost before the reply: ";
+        assert!(log.lines().any(|line| line.starts_with("DEBUG ") && line.contains(reason)), "{log}");
     }
 }
 
