@@ -28,7 +28,7 @@ fn dependencies(command: &str) -> BTreeSet<(String, String)> {
     let with_tests = words[0] == "test" || words.contains(&"--all-targets");
     let edges = if with_tests { "normal,build,dev" } else { "normal,build" };
     let mut tree = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    tree.args(["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p} has {f}", "--edges", edges]);
+    tree.args(["tree", "--locked", "--prefix", "none", "--format", "{p} has {f}", "--edges", edges]);
     let output = tree.args(selected).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     let packages = String::from_utf8(output.stdout).unwrap();

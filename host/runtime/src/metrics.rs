@@ -33,7 +33,7 @@ pub const REFUSALS: Metric = metric(
     Kind::Counter,
     &["reason"],
     "HTTP requests that the host answered without a response from a plugin: `no-route`, `no-host`, `body-too-large`, \
-     `busy`, `ending`, `failed` or `timed-out`.",
+     `busy`, `plugin-busy` over the plugin's own `max_concurrent_requests`, `ending`, `failed` or `timed-out`.",
 );
 /// Outgoing HTTP requests.
 pub const OUTGOING: Metric = metric(

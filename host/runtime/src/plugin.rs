@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "serve")]
 use std::sync::Arc;
 
 use wasmtime::Engine;
@@ -20,7 +19,7 @@ use crate::run_metrics::RunMetrics;
 
 /// A plugin that is loaded, compiled and linked. Each run gets a new instance of it.
 pub struct Plugin {
-    name: String,
+    name: Arc<str>,
     path: PathBuf,
     pre: InstancePre<PluginState>,
     metrics: RunMetrics,
@@ -49,8 +48,8 @@ impl Plugin {
             Error::Load { path: path.display().to_string(), reason }
         })?;
         let name = match name {
-            Some(name) => name.to_owned(),
-            None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            Some(name) => Arc::from(name),
+            None => Arc::from(path.file_stem().unwrap_or_default().to_string_lossy()),
         };
         Ok(Self {
             path: path.to_owned(),
@@ -67,6 +66,11 @@ impl Plugin {
 
     /// The plugin's name, which selects its grant.
     pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name, shared by all runs.
+    pub(crate) fn name_shared(&self) -> &Arc<str> {
         &self.name
     }
 

@@ -22,7 +22,7 @@ use crate::linker::add_to_linker;
 use crate::outgoing::Http;
 pub use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
-use crate::sandbox::{MemoryLimit, Output, OutputLimit, Stdio, within_cpu_time};
+use crate::sandbox::{MemoryLimit, Output, OutputLimit, Stdio, Turns, within_cpu_time};
 
 /// Runs plugins: commands, or single exported functions.
 pub struct Runtime {
@@ -30,6 +30,7 @@ pub struct Runtime {
     linker: Linker<PluginState>,
     caches: Caches,
     sandbox: Sandbox,
+    turns: Arc<Turns>,
     #[cfg(feature = "serve")]
     serve: Serve,
 }
@@ -97,6 +98,8 @@ impl Runtime {
         #[cfg(feature = "serve")]
         let serve = config.serve;
         let caches = Caches::connect(config).await?;
+        // The runs share the threads of the runtime that this is called on.
+        let turns = Turns::new(tokio::runtime::Handle::current().metrics().num_workers());
         let engine = new_engine(pool)?;
         let mut linker = Linker::new(&engine);
         let engine_error = |error: wasmtime::Error| Error::Engine(error.to_string());
@@ -109,6 +112,7 @@ impl Runtime {
             linker,
             caches,
             sandbox,
+            turns,
             #[cfg(feature = "serve")]
             serve,
         })
@@ -225,7 +229,8 @@ impl Runtime {
         job: impl AsyncFnOnce(&mut Store<PluginState>) -> wasmtime::Result<T>,
     ) -> Result<Outcome<T>, Error> {
         let stopped = |limit, reason| Error::Stopped { plugin: plugin.name().to_owned(), limit, reason };
-        let job = within_cpu_time(self.sandbox.max_cpu_time, job(store));
+        let place = self.turns.place(plugin.name_shared());
+        let job = within_cpu_time(self.sandbox.max_cpu_time, place, job(store));
         let error = match tokio::time::timeout(self.sandbox.timeout, job).await {
             Ok(Some(Ok(returned))) => return Ok(Outcome::Returned(returned)),
             Ok(Some(Err(error))) => error,

@@ -1,6 +1,7 @@
 //! The limits of one plugin instance: memory, processor time and output.
 
 mod output;
+mod turns;
 
 use std::pin::pin;
 use std::task::Poll;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use wasmtime::ResourceLimiter;
 
 pub(crate) use output::{Output, OutputLimit, Stdio};
+pub(crate) use turns::{Place, Turns};
 
 /// Limits the linear memory of one instance, over all its memories, and the elements of its tables.
 #[derive(Debug)]
@@ -73,17 +75,20 @@ impl ResourceLimiter for MemoryLimit {
 }
 
 // Decision: docs/decisions/0027-processor-time-is-the-time-spent-polling-the-plugin.md
-/// Runs the future to completion. Returns `None` if polling it has taken longer than `max` in total.
+/// Runs the future to completion, and polls it only in turn. Returns `None` if polling it has taken longer than `max` in
+/// total.
 ///
 /// A plugin yields every few milliseconds, so a plugin that computes without end is stopped soon after. Waiting is not
 /// counted, because a waiting future is not polled.
-pub(crate) async fn within_cpu_time<F: Future>(max: Duration, future: F) -> Option<F::Output> {
+pub(crate) async fn within_cpu_time<F: Future>(max: Duration, mut place: Place, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut used = Duration::ZERO;
     std::future::poll_fn(|context| {
+        let turn = std::task::ready!(place.poll_turn(context));
         let started = Instant::now();
         let polled = future.as_mut().poll(context);
         used = used.saturating_add(started.elapsed());
+        drop(turn);
         match polled {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if used > max => Poll::Ready(None),
@@ -96,6 +101,10 @@ pub(crate) async fn within_cpu_time<F: Future>(max: Duration, future: F) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn place() -> Place {
+        Turns::new(1).place(&"plugin".into())
+    }
 
     #[test]
     fn all_memories_of_an_instance_share_one_limit() {
@@ -110,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn waiting_does_not_count_as_cpu_time() {
         let wait = tokio::time::sleep(Duration::from_millis(50));
-        assert_eq!(within_cpu_time(Duration::from_millis(20), wait).await, Some(()));
+        assert_eq!(within_cpu_time(Duration::from_millis(20), place(), wait).await, Some(()));
     }
 
     #[tokio::test]
@@ -121,6 +130,6 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        assert_eq!(within_cpu_time::<_>(Duration::from_millis(20), spin).await, None::<()>);
+        assert_eq!(within_cpu_time::<_>(Duration::from_millis(20), place(), spin).await, None::<()>);
     }
 }

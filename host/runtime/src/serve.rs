@@ -4,6 +4,7 @@
 //! HTTP/2 without TLS. Terminate TLS in a proxy.
 
 mod access_log;
+mod admission;
 mod error_response;
 mod file_watch;
 mod handler;
@@ -75,13 +76,12 @@ impl Server {
             }
         }
         drop(listener);
-        let ServerState { runtime, permits, cut_off, .. } = &*self.state;
+        let ServerState { runtime, admission, cut_off, .. } = &*self.state;
         let options = runtime.serve();
-        let all = u32::try_from(options.max_concurrent_requests).unwrap_or(u32::MAX);
         let completed = async {
             connections.shutdown().await;
             // A plugin may still be running after its response.
-            let _closed = permits.acquire_many(all).await;
+            admission.until_idle().await;
         };
         if tokio::time::timeout(options.shutdown_timeout, completed).await.is_err() {
             let timeout = humantime::format_duration(options.shutdown_timeout);
@@ -89,7 +89,7 @@ impl Server {
                 "requests were still running {timeout} after shutdown was requested (`shutdown_timeout` of `[serve]`)"
             );
             cut_off.cancel();
-            let _late = tokio::time::timeout(CUT_OFF_TIMEOUT, permits.acquire_many(all)).await;
+            let _late = tokio::time::timeout(CUT_OFF_TIMEOUT, admission.until_idle()).await;
         }
         runtime.caches().drain().await;
     }

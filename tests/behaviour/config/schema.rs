@@ -149,6 +149,7 @@ fn the_schema_accepts_what_the_host_accepts_and_refuses_the_same_values() {
         (valkey, "password", &["\"secret\""], &["1"]),
         ("[plugins.p]", "access", &["\"read-only\"", "\"read-write\""], &["\"readonly\""]),
         ("[plugins.p]", "namespace", &["\"n\""], &["\"\""]),
+        ("[plugins.p]", "max_concurrent_requests", &["1", "65536"], &["0", "65537", "\"1\""]),
         ("[plugins.p]", "max_concurrent_calls", &["1", "65536"], &["0", "65537", "\"1\""]),
         (
             "[plugins.p]",

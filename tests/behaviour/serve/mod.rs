@@ -2,6 +2,7 @@
 //!
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
+//! - `fairness`: a plugin with many requests leaves room and processor time for the others.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
@@ -14,6 +15,7 @@
 //! - `telemetry`: the log on standard error, and W3C traces.
 
 mod corpus;
+mod fairness;
 mod hostile;
 mod limits;
 pub(crate) mod metrics;

@@ -10,7 +10,7 @@ use crate::config::caches::CacheConfig;
 use crate::config::document::{Fault, Section, quoted_list};
 use crate::config::env::Variables;
 use crate::config::hosts::{Destination, OutgoingHost};
-use crate::config::sandbox::count;
+use crate::config::sandbox::{MAX_COUNT, count};
 use crate::config::units::{Count, Size};
 use crate::default_limits;
 
@@ -29,6 +29,9 @@ pub struct Grant {
     pub max_bytes: Option<u64>,
     /// The maximum number of concurrent calls of all its instances in this process, 1 to 65,536. Defaults to 1,024.
     pub max_concurrent_calls: usize,
+    /// The maximum number of its concurrent HTTP requests, 1 to 65,536. Defaults to `None`: `max_concurrent_requests` of
+    /// `[serve]` without the requests that are reserved for other plugins.
+    pub max_concurrent_requests: Option<usize>,
     /// The hosts that it may send HTTP requests to. Defaults to none.
     pub outgoing_hosts: Vec<OutgoingHost>,
     /// Its environment variables. Defaults to none.
@@ -43,6 +46,7 @@ impl Default for Grant {
             namespace: None,
             max_bytes: None,
             max_concurrent_calls: default_limits::MAX_CONCURRENT_CALLS,
+            max_concurrent_requests: None,
             outgoing_hosts: Vec::new(),
             env: Variables::default(),
         }
@@ -131,6 +135,8 @@ pub(super) struct RawGrant {
     max_bytes: Option<Size>,
     /// The maximum number of concurrent calls of all its instances in one host process. Defaults to `1024`.
     max_concurrent_calls: Option<Count>,
+    /// The maximum number of its concurrent HTTP requests; absent: all of `[serve]` that are not reserved for other plugins.
+    max_concurrent_requests: Option<Count>,
     /// The hosts that it may send HTTP requests to: a name, an address, `*.domain` or `*`, with a `:port` if it is not
     /// the scheme's default. Defaults to `[]`.
     #[serde(default)]
@@ -173,8 +179,17 @@ impl RawGrant {
     }
 
     fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
-        let Self { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, env, .. } =
-            self;
+        let Self {
+            caches: granted,
+            access,
+            namespace,
+            max_bytes,
+            max_concurrent_calls,
+            max_concurrent_requests,
+            outgoing_hosts,
+            env,
+            ..
+        } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
             let rule = format!("there is no cache `{unknown}`, only {}", quoted_list(caches.keys()));
             return Err(section.fault("caches", &rule));
@@ -189,6 +204,18 @@ impl RawGrant {
         }
         let default = default_limits::MAX_CONCURRENT_CALLS;
         let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
-        Ok(Grant { caches: granted, access, namespace, max_bytes, max_concurrent_calls, outgoing_hosts, env })
+        let max_concurrent_requests = max_concurrent_requests
+            .map(|max| count(section, "max_concurrent_requests", Some(max), MAX_COUNT))
+            .transpose()?;
+        Ok(Grant {
+            caches: granted,
+            access,
+            namespace,
+            max_bytes,
+            max_concurrent_calls,
+            max_concurrent_requests,
+            outgoing_hosts,
+            env,
+        })
     }
 }

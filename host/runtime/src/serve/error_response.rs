@@ -17,6 +17,8 @@ pub(super) enum ErrorResponse {
     BodyTooLarge,
     /// `max_concurrent_requests` requests are running.
     Busy,
+    /// The plugin runs as many requests as its own `max_concurrent_requests` allows.
+    PluginBusy,
     /// The plugin trapped, exceeded a limit, or sent no response.
     Failed,
     /// The plugin exceeded `timeout`.
@@ -31,7 +33,7 @@ impl ErrorResponse {
             Self::InvalidHost => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::PluginBusy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -44,6 +46,7 @@ impl ErrorResponse {
             Self::NoRoute => "no-route",
             Self::BodyTooLarge => "body-too-large",
             Self::Busy => "busy",
+            Self::PluginBusy => "plugin-busy",
             Self::Failed => "failed",
             Self::TimedOut => "timed-out",
             Self::ShuttingDown => "ending",
@@ -56,7 +59,7 @@ impl ErrorResponse {
             Self::InvalidHost => "the request has no valid host\n",
             Self::NoRoute => "no plugin serves this path\n",
             Self::BodyTooLarge => "the request body is too large\n",
-            Self::Busy => "too many concurrent requests\n",
+            Self::Busy | Self::PluginBusy => "too many concurrent requests\n",
             Self::Failed => "the plugin failed\n",
             Self::TimedOut => "the plugin timed out\n",
             Self::ShuttingDown => "the server is shutting down\n",
@@ -69,7 +72,7 @@ impl ErrorResponse {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if self == Self::Busy {
+        if matches!(self, Self::Busy | Self::PluginBusy) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

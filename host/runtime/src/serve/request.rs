@@ -17,7 +17,7 @@ use super::access_log::AccessLine;
 use super::error_response::ErrorResponse;
 use super::handler::Handler;
 use super::request_body::limited;
-use super::state::ServerState;
+use super::state::{ServedRoute, ServerState};
 use crate::cache::text::one_line;
 use crate::error::Error;
 use crate::metrics::REFUSALS;
@@ -32,8 +32,8 @@ const MAX_ERROR_TEXT: usize = 500;
 impl ServerState {
     /// Responds to a request: with the plugin's response, or an error response of the host.
     pub(super) async fn respond(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
-        let handler = self.route(request.uri().path());
-        let mut line = AccessLine::new(&request, handler.clone());
+        let route = self.route(request.uri().path()).map(|route| (route, route.handler()));
+        let mut line = AccessLine::new(&request, route.as_ref().map(|(_, handler)| Arc::clone(handler)));
         let context = TraceContext::take(request.headers_mut());
         let begins_here = context.is_none();
         let span = line.span(context.as_ref());
@@ -46,8 +46,8 @@ impl ServerState {
             }
         }
         let is_head = request.method() == Method::HEAD;
-        let response = match handler {
-            Some(handler) => self.call(&handler, request, trace).instrument(span.clone()).await,
+        let response = match route {
+            Some((route, handler)) => self.call(route, &handler, request, trace).instrument(span.clone()).await,
             None => Err(ErrorResponse::NoRoute),
         };
         let response = response.unwrap_or_else(|error| {
@@ -68,6 +68,7 @@ impl ServerState {
     /// Runs the plugin, and returns its response as soon as the head is set.
     async fn call(
         self: &Arc<Self>,
+        route: &ServedRoute,
         handler: &Arc<Handler>,
         request: Request<Incoming>,
         trace: Option<TraceContext>,
@@ -81,7 +82,7 @@ impl ServerState {
         if request.body().size_hint().lower() > max {
             return Err(ErrorResponse::BodyTooLarge);
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ErrorResponse::Busy)?;
+        let admitted = self.admission.admit(&route.admission)?;
         let request = request.map(|body| limited(body, max));
         let (respond, response) = oneshot::channel();
         let abort = AbortFlag::default();
@@ -112,8 +113,8 @@ impl ServerState {
         let running = running.in_current_span();
         let running = tokio::spawn(async move {
             let ended = running.await;
-            // Dropped after the request is logged and its span is closed: shutdown waits for the permits.
-            drop(permit);
+            // Dropped after the request is logged and its span is closed: shutdown waits for it.
+            drop(admitted);
             ended
         });
         match response.await {

@@ -1,10 +1,10 @@
-//! The state of the HTTP server: its routes, its permits and its plugins.
+//! The state of the HTTP server: its routes and their plugins.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Admission, PluginAdmission};
 use super::handler::Handler;
 use crate::cache::text::one_line;
 use crate::error::Error;
@@ -16,8 +16,7 @@ pub(super) struct ServerState {
     pub(super) runtime: Runtime,
     /// Sorted by prefix, the longest first.
     pub(super) routes: Vec<ServedRoute>,
-    /// One permit for each request that may run.
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) admission: Admission,
     /// Cancels the running requests.
     pub(super) cut_off: CancellationToken,
 }
@@ -25,6 +24,7 @@ pub(super) struct ServerState {
 /// A path prefix and the plugin that serves it.
 pub(super) struct ServedRoute {
     pub(super) prefix: String,
+    pub(super) admission: PluginAdmission,
     /// Replaced on a reload. A running request keeps the plugin that it started with.
     handler: RwLock<Arc<Handler>>,
     /// Held during a reload, so that of two reloads the later one wins.
@@ -34,25 +34,28 @@ pub(super) struct ServedRoute {
 impl ServerState {
     /// Sorts the routes, and checks that each plugin exports the HTTP handler.
     pub(super) fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
+        let plugins: Vec<_> = plugins.into_iter().collect();
+        let admission = Admission::new(runtime.serve().max_concurrent_requests, plugins.len());
         let mut routes = plugins
             .into_iter()
             .map(|(prefix, plugin)| {
+                let max = runtime.caches().config().grant(plugin.name()).max_concurrent_requests;
+                let admission = admission.plugin(max);
                 let handler = RwLock::new(Arc::new(Handler::new(plugin)?));
-                Ok(ServedRoute { prefix, handler, reloading: Mutex::default() })
+                Ok(ServedRoute { prefix, admission, handler, reloading: Mutex::default() })
             })
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-        let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
-        Ok(Self { runtime, routes, permits, cut_off: CancellationToken::new() })
+        Ok(Self { runtime, routes, admission, cut_off: CancellationToken::new() })
     }
 
-    /// The plugin that serves the path.
-    pub(super) fn route(&self, path: &str) -> Option<Arc<Handler>> {
+    /// The route of the path.
+    pub(super) fn route(&self, path: &str) -> Option<&ServedRoute> {
         let is_below = |prefix: &str| {
             let rest = path.strip_prefix(prefix.trim_end_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.routes.iter().find(|route| is_below(&route.prefix)).map(ServedRoute::handler)
+        self.routes.iter().find(|route| is_below(&route.prefix))
     }
 }
 

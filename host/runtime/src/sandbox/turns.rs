@@ -1,0 +1,311 @@
+//! Fair turns: how runs share the worker threads when more of them compute than there are threads.
+//!
+//! A run is polled only while it has a turn, and there are as many turns as worker threads. Without contention a turn is
+//! free. Under contention a run that has used its turn waits for the next one, and the plugins take turns one after the
+//! other: a plugin with many computing requests delays another plugin by one turn, not by one turn for each request.
+
+// Decision: docs/decisions/0065-plugins-take-turns-on-the-worker-threads.md
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The turns of one runtime.
+#[derive(Debug)]
+pub(crate) struct Turns(Mutex<State>);
+
+/// No code runs while this is locked but the moves of turns: a waker is called after the lock is released.
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// The plugins with waiting runs, the next one first. Each has its runs in the order of their arrival.
+    plugins: VecDeque<(Arc<str>, VecDeque<Waiter>)>,
+    /// The runs that have got a turn by waiting, and have not begun it.
+    granted: Vec<u64>,
+    last_waiter: u64,
+}
+
+/// A run that waits for a turn.
+#[derive(Debug)]
+struct Waiter {
+    id: u64,
+    waker: Waker,
+}
+
+/// The place of one run among the [`Turns`].
+#[derive(Debug)]
+pub(crate) struct Place {
+    turns: Arc<Turns>,
+    plugin: Arc<str>,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The run asks for a turn at its next poll.
+    Idle,
+    /// The run waits, by this number.
+    Waiting(u64),
+    /// The run has got a turn, and lets other tasks go first once.
+    Yielding,
+}
+
+/// A turn. Dropping it gives it to the next run.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    /// Creates the turns of a runtime with this number of worker threads.
+    pub(crate) fn new(workers: usize) -> Arc<Self> {
+        let state = State { free: workers.max(1), plugins: VecDeque::new(), granted: Vec::new(), last_waiter: 0 };
+        Arc::new(Self(Mutex::new(state)))
+    }
+
+    /// A place for one run of a plugin.
+    pub(crate) fn place(self: &Arc<Self>, plugin: &Arc<str>) -> Place {
+        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self) {
+        let next = self.state().give_back();
+        if let Some(waker) = next {
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    /// Grants the turn to the first run of the next plugin, which then is the last in the order of plugins. Returns the
+    /// run's waker.
+    fn give_back(&mut self) -> Option<Waker> {
+        let next = self.plugins.pop_front().and_then(|(plugin, mut runs)| {
+            let next = runs.pop_front();
+            if !runs.is_empty() {
+                self.plugins.push_back((plugin, runs));
+            }
+            next
+        });
+        match next {
+            Some(Waiter { id, waker }) => {
+                self.granted.push(id);
+                Some(waker)
+            }
+            None => {
+                self.free = self.free.saturating_add(1);
+                None
+            }
+        }
+    }
+
+    fn add(&mut self, plugin: &Arc<str>, waker: &Waker) -> u64 {
+        self.last_waiter = self.last_waiter.wrapping_add(1);
+        let waiter = Waiter { id: self.last_waiter, waker: waker.clone() };
+        match self.plugins.iter_mut().find(|(name, _)| name == plugin) {
+            Some((_, runs)) => runs.push_back(waiter),
+            None => self.plugins.push_back((Arc::clone(plugin), VecDeque::from([waiter]))),
+        }
+        self.last_waiter
+    }
+
+    /// True if the run has got its turn, which it then begins.
+    fn begin(&mut self, id: u64) -> bool {
+        let position = self.granted.iter().position(|granted| *granted == id);
+        position.map(|position| self.granted.swap_remove(position)).is_some()
+    }
+
+    /// Replaces the waker of a waiting run.
+    fn wake_by(&mut self, id: u64, waker: &Waker) {
+        let mut waiters = self.plugins.iter_mut().flat_map(|(_, runs)| runs);
+        if let Some(waiter) = waiters.find(|waiter| waiter.id == id) {
+            waiter.waker.clone_from(waker);
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        self.plugins.retain_mut(|(_, runs)| {
+            runs.retain(|waiter| waiter.id != id);
+            !runs.is_empty()
+        });
+    }
+}
+
+impl Place {
+    /// Takes a turn, or waits for one.
+    pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn<'_>> {
+        match self.stage {
+            Stage::Idle => {
+                let mut state = self.turns.state();
+                // A free turn means that no run waits.
+                let Some(free) = state.free.checked_sub(1) else {
+                    self.stage = Stage::Waiting(state.add(&self.plugin, context.waker()));
+                    return Poll::Pending;
+                };
+                state.free = free;
+            }
+            Stage::Waiting(id) => {
+                let mut state = self.turns.state();
+                if !state.begin(id) {
+                    state.wake_by(id, context.waker());
+                    return Poll::Pending;
+                }
+                // Otherwise the worker thread that gave the turn back would poll this run next, without a look at the
+                // network and at the tasks in its queue.
+                self.stage = Stage::Yielding;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Stage::Yielding => self.stage = Stage::Idle,
+        }
+        Poll::Ready(Turn(&self.turns))
+    }
+}
+
+impl Drop for Place {
+    /// A run that is dropped while it waits leaves the order, or gives its turn back.
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Idle => {}
+            Stage::Waiting(id) => {
+                let mut state = self.turns.state();
+                if state.begin(id) {
+                    drop(state);
+                    self.turns.give_back();
+                } else {
+                    state.remove(id);
+                }
+            }
+            Stage::Yielding => self.turns.give_back(),
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn run_of(turns: &Arc<Turns>, plugin: &str) -> Place {
+        turns.place(&Arc::from(plugin))
+    }
+
+    /// Polls until the run has its turn or waits.
+    fn takes_turn(run: &mut Place) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let first = run.poll_turn(&mut context).map(std::mem::forget);
+        first.is_ready()
+            || (run.stage == Stage::Yielding && run.poll_turn(&mut context).map(std::mem::forget).is_ready())
+    }
+
+    #[test]
+    fn there_are_as_many_turns_as_workers() {
+        let turns = Turns::new(2);
+        let mut runs = [run_of(&turns, "a"), run_of(&turns, "a"), run_of(&turns, "a")];
+        assert_eq!(runs.each_mut().map(takes_turn), [true, true, false]);
+        turns.give_back();
+        assert!(takes_turn(&mut runs[2]));
+    }
+
+    #[test]
+    fn a_plugin_with_many_runs_delays_another_by_one_turn() {
+        let turns = Turns::new(1);
+        let mut running = run_of(&turns, "busy");
+        assert!(takes_turn(&mut running));
+        let mut busy: Vec<_> = (0..100).map(|_| run_of(&turns, "busy")).collect();
+        assert!(!busy.iter_mut().any(takes_turn));
+        let mut quiet = run_of(&turns, "quiet");
+        assert!(!takes_turn(&mut quiet));
+        turns.give_back();
+        assert!(!takes_turn(&mut quiet));
+        assert!(takes_turn(&mut busy[0]), "the busy plugin waited first");
+        turns.give_back();
+        assert!(takes_turn(&mut quiet));
+    }
+
+    #[test]
+    fn a_run_that_is_dropped_leaves_the_order_or_gives_its_turn_back() {
+        let turns = Turns::new(1);
+        let [mut first, mut second, mut third] = ["a", "b", "c"].map(|plugin| run_of(&turns, plugin));
+        assert!(takes_turn(&mut first));
+        assert!(!takes_turn(&mut second) && !takes_turn(&mut third));
+        // Dropped while it waits, and after the turn was granted.
+        drop(second);
+        turns.give_back();
+        drop(third);
+        assert!(takes_turn(&mut first));
+        turns.give_back();
+        let state = turns.state();
+        assert_eq!((state.free, state.plugins.len(), state.granted.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_waiting_run_is_woken_by_its_last_waker() {
+        let turns = Turns::new(1);
+        let (mut first, mut second) = (run_of(&turns, "a"), run_of(&turns, "a"));
+        assert!(takes_turn(&mut first));
+        let wakes = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
+        for wakes in &wakes {
+            assert!(second.poll_turn(&mut Context::from_waker(&Arc::clone(wakes).into())).is_pending());
+        }
+        turns.give_back();
+        assert_eq!(wakes.map(|wakes| wakes.0.load(Ordering::Relaxed)), [0, 1]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_turn_is_lost_or_doubled_while_runs_come_go_and_are_dropped() {
+        let turns = Turns::new(3);
+        let running = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let mut runs = tokio::task::JoinSet::new();
+        for run in 0..200_usize {
+            let (turns, running, most) = (Arc::clone(&turns), Arc::clone(&running), Arc::clone(&most));
+            runs.spawn(async move {
+                for round in 0..50_usize {
+                    let mut place = run_of(&turns, ["a", "b", "c"][run % 3]);
+                    let turn = std::future::poll_fn(|context| {
+                        place.poll_turn(context).map(|turn| {
+                            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            std::hint::spin_loop();
+                            running.fetch_sub(1, Ordering::SeqCst);
+                            drop(turn);
+                        })
+                    });
+                    let mut turn = pin!(turn);
+                    if (run + round) % 5 == 0 {
+                        // Dropped after one poll, whatever it has come to.
+                        let _once = std::future::poll_fn(|context| Poll::Ready(turn.as_mut().poll(context))).await;
+                    } else {
+                        turn.await;
+                    }
+                }
+            });
+        }
+        while let Some(ended) = runs.join_next().await {
+            ended.unwrap();
+        }
+        assert!(most.load(Ordering::SeqCst) <= 3);
+        let state = turns.state();
+        assert_eq!((state.free, state.plugins.len(), state.granted.len()), (3, 0, 0));
+    }
+}
