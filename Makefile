@@ -13,7 +13,7 @@ GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-serve plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book demo deny dist test bench bench-serve bench-siege plots fuzz guests interface languages package servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -41,6 +41,11 @@ plots:
 bench-serve: servers guests
 	$(CARGO) build --locked --release --bin larder
 	$(CARGO) bench --locked --bench serve
+
+# `larder serve` while plugins, clients and readers misbehave; `LARDER_PROGRAM=path` measures another build.
+bench-siege: servers guests
+	$(CARGO) build --locked --release --bin larder
+	$(CARGO) bench --locked --bench siege
 
 # Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in
 # fuzz/found, which is not in the repository, and an input that fails in fuzz/artifacts; the corpus in the repository is

@@ -100,6 +100,18 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         "spin" => loop {
             std::hint::black_box(0);
         },
+        // Asks the host for this many random bytes, again and again.
+        "random" => {
+            let mut bytes = vec![0; number().try_into().expect("a length")];
+            loop {
+                wstd::rand::get_random_bytes(&mut bytes);
+            }
+        }
+        // Prints a line of this many bytes.
+        "chatter" => {
+            println!("{}", "x".repeat(number().try_into().expect("a length")));
+            "printed".to_owned()
+        }
         "grow" => loop {
             std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
         },

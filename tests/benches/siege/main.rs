@@ -1,0 +1,205 @@
+//! `larder serve` under siege, in the release build: how long others wait while plugins, clients and readers misbehave.
+//!
+//! Each siege begins anew with one host. While it lasts, the health check is asked on the operator's port and a quiet
+//! plugin on the host's port; then SIGTERM is sent. `LARDER_PROGRAM` is the path of another build to compare with.
+
+#![allow(missing_docs, reason = "a benchmark is not a library")]
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use larder_tests::{Client, Kind, Server, guest, program};
+use tokio::task::JoinSet;
+
+/// How long one siege is measured.
+const SIEGE: Duration = Duration::from_secs(8);
+
+/// The longest wait for one answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Siege {
+    Nothing,
+    /// This many requests of one plugin compute.
+    Spinning(usize),
+    /// This many requests of one plugin call the host for random bytes.
+    HostCalls(usize),
+    /// A plugin prints into a pipe that is not read, and each request is logged to one.
+    Unread,
+    /// This many connections send nothing.
+    Silent(usize),
+    /// The server of the cache does not answer, and a plugin asks it.
+    StoppedServer,
+    All,
+}
+
+/// A host whose standard output is read only up to its addresses, and whose log is not read.
+struct Host {
+    child: Child,
+    address: SocketAddr,
+    metrics: SocketAddr,
+    _stdout: BufReader<std::process::ChildStdout>,
+    _folder: tempfile::TempDir,
+}
+
+impl Host {
+    fn start(server: Option<&Server>) -> Self {
+        let path = guest("http");
+        let table = |name: &str| format!("[plugins.{name}]\npath = {path:?}\nroute = \"/{name}\"\n");
+        let cache = server.map_or_else(|| "[caches.c]\ntype = \"ram\"\n".to_owned(), |server| server.cache("c"));
+        let limits = "[sandbox]\ntimeout = \"60s\"\nmax_cpu_time = \"60s\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("larder.toml");
+        std::fs::write(&config, [cache, table("busy"), table("quiet"), limits.to_owned()].concat()).unwrap();
+        let larder = std::env::var_os("LARDER_PROGRAM").map_or_else(program, Into::into);
+        let mut child = Command::new(larder)
+            .args(["serve", "--addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0", "--config"])
+            .arg(&config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut address = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            let address = line.trim().trim_end_matches("/metrics").rsplit('/').next().unwrap();
+            address.parse().unwrap_or_else(|_| panic!("no address in `{line}`"))
+        };
+        let (address, metrics) = (address(), address());
+        Self { child, address, metrics, _stdout: stdout, _folder: folder }
+    }
+
+    /// Sends SIGTERM and returns the time until the port is closed.
+    async fn terminate(&mut self) -> Option<Duration> {
+        let sent = Instant::now();
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        while sent.elapsed() < PATIENCE {
+            let closed = match TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) {
+                Ok(_) => false,
+                Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            };
+            if closed {
+                return Some(sent.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _already_dead = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The times of requests that are sent one after the other, each after a pause, until the siege ends. A request without
+/// an answer in time counts with [`PATIENCE`].
+async fn ask(address: SocketAddr, path: &'static str) -> Vec<Duration> {
+    let began = Instant::now();
+    let mut times = Vec::new();
+    while began.elapsed() < SIEGE {
+        let sent = Instant::now();
+        let asked = async {
+            let client = Client::try_connect(address).await?;
+            client.get(path).await.ok().filter(|answer| answer.status == 200)
+        };
+        let answered = tokio::time::timeout(PATIENCE, asked).await.ok().flatten().is_some();
+        times.push(if answered { sent.elapsed() } else { PATIENCE });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    times.sort_unstable();
+    times
+}
+
+fn milliseconds(times: &[Duration]) -> String {
+    let percentile = |percent: usize| {
+        let time = times[(times.len() * percent / 100).min(times.len() - 1)];
+        if time >= PATIENCE { "none".to_owned() } else { format!("{:.1}", time.as_secs_f64() * 1e3) }
+    };
+    format!("{:>8} {:>8} {:>8}", percentile(50), percentile(99), percentile(100))
+}
+
+/// Starts what misbehaves. It goes on until the set is dropped.
+async fn lay(siege: Siege, host: &Host, server: Option<&Server>) -> JoinSet<()> {
+    let mut besiegers = JoinSet::new();
+    let many = |besiegers: &mut JoinSet<()>, count: usize, path: &'static str| {
+        let address = host.address;
+        for _ in 0..count {
+            besiegers.spawn(async move {
+                loop {
+                    if let Some(client) = Client::try_connect(address).await {
+                        let _ends_or_fails = client.get(path).await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+        }
+    };
+    let all = siege == Siege::All;
+    match siege {
+        Siege::Spinning(count) => many(&mut besiegers, count, "/busy/do/spin"),
+        _ if all => many(&mut besiegers, 20, "/busy/do/spin"),
+        _ => {}
+    }
+    match siege {
+        Siege::HostCalls(count) => many(&mut besiegers, count, "/busy/do/random/1048576"),
+        _ if all => many(&mut besiegers, 20, "/busy/do/random/1048576"),
+        _ => {}
+    }
+    if all || siege == Siege::Unread {
+        many(&mut besiegers, 8, "/busy/do/chatter/8192");
+    }
+    if all || matches!(siege, Siege::Silent(_)) {
+        let count = if let Siege::Silent(count) = siege { count } else { 10_000 };
+        let address = host.address;
+        besiegers.spawn(async move {
+            let mut silent = Vec::new();
+            for _ in 0..count {
+                silent.extend(tokio::net::TcpStream::connect(address).await);
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+    if let Some(server) = server {
+        server.freeze();
+        many(&mut besiegers, 8, "/busy/do/visit/key");
+    }
+    besiegers
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    println!("milliseconds of 3 x 3: median, 99th percentile, longest; SIGTERM: until the port is closed");
+    println!("{:<18}{:^26} | {:^26} | SIGTERM", "", "/healthz", "another plugin");
+    let sieges = [
+        Siege::Nothing,
+        Siege::Spinning(2),
+        Siege::Spinning(20),
+        Siege::Spinning(250),
+        Siege::HostCalls(20),
+        Siege::Unread,
+        Siege::Silent(10_000),
+        Siege::StoppedServer,
+        Siege::All,
+    ];
+    for siege in sieges {
+        let server = matches!(siege, Siege::StoppedServer | Siege::All).then(|| Server::start(Kind::Valkey)).flatten();
+        let mut host = Host::start(server.as_ref());
+        let besiegers = lay(siege, &host, server.as_ref()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (health, quiet) = tokio::join!(ask(host.metrics, "/healthz"), ask(host.address, "/quiet/do/hello"));
+        let ended = host.terminate().await.map_or("none".to_owned(), |time| format!("{:.0}", time.as_secs_f64() * 1e3));
+        println!("{:<18}{} | {} | {ended:>7}", format!("{siege:?}"), milliseconds(&health), milliseconds(&quiet));
+        drop(besiegers);
+        if let Some(server) = &server {
+            server.thaw();
+        }
+    }
+}
