@@ -14,6 +14,7 @@ use crate::caches::Caches;
 #[cfg(feature = "serve")]
 use crate::config::Serve;
 use crate::config::{Config, Sandbox};
+use crate::console::Stream;
 use crate::engine::{InstancePool, new_engine};
 use crate::error::Error;
 use crate::invoke::{Export, Invocation, functions};
@@ -22,7 +23,7 @@ use crate::linker::add_to_linker;
 use crate::outgoing::Http;
 pub use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
-use crate::sandbox::{MemoryLimit, Output, OutputLimit, Stdio, within_cpu_time};
+use crate::sandbox::{MemoryLimit, Output, OutputLimit, within_cpu_time};
 
 /// Runs plugins: commands, or single exported functions.
 pub struct Runtime {
@@ -197,7 +198,12 @@ impl Runtime {
     ) -> Result<Outcome<T>, Error> {
         let mut store = self.store(plugin, options, Console::Inherited)?;
         let span = info_span!(target: "larder_host::run", "run", plugin = plugin.name());
-        self.within_limits(plugin, &mut store, job).instrument(span).await
+        let ended = self.within_limits(plugin, &mut store, job).instrument(span).await;
+        // A plugin that was stopped has used its time, and must not wait for its reader.
+        if !matches!(ended, Err(Error::Stopped { .. })) {
+            store.data().output.written().await;
+        }
+        ended
     }
 
     /// Runs the job until it completes or exceeds a limit, and counts the run by its outcome.
@@ -293,12 +299,12 @@ fn new_wasi(
     match console {
         Console::Inherited => {
             wasi.inherit_stdin();
-            wasi.stdout(Output::new(Stdio::Stdout, output)).stderr(Output::new(Stdio::Stderr, output));
+            wasi.stdout(Output::new(Stream::Stdout, output)).stderr(Output::new(Stream::Stderr, output));
         }
         #[cfg(feature = "serve")]
         Console::Prefixed => {
             let prefixed = |to| Output::prefixed(to, output, plugin.name());
-            wasi.stdout(prefixed(Stdio::Stdout)).stderr(prefixed(Stdio::Stderr));
+            wasi.stdout(prefixed(Stream::Stdout)).stderr(prefixed(Stream::Stderr));
         }
     }
     let is_overridden = |name: &str| options.env.iter().any(|(option, _)| option == name);

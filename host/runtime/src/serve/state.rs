@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handler::Handler;
 use crate::cache::text::one_line;
+use crate::console;
 use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::runtime::Runtime;
@@ -43,6 +44,7 @@ impl ServerState {
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
+        console::set_max_queued(runtime.serve().max_queued_output);
         Ok(Self { runtime, routes, permits, cut_off: CancellationToken::new() })
     }
 
