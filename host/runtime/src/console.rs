@@ -5,6 +5,8 @@
 
 mod backlog;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::io;

@@ -116,7 +116,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(feature = "serve")]
+    #[cfg(any(feature = "serve", test))]
     pub(super) fn set_max(&self, bytes: u64) {
         self.state().max = bytes;
     }
@@ -184,9 +184,10 @@ impl Queue {
             }
             state.is_writer_idle = true;
             state = match until_report {
-                Some(pause) => {
-                    self.arrived.wait_timeout(state, pause).map_or_else(|error| error.into_inner().0, |(state, _)| state)
-                }
+                Some(pause) => self
+                    .arrived
+                    .wait_timeout(state, pause)
+                    .map_or_else(|error| error.into_inner().0, |(state, _)| state),
                 None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
             state.is_writer_idle = false;
@@ -219,7 +220,7 @@ impl Queue {
                     state.is_failing = true;
                 }
                 let last = written.checked_sub(1).and_then(|last| buffer.get(last));
-                state.is_torn |= last.is_some_and(|last| *last != b'\n');
+                state.is_torn |= last.map_or(batch.mends_line, |last| *last != b'\n');
             }
             Some(_) => {}
             None => state.is_failing = false,
@@ -232,6 +233,17 @@ impl Queue {
         if is_empty {
             self.emptied.notify_all();
         }
+    }
+
+    /// Leaves the queue to a test.
+    #[cfg(test)]
+    pub(super) fn without_thread(&self) {
+        self.state().has_writer = true;
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().unwritten == 0
     }
 
     /// Blocks until the queue is empty or the deadline has passed. Returns true if it is empty.

@@ -75,7 +75,9 @@ fn report(stream: Stream, lost: &Lost) {
     }
     let parts = parts.join(", ");
     match &lost.error {
-        Some(error) => tracing::warn!("cannot write to {stream}: {error}; dropped {parts}, and what follows until it can"),
+        Some(error) => {
+            tracing::warn!("cannot write to {stream}: {error}; dropped {parts}, and what follows until it can")
+        }
         None => tracing::warn!("dropped {parts}: {stream} was not read fast enough or could not be written"),
     }
 }
