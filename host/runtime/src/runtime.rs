@@ -135,7 +135,9 @@ impl Runtime {
         Plugin::load(&self.engine, &self.linker, self.caches.config(), path, name)
     }
 
-    /// Runs a command component and returns its exit status.
+    /// Runs a command component and returns its exit status. The plugin's output goes to stdout and stderr of the
+    /// process without loss: the plugin waits while nobody reads it, and a plugin that was not stopped has ended when its
+    /// output is written. No thread waits.
     ///
     /// # Errors
     ///
@@ -163,7 +165,7 @@ impl Runtime {
         })
     }
 
-    /// Calls one exported function, written as `f("x", 1)` with [WAVE] values. The result is in the same notation, and
+    /// Calls one exported function as [`Runtime::run`] runs a command, written as `f("x", 1)` with [WAVE] values. The result is in the same notation, and
     /// `Err` if the function returned an error.
     ///
     /// [WAVE]: https://github.com/bytecodealliance/wasm-tools/tree/main/crates/wasm-wave

@@ -17,6 +17,9 @@ const CHUNK_OVERHEAD: usize = 64;
 /// The most bytes of one write to the stream, except for a longer chunk.
 const MAX_BATCH: usize = 64 * 1024;
 
+/// How long the writer lets lines collect after a write. Waking it for each line would slow down those who log.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// The pause between two log lines that report lost output.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -72,10 +75,22 @@ pub(super) struct Queue {
     emptied: Condvar,
 }
 
+/// What the writer thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// It is not started yet.
+    None,
+    /// It writes, and looks for more work afterwards.
+    Busy,
+    /// It has just written, and looks for more work soon.
+    Lingers,
+    /// It waits to be woken.
+    Idle,
+}
+
 #[derive(Debug)]
 struct State {
-    has_writer: bool,
-    is_writer_idle: bool,
+    writer: Writer,
     max: u64,
     chunks: VecDeque<(Origin, Vec<u8>)>,
     /// Chunks in the queue and in the writer's hands.
@@ -96,8 +111,7 @@ impl Queue {
     pub(super) const fn new(stream: Stream) -> Self {
         let lost = Lost { lines: 0, bytes: BTreeMap::new(), error: None };
         let state = State {
-            has_writer: false,
-            is_writer_idle: false,
+            writer: Writer::None,
             max: MAX_QUEUED_OUTPUT,
             chunks: VecDeque::new(),
             unwritten: 0,
@@ -152,10 +166,17 @@ impl Queue {
     }
 
     fn append(&self, mut state: MutexGuard<'_, State>, from: Origin, bytes: Vec<u8>) {
+        // A run waits until it is written.
+        let is_urgent = matches!(from, Origin::Run(_)) || state.queued > MAX_BATCH;
         state.charge(&from, cost(bytes.len()));
         state.unwritten = state.unwritten.saturating_add(1);
         state.chunks.push_back((from, bytes));
-        if std::mem::take(&mut state.is_writer_idle) {
+        self.wake(state, is_urgent);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>, is_urgent: bool) {
+        if state.writer == Writer::Idle || (is_urgent && state.writer == Writer::Lingers) {
+            state.writer = Writer::Busy;
             drop(state);
             self.arrived.notify_one();
         }
@@ -163,11 +184,13 @@ impl Queue {
 
     /// Starts the writer thread before the first write. A program that never writes has none.
     fn has_writer(&'static self, state: &mut State) -> bool {
-        if !state.has_writer {
+        if state.writer == Writer::None {
             let thread = std::thread::Builder::new().name(format!("larder-{}", self.stream.name()));
-            state.has_writer = thread.spawn(|| super::writer::run(self, self.stream)).is_ok();
+            if thread.spawn(|| super::writer::run(self, self.stream)).is_ok() {
+                state.writer = Writer::Busy;
+            }
         }
-        state.has_writer
+        state.writer != Writer::None
     }
 
     /// Waits until there is something to write or to report. The bytes to write are put into the buffer.
@@ -182,16 +205,27 @@ impl Queue {
             if !state.chunks.is_empty() {
                 return Work::Write(state.take(buffer));
             }
-            state.is_writer_idle = true;
+            state.writer = Writer::Idle;
             state = match until_report {
-                Some(pause) => self
-                    .arrived
-                    .wait_timeout(state, pause)
-                    .map_or_else(|error| error.into_inner().0, |(state, _)| state),
+                Some(pause) => self.wait(state, pause),
                 None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
-            state.is_writer_idle = false;
+            state.writer = Writer::Busy;
         }
+    }
+
+    /// Lets lines collect, unless there is enough to write or somebody waits for it.
+    pub(super) fn linger(&self) {
+        let mut state = self.state();
+        let is_urgent = state.queued > MAX_BATCH || state.chunks.iter().any(|(from, _)| matches!(from, Origin::Run(_)));
+        if !is_urgent {
+            state.writer = Writer::Lingers;
+            self.wait(state, LINGER).writer = Writer::Busy;
+        }
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, pause: Duration) -> MutexGuard<'a, State> {
+        self.arrived.wait_timeout(state, pause).map_or_else(|error| error.into_inner().0, |(state, _)| state)
     }
 
     /// Takes note that this number of bytes of the buffer was written, and whether the rest failed.
@@ -238,7 +272,7 @@ impl Queue {
     /// Leaves the queue to a test.
     #[cfg(test)]
     pub(super) fn without_thread(&self) {
-        self.state().has_writer = true;
+        self.state().writer = Writer::Busy;
     }
 
     #[cfg(test)]
@@ -248,14 +282,15 @@ impl Queue {
 
     /// Blocks until the queue is empty or the deadline has passed. Returns true if it is empty.
     pub(super) fn flush(&self, deadline: Option<Instant>) -> bool {
+        self.wake(self.state(), true);
         let mut state = self.state();
         while state.unwritten > 0 {
             let left = deadline.map_or(REPORT_INTERVAL, |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return false;
             }
-            state =
-                self.emptied.wait_timeout(state, left).map_or_else(|error| error.into_inner().0, |(state, _)| state);
+            let waited = self.emptied.wait_timeout(state, left);
+            state = waited.map_or_else(|error| error.into_inner().0, |(state, _)| state);
         }
         true
     }

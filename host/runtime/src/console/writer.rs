@@ -24,7 +24,9 @@ pub(super) fn run(queue: &Queue, stream: Stream) {
             Work::Write(batch) => {
                 let (written, outcome) = write(stream, &buffer);
                 queue.complete(batch, &buffer, written, outcome.err().as_ref());
+                buffer.clear();
                 buffer.shrink_to(KEPT_BUFFER);
+                queue.linger();
             }
             Work::Report(lost) => report(stream, &lost),
         }
