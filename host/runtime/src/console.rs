@@ -89,10 +89,14 @@ pub fn flush(timeout: Duration) -> bool {
     both.iter().all(|is_written| *is_written)
 }
 
-/// Sets the size of each queue in bytes, `max_queued_output` of `[serve]`.
+/// Prepares both streams for a server: sets the size of each queue in bytes, `max_queued_output` of `[serve]`, and
+/// exports the counters of what is lost, which are 0.
 #[cfg(feature = "serve")]
-pub(crate) fn set_max_queued(bytes: u64) {
+pub(crate) fn prepare<'a>(max_queued: u64, plugins: impl IntoIterator<Item = &'a str>) {
+    let plugins = plugins.into_iter().map(|plugin| Origin::Plugin(plugin.into()));
+    let origins: Vec<Origin> = std::iter::once(Origin::Host).chain(plugins).collect();
     for queue in [&STDOUT, &STDERR] {
-        queue.set_max(bytes);
+        queue.set_max(max_queued);
+        origins.iter().for_each(|origin| queue.count(origin, 0));
     }
 }

@@ -49,16 +49,16 @@ pub const OUTGOING: Metric = metric(
 pub const DROPPED_OUTPUT: Metric = metric(
     "larder_dropped_output_bytes_total",
     Kind::Counter,
-    &["plugin"],
-    "Bytes that plugins printed during requests and that the host dropped, because stdout or stderr was not read, was \
-     closed, or was on a full disk.",
+    &["plugin", "stream"],
+    "Bytes that plugins printed during requests and that the host dropped, because the stream, `stdout` or `stderr`, \
+     was not read, was closed, or was on a full disk.",
 );
 /// Lost log lines.
 pub const DROPPED_LOG_LINES: Metric = metric(
     "larder_dropped_log_lines_total",
     Kind::Counter,
-    &[],
-    "Lines of the host's log that the host dropped for the same reasons.",
+    &["stream"],
+    "Lines of the host itself, such as its log on `stderr`, that it dropped for the same reasons.",
 );
 
 /// The metrics of plugin runs and HTTP requests.

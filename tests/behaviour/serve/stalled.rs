@@ -132,7 +132,7 @@ async fn get(address: SocketAddr, path: &str) -> HttpResponse {
     Client::connect(address).await.get(path).await.unwrap()
 }
 
-const DROPPED_BY_LOUD: &str = "larder_dropped_output_bytes_total{plugin=\"loud\"}";
+const DROPPED_BY_LOUD: &str = "larder_dropped_output_bytes_total{plugin=\"loud\",stream=\"stdout\"}";
 
 #[tokio::test]
 async fn stdout_that_is_not_read_holds_up_no_request_and_no_signal() {
@@ -150,7 +150,7 @@ async fn stdout_that_is_not_read_holds_up_no_request_and_no_signal() {
     host.assert_serves().await;
     // What another plugin prints has room.
     assert_eq!(get(host.address, "/quiet/do/print/mine").await, HttpResponse::ok("printed"));
-    assert_eq!(host.metric("larder_dropped_output_bytes_total{plugin=\"quiet\"}").await, 0.0);
+    assert_eq!(host.metric("larder_dropped_output_bytes_total{plugin=\"quiet\",stream=\"stdout\"}").await, 0.0);
     host.assert_ends();
 }
 
@@ -179,7 +179,7 @@ async fn stderr_that_is_not_read_holds_up_no_request_and_no_signal() {
     for _ in 0..1_000 {
         assert_eq!(client.get(&path).await.unwrap(), HttpResponse::ok("hello\n"));
     }
-    assert!(host.metric("larder_dropped_log_lines_total").await > 100.0);
+    assert!(host.metric("larder_dropped_log_lines_total{stream=\"stderr\"}").await > 100.0);
     host.assert_serves().await;
     host.assert_ends();
 }

@@ -146,7 +146,7 @@ impl Queue {
         } else {
             state.lost.add(&from, bytes.len());
             drop(state);
-            count(&from, bytes.len());
+            self.count(&from, bytes.len());
         }
     }
 
@@ -263,7 +263,7 @@ impl Queue {
         drop(state);
         // Without the lock: a woken task may write at once.
         of_runs.iter().for_each(|(backlog, len, error)| backlog.complete(*len, *error));
-        failed.iter().for_each(|(from, len)| count(from, *len));
+        failed.iter().for_each(|(from, len)| self.count(from, *len));
         if is_empty {
             self.emptied.notify_all();
         }
@@ -278,6 +278,19 @@ impl Queue {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.state().unwritten == 0
+    }
+
+    /// Counts a lost chunk. With 0 bytes, the counter exists from then on.
+    pub(super) fn count(&self, from: &Origin, len: usize) {
+        let stream = self.stream.name();
+        match from {
+            Origin::Host => counter!(DROPPED_LOG_LINES.name, "stream" => stream).increment(u64::from(len > 0)),
+            Origin::Plugin(plugin) => {
+                let bytes = u64::try_from(len).unwrap_or(u64::MAX);
+                counter!(DROPPED_OUTPUT.name, "plugin" => plugin.to_string(), "stream" => stream).increment(bytes);
+            }
+            Origin::Run(_) => {}
+        }
     }
 
     /// Blocks until the queue is empty or the deadline has passed. Returns true if it is empty.
@@ -383,16 +396,4 @@ impl Lost {
 
 fn cost(len: usize) -> usize {
     len.saturating_add(CHUNK_OVERHEAD)
-}
-
-/// Counts a lost chunk.
-fn count(from: &Origin, len: usize) {
-    match from {
-        Origin::Host => counter!(DROPPED_LOG_LINES.name).increment(1),
-        Origin::Plugin(plugin) => {
-            let bytes = u64::try_from(len).unwrap_or(u64::MAX);
-            counter!(DROPPED_OUTPUT.name, "plugin" => plugin.to_string()).increment(bytes);
-        }
-        Origin::Run(_) => {}
-    }
 }

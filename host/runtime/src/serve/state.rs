@@ -44,7 +44,8 @@ impl ServerState {
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
-        console::set_max_queued(runtime.serve().max_queued_output);
+        let names: Vec<_> = routes.iter().map(|route| route.handler().plugin.name().to_owned()).collect();
+        console::prepare(runtime.serve().max_queued_output, names.iter().map(String::as_str));
         Ok(Self { runtime, routes, permits, cut_off: CancellationToken::new() })
     }
 
