@@ -119,6 +119,11 @@ impl Larder {
         self.folder.path()
     }
 
+    /// The command, for a test that does with its streams what no other does, and the working directory.
+    pub fn into_command(self) -> (Command, TempDir) {
+        (self.command, self.folder)
+    }
+
     /// Starts the process.
     pub fn start(mut self) -> LarderProcess {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

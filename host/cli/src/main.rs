@@ -10,25 +10,58 @@
 )]
 
 mod commands;
+mod log_line;
 mod metrics_server;
 mod metrics_url;
+mod operator;
 mod signals;
 mod telemetry;
 #[cfg(feature = "otlp")]
 mod traces;
+mod write_deadline;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use larder_host::Error;
-use larder_host::cache::text::one_line;
+use larder_host::console;
 
+use log_line::print_error;
 use telemetry::Telemetry;
 
 /// The exit status for errors in the command line or the configuration. Failures at run time exit with 1.
 const EXIT_USAGE: u8 = 2;
 
+/// How long the last lines may take to be written. A reader that has stalled does not keep the program.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
+    report_panics();
+    let status = run();
+    console::flush(EXIT_TIMEOUT);
+    status
+}
+
+/// Prints a panic as one line. The standard library's hook would wait for the reader of stderr.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace = match backtrace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("\n{backtrace}"),
+            _ => String::new(),
+        };
+        let panic = panic.to_string().replace('\n', " ");
+        print_error(&format!("thread `{}` {panic}{backtrace}", thread.name().unwrap_or("-")));
+        // A panic of this thread ends the program.
+        if thread.name() == Some("main") {
+            console::flush(EXIT_TIMEOUT);
+        }
+    }));
+}
+
+fn run() -> ExitCode {
     let cli = commands::Cli::parse();
     let (is_server, runs_plugins, log) = (cli.is_server(), cli.runs_plugins(), cli.log);
     let mut runtime = if is_server {
@@ -44,7 +77,7 @@ fn main() -> ExitCode {
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("larder: cannot start: {error}");
+            print_error(&format!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -58,8 +91,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(status) => status,
         Err(error) => {
-            // Names in a plugin's file are part of some messages. A line break in a name must not forge a log line.
-            eprintln!("larder: {}", one_line(&format!("{error:#}")));
+            print_error(&format!("{error:#}"));
             match error.downcast_ref::<Error>() {
                 Some(Error::Config(_) | Error::Invoke { .. } | Error::Option(_)) => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,

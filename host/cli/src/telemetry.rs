@@ -10,6 +10,8 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
 
+use crate::log_line::{LogWriter, print_error};
+
 /// The prefix of the log targets of all crates of this project: `larder`, `larder_cache` and `larder_host`. A filter
 /// for a target also applies to all targets that begin with it.
 pub(crate) const TARGET: &str = "larder";
@@ -22,7 +24,7 @@ pub(crate) struct LogOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum LogFormat {
+pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,
@@ -78,8 +80,7 @@ impl Telemetry {
 }
 
 fn log_layer(format: LogFormat, is_server: bool) -> impl Layer<Registry> {
-    // A log line that cannot be written is dropped. Reporting it on stderr too would panic.
-    let layer = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let layer = fmt::layer().with_writer(move || LogWriter(format)).log_internal_errors(false);
     let layer = match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => {
@@ -95,7 +96,7 @@ fn log_filter(is_server: bool) -> Targets {
     if let Ok(filter) = std::env::var("LARDER_LOG") {
         match filter.parse() {
             Ok(filter) => return filter,
-            Err(error) => eprintln!("larder: `LARDER_LOG`: {error}; using the default filter"),
+            Err(error) => print_error(&format!("`LARDER_LOG`: {error}; using the default filter")),
         }
     }
     default_filter(is_server)

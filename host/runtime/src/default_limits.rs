@@ -36,5 +36,8 @@ pub(crate) const MAX_CONCURRENT_REQUESTS: usize = 256;
 /// `max_request_body` of `[serve]`, in bytes.
 pub(crate) const MAX_REQUEST_BODY: u64 = 8 << 20;
 
+/// `max_queued_output` of `[serve]`, in bytes.
+pub(crate) const MAX_QUEUED_OUTPUT: u64 = 1 << 20;
+
 /// `shutdown_timeout` of `[serve]`.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -62,6 +62,7 @@
 //! - `caches`: the caches of a configuration.
 //! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
+//! - [`console`]: the queues of stdout and stderr, shared by the output of plugins and the lines of the program.
 //! - [`metrics`]: the metrics, through the facade of the `metrics` crate.
 //! - [`error`]: errors outside of cache calls.
 
@@ -78,6 +79,7 @@
 
 mod caches;
 pub mod config;
+pub mod console;
 mod default_limits;
 mod engine;
 pub mod error;

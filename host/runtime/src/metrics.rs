@@ -45,8 +45,25 @@ pub const OUTGOING: Metric = metric(
      reason.",
 );
 
+/// Lost output of plugins.
+pub const DROPPED_OUTPUT: Metric = metric(
+    "larder_dropped_output_bytes_total",
+    Kind::Counter,
+    &["plugin", "stream"],
+    "Bytes that plugins printed during requests and that the host dropped, because the stream, `stdout` or `stderr`, \
+     was not read, was closed, or was on a full disk.",
+);
+/// Lost log lines.
+pub const DROPPED_LOG_LINES: Metric = metric(
+    "larder_dropped_log_lines_total",
+    Kind::Counter,
+    &["stream"],
+    "Lines of the host itself, such as its log on `stderr`, that it dropped for the same reasons.",
+);
+
 /// The metrics of plugin runs and HTTP requests.
-pub const OF_PLUGINS: &[Metric] = &[INSTANCES, RUNS, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING];
+pub const OF_PLUGINS: &[Metric] =
+    &[INSTANCES, RUNS, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING, DROPPED_OUTPUT, DROPPED_LOG_LINES];
 
 /// All metrics of a host.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

@@ -14,6 +14,7 @@ use crate::caches::Caches;
 #[cfg(feature = "serve")]
 use crate::config::Serve;
 use crate::config::{Config, Sandbox};
+use crate::console::Stream;
 use crate::engine::{InstancePool, new_engine};
 use crate::error::Error;
 use crate::invoke::{Export, Invocation, functions};
@@ -22,7 +23,7 @@ use crate::linker::add_to_linker;
 use crate::outgoing::Http;
 pub use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
-use crate::sandbox::{MemoryLimit, Output, OutputLimit, Stdio, Turns, within_cpu_time};
+use crate::sandbox::{MemoryLimit, Output, OutputLimit, Turns, within_cpu_time};
 
 /// Runs plugins: commands, or single exported functions.
 pub struct Runtime {
@@ -138,7 +139,9 @@ impl Runtime {
         Plugin::load(&self.engine, &self.linker, self.caches.config(), path, name)
     }
 
-    /// Runs a command component and returns its exit status.
+    /// Runs a command component and returns its exit status. The plugin's output goes to stdout and stderr of the
+    /// process without loss: the plugin waits while nobody reads it, and a plugin that was not stopped has ended when its
+    /// output is written. No thread waits.
     ///
     /// # Errors
     ///
@@ -166,7 +169,7 @@ impl Runtime {
         })
     }
 
-    /// Calls one exported function, written as `f("x", 1)` with [WAVE] values. The result is in the same notation, and
+    /// Calls one exported function as [`Runtime::run`] runs a command, written as `f("x", 1)` with [WAVE] values. The result is in the same notation, and
     /// `Err` if the function returned an error.
     ///
     /// [WAVE]: https://github.com/bytecodealliance/wasm-tools/tree/main/crates/wasm-wave
@@ -201,7 +204,12 @@ impl Runtime {
     ) -> Result<Outcome<T>, Error> {
         let mut store = self.store(plugin, options, Console::Inherited)?;
         let span = info_span!(target: "larder_host::run", "run", plugin = plugin.name());
-        self.within_limits(plugin, &mut store, job).instrument(span).await
+        let ended = self.within_limits(plugin, &mut store, job).instrument(span).await;
+        // A plugin that was stopped has used its time, and must not wait for its reader.
+        if !matches!(ended, Err(Error::Stopped { .. })) {
+            store.data().output.written().await;
+        }
+        ended
     }
 
     /// Runs the job until it completes or exceeds a limit, and counts the run by its outcome.
@@ -298,12 +306,12 @@ fn new_wasi(
     match console {
         Console::Inherited => {
             wasi.inherit_stdin();
-            wasi.stdout(Output::new(Stdio::Stdout, output)).stderr(Output::new(Stdio::Stderr, output));
+            wasi.stdout(Output::new(Stream::Stdout, output)).stderr(Output::new(Stream::Stderr, output));
         }
         #[cfg(feature = "serve")]
         Console::Prefixed => {
             let prefixed = |to| Output::prefixed(to, output, plugin.name());
-            wasi.stdout(prefixed(Stdio::Stdout)).stderr(prefixed(Stdio::Stderr));
+            wasi.stdout(prefixed(Stream::Stdout)).stderr(prefixed(Stream::Stderr));
         }
     }
     let is_overridden = |name: &str| options.env.iter().any(|(option, _)| option == name);

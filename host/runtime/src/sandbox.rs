@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
-pub(crate) use output::{Output, OutputLimit, Stdio};
+pub(crate) use output::{Output, OutputLimit};
 pub(crate) use turns::{Place, Turns};
 
 /// Limits the linear memory of one instance, over all its memories, and the elements of its tables.

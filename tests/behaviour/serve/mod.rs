@@ -12,6 +12,7 @@
 //! - `routes`: several plugins in one server, each with its path and grant, and the errors at the start.
 //! - `sandbox`: what a plugin can see of the machine, and what it cannot do to the host.
 //! - `shared`: two processes share a server.
+//! - `stalled`: nobody reads stdout or stderr, they are closed, or their disk is full.
 //! - `telemetry`: the log on standard error, and W3C traces.
 
 mod corpus;
@@ -26,4 +27,5 @@ mod routes;
 mod sandbox;
 mod shared;
 mod shutdown;
+mod stalled;
 mod telemetry;

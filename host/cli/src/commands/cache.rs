@@ -9,6 +9,8 @@ use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache}
 use larder_host::config::{BackendConfig, Config, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
+use crate::log_line::print_error;
+
 #[derive(Debug, Args)]
 pub(crate) struct CacheCommand {
     /// Cache to use [default: the default cache]
@@ -90,7 +92,7 @@ impl Operation {
                     stdout.flush()?;
                 }
                 None => {
-                    eprintln!("larder: no value");
+                    print_error("no value");
                     return Ok(ExitCode::FAILURE);
                 }
             },
@@ -100,7 +102,7 @@ impl Operation {
             }
             Self::Clear { key } => {
                 if !cache.clear(&key).await.map_err(to_error)? {
-                    eprintln!("larder: no value");
+                    print_error("no value");
                     return Ok(ExitCode::FAILURE);
                 }
             }

@@ -7,6 +7,8 @@ use comfy_table::{Table, presets};
 use larder_host::config::{BackendConfig, CacheConfig, Config};
 use larder_host::{Error, connect_cache};
 
+use crate::log_line::print_error;
+
 /// Connects to every cache and prints a table. Succeeds only if every cache can be reached.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
@@ -37,7 +39,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     }
     writeln!(std::io::stdout(), "{}", table.trim_fmt())?;
     for error in &failures {
-        eprintln!("larder: {error}");
+        print_error(&error.to_string());
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

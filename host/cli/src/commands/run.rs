@@ -1,12 +1,11 @@
 //! `larder run`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use larder_host::runtime::{Outcome, RunOptions};
-use larder_host::{Config, Runtime};
+use larder_host::{Config, Runtime, console};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -46,7 +45,7 @@ impl Run {
             Outcome::Returned(result) => {
                 let (Ok(text) | Err(text)) = &result;
                 if !text.is_empty() {
-                    writeln!(std::io::stdout(), "{text}")?;
+                    console::write_all(console::Stream::Stdout, format!("{text}\n").as_bytes()).await?;
                 }
                 i32::from(result.is_err())
             }

@@ -1,6 +1,5 @@
 //! `larder serve`.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use larder_host::config::Route;
+use larder_host::console::{self, Stream};
 use larder_host::serve::Server;
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::metrics_server::MetricsServer;
-use crate::signals::Signals;
+use crate::operator::Operator;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -39,13 +38,14 @@ impl Serve {
         let Self { addr, metrics_addr, name, watch, plugin } = self;
         let addr = addr.unwrap_or(config.serve.addr);
         let metrics_addr = metrics_addr.or(config.serve.metrics_addr);
+        let shutdown_timeout = config.serve.shutdown_timeout;
         let routes = config.routes.clone();
         if plugin.is_none() && routes.is_empty() {
             let message = "nothing to serve: name a plugin, or give one a `path` and a `route` in the configuration";
             return Err(Error::Option(message.to_owned()).into());
         }
         let metrics = match metrics_addr {
-            Some(addr) => Some(MetricsServer::bind(addr).await?),
+            Some(addr) => Some(MetricsServer::bind(addr)?),
             None => None,
         };
         let runtime = Runtime::for_requests(config).await?;
@@ -58,35 +58,27 @@ impl Serve {
                 .collect::<Result<_, Error>>()?,
         };
         let server = Server::new(runtime, plugins)?;
+        let metrics_addr = metrics.as_ref().map(MetricsServer::addr).transpose()?;
         // Before the address is printed: a supervisor may send a signal as soon as it reads it.
-        let (mut shutdown, mut second_shutdown, mut reload) = (Signals::new()?, Signals::new()?, Signals::new()?);
+        let operator = Operator::start(metrics, caches, shutdown_timeout).await?;
         let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
-        writeln!(std::io::stdout(), "listening on http://{}", listener.local_addr()?)?;
-        if let Some(metrics) = &metrics {
-            writeln!(std::io::stdout(), "metrics on http://{}/metrics", metrics.addr()?)?;
+        let mut lines = format!("listening on http://{}\n", listener.local_addr()?);
+        if let Some(addr) = metrics_addr {
+            lines.push_str(&format!("metrics on http://{addr}/metrics\n"));
         }
-        let is_shutting_down = CancellationToken::new();
-        let serve_metrics = async {
-            match metrics {
-                Some(metrics) => metrics.run(caches, is_shutting_down.clone()).await,
-                None => std::future::pending().await,
-            }
-        };
+        console::write(Stream::Stdout, lines.as_bytes());
         let watch_files = async {
             match watch {
                 true => server.watch().await,
                 false => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = server.run(listener, async { shutdown.shutdown().await; is_shutting_down.cancel() }) => {
-                Ok(ExitCode::SUCCESS)
-            }
-            // A second signal ends the process at once: without a drain, and without the export of traces.
-            () = async { second_shutdown.shutdown().await; second_shutdown.shutdown().await } => std::process::exit(1),
-            never = serve_metrics => match never {},
+        let outcome = tokio::select! {
+            () = server.run(listener, operator.shutdown.cancelled()) => ExitCode::SUCCESS,
             never = watch_files => match never {},
-            () = async { loop { reload.hangup().await; server.reload().await } } => Ok(ExitCode::FAILURE),
-        }
+            () = async { loop { operator.reload.notified().await; server.reload().await } } => ExitCode::FAILURE,
+        };
+        operator.ended.cancel();
+        Ok(outcome)
     }
 }

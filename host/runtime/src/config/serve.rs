@@ -25,6 +25,9 @@ pub struct Serve {
     pub max_request_body: u64,
     /// How long running requests may take to complete at shutdown. Defaults to 30 s.
     pub shutdown_timeout: Duration,
+    /// The maximum of log lines and output of plugins that wait to be written to stdout, and to stderr, in bytes.
+    /// Further ones are dropped. Defaults to 1 MiB.
+    pub max_queued_output: u64,
 }
 
 impl Default for Serve {
@@ -35,14 +38,21 @@ impl Default for Serve {
             max_concurrent_requests: default_limits::MAX_CONCURRENT_REQUESTS,
             max_request_body: default_limits::MAX_REQUEST_BODY,
             shutdown_timeout: default_limits::SHUTDOWN_TIMEOUT,
+            max_queued_output: default_limits::MAX_QUEUED_OUTPUT,
         }
     }
 }
 
 impl Serve {
     pub(super) fn from_section(section: &Section<'_>) -> Result<Self, Fault> {
-        let RawServe { addr, metrics_addr, max_concurrent_requests, max_request_body, shutdown_timeout } =
-            section.read()?;
+        let RawServe {
+            addr,
+            metrics_addr,
+            max_concurrent_requests,
+            max_request_body,
+            shutdown_timeout,
+            max_queued_output,
+        } = section.read()?;
         let default = Self::default();
         let max = default.max_concurrent_requests;
         let address = |key, text: Option<String>| {
@@ -55,6 +65,7 @@ impl Serve {
             max_concurrent_requests: count(section, "max_concurrent_requests", max_concurrent_requests, max)?,
             max_request_body: max_request_body.map_or(default.max_request_body, |size| size.0),
             shutdown_timeout: shutdown_timeout.map_or(default.shutdown_timeout, |duration| duration.0),
+            max_queued_output: max_queued_output.map_or(default.max_queued_output, |size| size.0),
         })
     }
 }
@@ -74,4 +85,7 @@ pub(super) struct RawServe {
     max_request_body: Option<Size>,
     /// How long running requests may take to complete at shutdown. Defaults to `"30s"`.
     shutdown_timeout: Option<DurationOrZero>,
+    /// The maximum of log lines and output of plugins that wait to be written to stdout, and to stderr. Further ones are
+    /// dropped. Defaults to `"1MiB"`.
+    max_queued_output: Option<Size>,
 }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{Admission, PluginAdmission};
 use super::handler::Handler;
 use crate::cache::text::one_line;
+use crate::console;
 use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::runtime::Runtime;
@@ -46,6 +47,8 @@ impl ServerState {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+        let names: Vec<_> = routes.iter().map(|route| route.handler().plugin.name().to_owned()).collect();
+        console::prepare(runtime.serve().max_queued_output, names.iter().map(String::as_str));
         Ok(Self { runtime, routes, admission, cut_off: CancellationToken::new() })
     }
 

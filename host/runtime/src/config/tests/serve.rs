@@ -9,7 +9,7 @@ use std::time::Duration;
 fn every_key_of_the_http_server_is_read() {
     let config = parse(
         "[serve]\naddr = \"[::1]:80\"\nmetrics_addr = \"127.0.0.1:9\"\nmax_concurrent_requests = 7\n\
-         max_request_body = \"1KiB\"\nshutdown_timeout = \"0s\"\n",
+         max_request_body = \"1KiB\"\nshutdown_timeout = \"0s\"\nmax_queued_output = \"64KiB\"\n",
     );
     let expected = Serve {
         addr: "[::1]:80".parse().unwrap(),
@@ -17,6 +17,7 @@ fn every_key_of_the_http_server_is_read() {
         max_concurrent_requests: 7,
         max_request_body: 1024,
         shutdown_timeout: Duration::ZERO,
+        max_queued_output: 65_536,
     };
     assert_eq!(config.serve, expected);
     assert_eq!(parse("").serve, Serve::default());
