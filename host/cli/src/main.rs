@@ -29,6 +29,10 @@ use telemetry::Telemetry;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // Before any thread is started, and before the command line is parsed: it is on the way of each new plugin.
+    if let Some(status) = commands::compile_plugin::run() {
+        return status;
+    }
     let cli = commands::Cli::parse();
     let (is_server, runs_plugins, log) = (cli.is_server(), cli.runs_plugins(), cli.log);
     let mut runtime = if is_server {

@@ -60,6 +60,7 @@
 //! - [`config`]: the configuration in TOML.
 //! - `linker`: the WIT interface on a wasmtime linker.
 //! - `caches`: the caches of a configuration.
+//! - `loading`, [`compiler`]: a plugin's file is read and compiled within limits.
 //! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
 //! - [`metrics`]: the metrics, through the facade of the `metrics` crate.
@@ -77,6 +78,7 @@
 )]
 
 mod caches;
+pub mod compiler;
 pub mod config;
 mod default_limits;
 mod engine;
@@ -85,6 +87,7 @@ pub mod error;
 mod file_version;
 mod invoke;
 mod linker;
+mod loading;
 pub mod metrics;
 #[cfg(feature = "serve")]
 mod outgoing;
@@ -103,6 +106,7 @@ mod trace;
 pub use larder_cache as cache;
 
 pub use caches::{Caches, connect_cache, operator_view};
+pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
 pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_to_linker};

@@ -4,6 +4,7 @@
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
+//! - `loading`: a file that cannot be loaded is refused in one line while the other plugins are served.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
 //! - `outgoing`: which hosts a plugin's requests may reach, and what the plugin receives.
 //! - `reload`: a plugin's file is replaced while requests run.
@@ -16,6 +17,7 @@
 mod corpus;
 mod hostile;
 mod limits;
+mod loading;
 pub(crate) mod metrics;
 mod outgoing;
 mod reload;

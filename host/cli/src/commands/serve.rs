@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use larder_host::config::Route;
+use larder_host::runtime::RuntimeOptions;
 use larder_host::serve::Server;
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::compile_plugin;
 use crate::metrics_server::MetricsServer;
 use crate::signals::Signals;
 
@@ -48,7 +50,9 @@ impl Serve {
             Some(addr) => Some(MetricsServer::bind(addr).await?),
             None => None,
         };
-        let runtime = Runtime::for_requests(config).await?;
+        let mut options = RuntimeOptions::for_requests(&config);
+        options.compiler = compile_plugin::process();
+        let runtime = Runtime::with_options(config, options).await?;
         let caches = runtime.caches().clone();
         let plugins = match plugin {
             Some(path) => vec![("/".to_owned(), runtime.load(&path, name.as_deref())?)],
@@ -86,7 +90,19 @@ impl Serve {
             () = async { second_shutdown.shutdown().await; second_shutdown.shutdown().await } => std::process::exit(1),
             never = serve_metrics => match never {},
             never = watch_files => match never {},
-            () = async { loop { reload.hangup().await; server.reload().await } } => Ok(ExitCode::FAILURE),
+            () = reload_on_hangup(&server, &mut reload) => Ok(ExitCode::FAILURE),
+        }
+    }
+}
+
+/// Reloads all plugins at each SIGHUP, also at one during a reload: a plugin that takes long must not keep the others
+/// from being reloaded. Returns only if signals cannot be received.
+async fn reload_on_hangup(server: &Server, signals: &mut Signals) {
+    signals.hangup().await;
+    loop {
+        tokio::select! {
+            () = server.reload() => signals.hangup().await,
+            () = signals.hangup() => {}
         }
     }
 }
