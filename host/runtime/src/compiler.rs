@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use crate::loading::Refusal;
 
 pub(crate) use exchange::Bounds;
-pub(crate) use limits::default_memory;
+pub(crate) use limits::memory;
 
 /// A program that compiles one plugin, as [`run`] does, and its arguments.
 ///

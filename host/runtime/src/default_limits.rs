@@ -42,8 +42,7 @@ pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// `max_plugin_bytes` of `[sandbox]`.
 pub(crate) const MAX_PLUGIN_BYTES: u64 = 64 << 20;
 
-/// `max_compile_memory` of `[sandbox]` outside of a container with less than four times as much memory, in
-/// bytes.
+/// `max_compile_memory` of `[sandbox]`, in bytes.
 pub(crate) const MAX_COMPILE_MEMORY: u64 = 2 << 30;
 
 /// `compile_timeout` of `[sandbox]`.

@@ -13,7 +13,7 @@ use std::path::Path;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::compiler::{Bounds, CompilerProcess, default_memory};
+use crate::compiler::{self, Bounds, CompilerProcess};
 use crate::config::{Loading, Sandbox};
 use compiled_folder::{CompiledFolder, Name};
 use resources::Room;
@@ -21,8 +21,10 @@ use slots::Slots;
 
 pub(crate) use refusal::Refusal;
 
-/// How much larger than the largest file a compiled plugin may be. Compilers generate three to five times the size.
+/// How much larger than the largest file a compiled plugin may be, and what it may have in any case. Rust and Python compile
+/// to three to five times the size; the smallest component to 20 KB.
 const MAX_EXPANSION: u64 = 8;
+const MIN_COMPILED: u64 = 16 << 20;
 
 /// Loads plugins.
 #[derive(Debug)]
@@ -95,12 +97,12 @@ impl Loader {
             return compiled.map_err(|error| Refusal::not_a_component(&error.root_cause().to_string()));
         };
         let counts = &self.room.counts;
-        let memory = counts.max_compile_memory.unwrap_or_else(default_memory);
+        let memory = compiler::memory(counts.max_compile_memory);
         compiler.compile(bytes, Bounds { memory, time: counts.compile_timeout, compiled: self.max_compiled() })
     }
 
     fn max_compiled(&self) -> u64 {
-        self.room.counts.max_plugin_bytes.saturating_mul(MAX_EXPANSION)
+        self.room.counts.max_plugin_bytes.saturating_mul(MAX_EXPANSION).saturating_add(MIN_COMPILED)
     }
 }
 

@@ -1,13 +1,16 @@
-//! The limits that the process sets itself, and the default of its memory.
+//! The limits that the process sets itself.
 
 use std::path::Path;
 
 use crate::default_limits::MAX_COMPILE_MEMORY;
 
-/// `max_compile_memory` if the configuration does not set it: a quarter of the container's memory, so that two such
-/// processes meet their own limits before the container meets its limit and is ended as a whole.
-pub(crate) fn default_memory() -> u64 {
-    container_memory().map_or(MAX_COMPILE_MEMORY, |memory| MAX_COMPILE_MEMORY.min(memory >> 2))
+/// The memory of the process for a value of `max_compile_memory`. The default becomes a quarter of the container's memory,
+/// so that two such processes meet their own limits before the container meets its limit and is ended as a whole.
+pub(crate) fn memory(configured: u64) -> u64 {
+    match container_memory() {
+        Some(container) if configured == MAX_COMPILE_MEMORY => configured.min(container >> 2),
+        _ => configured,
+    }
 }
 
 /// The memory limit of this process's control group, if it has one.
