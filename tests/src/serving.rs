@@ -40,7 +40,13 @@ impl ServeProcess {
 
     /// [`ServeProcess::start`] with a metrics port.
     pub fn start_with_metrics(config: &str) -> Self {
-        let larder = Larder::serve().config(config).arg("--metrics-addr").arg("127.0.0.1:0").arg(guest("http"));
+        Self::start_with_metrics_of(
+            Larder::serve().config(config).arg("--metrics-addr").arg("127.0.0.1:0").arg(guest("http")),
+        )
+    }
+
+    /// [`ServeProcess::start_with`] for a command with `--metrics-addr`.
+    pub fn start_with_metrics_of(larder: Larder) -> Self {
         let mut serving = Self::start_with(larder);
         let line = serving.process.read_line();
         let address = line.strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/metrics"));

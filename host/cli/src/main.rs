@@ -37,6 +37,10 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    // Before any thread is started, and before the command line is parsed: it is on the way of each new plugin.
+    if let Some(status) = commands::compile_plugin::run() {
+        return status;
+    }
     report_panics();
     let status = run();
     console::flush(EXIT_TIMEOUT);

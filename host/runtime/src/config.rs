@@ -9,6 +9,7 @@ mod document;
 mod env;
 mod error;
 mod hosts;
+mod loading;
 mod plugins;
 mod sandbox;
 #[cfg(feature = "schema")]
@@ -26,6 +27,7 @@ pub use document::Environment;
 pub use env::{InvalidEnv, Variables};
 pub use error::ConfigError;
 pub use hosts::{Destination, InvalidHost, OutgoingHost};
+pub use loading::Loading;
 pub use plugins::{Grant, Route};
 pub use sandbox::Sandbox;
 #[cfg(feature = "schema")]

@@ -41,3 +41,21 @@ pub(crate) const MAX_QUEUED_OUTPUT: u64 = 1 << 20;
 
 /// `shutdown_timeout` of `[serve]`.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `max_plugin_bytes` of `[sandbox]`.
+pub(crate) const MAX_PLUGIN_BYTES: u64 = 64 << 20;
+
+/// `max_compile_memory` of `[sandbox]`, in bytes.
+pub(crate) const MAX_COMPILE_MEMORY: u64 = 2 << 30;
+
+/// `compile_timeout` of `[sandbox]`.
+pub(crate) const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// `max_core_instances` of `[sandbox]`.
+pub(crate) const MAX_CORE_INSTANCES: usize = 64;
+
+/// `max_memories` of `[sandbox]`.
+pub(crate) const MAX_MEMORIES: usize = 8;
+
+/// `max_tables` of `[sandbox]`.
+pub(crate) const MAX_TABLES: usize = 32;

@@ -1,83 +1,104 @@
-//! The wasmtime engine: its settings, its epoch ticker and the compilation cache on disk.
+//! The wasmtime engine: its settings, its pool of instances and its epoch ticker.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wasmtime::component::Component;
 use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::config::{Loading, Sandbox};
 use crate::error::Error;
-
-/// The environment variable that names the directory of the compilation cache, or is `off`.
-const COMPILED_VARIABLE: &str = "LARDER_COMPILED";
+use crate::sandbox::MAX_TABLE_ELEMENTS;
 
 /// The interval at which a computing plugin yields to timers and other plugins.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Memory for instances that is reserved once, so that creating an instance needs no system call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct InstancePool {
+struct InstancePool {
     /// The maximum number of plugin instances at a time.
-    pub(crate) instances: usize,
+    instances: usize,
     /// The maximum linear memory of one instance, in bytes.
-    pub(crate) max_memory: u64,
+    max_memory: u64,
+    /// What one instance may consist of.
+    counts: Loading,
 }
-
-/// The core instances, memories and tables reserved for each plugin instance: the modules linked into a component each
-/// have their own. A memory reserves gigabytes of address space.
-const CORE_INSTANCES: u32 = 16;
-const MEMORIES: u32 = 2;
-const TABLES: u32 = 4;
 
 /// How much of a memory is cleared and kept between two instances instead of being returned to the system, in bytes.
 const KEPT_MEMORY: usize = 1 << 20;
 
 impl InstancePool {
+    /// The pool has room for `instances` of any components that it does not refuse when they are loaded.
     fn strategy(self) -> InstanceAllocationStrategy {
-        let instances = u32::try_from(self.instances).unwrap_or(u32::MAX);
+        let as_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let instances = as_u32(self.instances);
+        let Loading { max_core_instances, max_memories, max_tables, .. } = self.counts;
+        let [core_instances, memories, tables] = [max_core_instances, max_memories, max_tables].map(as_u32);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
-            .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
-            .total_memories(instances.saturating_mul(MEMORIES))
-            .total_tables(instances.saturating_mul(TABLES))
+            .max_core_instances_per_component(core_instances)
+            .total_core_instances(instances.saturating_mul(core_instances))
+            .max_memories_per_component(memories)
+            .max_memories_per_module(memories)
+            .total_memories(instances.saturating_mul(memories))
+            .max_tables_per_component(tables)
+            .max_tables_per_module(tables)
+            .total_tables(instances.saturating_mul(tables))
+            .table_elements(MAX_TABLE_ELEMENTS)
             .total_stacks(instances)
             .max_memory_size(usize::try_from(self.max_memory).unwrap_or(usize::MAX))
             .linear_memory_keep_resident(KEPT_MEMORY);
         InstanceAllocationStrategy::Pooling(pool)
     }
-}
 
-/// Creates an engine whose plugins can be interrupted. The compilation cache is in the directory that
-/// [`COMPILED_VARIABLE`] names, or in the user's cache directory.
-///
-/// Compiled code is loaded without validation, so the directory must belong to the user: it is created with access for
-/// the user only, and is not used if other users can write to it.
-///
-/// # Errors
-///
-/// [`Error::Engine`] if this machine cannot run wasmtime. A directory that cannot be used and a pool that is too large
-/// cause a warning; they cost time, not correctness.
-pub(crate) fn new_engine(pool: Option<InstancePool>) -> Result<Engine, Error> {
-    let mut config = wasmtime::Config::new();
-    config.epoch_interruption(true);
-    if let Some(directory) = compiled_directory() {
-        match open_cache(&directory) {
-            Ok(cache) => {
-                config.cache(Some(cache));
-            }
-            Err(reason) => {
-                tracing::warn!("cannot keep compiled plugins in `{}`: {reason}", directory.display());
+    /// Creates an engine with this pool. If the address space is too small, components may have fewer memories.
+    fn reserve(mut self, config: &mut wasmtime::Config) -> wasmtime::Result<(Engine, Loading)> {
+        loop {
+            match Engine::new(config.allocation_strategy(self.strategy())) {
+                Ok(engine) => return Ok((engine, self.counts)),
+                Err(error) if self.counts.max_memories <= 1 => return Err(error),
+                Err(_) => self.counts.max_memories >>= 1,
             }
         }
     }
-    let engine = match pool {
-        Some(pool) => Engine::new(config.allocation_strategy(pool.strategy())).or_else(|error| {
-            tracing::warn!("cannot reserve memory for {} plugin instances: {error}", pool.instances);
-            Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))
-        }),
-        None => Engine::new(&config),
+}
+
+/// The settings on which compiled code depends.
+fn settings() -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
+    config.epoch_interruption(true);
+    config
+}
+
+/// Creates an engine that only compiles, for the engines of [`new_engine`].
+///
+/// # Errors
+///
+/// If this machine cannot run wasmtime.
+pub(crate) fn compiling_engine() -> wasmtime::Result<Engine> {
+    Engine::new(&settings())
+}
+
+/// Creates an engine whose plugins can be interrupted. With `instances`, it has room for that many at a time. Also
+/// returns what a component may consist of, which is less than configured if the address space is too small.
+///
+/// # Errors
+///
+/// [`Error::Engine`] if this machine cannot run wasmtime. A pool that is too large causes a warning; that costs time,
+/// not correctness.
+pub(crate) fn new_engine(instances: Option<usize>, sandbox: &Sandbox) -> Result<(Engine, Loading), Error> {
+    let mut config = settings();
+    let counts = sandbox.loading;
+    let created = match instances {
+        Some(instances) => {
+            let pool = InstancePool { instances, max_memory: sandbox.max_memory, counts };
+            pool.reserve(&mut config).or_else(|error| {
+                tracing::warn!("cannot reserve memory for {instances} plugin instances: {error}");
+                let on_demand = config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+                Engine::new(on_demand).map(|engine| (engine, counts))
+            })
+        }
+        None => Engine::new(&config).map(|engine| (engine, counts)),
     };
-    let engine = engine.map_err(|error| Error::Engine(error.to_string()))?;
+    let (engine, counts) = created.map_err(|error| Error::Engine(error.to_string()))?;
     let ticking = engine.weak();
     std::thread::Builder::new()
         .name("larder-ticker".to_owned())
@@ -89,56 +110,5 @@ pub(crate) fn new_engine(pool: Option<InstancePool>) -> Result<Engine, Error> {
             }
         })
         .map_err(|error| Error::Engine(error.to_string()))?;
-    Ok(engine)
-}
-
-fn compiled_directory() -> Option<PathBuf> {
-    let absolute = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    match std::env::var_os(COMPILED_VARIABLE) {
-        Some(off) if off == "off" => None,
-        Some(directory) if !directory.is_empty() => std::path::absolute(directory).ok(),
-        _ => absolute("XDG_CACHE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-            .map(|base| base.join("larder").join("compiled")),
-    }
-}
-
-fn open_cache(directory: &Path) -> Result<wasmtime::Cache, String> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).map_err(|error| error.to_string())?;
-    #[cfg(unix)]
-    {
-        let mode = std::fs::metadata(directory).map_err(|error| error.to_string())?;
-        if std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o022 != 0 {
-            return Err("other users can write to it".to_owned());
-        }
-    }
-    let mut config = wasmtime::CacheConfig::new();
-    config.with_directory(directory);
-    wasmtime::Cache::new(config).map_err(|error| error.to_string())
-}
-
-/// Reads and compiles a plugin's file.
-///
-/// # Errors
-///
-/// [`Error::Load`] if the file cannot be read or is not a valid component.
-pub(crate) fn load_component(engine: &Engine, path: &Path) -> Result<Component, Error> {
-    let failed = |reason: String| Error::Load { path: path.display().to_string(), reason };
-    let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
-            return Err(failed(
-                "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`"
-                    .to_owned(),
-            ));
-        }
-        Some([0, b'a', b's', b'm', ..]) => {}
-        _ => return Err(failed("this is not a WebAssembly file".to_owned())),
-    }
-    Component::from_binary(engine, &bytes)
-        .map_err(|error| failed(format!("this is not a valid component: {}", error.root_cause())))
+    Ok((engine, counts))
 }

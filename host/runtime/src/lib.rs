@@ -60,6 +60,7 @@
 //! - [`config`]: the configuration in TOML.
 //! - `linker`: the WIT interface on a wasmtime linker.
 //! - `caches`: the caches of a configuration.
+//! - `loading`, [`compiler`]: a plugin's file is read and compiled within limits.
 //! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
 //! - [`console`]: the queues of stdout and stderr, shared by the output of plugins and the lines of the program.
@@ -78,6 +79,7 @@
 )]
 
 mod caches;
+pub mod compiler;
 pub mod config;
 pub mod console;
 mod default_limits;
@@ -87,6 +89,7 @@ pub mod error;
 mod file_version;
 mod invoke;
 mod linker;
+mod loading;
 pub mod metrics;
 #[cfg(feature = "serve")]
 mod outgoing;
@@ -105,6 +108,7 @@ mod trace;
 pub use larder_cache as cache;
 
 pub use caches::{Caches, connect_cache, operator_view};
+pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
 pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_to_linker};

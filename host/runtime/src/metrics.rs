@@ -12,6 +12,15 @@ pub const RUNS: Metric = metric(
     "Completed runs of a plugin: `returned`, `exited`, `trapped`, `cut-off` when the host shut down, or the limit of \
      `[sandbox]` that stopped the run.",
 );
+/// Files of plugins that were loaded or refused.
+pub const LOADS: Metric = metric(
+    "larder_plugin_loads_total",
+    Kind::Counter,
+    &["plugin", "outcome"],
+    "Files of a plugin that were `compiled`, were taken from the directory of compiled plugins (`kept`), or were \
+     refused: `unreadable`, `too-large` for `max_plugin_bytes`, `too-complex`, `invalid`, `over-limit` for what one \
+     instance may need, `timed-out` or `out-of-memory` during compilation, or `crashed` if the compiler did.",
+);
 /// HTTP requests.
 pub const REQUESTS: Metric = metric(
     "larder_requests_total",
@@ -63,7 +72,7 @@ pub const DROPPED_LOG_LINES: Metric = metric(
 
 /// The metrics of plugin runs and HTTP requests.
 pub const OF_PLUGINS: &[Metric] =
-    &[INSTANCES, RUNS, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING, DROPPED_OUTPUT, DROPPED_LOG_LINES];
+    &[INSTANCES, RUNS, LOADS, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING, DROPPED_OUTPUT, DROPPED_LOG_LINES];
 
 /// All metrics of a host.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

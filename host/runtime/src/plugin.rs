@@ -4,14 +4,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmtime::Engine;
+use metrics::counter;
 use wasmtime::component::{InstancePre, Linker};
 
 use crate::config::{Config, Variables};
-use crate::engine::load_component;
 use crate::error::Error;
 #[cfg(feature = "serve")]
 use crate::file_version::FileVersion;
+use crate::loading::{Loader, Refusal};
+use crate::metrics::LOADS;
 #[cfg(feature = "serve")]
 use crate::outgoing::Outgoing;
 use crate::plugin_state::PluginState;
@@ -33,24 +34,29 @@ pub struct Plugin {
 impl Plugin {
     /// Loads a plugin. Its name is `name`, or the file name without extension.
     pub(crate) fn load(
-        engine: &Engine,
+        loader: &Loader,
         linker: &Linker<PluginState>,
         config: &Config,
         path: &Path,
         name: Option<&str>,
     ) -> Result<Self, Error> {
-        // Taken before the file is read, so that a write during the read counts as a change.
-        #[cfg(feature = "serve")]
-        let version = FileVersion::of(path);
-        let component = load_component(engine, path)?;
-        let pre = linker.instantiate_pre(&component).map_err(|error| {
-            let reason = format!("it imports something this host does not provide: {error:#}");
-            Error::Load { path: path.display().to_string(), reason }
-        })?;
-        let name = match name {
+        let name: Arc<str> = match name {
             Some(name) => Arc::from(name),
             None => Arc::from(path.file_stem().unwrap_or_default().to_string_lossy()),
         };
+        // Taken before the file is read, so that a write during the read counts as a change.
+        #[cfg(feature = "serve")]
+        let version = FileVersion::of(path);
+        let linked = loader.load(path).and_then(|loaded| {
+            let pre = linker.instantiate_pre(&loaded.component).map_err(|error| {
+                Refusal::invalid(&format!("it imports something this host does not provide: {error:#}"))
+            })?;
+            Ok((pre, loaded.outcome))
+        });
+        let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, outcome)| outcome);
+        counter!(LOADS.name, "plugin" => name.clone(), "outcome" => outcome).increment(1);
+        let (pre, _) =
+            linked.map_err(|refusal| Error::Load { path: path.display().to_string(), reason: refusal.reason })?;
         Ok(Self {
             path: path.to_owned(),
             pre,
@@ -105,7 +111,7 @@ impl Plugin {
 
     /// The error of a plugin that lacks a required export.
     pub(crate) fn load_error(&self, reason: &str) -> Error {
-        Error::Load { path: self.path.display().to_string(), reason: reason.to_owned() }
+        Error::Load { path: self.path.display().to_string(), reason: Refusal::invalid(reason).reason }
     }
 }
 

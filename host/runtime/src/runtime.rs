@@ -11,14 +11,16 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx};
 
 use crate::caches::Caches;
+use crate::compiler::CompilerProcess;
 #[cfg(feature = "serve")]
 use crate::config::Serve;
 use crate::config::{Config, Sandbox};
 use crate::console::Stream;
-use crate::engine::{InstancePool, new_engine};
+use crate::engine::new_engine;
 use crate::error::Error;
 use crate::invoke::{Export, Invocation, functions};
 use crate::linker::add_to_linker;
+use crate::loading::Loader;
 #[cfg(feature = "serve")]
 use crate::outgoing::Http;
 pub use crate::plugin::Plugin;
@@ -29,11 +31,33 @@ use crate::sandbox::{MemoryLimit, Output, OutputLimit, Turns, within_cpu_time};
 pub struct Runtime {
     engine: Engine,
     linker: Linker<PluginState>,
+    loader: Loader,
     caches: Caches,
     sandbox: Sandbox,
     turns: Arc<Turns>,
     #[cfg(feature = "serve")]
     serve: Serve,
+}
+
+/// How a [`Runtime`] allocates instances and compiles plugins. Start from [`RuntimeOptions::default`] or
+/// [`RuntimeOptions::for_requests`] and set the fields that differ.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RuntimeOptions {
+    /// The maximum number of instances at a time. Memory for them is reserved, so that one is created quickly, and more
+    /// cannot run. Defaults to none: instances are allocated one by one, without a maximum.
+    pub instances: Option<usize>,
+    /// The program that compiles plugins within `max_compile_memory` and `compile_timeout` of `[sandbox]`. Defaults to
+    /// none: this process compiles them, and neither its memory nor its time is bounded. Name a program if you load
+    /// files that you do not trust.
+    pub compiler: Option<CompilerProcess>,
+}
+
+impl RuntimeOptions {
+    /// The options for the HTTP server of the feature `serve`: at most `max_concurrent_requests` instances.
+    pub fn for_requests(config: &Config) -> Self {
+        Self { instances: Some(config.serve.max_concurrent_requests), ..Self::default() }
+    }
 }
 
 /// What a run of a plugin may use besides the caches. The plugin has no access to anything else on the machine.
@@ -79,7 +103,7 @@ impl Runtime {
     /// [`Error::Cache`] if a cache cannot be used; the operator must correct the configuration or the server.
     /// [`Error::Engine`] if this machine cannot run wasmtime.
     pub async fn new(config: Config) -> Result<Self, Error> {
-        Self::with_pool(config, None).await
+        Self::with_options(config, RuntimeOptions::default()).await
     }
 
     /// As [`Runtime::new`], for the HTTP server of the feature `serve`. Memory for `max_concurrent_requests` instances
@@ -89,19 +113,24 @@ impl Runtime {
     ///
     /// As [`Runtime::new`].
     pub async fn for_requests(config: Config) -> Result<Self, Error> {
-        let pool =
-            InstancePool { instances: config.serve.max_concurrent_requests, max_memory: config.sandbox.max_memory };
-        Self::with_pool(config, Some(pool)).await
+        let options = RuntimeOptions::for_requests(&config);
+        Self::with_options(config, options).await
     }
 
-    async fn with_pool(config: Config, pool: Option<InstancePool>) -> Result<Self, Error> {
+    /// As [`Runtime::new`], with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runtime::new`].
+    pub async fn with_options(config: Config, options: RuntimeOptions) -> Result<Self, Error> {
         let sandbox = config.sandbox;
         #[cfg(feature = "serve")]
         let serve = config.serve;
         let caches = Caches::connect(config).await?;
         // The runs share the threads of the runtime that this is called on.
         let turns = Turns::new(tokio::runtime::Handle::current().metrics().num_workers());
-        let engine = new_engine(pool)?;
+        let (engine, counts) = new_engine(options.instances, &sandbox)?;
+        let loader = Loader::new(&engine, &sandbox, counts, options.compiler);
         let mut linker = Linker::new(&engine);
         let engine_error = |error: wasmtime::Error| Error::Engine(error.to_string());
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine_error)?;
@@ -111,6 +140,7 @@ impl Runtime {
         Ok(Self {
             engine,
             linker,
+            loader,
             caches,
             sandbox,
             turns,
@@ -129,14 +159,15 @@ impl Runtime {
         &self.caches
     }
 
-    /// Loads and compiles a plugin. Its name is `name`, or the file name without extension.
+    /// Loads and compiles a plugin. Its name is `name`, or the file name without extension. Blocks the thread while it
+    /// reads and compiles; in an async program call it in a task that may block.
     ///
     /// # Errors
     ///
-    /// [`Error::Load`] if the file cannot be read, is not a valid component, or imports something this host does not
-    /// provide. The plugin's author must fix it.
+    /// [`Error::Load`] if the file cannot be read, exceeds a limit of `[sandbox]`, is not a valid component, or imports
+    /// something this host does not provide. The plugin's author must fix it, or the operator must raise the limit.
     pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Plugin, Error> {
-        Plugin::load(&self.engine, &self.linker, self.caches.config(), path, name)
+        Plugin::load(&self.loader, &self.linker, self.caches.config(), path, name)
     }
 
     /// Runs a command component and returns its exit status. The plugin's output goes to stdout and stderr of the
@@ -281,7 +312,7 @@ impl Runtime {
             wasi,
             table,
             larder: self.caches.plugin(plugin.name()),
-            memory: MemoryLimit::new(self.sandbox.max_memory),
+            memory: MemoryLimit::new(self.sandbox.max_memory, self.sandbox.loading),
             output,
             #[cfg(feature = "serve")]
             http: Http::new(plugin.outgoing()),

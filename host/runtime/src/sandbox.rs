@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
+use crate::config::Loading;
+
 pub(crate) use output::{Output, OutputLimit};
 pub(crate) use turns::{Place, Turns};
 
@@ -18,25 +20,18 @@ pub(crate) struct MemoryLimit {
     max: u64,
     used: u64,
     table_elements: usize,
+    /// The numbers of core instances, memories and tables, which are also checked when the plugin is loaded.
+    counts: Loading,
     /// True once the plugin has requested more.
     pub(crate) is_exceeded: bool,
 }
 
 /// The maximum number of elements in all tables: far above what compilers generate, and small compared to the memory.
-const MAX_TABLE_ELEMENTS: usize = 100_000;
-
-/// The maximum number of core instances of one component: far above what composition tools generate.
-const MAX_INSTANCES: usize = 1_000;
-
-/// The maximum number of tables of one component.
-const MAX_TABLES: usize = 1_000;
-
-/// The maximum number of memories of one component. Each reserves gigabytes of address space.
-const MAX_MEMORIES: usize = 100;
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
 
 impl MemoryLimit {
-    pub(crate) fn new(max: u64) -> Self {
-        Self { max, used: 0, table_elements: 0, is_exceeded: false }
+    pub(crate) fn new(max: u64, counts: Loading) -> Self {
+        Self { max, used: 0, table_elements: 0, counts, is_exceeded: false }
     }
 }
 
@@ -62,15 +57,15 @@ impl ResourceLimiter for MemoryLimit {
     }
 
     fn instances(&self) -> usize {
-        MAX_INSTANCES
+        self.counts.max_core_instances
     }
 
     fn tables(&self) -> usize {
-        MAX_TABLES
+        self.counts.max_tables
     }
 
     fn memories(&self) -> usize {
-        MAX_MEMORIES
+        self.counts.max_memories
     }
 }
 
@@ -108,7 +103,7 @@ mod tests {
 
     #[test]
     fn all_memories_of_an_instance_share_one_limit() {
-        let mut limit = MemoryLimit::new(100);
+        let mut limit = MemoryLimit::new(100, Loading::default());
         assert!(limit.memory_growing(0, 60, None).unwrap());
         assert!(!limit.memory_growing(0, 60, None).unwrap());
         assert!(limit.is_exceeded);

@@ -94,14 +94,18 @@ impl Server {
         runtime.caches().drain().await;
     }
 
-    /// Reloads all plugins from their files. New requests use the new versions; running requests are not affected. If a
-    /// file cannot be loaded, the server keeps the previous version and logs the reason.
+    /// Reloads all plugins from their files, each independently of the others. New requests use the new versions;
+    /// running requests are not affected. If a file cannot be loaded, the server keeps the previous version and logs the
+    /// reason.
+    ///
+    /// Returns once all are reloaded. The reloads go on if the future is dropped, and a file that changed meanwhile can be
+    /// reloaded by another call.
     pub async fn reload(&self) {
-        let state = Arc::clone(&self.state);
-        // Compilation takes time, during which requests are served.
-        let reload = move || state.routes.iter().for_each(|route| route.reload(&state.runtime));
-        if let Err(error) = tokio::task::spawn_blocking(reload).await {
-            tracing::error!("cannot reload the plugins: {error}");
+        let all = 0..self.state.routes.len();
+        let reloads: Vec<_> = all.map(|index| state::reload(&self.state, index)).collect();
+        for reload in reloads {
+            // It logs its failure itself.
+            let _reloaded = reload.await;
         }
     }
 

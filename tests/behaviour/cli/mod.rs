@@ -4,6 +4,7 @@
 //! - `components`: each file that is not a plugin of this host has its own message.
 //! - `instances`: several plugin instances in one process; a vacancy is released when its sandbox ends.
 //! - `invoke`: `larder run --invoke` calls one exported function.
+//! - `loading`: each file loads within bounded time and memory, or is refused with one line.
 //! - `man`: `larder man` and `larder completions` describe the command line.
 //! - `new`: `larder new` creates a project that builds, and overwrites no file.
 //! - `program`: where the configuration is found, `larder check` and `larder cache`.
@@ -14,6 +15,7 @@ mod compiled;
 mod components;
 mod instances;
 mod invoke;
+pub(crate) mod loading;
 mod man;
 mod new;
 mod program;

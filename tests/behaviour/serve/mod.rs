@@ -5,6 +5,7 @@
 //! - `fairness`: a plugin with many requests leaves room and processor time for the others.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
+//! - `loading`: a file that cannot be loaded is refused in one line while the other plugins are served.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
 //! - `outgoing`: which hosts a plugin's requests may reach, and what the plugin receives.
 //! - `reload`: a plugin's file is replaced while requests run.
@@ -19,6 +20,7 @@ mod corpus;
 mod fairness;
 mod hostile;
 mod limits;
+mod loading;
 pub(crate) mod metrics;
 mod outgoing;
 mod reload;

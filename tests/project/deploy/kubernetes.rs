@@ -59,7 +59,7 @@ fn host(password_file: &Path) -> Host {
         environment: variables
             .map(|variable| (text(&variable["name"]).to_owned(), text(&variable["value"]).to_owned()))
             .collect(),
-        writable: vec![mount("emptyDir").0],
+        writable: Vec::new(),
         plugins: "/plugins".to_owned(),
         memory: bytes(text(&container["resources"]["limits"]["memory"])),
         grace: Duration::from_secs(grace - before),

@@ -2,6 +2,7 @@
 
 mod cache;
 mod check;
+pub(crate) mod compile_plugin;
 mod man;
 mod new;
 mod ready;

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use larder_host::runtime::{Outcome, RunOptions};
+use larder_host::runtime::{Outcome, RunOptions, RuntimeOptions};
 use larder_host::{Config, Runtime, console};
+
+use super::compile_plugin;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -31,7 +33,11 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let Self { name, env, dirs, invoke, plugin, args } = self;
-        let runtime = Runtime::new(config).await?;
+        let mut runtime_options = RuntimeOptions::default();
+        // The pool refuses a component as `larder serve` does, before it runs.
+        runtime_options.instances = Some(1);
+        runtime_options.compiler = compile_plugin::process();
+        let runtime = Runtime::with_options(config, runtime_options).await?;
         let plugin = runtime.load(&plugin, name.as_deref())?;
         let options = RunOptions { args, env, dirs };
         let outcome = match invoke {

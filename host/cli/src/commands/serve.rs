@@ -1,5 +1,6 @@
 //! `larder serve`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,10 +9,13 @@ use anyhow::Context;
 use clap::Args;
 use larder_host::config::Route;
 use larder_host::console::{self, Stream};
+use larder_host::runtime::RuntimeOptions;
 use larder_host::serve::Server;
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
+use crate::commands::compile_plugin;
 use crate::metrics_server::MetricsServer;
 use crate::operator::Operator;
 
@@ -48,7 +52,9 @@ impl Serve {
             Some(addr) => Some(MetricsServer::bind(addr)?),
             None => None,
         };
-        let runtime = Runtime::for_requests(config).await?;
+        let mut options = RuntimeOptions::for_requests(&config);
+        options.compiler = compile_plugin::process();
+        let runtime = Runtime::with_options(config, options).await?;
         let caches = runtime.caches().clone();
         let plugins = match plugin {
             Some(path) => vec![("/".to_owned(), runtime.load(&path, name.as_deref())?)],
@@ -76,9 +82,21 @@ impl Serve {
         let outcome = tokio::select! {
             () = server.run(listener, operator.shutdown.cancelled()) => ExitCode::SUCCESS,
             never = watch_files => match never {},
-            () = async { loop { operator.reload.notified().await; server.reload().await } } => ExitCode::FAILURE,
+            never = reload_on_hangup(&server, &operator.reload) => match never {},
         };
         operator.ended.cancel();
         Ok(outcome)
+    }
+}
+
+/// Reloads all plugins at each SIGHUP, also at one during a reload: a plugin that takes long must not keep the others
+/// from being reloaded.
+async fn reload_on_hangup(server: &Server, hangup: &Notify) -> Infallible {
+    hangup.notified().await;
+    loop {
+        tokio::select! {
+            () = server.reload() => hangup.notified().await,
+            () = hangup.notified() => {}
+        }
     }
 }

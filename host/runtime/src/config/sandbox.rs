@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::cache::{Key, Limits, glob::Pattern};
 use crate::config::document::{Fault, Section};
+use crate::config::loading::{Loading, RawLoading};
 use crate::config::units::{Count, PositiveDuration, Size};
 use crate::default_limits;
 
@@ -31,6 +32,8 @@ pub struct Sandbox {
     pub max_outgoing_requests: usize,
     /// The limits of one call.
     pub limits: Limits,
+    /// The limits of loading a plugin.
+    pub loading: Loading,
 }
 
 impl Default for Sandbox {
@@ -45,6 +48,7 @@ impl Default for Sandbox {
             max_log_lines: default_limits::MAX_LOG_LINES,
             max_outgoing_requests: default_limits::MAX_OUTGOING_REQUESTS,
             limits: Limits::default(),
+            loading: Loading::default(),
         }
     }
 }
@@ -87,6 +91,19 @@ pub(super) struct RawSandbox {
     max_batch: Option<Count>,
     /// The maximum size of keys and values in one batch. Defaults to `"64MiB"`.
     max_batch_bytes: Option<Size>,
+    /// The maximum size of a plugin's file. Defaults to `"64MiB"`.
+    max_plugin_bytes: Option<Size>,
+    /// The maximum memory of the process that compiles a plugin. Defaults to `"2GiB"`; in a container
+    /// with less than 8 GiB, this default becomes a quarter of the container's memory.
+    max_compile_memory: Option<Size>,
+    /// The maximum time to compile a plugin: of the clock, and of the processors together. Defaults to `"2m"`.
+    compile_timeout: Option<PositiveDuration>,
+    /// The maximum number of core instances of a component. Defaults to `64`.
+    max_core_instances: Option<Count>,
+    /// The maximum number of memories of a component. Defaults to `8`.
+    max_memories: Option<Count>,
+    /// The maximum number of tables of a component. Defaults to `32`.
+    max_tables: Option<Count>,
 }
 
 impl RawSandbox {
@@ -104,7 +121,21 @@ impl RawSandbox {
             max_pattern_bytes,
             max_batch,
             max_batch_bytes,
+            max_plugin_bytes,
+            max_compile_memory,
+            compile_timeout,
+            max_core_instances,
+            max_memories,
+            max_tables,
         } = self;
+        let loading = RawLoading {
+            max_plugin_bytes,
+            max_compile_memory,
+            compile_timeout,
+            max_core_instances,
+            max_memories,
+            max_tables,
+        };
         let default = Sandbox::default();
         let mut limits = default.limits;
         limits.max_key_bytes = length(section, "max_key_bytes", max_key_bytes, Key::MAX_LENGTH)?;
@@ -129,6 +160,7 @@ impl RawSandbox {
                 default.max_outgoing_requests,
             )?,
             limits,
+            loading: loading.validate(section)?,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cache::valkey::{Deployment, Endpoint, ServerKind, ServerOptions};
 use crate::cache::{Access, Limits, OnOutage};
-use crate::config::{BackendConfig, Config, ConfigError, OutgoingHost, Sandbox};
+use crate::config::{BackendConfig, Config, ConfigError, Loading, OutgoingHost, Sandbox};
 
 fn parse_with(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let environment =
@@ -87,6 +87,14 @@ mod defaults {
             max_log_lines: 100,
             max_outgoing_requests: 16,
             limits: limits([1024, 1024, 1024, 64 << 20]),
+            loading: Loading {
+                max_plugin_bytes: 64 << 20,
+                max_compile_memory: 2 << 30,
+                compile_timeout: Duration::from_secs(120),
+                max_core_instances: 64,
+                max_memories: 8,
+                max_tables: 32,
+            },
         };
         assert_eq!(config.sandbox, sandbox);
     }
@@ -192,6 +200,12 @@ fn every_key_is_read() {
         max_pattern_bytes = 50
         max_batch = 65536
         max_batch_bytes = "1MiB"
+        max_plugin_bytes = "1MiB"
+        max_compile_memory = "256MiB"
+        compile_timeout = "1m"
+        max_core_instances = 6
+        max_memories = 2
+        max_tables = 3
         "#,
     );
     let pages = server(&config, "pages");
@@ -237,6 +251,14 @@ fn every_key_is_read() {
         max_log_lines: 5,
         max_outgoing_requests: 3,
         limits: limits([100, 50, 65_536, 1 << 20]),
+        loading: Loading {
+            max_plugin_bytes: 1 << 20,
+            max_compile_memory: 1 << 28,
+            compile_timeout: Duration::from_secs(60),
+            max_core_instances: 6,
+            max_memories: 2,
+            max_tables: 3,
+        },
     };
     assert_eq!(config.sandbox, sandbox);
 }

@@ -6,9 +6,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::state::{ServedRoute, ServerState};
+use super::state::{ServedRoute, ServerState, reload};
 use crate::file_version::FileVersion;
 
 /// The polling interval. A file that is unchanged between two polls is considered complete.
@@ -23,35 +24,35 @@ struct Watched {
     settled: FileVersion,
 }
 
-/// Polls the files of all routes for ever, and reloads those that have changed.
+/// Polls the files of all routes for ever, and reloads those that have changed. A file whose file system does not answer,
+/// or that takes long to compile, does not keep the others waiting.
 pub(super) async fn watch(state: &Arc<ServerState>) -> Infallible {
-    let mut watched = loaded_versions(state);
+    // Dropped with this future, and the tasks with it.
+    let mut polling = JoinSet::new();
+    for index in 0..state.routes.len() {
+        polling.spawn(watch_route(Arc::clone(state), index));
+    }
+    while let Some(ended) = polling.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!("cannot check the file of a plugin any more: {error}");
+        }
+    }
+    std::future::pending().await
+}
+
+async fn watch_route(state: Arc<ServerState>, index: usize) {
+    let Some(route) = state.routes.get(index) else { return };
+    let mut watched = Watched::new(loaded(route));
     let mut polls = tokio::time::interval(INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         polls.tick().await;
-        let in_task = Arc::clone(state);
-        // Files may be on a network, and compilation takes time.
-        let polling = tokio::task::spawn_blocking(move || {
-            poll_files(&in_task, &mut watched);
-            watched
-        });
-        watched = polling.await.unwrap_or_else(|error| {
-            tracing::error!("cannot check the files of plugins: {error}");
-            loaded_versions(state)
-        });
-    }
-}
-
-fn loaded_versions(state: &ServerState) -> Vec<Watched> {
-    state.routes.iter().map(|route| Watched::new(loaded(route))).collect()
-}
-
-fn poll_files(state: &ServerState, watched: &mut [Watched]) {
-    for (route, watched) in state.routes.iter().zip(watched) {
-        let version = FileVersion::of(route.handler().plugin.path());
+        let path = route.handler().plugin.path().to_owned();
+        // Files may be on a network.
+        let Ok(version) = tokio::task::spawn_blocking(move || FileVersion::of(&path)).await else { continue };
         if watched.settles(version) && version != loaded(route) {
-            route.reload(&state.runtime);
+            // It logs its failure itself.
+            let _reloaded = reload(&state, index).await;
         }
     }
 }

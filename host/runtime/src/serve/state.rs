@@ -1,7 +1,10 @@
 //! The state of the HTTP server: its routes and their plugins.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, PluginAdmission};
@@ -28,8 +31,11 @@ pub(super) struct ServedRoute {
     pub(super) admission: PluginAdmission,
     /// Replaced on a reload. A running request keeps the plugin that it started with.
     handler: RwLock<Arc<Handler>>,
-    /// Held during a reload, so that of two reloads the later one wins.
-    reloading: Mutex<()>,
+    /// Held during a reload, so that of two reloads the later one wins. Waiting for it takes no thread.
+    /// It has the number of the last request that was served.
+    reloading: Mutex<u64>,
+    /// The number of reloads that were requested.
+    requested: AtomicU64,
 }
 
 impl ServerState {
@@ -43,7 +49,13 @@ impl ServerState {
                 let max = runtime.caches().config().grant(plugin.name()).max_concurrent_requests;
                 let admission = admission.plugin(max);
                 let handler = RwLock::new(Arc::new(Handler::new(plugin)?));
-                Ok(ServedRoute { prefix, admission, handler, reloading: Mutex::default() })
+                Ok(ServedRoute {
+                    prefix,
+                    admission,
+                    handler,
+                    reloading: Mutex::default(),
+                    requested: AtomicU64::new(0),
+                })
             })
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
@@ -68,8 +80,7 @@ impl ServedRoute {
     }
 
     /// Reloads the plugin, or keeps the previous version if its file cannot be loaded.
-    pub(super) fn reload(&self, runtime: &Runtime) {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+    fn load_again(&self, runtime: &Runtime) {
         let old = self.handler();
         let (name, path) = (one_line(old.plugin.name()), old.plugin.path());
         match runtime.load(path, Some(old.plugin.name())).and_then(Handler::new) {
@@ -82,4 +93,25 @@ impl ServedRoute {
             }
         }
     }
+}
+
+/// Reloads the plugin of one route, independently of all others: in a thread that may block, of which each route has
+/// one at most. It goes on if the handle is dropped. A request that a reload begun later has served does nothing.
+pub(super) fn reload(state: &Arc<ServerState>, index: usize) -> JoinHandle<()> {
+    let state = Arc::clone(state);
+    tokio::spawn(async move {
+        let Some(route) = state.routes.get(index) else { return };
+        let number = route.requested.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let mut last_served = route.reloading.lock().await;
+        if *last_served >= number {
+            return;
+        }
+        let served = route.requested.load(Ordering::Relaxed);
+        let loading = Arc::clone(&state);
+        let load = move || loading.routes.get(index).map(|route| route.load_again(&loading.runtime));
+        if let Err(error) = tokio::task::spawn_blocking(load).await {
+            tracing::error!("cannot reload a plugin: {error}");
+        }
+        *last_served = served;
+    })
 }

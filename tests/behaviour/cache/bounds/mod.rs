@@ -156,32 +156,6 @@ fn no_plugin_name_forges_a_log_line_of_the_host() {
     assert!(run.error_line().contains("a\\nlarder: well"), "{}", run.stderr);
 }
 
-/// A component with more core instances, tables and memories than any compiler generates is refused before allocation.
-#[test]
-fn a_component_of_many_instances_tables_or_memories_is_stopped() {
-    let many = |count: usize, module: &str, instance: &str| {
-        let instances = instance.repeat(count);
-        let component = format!(
-            "(component (core module $m {module}) {instances}
-             (core module $f (func (export \"f\"))) (core instance $i (instantiate $f))
-             (func (export \"f\") (canon lift (core func $i \"f\"))))"
-        );
-        let larder = Larder::new(["run", "--invoke", "f()", "plugin.wasm"]);
-        std::fs::write(larder.folder().join("plugin.wasm"), wat::parse_str(component).unwrap()).unwrap();
-        larder.finish()
-    };
-    let instance = "(core instance (instantiate $m))";
-    for (most, module, words) in
-        [(900, "", "instance"), (900, "(table 0 funcref)", "instance"), (90, "(memory 0)", "memory")]
-    {
-        let run = many(most, module, instance);
-        assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{module}");
-        let run = many(most + 200, module, instance);
-        assert_eq!(run.status, Some(1), "{run:#?}");
-        assert!(run.error_line().contains(words), "{module}: {}", run.stderr);
-    }
-}
-
 /// As the program of these tests lists them.
 #[test]
 fn every_limit_has_a_test_named_after_its_key() {

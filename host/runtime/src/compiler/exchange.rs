@@ -1,0 +1,146 @@
+//! The host's side: starts the process, exchanges the bytes, and ends the process at the deadline.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{Builder, Scope};
+use std::time::{Duration, Instant};
+
+use super::outcome::{Ended, judge};
+use crate::loading::Refusal;
+
+/// The limits of one compilation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// The memory of the process, in bytes.
+    pub(crate) memory: u64,
+    /// The time of the clock, and of the processors together.
+    pub(crate) time: Duration,
+    /// The compiled form, in bytes.
+    pub(crate) compiled: u64,
+}
+
+/// Precedes the component, so that a program that does not expect one fails at once.
+pub(super) const MAGIC: [u8; 8] = *b"larder\x00\x01";
+
+/// How much of the process's messages is read, in bytes.
+const MAX_MESSAGE: u64 = 4096;
+
+/// The maximum number of threads of the process: each needs memory for its stack and its allocations.
+const MAX_THREADS: usize = 8;
+
+/// How often the host looks whether the process has ended after its output has.
+const EXIT_POLL: Duration = Duration::from_millis(1);
+
+/// Compiles a component in a new process.
+pub(super) fn compile(program: &Path, args: &[OsString], component: &[u8], bounds: Bounds) -> Result<Vec<u8>, Refusal> {
+    let failed = |error: io::Error| {
+        Refusal::new("crashed", &format!("cannot run the compiler `{}`: {error}", program.display()))
+    };
+    let deadline = Instant::now().checked_add(bounds.time);
+    let mut child = start(program, args).map_err(failed)?;
+    let outcome = exchange(&mut child, component, bounds, deadline);
+    if outcome.is_err() {
+        // It may have ended already. What matters is that it has ended when its place is given to another one.
+        let _ended = child.kill();
+        let _reaped = child.wait();
+    }
+    let (compiled, ended) = outcome.map_err(failed)?;
+    judge(compiled, &ended, bounds)
+}
+
+fn start(program: &Path, args: &[OsString]) -> io::Result<Child> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).to_string();
+    let mut command = Command::new(program);
+    command.args(args).env_clear().env("RAYON_NUM_THREADS", &threads).env("MALLOC_ARENA_MAX", &threads);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        // Ctrl-C in a terminal is for the host, which may go on until its requests have ended.
+        command.process_group(0).arg0("larder");
+    }
+    command.spawn()
+}
+
+/// Writes the component while threads read the outputs. Kills the process at the deadline or if it writes too much.
+fn exchange(
+    child: &mut Child,
+    component: &[u8],
+    bounds: Bounds,
+    deadline: Option<Instant>,
+) -> io::Result<(Vec<u8>, Ended)> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let head = head(bounds);
+    std::thread::scope(|scope| {
+        let exchanging = (|| {
+            spawn(scope, move || {
+                // A process that ends early says why in another way.
+                let _result = stdin.map(|mut stdin| stdin.write_all(&head).and_then(|()| stdin.write_all(component)));
+            })?;
+            let messages = read_in_thread(scope, stderr, MAX_MESSAGE)?;
+            let compiled = read_in_thread(scope, stdout, bounds.compiled.saturating_add(1))?;
+            let left = || deadline.map_or(bounds.time, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let Ok(compiled) = compiled.recv_timeout(left()) else {
+                child.kill()?;
+                return Ok((Vec::new(), Ended { status: child.wait()?, is_late: true, message: String::new() }));
+            };
+            let is_too_large = u64::try_from(compiled.len()).map_or(true, |length| length > bounds.compiled);
+            if is_too_large {
+                child.kill()?;
+            }
+            let (status, is_late) = wait(child, left)?;
+            let message = messages.recv().unwrap_or_default();
+            let message = String::from_utf8_lossy(&message).into_owned();
+            Ok((compiled, Ended { status, is_late, message }))
+        })();
+        if exchanging.is_err() {
+            // Its threads end when the process's side of the pipes is closed.
+            let _ended = child.kill();
+        }
+        exchanging
+    })
+}
+
+/// The magic and the limits that the process sets itself.
+fn head(bounds: Bounds) -> Vec<u8> {
+    let seconds = bounds.time.as_secs().saturating_add(1);
+    [MAGIC, bounds.memory.to_le_bytes(), seconds.to_le_bytes()].concat()
+}
+
+/// Waits for the end of a process whose output has ended. True if it had to be killed.
+fn wait(child: &mut Child, left: impl Fn() -> Duration) -> io::Result<(ExitStatus, bool)> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, false));
+        }
+        if left().is_zero() {
+            child.kill()?;
+            return Ok((child.wait()?, true));
+        }
+        std::thread::sleep(EXIT_POLL);
+    }
+}
+
+/// Starts a thread. Unlike [`Scope::spawn`], it does not panic if the system has no more threads.
+fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, job: impl FnOnce() + Send + 'scope) -> io::Result<()> {
+    Builder::new().name("larder-compiler".to_owned()).spawn_scoped(scope, job).map(drop)
+}
+
+/// Reads a stream to its end or to the limit, and closes it.
+fn read_in_thread<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    stream: Option<impl Read + Send + 'scope>,
+    max: u64,
+) -> io::Result<std::sync::mpsc::Receiver<Vec<u8>>> {
+    let (sender, receiver): (Sender<Vec<u8>>, _) = channel();
+    spawn(scope, move || {
+        let mut bytes = Vec::new();
+        let _result = stream.map(|stream| stream.take(max).read_to_end(&mut bytes));
+        // Nobody receives it if the process was killed.
+        let _received = sender.send(bytes);
+    })?;
+    Ok(receiver)
+}

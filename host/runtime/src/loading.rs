@@ -1,0 +1,118 @@
+//! Loads a plugin's file: reads it within bounds, and compiles it or takes its compiled form from disk.
+
+mod compiled_folder;
+mod file;
+mod refusal;
+mod resources;
+mod slots;
+mod structure;
+mod trusted_folder;
+
+use std::path::Path;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::compiler::{self, Bounds, CompilerProcess};
+use crate::config::{Loading, Sandbox};
+use compiled_folder::{CompiledFolder, Name};
+use resources::Room;
+use slots::Slots;
+
+pub(crate) use refusal::Refusal;
+
+/// How much larger than the largest file a compiled plugin may be, and what it may have in any case. Rust and Python compile
+/// to three to five times the size; the smallest component to 20 KB.
+const MAX_EXPANSION: u64 = 8;
+const MIN_COMPILED: u64 = 16 << 20;
+
+/// Loads plugins.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    engine: Engine,
+    room: Room,
+    compiler: Option<CompilerProcess>,
+    folder: Option<CompiledFolder>,
+    slots: Slots,
+}
+
+/// A component, and whether it was compiled: the label `outcome` of `larder_plugin_loads_total`.
+pub(crate) struct Loaded {
+    pub(crate) component: Component,
+    pub(crate) outcome: &'static str,
+}
+
+impl Loader {
+    /// A loader for an engine. `counts` is what the engine has room for.
+    pub(crate) fn new(engine: &Engine, sandbox: &Sandbox, counts: Loading, compiler: Option<CompilerProcess>) -> Self {
+        Self {
+            engine: engine.clone(),
+            room: Room { counts, max_memory: sandbox.max_memory },
+            compiler,
+            folder: CompiledFolder::open(),
+            slots: Slots::new(),
+        }
+    }
+
+    /// Reads and compiles a plugin's file. Blocks the thread: for at most twice `compile_timeout` per plugin that is
+    /// compiled before, if there is a compiler process.
+    pub(crate) fn load(&self, path: &Path) -> Result<Loaded, Refusal> {
+        let bytes = file::read(path, self.room.counts.max_plugin_bytes)?;
+        match bytes.get(..8) {
+            Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
+                return Err(Refusal::invalid(
+                    "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`",
+                ));
+            }
+            Some([0, b'a', b's', b'm', ..]) => {}
+            _ => return Err(Refusal::invalid("this is not a WebAssembly file")),
+        }
+        let kept = self.folder.as_ref().map(|folder| (folder, Name::new(&self.engine, &bytes)));
+        if let Some((folder, name)) = &kept
+            && let Some(compiled) = folder.read(name, self.max_compiled())
+            // A file that cannot be loaded is replaced.
+            && let Ok(component) = deserialize(&self.engine, &compiled)
+        {
+            self.room.check(&component)?;
+            return Ok(Loaded { component, outcome: "kept" });
+        }
+        structure::check(&bytes, self.compiler.is_none())?;
+        let slot = self.slots.take();
+        let compiled = self.compile(&bytes)?;
+        drop((slot, bytes));
+        let component = deserialize(&self.engine, &compiled).map_err(|error| {
+            let other = || Refusal::invalid(&format!("its compiled form cannot be loaded: {}", error.root_cause()));
+            self.room.refusal(&error).unwrap_or_else(other)
+        })?;
+        self.room.check(&component)?;
+        if let Some((folder, name)) = &kept {
+            folder.write(name, &compiled);
+        }
+        Ok(Loaded { component, outcome: "compiled" })
+    }
+
+    fn compile(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let Some(compiler) = &self.compiler else {
+            let compiled = self.engine.precompile_component(bytes);
+            return compiled.map_err(|error| Refusal::not_a_component(&error.root_cause().to_string()));
+        };
+        let counts = &self.room.counts;
+        let memory = compiler::memory(counts.max_compile_memory);
+        compiler.compile(bytes, Bounds { memory, time: counts.compile_timeout, compiled: self.max_compiled() })
+    }
+
+    fn max_compiled(&self) -> u64 {
+        self.room.counts.max_plugin_bytes.saturating_mul(MAX_EXPANSION).saturating_add(MIN_COMPILED)
+    }
+}
+
+/// Loads a compiled component.
+#[allow(unsafe_code, reason = "wasmtime cannot verify compiled code; where it comes from is verified instead")]
+fn deserialize(engine: &Engine, compiled: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes are the output of `Engine::precompile_component`. They come from our own compiler, in this
+    // process or in one that this process started. Or they come from a file with the right checksum, in a folder that
+    // only this user and root can change, and were written there by such a process. Wasmtime itself refuses those of
+    // another version or with other settings. Decision:
+    // docs/decisions/0059-compiled-plugins-are-kept-in-files-of-our-own.md
+    unsafe { Component::deserialize(engine, compiled) }
+}

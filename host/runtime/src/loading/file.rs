@@ -1,0 +1,49 @@
+//! Reads a plugin's file: without waiting for a writer, and not more than the limit.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bytesize::ByteSize;
+
+use super::refusal::Refusal;
+
+/// Reads a regular file of at most `max` bytes. Its size is checked before it is read.
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
+    let unreadable = |error: std::io::Error| Refusal::unreadable(&error.to_string());
+    let too_large = |size: u64| {
+        let [size, max] = [size, max].map(ByteSize);
+        let reason = format!("it has {size}, more than {max}; raise `max_plugin_bytes` of `[sandbox]`, or strip it");
+        Refusal::new("too-large", &reason)
+    };
+    let mut file = open_without_waiting(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    // Reading a directory fails with the system's own message.
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(Refusal::unreadable("it is not a regular file; put the component itself in its place"));
+    }
+    if metadata.len() > max {
+        return Err(too_large(metadata.len()));
+    }
+    let mut bytes = Vec::new();
+    let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).saturating_add(1);
+    bytes.try_reserve_exact(expected).map_err(|error| Refusal::unreadable(&error.to_string()))?;
+    // One byte more than allowed: the file may have grown.
+    (&mut file).take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    match u64::try_from(bytes.len()) {
+        Ok(read) if read <= max => Ok(bytes),
+        _ => Err(too_large(file.metadata().map_or(u64::MAX, |metadata| metadata.len()))),
+    }
+}
+
+/// Opens a file for reading. Does not wait for the writer of a FIFO.
+pub(super) fn open_without_waiting(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits().cast_signed(),
+    );
+    options.open(path)
+}
