@@ -2,14 +2,23 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::connection::{OpenConnections, Timeouts};
+use super::descriptors::max_connections;
 use super::handler::Handler;
 use crate::cache::text::one_line;
 use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::runtime::Runtime;
+
+/// An admitted request. It counts until this is dropped.
+pub(super) type Admitted = OwnedSemaphorePermit;
+
+/// How many responses of the host itself may wait for their clients with a body. Further ones have none, and so leave
+/// nothing to wait for.
+const MAX_REFUSALS: usize = 1024;
 
 /// The state that all requests share.
 pub(super) struct ServerState {
@@ -18,6 +27,10 @@ pub(super) struct ServerState {
     pub(super) routes: Vec<ServedRoute>,
     /// One permit for each request that may run.
     pub(super) permits: Arc<Semaphore>,
+    /// One permit for each response of the host itself that has a body.
+    pub(super) refusals: Arc<Semaphore>,
+    pub(super) connections: Arc<OpenConnections>,
+    pub(super) timeouts: Timeouts,
     /// Cancels the running requests.
     pub(super) cut_off: CancellationToken,
 }
@@ -43,7 +56,9 @@ impl ServerState {
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let permits = Arc::new(Semaphore::new(runtime.serve().max_concurrent_requests));
-        Ok(Self { runtime, routes, permits, cut_off: CancellationToken::new() })
+        let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));
+        let (refusals, timeouts) = (Arc::new(Semaphore::new(MAX_REFUSALS)), Timeouts::default());
+        Ok(Self { runtime, routes, permits, refusals, connections, timeouts, cut_off: CancellationToken::new() })
     }
 
     /// The plugin that serves the path.
