@@ -1,8 +1,10 @@
 //! `larder serve`: plugins that answer HTTP requests, and the sandbox that plugins run in.
 //!
+//! - `connections`: clients that send nothing, take nothing, or open more connections than there may be.
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
+//! - `http`: HTTP correctness: what is refused, what reaches the plugin, and what goes out.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
 //! - `outgoing`: which hosts a plugin's requests may reach, and what the plugin receives.
@@ -13,8 +15,10 @@
 //! - `shared`: two processes share a server.
 //! - `telemetry`: the log on standard error, and W3C traces.
 
+mod connections;
 mod corpus;
 mod hostile;
+mod http;
 mod limits;
 pub(crate) mod metrics;
 mod outgoing;

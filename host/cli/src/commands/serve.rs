@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use larder_host::config::Route;
-use larder_host::serve::Server;
+use larder_host::serve::{Server, raise_descriptor_limit};
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let Self { addr, metrics_addr, name, watch, plugin } = self;
+        raise_descriptor_limit();
         let addr = addr.unwrap_or(config.serve.addr);
         let metrics_addr = metrics_addr.or(config.serve.metrics_addr);
         let routes = config.routes.clone();

@@ -43,7 +43,7 @@ pub(super) enum Held {
     /// The request that a plugin answers.
     Request(Arc<RequestState>),
     /// The body of a response of the host itself.
-    Refusal(OwnedSemaphorePermit),
+    Refusal { _permit: OwnedSemaphorePermit },
 }
 
 impl Answer {

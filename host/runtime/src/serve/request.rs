@@ -61,7 +61,9 @@ impl ServerState {
             counter!(REFUSALS.name, "reason" => error.name()).increment(1);
             let permit = Arc::clone(&self.refusals).try_acquire_owned().ok();
             let response = error.response(permit.is_some());
-            permit.map(Held::Refusal).map(|held| answer.hold(held));
+            if let Some(permit) = permit {
+                answer.hold(Held::Refusal { _permit: permit });
+            }
             (if is_head { response.map(drained) } else { response }, None)
         });
         line.status = Some(response.status());
