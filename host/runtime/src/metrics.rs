@@ -64,7 +64,8 @@ pub const OUTGOING: Metric = metric(
 );
 
 /// The metrics of plugin runs and HTTP requests.
-pub const OF_PLUGINS: &[Metric] = &[INSTANCES, RUNS, REQUESTS, REQUEST_SECONDS, REFUSALS, CONNECTIONS, CONNECTIONS_CLOSED, UNTAKEN_ANSWERS, OUTGOING];
+pub const OF_PLUGINS: &[Metric] =
+    &[INSTANCES, RUNS, REQUESTS, REQUEST_SECONDS, REFUSALS, CONNECTIONS, CONNECTIONS_CLOSED, UNTAKEN_ANSWERS, OUTGOING];
 
 /// All metrics of a host.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

@@ -96,17 +96,10 @@ async fn clients_that_stall_are_cut_after_30_seconds() {
     let serving = respond("");
     let address = serving.address();
     let began = Instant::now();
-    let mut silent: Vec<_> = [
-        &b""[..],
-        b"G",
-        b"P",
-        PREFACE,
-        b"GET / HTTP/1.1\r\nhost: h\r\nx",
-        &with_window(0),
-    ]
-    .iter()
-    .map(|bytes| connect(address, bytes))
-    .collect();
+    let mut silent: Vec<_> = [&b""[..], b"G", b"P", PREFACE, b"GET / HTTP/1.1\r\nhost: h\r\nx", &with_window(0)]
+        .iter()
+        .map(|bytes| connect(address, bytes))
+        .collect();
     let large = "piece=1000000&".repeat(30);
     let deaf = connect(address, format!("GET /respond?{large} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes());
     let mut bytes = with_window(0);
@@ -141,7 +134,8 @@ async fn at_max_connections_the_oldest_idle_one_is_closed() {
     for _ in 0..8 {
         let bytes = b"POST /see HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\n";
         running.push(connect(serving.address(), bytes));
-        until(&serving, "larder_instances{plugin=\"respond\"}", TEST_TIMEOUT, |count| count == running.len() as f64).await;
+        until(&serving, "larder_instances{plugin=\"respond\"}", TEST_TIMEOUT, |count| count == running.len() as f64)
+            .await;
     }
     let refused = tokio::task::spawn_blocking({
         let address = serving.address();

@@ -54,7 +54,10 @@ mod tests {
     #[test]
     fn a_long_text_is_cut() {
         let text = error_text(ErrorCode::InternalError(Some("é".repeat(30 << 20))));
-        assert!(text.starts_with("ErrorCode::InternalError(Some(\"é") || text.starts_with("InternalError(Some(\"é"), "{text}");
+        assert!(
+            text.starts_with("ErrorCode::InternalError(Some(\"é") || text.starts_with("InternalError(Some(\"é"),
+            "{text}"
+        );
         assert!((490..=MAX).contains(&text.len()), "{}", text.len());
         assert!(error_text(ErrorCode::ConnectionTimeout).contains("ConnectionTimeout"));
     }

@@ -44,8 +44,7 @@ impl RequestState {
     /// True if the client, and not the plugin, may be the reason for a failure: it is gone, or, if the plugin was
     /// stopped for its `timeout`, the plugin waited for it.
     pub(super) fn may_be_the_clients_fault(&self, is_timeout: bool) -> bool {
-        let is_waiting =
-            || self.is_upload_awaited() || self.answer.upgrade().is_some_and(|answer| answer.is_untaken());
+        let is_waiting = || self.is_upload_awaited() || self.answer.upgrade().is_some_and(|answer| answer.is_untaken());
         self.is_client_gone.load(Ordering::Acquire) || is_timeout && is_waiting()
     }
 }

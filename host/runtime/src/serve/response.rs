@@ -58,9 +58,9 @@ mod tests {
     use super::*;
 
     fn response(status: u16, lengths: &[&str]) -> Response<WasiBody> {
-        let response = lengths.iter().fold(Response::builder().status(status), |response, length| {
-            response.header(CONTENT_LENGTH, *length)
-        });
+        let response = lengths
+            .iter()
+            .fold(Response::builder().status(status), |response, length| response.header(CONTENT_LENGTH, *length));
         response.body(Full::from("body").map_err(|never| match never {}).boxed_unsync()).unwrap()
     }
 
@@ -86,7 +86,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_is_no_final_response_or_has_two_lengths_is_refused() {
-        for (status, lengths) in [(100, &[][..]), (101, &[]), (103, &[]), (199, &[]), (200, &["3", "5"]), (200, &["+3"]), (200, &[""])] {
+        for (status, lengths) in
+            [(100, &[][..]), (101, &[]), (103, &[]), (199, &[]), (200, &["3", "5"]), (200, &["+3"]), (200, &[""])]
+        {
             assert!(checked(response(status, lengths), &Method::GET).is_err(), "{status} {lengths:?}");
         }
     }

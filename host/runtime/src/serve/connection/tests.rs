@@ -143,10 +143,7 @@ async fn served_slowly(connections: &Arc<OpenConnections>, buffer: usize) -> (Du
     (client, served)
 }
 
-async fn http2(
-    connections: &Arc<OpenConnections>,
-    window: u32,
-) -> (http2::SendRequest<Empty<Bytes>>, JoinHandle<()>) {
+async fn http2(connections: &Arc<OpenConnections>, window: u32) -> (http2::SendRequest<Empty<Bytes>>, JoinHandle<()>) {
     let (client, served) = served(connections, 1 << 20).await;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(window);
