@@ -5,9 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use larder_tests::http2_frames::{PREFACE, get, preface_with_window};
 use larder_tests::{Client, HttpResponse, Larder, ServeProcess, TEST_TIMEOUT, guest, program};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 fn respond(config: &str) -> ServeProcess {
     let config = format!("[serve]\n{config}");
@@ -41,36 +40,6 @@ fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A GET request of HTTP/2 on a stream.
-fn get(stream: u32, path: &str) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "h")] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    frame(1, 5, stream, &block)
-}
-
-/// The beginning of an HTTP/2 connection whose client takes `window` bytes of each answer.
-fn with_window(window: u32) -> Vec<u8> {
-    let mut bytes = PREFACE.to_vec();
-    let [a, b, c, d] = window.to_be_bytes();
-    bytes.extend(frame(4, 0, 0, &[0, 4, a, b, c, d]));
-    bytes
-}
-
 const BUSY: &str = "larder_refused_requests_total{reason=\"busy\"}";
 
 /// Answers that nobody takes occupy their requests; a client that leaves frees them.
@@ -78,7 +47,7 @@ const BUSY: &str = "larder_refused_requests_total{reason=\"busy\"}";
 async fn a_request_counts_until_its_answer_is_taken() {
     let serving = respond("max_concurrent_requests = 4\n");
     for window in [0, 1] {
-        let mut bytes = with_window(window);
+        let mut bytes = preface_with_window(window);
         (1..40).step_by(2).for_each(|stream| bytes.extend(get(stream, "/respond?piece=60000")));
         let before = value(&serving, BUSY).await;
         let stalled = connect(serving.address(), &bytes);
@@ -96,13 +65,14 @@ async fn clients_that_stall_are_cut_after_30_seconds() {
     let serving = respond("");
     let address = serving.address();
     let began = Instant::now();
-    let mut silent: Vec<_> = [&b""[..], b"G", b"P", PREFACE, b"GET / HTTP/1.1\r\nhost: h\r\nx", &with_window(0)]
-        .iter()
-        .map(|bytes| connect(address, bytes))
-        .collect();
+    let mut silent: Vec<_> =
+        [&b""[..], b"G", b"P", PREFACE, b"GET / HTTP/1.1\r\nhost: h\r\nx", &preface_with_window(0)]
+            .iter()
+            .map(|bytes| connect(address, bytes))
+            .collect();
     let large = "piece=1000000&".repeat(30);
     let deaf = connect(address, format!("GET /respond?{large} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes());
-    let mut bytes = with_window(0);
+    let mut bytes = preface_with_window(0);
     (1..40).step_by(2).for_each(|stream| bytes.extend(get(stream, "/respond?piece=60000")));
     let stalled = connect(address, &bytes);
     until(&serving, "larder_untaken_answers_total", TEST_TIMEOUT, |cut| cut >= 20.0).await;
@@ -213,7 +183,7 @@ async fn a_shutdown_does_not_wait_for_clients_that_do_not_read() {
     let request = format!("GET /respond?{large} HTTP/1.1\r\nhost: h\r\n\r\n");
     let _deaf = connect(serving.address(), request.as_bytes());
     let _partial = connect(serving.address(), b"GET / HTT");
-    let mut bytes = with_window(0);
+    let mut bytes = preface_with_window(0);
     bytes.extend(get(1, "/respond?piece=60000"));
     let _stalled = connect(serving.address(), &bytes);
     let requests = "larder_requests_total{plugin=\"respond\",status=\"2xx\"}";

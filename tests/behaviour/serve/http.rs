@@ -10,6 +10,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use larder_tests::http2_frames::{
+    CONTINUATION, DATA, END, GO_AWAY, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW_UPDATE, frame, literals,
+};
 use larder_tests::{Larder, ServeProcess, TEST_TIMEOUT, guest};
 
 /// Serves the plugin `respond`.
@@ -231,41 +234,7 @@ async fn http2_requests_are_answered_by_the_plugin_or_refused() {
     assert!(!finished.stderr.contains("ERROR"), "{}", finished.stderr);
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// Headers as HPACK literals.
-fn literals(headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in headers {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
 const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "/see"), (":authority", "h")];
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RESET: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GO_AWAY: u8 = 7;
-const WINDOW: u8 = 8;
-const CONTINUATION: u8 = 9;
-/// Of HEADERS: the head ends here, and so does the request.
-const END: u8 = 5;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// Sends frames after the preface, and returns the kinds and first payload bytes of the frames that come back, until
 /// the host resets a stream, says goodbye or closes, or answers the request.
 fn exchange(address: SocketAddr, frames: &[u8]) -> &'static str {
@@ -330,9 +299,9 @@ async fn malformed_http2_is_refused() {
         ("stream 0", frame(HEADERS, END, 0, &literals(&GET)), &["goodbye"]),
         ("no HPACK", frame(HEADERS, END, 1, &[0xff; 20]), &["goodbye"]),
         ("data of no stream", frame(DATA, 0, 1, b"a"), &["goodbye"]),
-        ("a window of no stream", frame(WINDOW, 0, 1, &[0, 0, 0, 1]), &["goodbye"]),
-        ("a window of 0", [headers(&GET), frame(WINDOW, 0, 1, &[0; 4])].concat(), &["reset", "goodbye", "200"]),
-        ("a window that overflows", frame(WINDOW, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), &["goodbye"]),
+        ("a window of no stream", frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]), &["goodbye"]),
+        ("a window of 0", [headers(&GET), frame(WINDOW_UPDATE, 0, 1, &[0; 4])].concat(), &["reset", "goodbye", "200"]),
+        ("a window that overflows", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), &["goodbye"]),
         ("an initial window that overflows", frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff]), &["goodbye"]),
         ("a short setting", frame(SETTINGS, 0, 0, &[0; 5]), &["goodbye"]),
         ("a short ping", frame(PING, 0, 0, &[0; 7]), &["goodbye"]),

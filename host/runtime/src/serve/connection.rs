@@ -87,7 +87,10 @@ enum CloseReason {
 }
 
 impl CloseReason {
-    fn count(self) {
+    const ALL: [Self; 6] =
+        [Self::HeadTimeout, Self::Idle, Self::WriteTimeout, Self::OverLimit, Self::NoRoom, Self::Malformed];
+
+    fn count(self, connections: u64) {
         let name = match self {
             Self::HeadTimeout => "head-timeout",
             Self::Idle => "idle",
@@ -96,7 +99,7 @@ impl CloseReason {
             Self::NoRoom => "no-room",
             Self::Malformed => "malformed",
         };
-        counter!(CONNECTIONS_CLOSED.name, "reason" => name).increment(1);
+        counter!(CONNECTIONS_CLOSED.name, "reason" => name).increment(connections);
     }
 }
 
@@ -279,7 +282,7 @@ where
                 if let Err(error) = ended {
                     let http = error.downcast_ref::<hyper::Error>();
                     if http.is_some_and(hyper::Error::is_parse) {
-                        CloseReason::Malformed.count();
+                        CloseReason::Malformed.count(1);
                     }
                     tracing::debug!("a connection failed: {error}");
                 }
@@ -288,7 +291,7 @@ where
             () = state.wished.notified() => {
                 if state.wishes(Wish::MakeRoom) {
                     if state.is_idle() {
-                        return CloseReason::OverLimit.count();
+                        return CloseReason::OverLimit.count(1);
                     }
                     state.wish.store(Wish::None as u8, Ordering::Release);
                     open.stays();
@@ -300,12 +303,12 @@ where
             }
             () = timer.as_mut() => match state.due(&timeouts) {
                 Due::At(next) => timer.as_mut().reset(next),
-                Due::Blocked => return CloseReason::WriteTimeout.count(),
+                Due::Blocked => return CloseReason::WriteTimeout.count(1),
                 Due::Idle if is_closing => return,
                 Due::Idle => {
                     match state.has_served.load(Ordering::Relaxed) {
-                        true => CloseReason::Idle.count(),
-                        false => CloseReason::HeadTimeout.count(),
+                        true => CloseReason::Idle.count(1),
+                        false => CloseReason::HeadTimeout.count(1),
                     }
                     if !state.is_http2.load(Ordering::Relaxed) {
                         return;

@@ -18,7 +18,7 @@ pub(super) type Admitted = OwnedSemaphorePermit;
 
 /// How many responses of the host itself may wait for their clients with a body. Further ones have none, and so leave
 /// nothing to wait for.
-const MAX_REFUSALS: usize = 1024;
+const MAX_REFUSALS: usize = 16_384;
 
 /// The state that all requests share.
 pub(super) struct ServerState {

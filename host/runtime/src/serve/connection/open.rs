@@ -4,12 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::{CloseReason, ConnectionState, Wish};
-use crate::metrics::CONNECTIONS;
+use crate::metrics::{CONNECTIONS, UNTAKEN_ANSWERS};
 
 /// How long a new connection waits for the room of an idle one. An idle connection needs one turn of its task.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,7 +48,10 @@ pub(in crate::serve) struct OpenConnection {
 
 impl OpenConnections {
     pub(in crate::serve) fn new(max: usize) -> Arc<Self> {
+        // All series exist from the start, so that their first increase is one.
         gauge!(CONNECTIONS.name).set(0.0);
+        counter!(UNTAKEN_ANSWERS.name).increment(0);
+        CloseReason::ALL.iter().for_each(|reason| reason.count(0));
         Arc::new(Self { max, epoch: Instant::now(), table: Mutex::default(), changed: Notify::new() })
     }
 
@@ -69,12 +72,12 @@ impl OpenConnections {
                     return Some(self.insert(&mut table));
                 }
                 if !table.close_oldest_idle() {
-                    CloseReason::NoRoom.count();
+                    CloseReason::NoRoom.count(1);
                     return None;
                 }
             }
             if timeout_at(deadline, changed).await.is_err() {
-                CloseReason::NoRoom.count();
+                CloseReason::NoRoom.count(1);
                 return None;
             }
         }
