@@ -148,7 +148,7 @@ async fn http1_requests_are_answered_by_the_plugin_or_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let finished = serving.terminate().await;
     let reached = HTTP1.iter().flat_map(|(_, statuses, _)| *statuses).filter(|status| **status == 200).count();
-    assert_eq!(finished.stderr.matches(" plugin=respond").count(), reached, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches(" status=200 ").count(), reached, "{}", finished.stderr);
     assert!(!finished.stderr.contains("ERROR"), "{}", finished.stderr);
 }
 
