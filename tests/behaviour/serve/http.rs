@@ -435,6 +435,24 @@ async fn what_goes_out_over_http2_is_what_its_head_says() {
     }
 }
 
+/// The end of the connection is the end of such a body, unless it is a reset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_answer_is_not_complete_over_http1_0() {
+    let serving = respond();
+    let address = serving.address();
+    let ends = tokio::task::spawn_blocking(move || {
+        ["piece=5", "piece=5&then=panic"].map(|query| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET /respond?{query} HTTP/1.0\r\nhost: h\r\n\r\n").unwrap();
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).map_err(|error| error.kind())
+        })
+    });
+    let [whole, broken] = ends.await.unwrap();
+    assert!(whole.is_ok());
+    assert_eq!(broken, Err(std::io::ErrorKind::ConnectionReset));
+}
+
 #[tokio::test]
 async fn a_long_error_text_of_a_plugin_is_cut() {
     let serving = respond();

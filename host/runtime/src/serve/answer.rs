@@ -181,6 +181,9 @@ impl AnswerBody {
 
     fn break_off(&mut self, error: Error) -> Poll<Option<Result<Frame<Part>, Error>>> {
         self.end = End::Broken;
+        if !self.answer.is_http2 {
+            self.answer.connection.break_off();
+        }
         self.last = None;
         Poll::Ready(Some(Err(error)))
     }

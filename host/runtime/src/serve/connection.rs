@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{Answer, AnswerBody};
 use crate::metrics::{CONNECTIONS_CLOSED, UNTAKEN_ANSWERS};
-use io::WatchedIo;
+use io::{Reset, WatchedIo};
 pub(super) use open::{OpenConnection, OpenConnections};
 use streams::StreamExecutor;
 
@@ -130,6 +130,8 @@ pub(super) struct ConnectionState {
     /// True if bytes have arrived after the head of the last request.
     has_unread: AtomicBool,
     is_http2: AtomicBool,
+    /// True if the client must not take what it has got for a whole answer.
+    is_broken: AtomicBool,
     wish: AtomicU8,
     wished: Notify,
     streams: Mutex<Streams>,
@@ -161,6 +163,7 @@ impl ConnectionState {
             has_served: AtomicBool::new(false),
             has_unread: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
             wish: AtomicU8::new(Wish::None as u8),
             wished: Notify::new(),
             streams: Mutex::default(),
@@ -190,6 +193,11 @@ impl ConnectionState {
         // In this order: a look at both must not see an idle connection with an old time.
         self.idle_since.store(self.now(), Ordering::Release);
         self.active.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Ends the connection with a reset. Without one, an answer of HTTP/1.0, which has no length, looks whole.
+    pub(super) fn break_off(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
     }
 
     fn idle_since(&self) -> u64 {
@@ -259,7 +267,7 @@ fn millis(duration: Duration) -> u64 {
 /// Serves the requests of a connection until it is closed by either side, or misses a deadline.
 pub(super) async fn serve<I, F, R>(io: I, open: OpenConnection, timeouts: Timeouts, respond: F)
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     F: Fn(Request<Incoming>, Arc<Answer>) -> R,
     R: Future<Output = Response<AnswerBody>> + Send + 'static,
 {
@@ -303,7 +311,11 @@ where
             }
             () = timer.as_mut() => match state.due(&timeouts) {
                 Due::At(next) => timer.as_mut().reset(next),
-                Due::Blocked => return CloseReason::WriteTimeout.count(1),
+                Due::Blocked => {
+                    // Without a reset, the system keeps what it has buffered for the client.
+                    state.break_off();
+                    return CloseReason::WriteTimeout.count(1);
+                }
                 Due::Idle if is_closing => return,
                 Due::Idle => {
                     match state.has_served.load(Ordering::Relaxed) {

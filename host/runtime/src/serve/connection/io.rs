@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::{ConnectionState, MIN_PROGRESS, NEVER, Wish};
 
@@ -16,8 +17,27 @@ const MAX_DISCARDED: usize = 1 << 20;
 /// The first bytes of HTTP/2.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 
+/// A stream that can be broken such that the client sees it.
+pub(in crate::serve) trait Reset {
+    /// Makes the stream end with a reset when it is dropped. What is buffered for the client is discarded.
+    fn reset_on_drop(&self);
+}
+
+impl Reset for TcpStream {
+    fn reset_on_drop(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!("cannot reset a connection: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+impl Reset for tokio::io::DuplexStream {
+    fn reset_on_drop(&self) {}
+}
+
 /// The I/O of a connection.
-pub(super) struct WatchedIo<I> {
+pub(super) struct WatchedIo<I: Reset> {
     io: I,
     state: Arc<ConnectionState>,
     has_read: bool,
@@ -27,7 +47,7 @@ pub(super) struct WatchedIo<I> {
     discarded: usize,
 }
 
-impl<I> WatchedIo<I> {
+impl<I: Reset> WatchedIo<I> {
     pub(super) fn new(io: I, state: Arc<ConnectionState>) -> Self {
         Self { io, state, has_read: false, progress: 0, is_shut_down: false, discarded: 0 }
     }
@@ -58,7 +78,15 @@ impl<I> WatchedIo<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
+impl<I: Reset> Drop for WatchedIo<I> {
+    fn drop(&mut self) {
+        if self.state.is_broken.load(Ordering::Relaxed) {
+            self.io.reset_on_drop();
+        }
+    }
+}
+
+impl<I: AsyncRead + Reset + Unpin> AsyncRead for WatchedIo<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -78,7 +106,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for WatchedIo<I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<I> {
+impl<I: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for WatchedIo<I> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
         self.note_write(bytes.len(), &written);
