@@ -8,6 +8,7 @@ mod certificates;
 mod cluster;
 pub mod documents;
 pub mod fuzz;
+pub mod http2_frames;
 mod program;
 mod relay;
 pub mod repository;

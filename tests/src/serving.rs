@@ -40,14 +40,12 @@ impl ServeProcess {
 
     /// [`ServeProcess::start`] with a metrics port.
     pub fn start_with_metrics(config: &str) -> Self {
-        Self::start_with_metrics_of(
-            Larder::serve().config(config).arg("--metrics-addr").arg("127.0.0.1:0").arg(guest("http")),
-        )
+        Self::start_with_metrics_of(Larder::serve().config(config).arg(guest("http")))
     }
 
-    /// [`ServeProcess::start_with`] for a command with `--metrics-addr`.
+    /// [`ServeProcess::start_with`] with a metrics port.
     pub fn start_with_metrics_of(larder: Larder) -> Self {
-        let mut serving = Self::start_with(larder);
+        let mut serving = Self::start_with(larder.arg("--metrics-addr").arg("127.0.0.1:0"));
         let line = serving.process.read_line();
         let address = line.strip_prefix("metrics on http://").and_then(|rest| rest.strip_suffix("/metrics"));
         serving.metrics = Some(address.expect("the second line is the address of the metrics port").parse().unwrap());

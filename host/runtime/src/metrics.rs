@@ -41,8 +41,27 @@ pub const REFUSALS: Metric = metric(
     "larder_refused_requests_total",
     Kind::Counter,
     &["reason"],
-    "HTTP requests that the host answered without a response from a plugin: `no-route`, `no-host`, `body-too-large`, \
-     `busy`, `plugin-busy` over the plugin's own `max_concurrent_requests`, `ending`, `failed` or `timed-out`.",
+    "HTTP requests that the host answered without a response from a plugin: `no-route`, `no-host`, `no-target`, \
+     `method`, `options` for `OPTIONS *`, `body-too-large`, `slow-body`, `busy`, `plugin-busy` over the \
+     plugin's own `max_concurrent_requests`, `ending`, `failed` or `timed-out`.",
+);
+/// Open connections.
+pub const CONNECTIONS: Metric = metric("larder_connections", Kind::Gauge, &[], "Open HTTP connections.");
+/// Connections that the host closed.
+pub const CONNECTIONS_CLOSED: Metric = metric(
+    "larder_closed_connections_total",
+    Kind::Counter,
+    &["reason"],
+    "HTTP connections that the host closed: `head-timeout` without a request in time, `idle` between two requests, \
+     `write-timeout` if the client took nothing of an answer, `over-limit` if idle when another needed its place, \
+     `no-room` if no other was idle, or `malformed`.",
+);
+/// Answers of HTTP/2 that nobody took.
+pub const UNTAKEN_ANSWERS: Metric = metric(
+    "larder_untaken_answers_total",
+    Kind::Counter,
+    &[],
+    "Answers over HTTP/2 that were broken off because the client took nothing of them.",
 );
 /// Outgoing HTTP requests.
 pub const OUTGOING: Metric = metric(
@@ -71,8 +90,20 @@ pub const DROPPED_LOG_LINES: Metric = metric(
 );
 
 /// The metrics of plugin runs and HTTP requests.
-pub const OF_PLUGINS: &[Metric] =
-    &[INSTANCES, RUNS, LOADS, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING, DROPPED_OUTPUT, DROPPED_LOG_LINES];
+pub const OF_PLUGINS: &[Metric] = &[
+    INSTANCES,
+    RUNS,
+    LOADS,
+    REQUESTS,
+    REQUEST_SECONDS,
+    REFUSALS,
+    CONNECTIONS,
+    CONNECTIONS_CLOSED,
+    UNTAKEN_ANSWERS,
+    OUTGOING,
+    DROPPED_OUTPUT,
+    DROPPED_LOG_LINES,
+];
 
 /// All metrics of a host.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

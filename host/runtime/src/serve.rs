@@ -5,12 +5,19 @@
 
 mod access_log;
 mod admission;
+mod answer;
+mod connection;
+mod descriptors;
 mod error_response;
+mod error_text;
 mod file_watch;
 mod handler;
 mod request;
 mod request_body;
+mod request_state;
+mod response;
 mod state;
+mod target;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,21 +26,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::runtime::{Plugin, Runtime};
+pub use descriptors::raise_descriptor_limit;
 use state::ServerState;
-
-/// How long the head of a request may take to arrive, and the answer to a ping of HTTP/2.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The pause before the next accept if the system has no resources for another connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// The shortest time between two lines about errors of accepting.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long plugins that are cut off may take to drop their resources. A plugin needs at most one tick.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
@@ -60,15 +65,16 @@ impl Server {
     /// `shutdown_timeout` to complete, cuts the others off, and waits until pending lease releases are finished.
     pub async fn run(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
-        let connections = GracefulShutdown::new();
+        let ServerState { runtime, admission, cut_off, connections, .. } = &*self.state;
+        let mut refused = AcceptLog::default();
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.serve_connection(stream, &connections),
+                    Ok((stream, _)) => self.serve_connection(stream).await,
                     Err(error) => {
-                        tracing::warn!("cannot accept a connection: {error}");
+                        refused.warn(&error);
                         if !concerns_one_connection(&error) {
-                            tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                            connections.make_room(ACCEPT_RETRY_DELAY).await;
                         }
                     }
                 },
@@ -76,10 +82,10 @@ impl Server {
             }
         }
         drop(listener);
-        let ServerState { runtime, admission, cut_off, .. } = &*self.state;
         let options = runtime.serve();
+        connections.shut_down();
         let completed = async {
-            connections.shutdown().await;
+            connections.until_closed().await;
             // A plugin may still be running after its response.
             admission.until_idle().await;
         };
@@ -115,26 +121,41 @@ impl Server {
         file_watch::watch(&self.state).await
     }
 
-    fn serve_connection(&self, stream: TcpStream, connections: &GracefulShutdown) {
+    async fn serve_connection(&self, stream: TcpStream) {
         // Responses are short: Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("cannot set TCP_NODELAY: {error}");
         }
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).keep_alive_timeout(HEAD_TIMEOUT);
+        let Some(open) = self.state.connections.open().await else {
+            tracing::debug!("closed a new connection: the maximum is reached, and no other connection is idle");
+            return;
+        };
         let state = Arc::clone(&self.state);
-        let service = service_fn(move |request| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(state.respond(request).await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection failed: {error}");
-            }
-        });
+        let timeouts = state.timeouts;
+        let respond = move |request, answer| Arc::clone(&state).respond(request, answer);
+        tokio::spawn(connection::serve(stream, open, timeouts, respond));
+    }
+}
+
+/// Logs the errors of accepting connections, one line a second at most.
+#[derive(Debug, Default)]
+struct AcceptLog {
+    last: Option<Instant>,
+    /// Errors since then.
+    omitted: u64,
+}
+
+impl AcceptLog {
+    fn warn(&mut self, error: &io::Error) {
+        if self.last.is_some_and(|last| last.elapsed() < ACCEPT_LOG_INTERVAL) {
+            self.omitted = self.omitted.saturating_add(1);
+            return;
+        }
+        self.last = Some(Instant::now());
+        match std::mem::take(&mut self.omitted) {
+            0 => tracing::warn!("cannot accept a connection: {error}"),
+            omitted => tracing::warn!("cannot accept a connection: {error} (and {omitted} times before)"),
+        }
     }
 }
 

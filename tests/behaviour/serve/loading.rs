@@ -31,7 +31,7 @@ impl Host {
     fn start(larder: Larder, sandbox: &str) -> Self {
         let table = |name: &str| format!("[plugins.{name}]\npath = \"{name}.wasm\"\nroute = \"/{name}\"\n");
         let config = format!("{}{}[sandbox]\n{sandbox}", table("changed"), table("constant"));
-        let larder = larder.arg("--metrics-addr").arg("127.0.0.1:0").config(&config);
+        let larder = larder.config(&config);
         let [changed, constant] = ["changed", "constant"].map(|name| larder.folder().join(format!("{name}.wasm")));
         for file in [&changed, &constant] {
             std::fs::copy(guest("http"), file).unwrap();

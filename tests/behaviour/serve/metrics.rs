@@ -218,13 +218,18 @@ mod endpoint {
             assert!(export.contains(&format!("# TYPE {name} {}\n", kind.name())), "{name}");
             assert!(export.contains(&format!("# HELP {name} ")), "{name}");
             let suffix = if *kind == MetricKind::Histogram { "_count" } else { "" };
-            let exported: Vec<_> =
-                values.keys().filter_map(|what| what.strip_prefix(&format!("{name}{suffix}{{"))).collect();
+            // Without labels nothing follows the name.
+            let exported: Vec<_> = values
+                .keys()
+                .filter_map(|what| what.strip_prefix(&format!("{name}{suffix}")))
+                .filter(|labels| labels.is_empty() || labels.starts_with('{'))
+                .collect();
             assert!(!exported.is_empty(), "{name} in {export}");
             for exported_labels in exported {
                 let keys: BTreeSet<&str> = exported_labels
-                    .trim_end_matches('}')
+                    .trim_matches(['{', '}'])
                     .split(',')
+                    .filter(|label| !label.is_empty())
                     .map(|label| label.split('=').next().unwrap())
                     .collect();
                 assert_eq!(keys, labels.iter().copied().collect(), "{name}");

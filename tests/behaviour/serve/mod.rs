@@ -1,9 +1,11 @@
 //! `larder serve`: plugins that answer HTTP requests, and the sandbox that plugins run in.
 //!
+//! - `connections`: clients that send nothing, take nothing, or open more connections than there may be.
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
 //! - `fairness`: a plugin with many requests leaves room and processor time for the others.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
+//! - `http`: HTTP correctness: what is refused, what reaches the plugin, and what goes out.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
 //! - `loading`: a file that cannot be loaded is refused in one line while the other plugins are served.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
@@ -16,9 +18,11 @@
 //! - `stalled`: nobody reads stdout or stderr, they are closed, or their disk is full.
 //! - `telemetry`: the log on standard error, and W3C traces.
 
+mod connections;
 mod corpus;
 mod fairness;
 mod hostile;
+mod http;
 mod limits;
 mod loading;
 pub(crate) mod metrics;

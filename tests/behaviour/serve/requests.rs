@@ -183,11 +183,11 @@ async fn the_access_log_has_a_line_for_each_request_and_no_query() {
     let mut serving = ServeProcess::start("");
     serving.get("/hello?token=s3cret").await;
     serving.get("/nothing").await;
-    // A client that does not wait for its answer.
-    let mut hasty = TcpStream::connect(serving.address()).unwrap();
-    hasty.write_all(b"GET /doze/300 HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+    // A client that does not wait for its answer. One of HTTP/1 could be one that has only closed its side.
+    let client = Client::connect_http2(serving.address()).await;
+    let hasty = tokio::spawn(async move { client.get("/doze/300").await });
     serving.expect_line("http: dozing").await;
-    drop(hasty);
+    hasty.abort();
     let finished = serving.terminate().await;
     let lines: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("larder_host::access")).collect();
     assert_eq!(lines.len(), 3, "{}", finished.stderr);

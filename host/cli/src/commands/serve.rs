@@ -10,7 +10,7 @@ use clap::Args;
 use larder_host::config::Route;
 use larder_host::console::{self, Stream};
 use larder_host::runtime::RuntimeOptions;
-use larder_host::serve::Server;
+use larder_host::serve::{Server, raise_descriptor_limit};
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -40,6 +40,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let Self { addr, metrics_addr, name, watch, plugin } = self;
+        raise_descriptor_limit();
         let addr = addr.unwrap_or(config.serve.addr);
         let metrics_addr = metrics_addr.or(config.serve.metrics_addr);
         let shutdown_timeout = config.serve.shutdown_timeout;

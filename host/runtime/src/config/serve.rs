@@ -21,6 +21,10 @@ pub struct Serve {
     /// The maximum number of concurrent requests over all plugins, 1 to 65,536. Further requests are refused. Defaults
     /// to 256.
     pub max_concurrent_requests: usize,
+    /// The maximum number of open connections, 1 to 65,536. At the maximum the connection that has been idle for longest
+    /// is closed for a new one; if none is idle, the new one is closed. Defaults to three quarters of the file
+    /// descriptors that the process may have less 64, at most 10,000.
+    pub max_connections: Option<usize>,
     /// The longest request body, in bytes. Defaults to 8 MiB.
     pub max_request_body: u64,
     /// How long running requests may take to complete at shutdown. Defaults to 30 s.
@@ -36,6 +40,7 @@ impl Default for Serve {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             metrics_addr: None,
             max_concurrent_requests: default_limits::MAX_CONCURRENT_REQUESTS,
+            max_connections: None,
             max_request_body: default_limits::MAX_REQUEST_BODY,
             shutdown_timeout: default_limits::SHUTDOWN_TIMEOUT,
             max_queued_output: default_limits::MAX_QUEUED_OUTPUT,
@@ -49,6 +54,7 @@ impl Serve {
             addr,
             metrics_addr,
             max_concurrent_requests,
+            max_connections,
             max_request_body,
             shutdown_timeout,
             max_queued_output,
@@ -63,6 +69,9 @@ impl Serve {
             addr: address("addr", addr)?.unwrap_or(default.addr),
             metrics_addr: address("metrics_addr", metrics_addr)?,
             max_concurrent_requests: count(section, "max_concurrent_requests", max_concurrent_requests, max)?,
+            max_connections: max_connections
+                .map(|written| count(section, "max_connections", Some(written), max))
+                .transpose()?,
             max_request_body: max_request_body.map_or(default.max_request_body, |size| size.0),
             shutdown_timeout: shutdown_timeout.map_or(default.shutdown_timeout, |duration| duration.0),
             max_queued_output: max_queued_output.map_or(default.max_queued_output, |size| size.0),
@@ -81,6 +90,9 @@ pub(super) struct RawServe {
     metrics_addr: Option<String>,
     /// The maximum number of concurrent requests over all plugins. Defaults to `256`.
     max_concurrent_requests: Option<Count>,
+    /// The maximum number of open connections. Defaults to three quarters of the file descriptors that the process may
+    /// have less 64, at most 10,000.
+    max_connections: Option<Count>,
     /// The longest request body. Defaults to `"8MiB"`.
     max_request_body: Option<Size>,
     /// How long running requests may take to complete at shutdown. Defaults to `"30s"`.

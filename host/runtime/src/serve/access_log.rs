@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Request, StatusCode};
 use metrics::{counter, histogram};
 use tracing::field::Empty;
 use tracing::{Span, error_span};
@@ -14,11 +14,17 @@ use crate::cache::text::one_line;
 use crate::metrics::{REQUEST_SECONDS, REQUESTS};
 use crate::trace::TraceContext;
 
+/// The longest path in the log, in bytes.
+const MAX_PATH: usize = 1024;
+
+/// The longest method in the log, in bytes.
+const MAX_METHOD: usize = 32;
+
 /// The access log line and the metrics of a request. Written when it is dropped: when the head of the response is sent,
 /// or the client has disconnected.
 pub(super) struct AccessLine {
     began: Instant,
-    method: Method,
+    method: String,
     path: String,
     handler: Option<Arc<Handler>>,
     /// `None` until the head of the response is known.
@@ -29,8 +35,9 @@ pub(super) struct AccessLine {
 impl AccessLine {
     pub(super) fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
         // Without the query, which may contain secrets.
-        let path = one_line(request.uri().path());
-        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None, trace_id: None }
+        let path = one_line(cut(request.uri().path(), MAX_PATH));
+        let method = cut(request.method().as_str(), MAX_METHOD).to_owned();
+        Self { began: Instant::now(), method, path, handler, status: None, trace_id: None }
     }
 
     fn plugin(&self) -> &str {
@@ -52,6 +59,11 @@ impl AccessLine {
             otel.status_code = Empty,
         )
     }
+}
+
+/// The beginning of a text of the client, who chooses its length.
+fn cut(text: &str, max: usize) -> &str {
+    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
 }
 
 impl Drop for AccessLine {

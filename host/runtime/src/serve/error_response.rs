@@ -2,15 +2,26 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use wasmtime_wasi_http::WasiBody;
+
+/// The methods that plugins may answer. They may answer others too.
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 
 /// Why no plugin responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorResponse {
-    /// The request has no host, or one that is not text.
+    /// The request has no host, two, or one that is not valid.
     InvalidHost,
+    /// The target is neither a path nor an absolute URI.
+    InvalidTarget,
+    /// The method is one that no plugin can answer: CONNECT or TRACE.
+    MethodNotAllowed,
+    /// The method is too long.
+    UnknownMethod,
+    /// Not an error: `OPTIONS *` asks about the host and not about a plugin.
+    Options,
     /// No route matches the path.
     NoRoute,
     /// The body is longer than `max_request_body`.
@@ -23,6 +34,8 @@ pub(super) enum ErrorResponse {
     Failed,
     /// The plugin exceeded `timeout`.
     TimedOut,
+    /// The plugin exceeded `timeout` while it waited for the body of the request.
+    SlowBody,
     /// The host is shutting down, and the plugin was still running after `shutdown_timeout`.
     ShuttingDown,
 }
@@ -30,12 +43,16 @@ pub(super) enum ErrorResponse {
 impl ErrorResponse {
     fn status(self) -> StatusCode {
         match self {
-            Self::InvalidHost => StatusCode::BAD_REQUEST,
+            Self::InvalidHost | Self::InvalidTarget => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
+            Self::Options => StatusCode::NO_CONTENT,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy | Self::PluginBusy | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -43,12 +60,16 @@ impl ErrorResponse {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::InvalidHost => "no-host",
+            Self::InvalidTarget => "no-target",
+            Self::MethodNotAllowed | Self::UnknownMethod => "method",
+            Self::Options => "options",
             Self::NoRoute => "no-route",
             Self::BodyTooLarge => "body-too-large",
             Self::Busy => "busy",
             Self::PluginBusy => "plugin-busy",
             Self::Failed => "failed",
             Self::TimedOut => "timed-out",
+            Self::SlowBody => "slow-body",
             Self::ShuttingDown => "ending",
         }
     }
@@ -57,23 +78,34 @@ impl ErrorResponse {
     fn text(self) -> &'static str {
         match self {
             Self::InvalidHost => "the request has no valid host\n",
+            Self::InvalidTarget => "the request has no valid target\n",
+            Self::MethodNotAllowed => "method not allowed\n",
+            Self::UnknownMethod => "unknown method\n",
+            Self::Options => "",
             Self::NoRoute => "no plugin serves this path\n",
             Self::BodyTooLarge => "the request body is too large\n",
             Self::Busy | Self::PluginBusy => "too many concurrent requests\n",
             Self::Failed => "the plugin failed\n",
             Self::TimedOut => "the plugin timed out\n",
+            Self::SlowBody => "the request body did not arrive in time\n",
             Self::ShuttingDown => "the server is shutting down\n",
         }
     }
 
-    pub(super) fn response(self) -> Response<WasiBody> {
-        let body = Full::new(Bytes::from_static(self.text().as_bytes())).map_err(|never| match never {});
+    /// The response, with its text or with an empty body.
+    pub(super) fn response(self, has_text: bool) -> Response<WasiBody> {
+        let text = if has_text { self.text() } else { "" };
+        let body = Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {});
         let mut response = Response::new(body.boxed_unsync());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if matches!(self, Self::Busy | Self::PluginBusy) {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if self != Self::Options {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        }
+        match self {
+            Self::Busy | Self::PluginBusy => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::MethodNotAllowed | Self::Options => drop(headers.insert(ALLOW, HeaderValue::from_static(METHODS))),
+            _ => {}
         }
         response
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::HOST;
 use hyper::{Method, Request, Response};
 use metrics::counter;
 use tokio::sync::oneshot;
@@ -14,10 +13,14 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::access_log::AccessLine;
+use super::answer::{Answer, AnswerBody, Held};
 use super::error_response::ErrorResponse;
+use super::error_text::error_text;
 use super::handler::Handler;
 use super::request_body::limited;
+use super::request_state::RequestState;
 use super::state::{ServedRoute, ServerState};
+use super::{response, target};
 use crate::cache::text::one_line;
 use crate::error::Error;
 use crate::metrics::REFUSALS;
@@ -26,14 +29,19 @@ use crate::plugin_state::PluginState;
 use crate::runtime::{Console, Outcome, RunOptions};
 use crate::trace::{self, Joined, TraceContext};
 
-/// The longest text of a plugin's error in the log, in characters.
-const MAX_ERROR_TEXT: usize = 500;
-
 impl ServerState {
     /// Responds to a request: with the plugin's response, or an error response of the host.
-    pub(super) async fn respond(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
-        let route = self.route(request.uri().path()).map(|route| (route, route.handler()));
-        let mut line = AccessLine::new(&request, route.as_ref().map(|(_, handler)| Arc::clone(handler)));
+    pub(super) async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        answer: Arc<Answer>,
+    ) -> Response<AnswerBody> {
+        let (mut head, body) = request.into_parts();
+        let target = target::check(&mut head);
+        let mut request = Request::from_parts(head, body);
+        let route = target.and_then(|()| self.route(request.uri().path()).ok_or(ErrorResponse::NoRoute));
+        let route = route.map(|route| (route, route.handler()));
+        let mut line = AccessLine::new(&request, route.as_ref().ok().map(|(_, handler)| Arc::clone(handler)));
         let context = TraceContext::take(request.headers_mut());
         let begins_here = context.is_none();
         let span = line.span(context.as_ref());
@@ -47,12 +55,17 @@ impl ServerState {
         }
         let is_head = request.method() == Method::HEAD;
         let response = match route {
-            Some((route, handler)) => self.call(route, &handler, request, trace).instrument(span.clone()).await,
-            None => Err(ErrorResponse::NoRoute),
+            Ok((route, handler)) => self.call(route, &handler, request, trace, &answer).instrument(span.clone()).await,
+            Err(error) => Err(error),
         };
-        let response = response.unwrap_or_else(|error| {
+        let (response, length) = response.unwrap_or_else(|error| {
             counter!(REFUSALS.name, "reason" => error.name()).increment(1);
-            error.response()
+            let permit = Arc::clone(&self.refusals).try_acquire_owned().ok();
+            let response = error.response(permit.is_some());
+            if let Some(permit) = permit {
+                answer.hold(Held::Refusal { _permit: permit });
+            }
+            (if is_head { response.map(drained) } else { response }, None)
         });
         line.status = Some(response.status());
         // Recorded for exporters only: the access log has its own line.
@@ -62,35 +75,33 @@ impl ServerState {
                 span.record("otel.status_code", "ERROR");
             }
         }
-        if is_head { response.map(drained) } else { response }
+        response.map(|body| AnswerBody::new(body, answer, length))
     }
 
-    /// Runs the plugin, and returns its response as soon as the head is set.
+    /// Runs the plugin, and returns its response as soon as the head is set, with the length that its body must have.
     async fn call(
         self: &Arc<Self>,
         route: &ServedRoute,
         handler: &Arc<Handler>,
         request: Request<Incoming>,
         trace: Option<TraceContext>,
-    ) -> Result<Response<WasiBody>, ErrorResponse> {
-        let has_host = request.uri().authority().is_some()
-            || request.headers().get(HOST).is_some_and(|host| host.to_str().is_ok());
-        if !has_host {
-            return Err(ErrorResponse::InvalidHost);
-        }
+        answer: &Arc<Answer>,
+    ) -> Result<(Response<WasiBody>, Option<u64>), ErrorResponse> {
         let max = self.runtime.serve().max_request_body;
         if request.body().size_hint().lower() > max {
             return Err(ErrorResponse::BodyTooLarge);
         }
         let admitted = self.admission.admit(&route.admission)?;
-        let request = request.map(|body| limited(body, max));
+        let shared = RequestState::new(admitted, answer);
+        let method = request.method().clone();
+        let request = request.map(|body| limited(body, max, answer, &shared));
         let (respond, response) = oneshot::channel();
         let abort = AbortFlag::default();
         // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
         // In a task of its own: a plugin may continue after its response, and after the client has disconnected.
         let running = {
             let (state, abort) = (Arc::clone(self), abort.clone());
-            let handler = Arc::clone(handler);
+            let (handler, shared) = (Arc::clone(handler), Arc::clone(&shared));
             async move {
                 let cut_off = async {
                     state.cut_off.cancelled().await;
@@ -102,27 +113,50 @@ impl ServerState {
                     () = cut_off => return Err(ErrorResponse::ShuttingDown),
                 };
                 ended.map_err(|error| {
-                    tracing::error!("{}", one_line(&error.to_string()));
-                    match error {
-                        Error::Stopped { limit: "timeout", .. } => ErrorResponse::TimedOut,
-                        _ => ErrorResponse::Failed,
+                    let is_timeout = matches!(error, Error::Stopped { limit: "timeout", .. });
+                    let text = one_line(&error.to_string());
+                    if shared.may_be_the_clients_fault(is_timeout) {
+                        tracing::warn!("{text} (the client had gone, or did not send or take its part in time)");
+                    } else {
+                        tracing::error!("{text}");
+                    }
+                    match is_timeout {
+                        true if shared.is_upload_awaited() => ErrorResponse::SlowBody,
+                        true => ErrorResponse::TimedOut,
+                        false => ErrorResponse::Failed,
                     }
                 })
             }
         };
         let running = running.in_current_span();
-        let running = tokio::spawn(async move {
-            let ended = running.await;
-            // Dropped after the request is logged and its span is closed: shutdown waits for it.
-            drop(admitted);
-            ended
-        });
-        match response.await {
-            Ok(Ok(response)) => Ok(response.map(|body| PluginBody::of_response(body, abort).boxed_unsync())),
+        let running = {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let ended = running.await;
+                // Dropped after the request is logged and its span is closed: shutdown waits for it.
+                drop(shared);
+                ended
+            })
+        };
+        let mut client = ClientGuard { request: &shared, is_here: false };
+        let response = response.await;
+        client.is_here = true;
+        answer.hold(Held::Request(Arc::clone(&shared)));
+        match response {
+            Ok(Ok(response)) => {
+                let response = response.map(|body| PluginBody::of_response(body, abort).boxed_unsync());
+                response::checked(response, &method).map_err(|wrong| {
+                    tracing::error!("plugin `{}` returned an invalid response: {wrong}", handler.plugin.name());
+                    ErrorResponse::Failed
+                })
+            }
             Ok(Err(code)) => {
-                // The plugin chooses the text and its length.
-                let code: String = format!("{code:?}").chars().take(MAX_ERROR_TEXT).collect();
-                tracing::error!("plugin `{}` returned an error instead of a response: {code}", handler.plugin.name());
+                let (name, code) = (handler.plugin.name(), error_text(code));
+                if shared.may_be_the_clients_fault(false) {
+                    tracing::warn!("plugin `{name}` returned an error after its client had gone: {code}");
+                } else {
+                    tracing::error!("plugin `{name}` returned an error instead of a response: {code}");
+                }
                 Err(ErrorResponse::Failed)
             }
             // The plugin ended without a response. Its outcome has the reason.
@@ -166,6 +200,20 @@ impl ServerState {
                 let reason = format!("it exited with status {status} during a request");
                 Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
             }
+        }
+    }
+}
+
+/// Notes that the client is gone if it is dropped before the response has a head.
+struct ClientGuard<'a> {
+    request: &'a RequestState,
+    is_here: bool,
+}
+
+impl Drop for ClientGuard<'_> {
+    fn drop(&mut self) {
+        if !self.is_here {
+            self.request.client_is_gone();
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, PluginAdmission};
+use super::connection::{OpenConnections, Timeouts};
+use super::descriptors::max_connections;
 use super::handler::Handler;
 use crate::cache::text::one_line;
 use crate::console;
@@ -15,12 +17,20 @@ use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::runtime::Runtime;
 
+/// How many responses of the host itself may wait for their clients with a body. Further ones have none, and so leave
+/// nothing to wait for.
+const MAX_REFUSALS: usize = 16_384;
+
 /// The state that all requests share.
 pub(super) struct ServerState {
     pub(super) runtime: Runtime,
     /// Sorted by prefix, the longest first.
     pub(super) routes: Vec<ServedRoute>,
     pub(super) admission: Admission,
+    /// One permit for each response of the host itself that has a body.
+    pub(super) refusals: Arc<Semaphore>,
+    pub(super) connections: Arc<OpenConnections>,
+    pub(super) timeouts: Timeouts,
     /// Cancels the running requests.
     pub(super) cut_off: CancellationToken,
 }
@@ -61,7 +71,9 @@ impl ServerState {
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let names: Vec<_> = routes.iter().map(|route| route.handler().plugin.name().to_owned()).collect();
         console::prepare(runtime.serve().max_queued_output, names.iter().map(String::as_str));
-        Ok(Self { runtime, routes, admission, cut_off: CancellationToken::new() })
+        let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));
+        let (refusals, timeouts) = (Arc::new(Semaphore::new(MAX_REFUSALS)), Timeouts::default());
+        Ok(Self { runtime, routes, admission, refusals, connections, timeouts, cut_off: CancellationToken::new() })
     }
 
     /// The route of the path.

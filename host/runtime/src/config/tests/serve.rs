@@ -8,13 +8,14 @@ use std::time::Duration;
 #[test]
 fn every_key_of_the_http_server_is_read() {
     let config = parse(
-        "[serve]\naddr = \"[::1]:80\"\nmetrics_addr = \"127.0.0.1:9\"\nmax_concurrent_requests = 7\n\
+        "[serve]\naddr = \"[::1]:80\"\nmetrics_addr = \"127.0.0.1:9\"\nmax_concurrent_requests = 7\nmax_connections = 9\n\
          max_request_body = \"1KiB\"\nshutdown_timeout = \"0s\"\nmax_queued_output = \"64KiB\"\n",
     );
     let expected = Serve {
         addr: "[::1]:80".parse().unwrap(),
         metrics_addr: Some("127.0.0.1:9".parse().unwrap()),
         max_concurrent_requests: 7,
+        max_connections: Some(9),
         max_request_body: 1024,
         shutdown_timeout: Duration::ZERO,
         max_queued_output: 65_536,
@@ -30,6 +31,7 @@ fn an_invalid_key_of_the_http_server_is_refused() {
         ("metrics_addr = \"9090\"", "`serve.metrics_addr`: must be an address and a port"),
         ("addr = 8080", "`serve.addr`: "),
         ("max_concurrent_requests = 0", "`serve.max_concurrent_requests`: must be from 1 to 65536"),
+        ("max_connections = 0", "`serve.max_connections`: must be from 1 to 65536"),
         ("max_request_body = -1", "`serve.max_request_body`: "),
         ("port = 80", "unknown key `port`"),
     ] {
