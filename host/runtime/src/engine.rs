@@ -29,12 +29,20 @@ const CORE_INSTANCES: u32 = 16;
 const MEMORIES: u32 = 2;
 const TABLES: u32 = 4;
 
-/// How much of a memory is cleared and kept between two instances instead of being returned to the system, in bytes.
-const KEPT_MEMORY: usize = 1 << 20;
+/// How much of the memories of all instances is cleared and kept between two instances instead of being returned to the
+/// system, in bytes.
+const KEPT_MEMORY: usize = 32 << 20;
+
+/// How much of one memory is kept at most, in bytes. Clearing more takes longer than the page faults that it saves.
+const KEPT_OF_ONE: usize = 256 << 10;
+
+/// How much of the stack of each instance is cleared and kept, in bytes.
+const KEPT_STACK: usize = 32 << 10;
 
 impl InstancePool {
     fn strategy(self) -> InstanceAllocationStrategy {
         let instances = u32::try_from(self.instances).unwrap_or(u32::MAX);
+        let kept = KEPT_MEMORY.checked_div(self.instances).unwrap_or(KEPT_MEMORY).min(KEPT_OF_ONE);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
             .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
@@ -42,7 +50,8 @@ impl InstancePool {
             .total_tables(instances.saturating_mul(TABLES))
             .total_stacks(instances)
             .max_memory_size(usize::try_from(self.max_memory).unwrap_or(usize::MAX))
-            .linear_memory_keep_resident(KEPT_MEMORY);
+            .linear_memory_keep_resident(kept)
+            .async_stack_keep_resident(KEPT_STACK);
         InstanceAllocationStrategy::Pooling(pool)
     }
 }
@@ -60,6 +69,8 @@ impl InstancePool {
 pub(crate) fn new_engine(pool: Option<InstancePool>) -> Result<Engine, Error> {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
+    // Else a stack that one plugin has used deeply stays in memory.
+    config.async_stack_zeroing(true);
     if let Some(directory) = compiled_directory() {
         match open_cache(&directory) {
             Ok(cache) => {
