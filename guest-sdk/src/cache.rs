@@ -17,8 +17,8 @@ use crate::{Duration, Error, bindings, codec};
 /// - A key has 1 to 1,024 bytes and no control characters. Otherwise the call fails with [`Error::InvalidArgument`].
 /// - A value has at most 1 MiB (`max_value_bytes`). Otherwise the call fails with [`Error::ValueTooLarge`]. It must not
 ///   begin with a zero byte followed by `larder-lease:`, which is an [`Error::InvalidArgument`].
-/// - A batch has at most 1,024 keys, and at most 64 MiB of keys and values. Otherwise the call fails with
-///   [`Error::InvalidArgument`], or with [`Error::ValueTooLarge`] if the values that it reads exceed 64 MiB.
+/// - A batch has at most 1,024 keys, and at most 8 MiB of keys and values. Otherwise the call fails with
+///   [`Error::InvalidArgument`], or with [`Error::ValueTooLarge`] if the values that it reads exceed 8 MiB.
 /// - A plugin instance holds at most 1,024 handles (`max_handles`) and 256 vacancies (`max_vacancies`). Otherwise
 ///   opening a cache or looking up a missing key fails with [`Error::Other`].
 ///
@@ -325,7 +325,7 @@ impl Cache {
     /// # Errors
     ///
     /// - [`Error::InvalidArgument`] for a bad key or a batch over the limit.
-    /// - [`Error::ValueTooLarge`] as for [`Cache::get_bytes`], and if the values together exceed 64 MiB.
+    /// - [`Error::ValueTooLarge`] as for [`Cache::get_bytes`], and if the values together exceed 8 MiB.
     pub fn get_many_bytes(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let keys: Vec<String> = keys.iter().map(|key| key.as_ref().to_owned()).collect();
         Ok(self.0.get_many(&keys)?)

@@ -13,7 +13,7 @@ const MAX_TEXT: usize = 1024;
 const MAX_BATCH: usize = 1024;
 
 /// The most bytes of keys and values of one batch.
-const MAX_BATCH_BYTES: usize = 64 << 20;
+const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// How long a vacancy is exclusive, in milliseconds.
 const MAX_LEASE: u64 = 5 * 60 * 1000;

@@ -36,7 +36,7 @@ pub struct Policy {
     /// The maximum length of a value in bytes. Defaults to 1 MiB.
     pub max_value_bytes: usize,
     /// The maximum total length in bytes of the values that one `get-many` returns; at least `max_value_bytes` applies.
-    /// Defaults to 64 MiB.
+    /// Defaults to 8 MiB.
     pub max_batch_bytes: usize,
     /// How long a `get-or-set` waits for another caller's computation. Defaults to 5 s.
     pub wait: StdDuration,
@@ -53,7 +53,7 @@ impl Default for Policy {
             default_expire: Some(StdDuration::from_secs(300)),
             max_expire: None,
             max_value_bytes: 1 << 20,
-            max_batch_bytes: 64 << 20,
+            max_batch_bytes: 8 << 20,
             wait: StdDuration::from_secs(5),
             max_lease: StdDuration::from_secs(300),
             on_outage: OnOutage::Miss,

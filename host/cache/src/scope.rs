@@ -29,7 +29,7 @@ pub struct Limits {
     pub max_pattern_bytes: usize,
     /// The maximum number of keys in one batch. Defaults to 1,024.
     pub max_batch: usize,
-    /// The maximum total length of the keys and values of one batch, in bytes. Defaults to 64 MiB.
+    /// The maximum total length of the keys and values of one batch, in bytes. Defaults to 8 MiB.
     pub max_batch_bytes: usize,
 }
 
@@ -39,7 +39,7 @@ impl Default for Limits {
             max_key_bytes: Key::MAX_LENGTH,
             max_pattern_bytes: Pattern::MAX_LENGTH,
             max_batch: 1024,
-            max_batch_bytes: 64 << 20,
+            max_batch_bytes: 8 << 20,
         }
     }
 }

@@ -22,8 +22,15 @@ struct InstancePool {
     counts: Loading,
 }
 
-/// How much of a memory is cleared and kept between two instances instead of being returned to the system, in bytes.
-const KEPT_MEMORY: usize = 1 << 20;
+/// How much of the memories of all instances is cleared and kept between two instances instead of being returned to the
+/// system, in bytes.
+const KEPT_MEMORY: usize = 32 << 20;
+
+/// How much of one memory is kept at most, in bytes. Clearing more takes longer than the page faults that it saves.
+const KEPT_OF_ONE: usize = 256 << 10;
+
+/// How much of the stack of each instance is cleared and kept, in bytes.
+const KEPT_STACK: usize = 32 << 10;
 
 impl InstancePool {
     /// The pool has room for `instances` of any components that it does not refuse when they are loaded.
@@ -32,6 +39,7 @@ impl InstancePool {
         let instances = as_u32(self.instances);
         let Loading { max_core_instances, max_memories, max_tables, .. } = self.counts;
         let [core_instances, memories, tables] = [max_core_instances, max_memories, max_tables].map(as_u32);
+        let kept = KEPT_MEMORY.checked_div(self.instances).unwrap_or(KEPT_MEMORY).min(KEPT_OF_ONE);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
             .max_core_instances_per_component(core_instances)
@@ -45,7 +53,8 @@ impl InstancePool {
             .table_elements(MAX_TABLE_ELEMENTS)
             .total_stacks(instances)
             .max_memory_size(usize::try_from(self.max_memory).unwrap_or(usize::MAX))
-            .linear_memory_keep_resident(KEPT_MEMORY);
+            .linear_memory_keep_resident(kept)
+            .async_stack_keep_resident(KEPT_STACK);
         InstanceAllocationStrategy::Pooling(pool)
     }
 
@@ -86,6 +95,8 @@ pub(crate) fn compiling_engine() -> wasmtime::Result<Engine> {
 /// not correctness.
 pub(crate) fn new_engine(instances: Option<usize>, sandbox: &Sandbox) -> Result<(Engine, Loading), Error> {
     let mut config = settings();
+    // Else a stack that one plugin has used deeply stays in memory.
+    config.async_stack_zeroing(true);
     let counts = sandbox.loading;
     let created = match instances {
         Some(instances) => {

@@ -87,6 +87,7 @@ mod engine;
 pub mod error;
 #[cfg(feature = "serve")]
 mod file_version;
+mod host_calls;
 mod invoke;
 mod linker;
 mod loading;

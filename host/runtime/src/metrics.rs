@@ -21,6 +21,13 @@ pub const LOADS: Metric = metric(
      refused: `unreadable`, `too-large` for `max_plugin_bytes`, `too-complex`, `invalid`, `over-limit` for what one \
      instance may need, `timed-out` or `out-of-memory` during compilation, or `crashed` if the compiler did.",
 );
+/// Writes over `max_dir_bytes`.
+pub const REFUSED_WRITES: Metric = metric(
+    "larder_refused_writes_total",
+    Kind::Counter,
+    &["plugin"],
+    "Writes below a directory of a plugin that were refused over `max_dir_bytes`.",
+);
 /// HTTP requests.
 pub const REQUESTS: Metric = metric(
     "larder_requests_total",
@@ -94,6 +101,7 @@ pub const OF_PLUGINS: &[Metric] = &[
     INSTANCES,
     RUNS,
     LOADS,
+    REFUSED_WRITES,
     REQUESTS,
     REQUEST_SECONDS,
     REFUSALS,

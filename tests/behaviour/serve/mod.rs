@@ -4,6 +4,7 @@
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
 //! - `fairness`: a plugin with many requests leaves room and processor time for the others.
+//! - `host_memory`: what a plugin makes the host hold counts against its memory, and no call holds up others.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
 //! - `http`: HTTP correctness: what is refused, what reaches the plugin, and what goes out.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
@@ -21,6 +22,7 @@
 mod connections;
 mod corpus;
 mod fairness;
+mod host_memory;
 mod hostile;
 mod http;
 mod limits;
