@@ -80,11 +80,15 @@ impl Loader {
         let kept = self.folder.as_ref().map(|folder| (folder, Name::new(&self.engine, &bytes)));
         if let Some((folder, name)) = &kept
             && let Some(compiled) = folder.read(name, self.max_compiled())
-            // A file that cannot be loaded is replaced.
-            && let Ok(component) = deserialize(&self.engine, &compiled)
         {
-            self.room.check(&component)?;
-            return Ok(Loaded { component, outcome: "kept" });
+            match deserialize(&self.engine, &compiled) {
+                Ok(component) => {
+                    self.room.check(&component)?;
+                    return Ok(Loaded { component, outcome: "kept" });
+                }
+                // A file that cannot be loaded is replaced, unless the limits are lower than when it was written.
+                Err(error) => self.room.refusal(&error).map_or(Ok(()), Err)?,
+            }
         }
         structure::check(&bytes, self.compiler.is_none())?;
         let compilation = self.compilations.take();
