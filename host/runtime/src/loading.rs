@@ -26,6 +26,13 @@ pub(crate) use refusal::Refusal;
 const MAX_EXPANSION: u64 = 8;
 const MIN_COMPILED: u64 = 16 << 20;
 
+/// How many plugins are loaded at a time: each is in memory, with its compiled form.
+const MAX_LOADS: usize = 4;
+
+/// How many of them are compiled: each may use `max_compile_memory`, and one that takes long must not keep the others
+/// waiting.
+const MAX_COMPILATIONS: usize = 2;
+
 /// Loads plugins.
 #[derive(Debug)]
 pub(crate) struct Loader {
@@ -33,7 +40,8 @@ pub(crate) struct Loader {
     room: Room,
     compiler: Option<CompilerProcess>,
     folder: Option<CompiledFolder>,
-    slots: Slots,
+    loads: Slots,
+    compilations: Slots,
 }
 
 /// A component, and whether it was compiled: the label `outcome` of `larder_plugin_loads_total`.
@@ -50,14 +58,16 @@ impl Loader {
             room: Room { counts, max_memory: sandbox.max_memory },
             compiler,
             folder: CompiledFolder::open(),
-            slots: Slots::new(),
+            loads: Slots::new(MAX_LOADS),
+            compilations: Slots::new(MAX_COMPILATIONS),
         }
     }
 
-    /// Reads and compiles a plugin's file. Blocks the thread: for at most twice `compile_timeout` per plugin that is
-    /// compiled before, if there is a compiler process.
+    /// Reads and compiles a plugin's file. Blocks the thread while it does, and while as many others as may do the same.
+    /// With a compiler process each has a limit of time.
     pub(crate) fn load(&self, path: &Path) -> Result<Loaded, Refusal> {
-        let bytes = file::read(path, self.room.counts.max_plugin_bytes)?;
+        let _load = self.loads.take();
+        let bytes = file::read_in_time(path, self.room.counts.max_plugin_bytes)?;
         match bytes.get(..8) {
             Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
                 return Err(Refusal::invalid(
@@ -70,16 +80,20 @@ impl Loader {
         let kept = self.folder.as_ref().map(|folder| (folder, Name::new(&self.engine, &bytes)));
         if let Some((folder, name)) = &kept
             && let Some(compiled) = folder.read(name, self.max_compiled())
-            // A file that cannot be loaded is replaced.
-            && let Ok(component) = deserialize(&self.engine, &compiled)
         {
-            self.room.check(&component)?;
-            return Ok(Loaded { component, outcome: "kept" });
+            match deserialize(&self.engine, &compiled) {
+                Ok(component) => {
+                    self.room.check(&component)?;
+                    return Ok(Loaded { component, outcome: "kept" });
+                }
+                // A file that cannot be loaded is replaced, unless the limits are lower than when it was written.
+                Err(error) => self.room.refusal(&error).map_or(Ok(()), Err)?,
+            }
         }
         structure::check(&bytes, self.compiler.is_none())?;
-        let slot = self.slots.take();
+        let compilation = self.compilations.take();
         let compiled = self.compile(&bytes)?;
-        drop((slot, bytes));
+        drop((compilation, bytes));
         let component = deserialize(&self.engine, &compiled).map_err(|error| {
             let other = || Refusal::invalid(&format!("its compiled form cannot be loaded: {}", error.root_cause()));
             self.room.refusal(&error).unwrap_or_else(other)

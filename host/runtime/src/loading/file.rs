@@ -3,13 +3,35 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread::Builder;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
 use super::refusal::Refusal;
 
+/// The time to read a file. A file system on a network may not answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads a regular file of at most `max` bytes, or gives up after [`READ_TIMEOUT`]. Then a thread stays until the file
+/// system answers: no read can be interrupted.
+pub(super) fn read_in_time(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
+    let (sender, receiver) = channel();
+    let path = path.to_owned();
+    let reading = Builder::new().name("larder-reader".to_owned()).spawn(move || {
+        // Nobody receives it after the timeout.
+        let _received = sender.send(read(&path, max));
+    });
+    reading.map_err(|error| Refusal::unreadable(&format!("cannot start a thread to read it: {error}")))?;
+    receiver.recv_timeout(READ_TIMEOUT).unwrap_or_else(|_| {
+        let timeout = humantime::format_duration(READ_TIMEOUT);
+        Err(Refusal::unreadable(&format!("its file system did not deliver it within {timeout}")))
+    })
+}
+
 /// Reads a regular file of at most `max` bytes. Its size is checked before it is read.
-pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
     let unreadable = |error: std::io::Error| Refusal::unreadable(&error.to_string());
     let too_large = |size: u64| {
         let [size, max] = [size, max].map(ByteSize);

@@ -1,27 +1,23 @@
-//! Bounds how many plugins are compiled at a time.
+//! Bounds how much is done at a time.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// How many plugins are compiled at a time: each may use `max_compile_memory`, and one that takes long must not keep
-/// the others waiting.
-const SLOTS: usize = 2;
-
-/// The compilations that may run.
+/// The jobs that may run at a time.
 #[derive(Debug)]
 pub(super) struct Slots {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-/// The right to compile.
+/// The right to run a job.
 pub(super) struct Slot<'a>(&'a Slots);
 
 impl Slots {
-    pub(super) fn new() -> Self {
-        Self { free: Mutex::new(SLOTS), freed: Condvar::new() }
+    pub(super) fn new(count: usize) -> Self {
+        Self { free: Mutex::new(count), freed: Condvar::new() }
     }
 
-    /// Waits for a slot. A compiler process holds one for at most `compile_timeout`.
+    /// Waits for a slot. Each job is to have a limit of time.
     pub(super) fn take(&self) -> Slot<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);

@@ -85,7 +85,8 @@ pub(super) fn open(path: &Path) -> Result<PathBuf, String> {
     Ok(path.to_owned())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs::{Permissions, create_dir, set_permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
