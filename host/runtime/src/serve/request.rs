@@ -89,7 +89,10 @@ impl ServerState {
         if request.body().size_hint().lower() > max {
             return Err(ErrorResponse::BodyTooLarge);
         }
-        let admitted = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ErrorResponse::Busy)?;
+        let admitted = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
+            self.connections.give_up_untaken(self.timeouts.crowded);
+            ErrorResponse::Busy
+        })?;
         let shared = RequestState::new(admitted, answer);
         let method = request.method().clone();
         let request = request.map(|body| limited(body, max, answer, &shared));
