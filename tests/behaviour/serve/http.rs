@@ -205,7 +205,8 @@ async fn over_http2(address: SocketAddr, request: Request<Full<Bytes>>) -> Resul
 #[tokio::test]
 async fn http2_requests_are_answered_by_the_plugin_or_refused() {
     let serving = respond();
-    let cases: &[(&str, &str, &[(&str, &str)], u16)] = &[
+    type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16);
+    let cases: &[Case] = &[
         ("GET", "http://h/see", &[], 200),
         ("GET", "http://h/see", &[("host", "h")], 200),
         ("GET", "http://h/see", &[("host", "H")], 200),

@@ -66,12 +66,14 @@ pub(super) struct Timeouts {
     pub(super) write: Duration,
     /// The same two, once the connection is to close.
     pub(super) closing: Duration,
+    /// The same as `write`, if new requests find no place because of it.
+    pub(super) crowded: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let long = Duration::from_secs(30);
-        Self { head: long, write: long, closing: Duration::from_secs(3) }
+        Self { head: long, write: long, closing: Duration::from_secs(3), crowded: Duration::from_secs(5) }
     }
 }
 
@@ -110,6 +112,8 @@ enum Wish {
     None,
     /// Close, if no request is in flight: another connection needs the room.
     MakeRoom,
+    /// Close, because an answer is not taken: new requests need the place of its request.
+    GiveUp,
     /// Finish the requests in flight, and close.
     ShutDown,
 }
@@ -221,6 +225,34 @@ impl ConnectionState {
         self.wish.load(Ordering::Acquire) == wish as u8
     }
 
+    /// Resets the streams of HTTP/2 of which the client has taken nothing for this long. Returns when the next one is
+    /// due.
+    fn reset_untaken(&self, now: u64, limit: u64) -> u64 {
+        let mut next = NEVER;
+        self.lock_streams().open.retain(|(answer, stream)| {
+            let Some(answer) = answer.upgrade() else { return false };
+            let due = answer.untaken_since().saturating_add(limit);
+            if due <= now {
+                counter!(UNTAKEN_ANSWERS.name).increment(1);
+                // Drops the stream, which resets it.
+                stream.abort();
+                return false;
+            }
+            next = next.min(due);
+            true
+        });
+        next
+    }
+
+    /// Gives up the answers of which the client has taken nothing for this long.
+    fn give_up_untaken(&self, limit: Duration) {
+        let (now, limit) = (self.now(), millis(limit));
+        self.reset_untaken(now, limit);
+        if self.blocked_since.load(Ordering::Acquire).saturating_add(limit) <= now {
+            self.wish(Wish::GiveUp);
+        }
+    }
+
     /// Breaks off the answers of HTTP/2 that nobody takes, and returns what else is due.
     fn due(&self, timeouts: &Timeouts) -> Due {
         let now = self.now();
@@ -242,18 +274,7 @@ impl ConnectionState {
             next = next.min(idle);
         }
         // The socket of HTTP/1 is blocked if an answer is not taken.
-        self.lock_streams().open.retain(|(answer, stream)| {
-            let Some(answer) = answer.upgrade() else { return false };
-            let untaken = answer.untaken_since().saturating_add(write);
-            if untaken <= now {
-                counter!(UNTAKEN_ANSWERS.name).increment(1);
-                // Drops the stream, which resets it.
-                stream.abort();
-                return false;
-            }
-            next = next.min(untaken);
-            true
-        });
+        next = next.min(self.reset_untaken(now, write));
         // A millisecond later: times are rounded down.
         let wait = Duration::from_millis(next.saturating_sub(now).saturating_add(1));
         Due::At(Instant::now().checked_add(wait).unwrap_or_else(Instant::now))
@@ -297,6 +318,10 @@ where
                 return;
             }
             () = state.wished.notified() => {
+                if state.wishes(Wish::GiveUp) {
+                    state.break_off();
+                    return CloseReason::WriteTimeout.count(1);
+                }
                 if state.wishes(Wish::MakeRoom) {
                     if state.is_idle() {
                         return CloseReason::OverLimit.count(1);

@@ -91,7 +91,9 @@ impl ServerState {
         if request.body().size_hint().lower() > max {
             return Err(ErrorResponse::BodyTooLarge);
         }
-        let admitted = self.admission.admit(&route.admission)?;
+        let admitted = self.admission.admit(&route.admission).inspect_err(|_| {
+            self.connections.give_up_untaken(self.timeouts.crowded);
+        })?;
         let shared = RequestState::new(admitted, answer);
         let method = request.method().clone();
         let request = request.map(|body| limited(body, max, answer, &shared));

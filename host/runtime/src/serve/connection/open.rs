@@ -14,6 +14,9 @@ use crate::metrics::{CONNECTIONS, UNTAKEN_ANSWERS};
 /// How long a new connection waits for the room of an idle one. An idle connection needs one turn of its task.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The shortest time between two looks for answers that nobody takes.
+const GIVE_UP_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How many idle connections one look at all of them finds.
 const MAX_CANDIDATES: usize = 64;
 
@@ -36,6 +39,8 @@ struct Table {
     candidates: VecDeque<(u64, u64)>,
     /// The connection that was told to make room.
     leaving: Option<u64>,
+    /// When untaken answers were last given up.
+    given_up: Option<Instant>,
 }
 
 /// A connection in the table. Dropping it makes room for another.
@@ -98,6 +103,20 @@ impl OpenConnections {
         let changed = self.changed.notified();
         self.lock().close_oldest_idle();
         let _elapsed = tokio::time::timeout(pause, changed).await;
+    }
+
+    /// Gives up the answers of which their clients have taken nothing for this long. Call it when a new request finds no
+    /// place. Does nothing if it was called shortly before.
+    pub(in crate::serve) fn give_up_untaken(&self, limit: Duration) {
+        let busy: Vec<_> = {
+            let mut table = self.lock();
+            if table.given_up.is_some_and(|last| last.elapsed() < GIVE_UP_INTERVAL) {
+                return;
+            }
+            table.given_up = Some(Instant::now());
+            table.open.values().filter(|connection| !connection.is_idle()).cloned().collect()
+        };
+        busy.iter().for_each(|connection| connection.give_up_untaken(limit));
     }
 
     /// Lets all connections finish their requests and close.

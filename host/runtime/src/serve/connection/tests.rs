@@ -186,6 +186,25 @@ async fn an_http2_answer_that_is_not_taken_is_broken_off_and_others_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_are_not_taken_are_given_up_sooner_for_new_requests() {
+    let connections = OpenConnections::new(100);
+    let (mut deaf, served_deaf) = served(&connections, 100).await;
+    deaf.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    let (mut send, _served) = http2(&connections, 0).await;
+    let answer = send.send_request(request("/")).await.unwrap();
+    let crowded = Timeouts::default().crowded;
+    sleep(crowded - Duration::from_secs(1)).await;
+    connections.give_up_untaken(crowded);
+    sleep(Duration::from_millis(600)).await;
+    assert!(!served_deaf.is_finished());
+    sleep(Duration::from_secs(1)).await;
+    connections.give_up_untaken(crowded);
+    served_deaf.await.unwrap();
+    assert!(answer.into_body().collect().await.is_err());
+    assert_eq!(send.send_request(request("/0")).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_oldest_idle_connection_makes_room_for_a_new_one() {
     let connections = OpenConnections::new(3);
     let (mut active, served_active) = served(&connections, 100).await;
