@@ -38,11 +38,13 @@ impl Shares {
     }
 
     /// The size of one set of HTTP fields, in bytes: names, values, and 72 for each field.
+    #[cfg(feature = "serve")]
     pub(crate) fn fields(self) -> usize {
         self.part(512, 4 * KIB, 16 * KIB)
     }
 
     /// The host memory of one set of fields at most, in bytes: short fields take four times their size.
+    #[cfg(feature = "serve")]
     pub(crate) fn fields_held(self) -> usize {
         self.fields().saturating_mul(4)
     }
@@ -94,7 +96,7 @@ impl Shares {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "serve"))]
 mod tests {
     use super::*;
 

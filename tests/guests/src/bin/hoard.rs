@@ -137,7 +137,7 @@ fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) ->
 
 fn recurse(left: usize) -> usize {
     let frame = std::hint::black_box([left; 16]);
-    if left == 0 { 0 } else { recurse(left.saturating_sub(1)).saturating_add(frame[0].min(0)) }
+    if left == 0 { 0 } else { recurse(left.saturating_sub(1)).saturating_add(frame[0] & 1) }
 }
 
 fn repeat(count: usize, call: impl FnMut() -> bool) -> usize {
