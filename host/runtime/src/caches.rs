@@ -10,6 +10,7 @@ use crate::config::{BackendConfig, CacheConfig, Config};
 use crate::error::Error;
 use crate::linker::{Bounds, CallLimit, LarderCtx};
 use crate::metrics;
+use crate::sandbox::Shares;
 
 /// All caches of a host, connected. Clones are cheap and share the caches.
 #[derive(Debug, Clone)]
@@ -48,9 +49,10 @@ impl Caches {
         };
         let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
         let calls = self.call_limit(plugin, grant.max_concurrent_calls);
+        let shares = Shares::new(sandbox.max_memory);
         let bounds = Bounds {
-            max_handles: sandbox.max_handles,
-            max_vacancies: sandbox.max_vacancies,
+            max_handles: sandbox.max_handles.min(shares.cache_handles()),
+            max_vacancies: sandbox.max_vacancies.min(shares.vacancies()),
             max_log_lines: sandbox.max_log_lines,
             calls,
         };
@@ -104,7 +106,9 @@ impl Caches {
         let limits = &self.config.sandbox.limits;
         // Each key and value of a batch also has a header.
         let headers = limits.max_batch.saturating_mul(64);
-        limits.max_batch_bytes.max(largest).saturating_add(headers).saturating_mul(2).saturating_add(1 << 20)
+        let largest = limits.max_batch_bytes.max(largest).saturating_add(headers).saturating_mul(2);
+        let share = Shares::new(self.config.sandbox.max_memory).call();
+        largest.saturating_add(1 << 20).min(share)
     }
 
     /// The configuration of the caches.

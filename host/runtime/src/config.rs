@@ -19,6 +19,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::sandbox::Shares;
 use document::{Document, Fault, quoted_list};
 
 pub use caches::{BackendConfig, CacheConfig};
@@ -162,7 +163,9 @@ impl Config {
             None => Serve::default(),
         };
         for cache in caches.values_mut() {
-            cache.policy.max_batch_bytes = sandbox.limits.max_batch_bytes;
+            let policy = &mut cache.policy;
+            policy.max_batch_bytes = sandbox.limits.max_batch_bytes;
+            policy.max_value_bytes = policy.max_value_bytes.min(Shares::new(sandbox.max_memory).value());
         }
         Ok(Self { default, caches, plugins: plugins.grants, sandbox, serve, routes: plugins.routes })
     }

@@ -15,6 +15,9 @@ pub(crate) const MAX_CPU_TIME: Duration = Duration::from_secs(10);
 /// `max_output` of `[sandbox]`, in bytes.
 pub(crate) const MAX_OUTPUT: u64 = 16 << 20;
 
+/// `max_dir_bytes` of `[sandbox]`.
+pub(crate) const MAX_DIR_BYTES: u64 = 1 << 30;
+
 /// `max_handles` of `[sandbox]`.
 pub(crate) const MAX_HANDLES: usize = 1024;
 

@@ -83,6 +83,7 @@ mod engine;
 pub mod error;
 #[cfg(feature = "serve")]
 mod file_version;
+mod host_calls;
 mod invoke;
 mod linker;
 pub mod metrics;

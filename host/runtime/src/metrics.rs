@@ -12,6 +12,13 @@ pub const RUNS: Metric = metric(
     "Completed runs of a plugin: `returned`, `exited`, `trapped`, `cut-off` when the host shut down, or the limit of \
      `[sandbox]` that stopped the run.",
 );
+/// Writes over `max_dir_bytes`.
+pub const REFUSED_WRITES: Metric = metric(
+    "larder_refused_writes_total",
+    Kind::Counter,
+    &["plugin"],
+    "Writes below a directory of a plugin that were refused over `max_dir_bytes`.",
+);
 /// HTTP requests.
 pub const REQUESTS: Metric = metric(
     "larder_requests_total",
@@ -46,7 +53,7 @@ pub const OUTGOING: Metric = metric(
 );
 
 /// The metrics of plugin runs and HTTP requests.
-pub const OF_PLUGINS: &[Metric] = &[INSTANCES, RUNS, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING];
+pub const OF_PLUGINS: &[Metric] = &[INSTANCES, RUNS, REFUSED_WRITES, REQUESTS, REQUEST_SECONDS, REFUSALS, OUTGOING];
 
 /// All metrics of a host.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

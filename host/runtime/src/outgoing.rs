@@ -30,13 +30,13 @@ use crate::cache::text::one_line;
 use crate::config::{Config, Destination, Grant};
 use crate::metrics::OUTGOING;
 use crate::plugin_body::{AbortFlag, PluginBody};
+use crate::sandbox::Shares;
 use crate::trace::{self, TraceContext};
 use connector::{Connector, Stream};
 use response_body::ResponseBody;
 
-/// The buffer size of a connection, in bytes. It also limits the head of a response. Small, as there are many
-/// connections.
-const CHUNK: usize = 64 * 1024;
+/// The least buffer that the client accepts, in bytes.
+const LEAST_BUFFER: usize = 8 * 1024;
 
 /// The maxima and defaults of the timeouts of a request: to connect, with name lookup and TLS; from there to the head
 /// of the response; between two frames of its body. TCP sends its third connection attempt within 10 s, and NAT devices
@@ -70,6 +70,7 @@ struct Hooks {
     abort: AbortFlag,
     /// One permit for each request of this instance that may run.
     permits: Arc<Semaphore>,
+    shares: Shares,
 }
 
 /// A request that the grant and the limit allow.
@@ -96,10 +97,12 @@ struct OutcomeCounter {
 type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl Http {
-    pub(crate) fn new(outgoing: &Arc<Outgoing>) -> Self {
-        let permits = Arc::new(Semaphore::new(outgoing.max_requests));
-        let hooks = Hooks { outgoing: Arc::clone(outgoing), trace: None, abort: AbortFlag::default(), permits };
-        Self { ctx: WasiHttpCtx::default(), hooks }
+    pub(crate) fn new(outgoing: &Arc<Outgoing>, shares: Shares) -> Self {
+        let permits = Arc::new(Semaphore::new(outgoing.max_requests.min(shares.outgoing_requests())));
+        let hooks = Hooks { outgoing: Arc::clone(outgoing), trace: None, abort: AbortFlag::default(), permits, shares };
+        let mut ctx = WasiHttpCtx::default();
+        ctx.set_field_size_limit(shares.fields());
+        Self { ctx, hooks }
     }
 
     /// Makes the requests of this instance part of the trace.
@@ -137,6 +140,8 @@ impl WasiHttpHooks for Hooks {
             otel.kind = Empty,
         );
         let trace = trace::continued(&span, self.trace.as_ref());
+        // The buffer of the connection also limits the head of the response.
+        let buffer = self.shares.fields_held().max(LEAST_BUFFER);
         let outcome_counter = OutcomeCounter { outgoing: Arc::clone(&outgoing), span: span.clone(), outcome: "gone" };
         let sending = async move {
             let timeouts = Timeouts::new(options.unwrap_or_default());
@@ -149,7 +154,9 @@ impl WasiHttpHooks for Hooks {
                 Ok((stream, permit))
             };
             let sent = match connected.await {
-                Ok((stream, permit)) => exchange(stream, Request::from_parts(head, body), &timeouts, permit).await,
+                Ok((stream, permit)) => {
+                    exchange(stream, Request::from_parts(head, body), &timeouts, permit, buffer).await
+                }
                 Err(error) => Err(error),
             };
             outcome_counter.end(match &sent {
@@ -165,7 +172,7 @@ impl WasiHttpHooks for Hooks {
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK
+        self.shares.chunk()
     }
 
     /// Logs at debug level only: clients may disconnect at any time.
@@ -208,9 +215,10 @@ async fn exchange(
     request: Request<PluginBody>,
     timeouts: &Timeouts,
     permit: OwnedSemaphorePermit,
+    buffer: usize,
 ) -> Result<Sent, Error> {
     let interrupted = |error: hyper::Error| interruption(&error);
-    let connection = http1::Builder::new().max_buf_size(CHUNK).handshake(TokioIo::new(stream));
+    let connection = http1::Builder::new().max_buf_size(buffer).handshake(TokioIo::new(stream));
     let (mut sender, connection) = connection.await.map_err(interrupted)?;
     let driving = spawn(async move {
         if let Err(error) = connection.await {

@@ -8,16 +8,23 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::linker::{LarderCtx, LarderView};
 #[cfg(feature = "serve")]
 use crate::outgoing::Http;
-use crate::sandbox::{MemoryLimit, OutputLimit};
+use crate::sandbox::{DirQuota, FileStreams, MemoryLimit, OutputLimit, Shares, weight};
 #[cfg(feature = "serve")]
 use crate::trace::TraceContext;
 
 /// The data of a plugin's store.
 pub(crate) struct PluginState {
     pub(crate) wasi: WasiCtx,
+    /// The WASI resources.
     pub(crate) table: ResourceTable,
     pub(crate) larder: LarderCtx,
+    /// The cache handles and vacancies. Their number has limits of its own.
+    pub(crate) larder_table: ResourceTable,
     pub(crate) memory: MemoryLimit,
+    /// What the host may hold for the instance.
+    pub(crate) shares: Shares,
+    pub(crate) file_streams: FileStreams,
+    pub(crate) dir_quota: Arc<DirQuota>,
     pub(crate) output: Arc<OutputLimit>,
     #[cfg(feature = "serve")]
     pub(crate) http: Http,
@@ -31,7 +38,23 @@ impl PluginState {
     }
 
     pub(crate) fn larder(&mut self) -> LarderView<'_> {
-        LarderView { ctx: &mut self.larder, table: &mut self.table }
+        LarderView { ctx: &mut self.larder, table: &mut self.larder_table }
+    }
+
+    /// Weighs what the host holds for the instance, after a resource was added to the table.
+    ///
+    /// # Errors
+    ///
+    /// The trap, if it is more than the share of `max_memory`.
+    pub(crate) fn weigh(&mut self) -> wasmtime::Result<()> {
+        let streams = self.file_streams.count().saturating_mul(self.shares.chunk());
+        let (held, max) = (streams.saturating_add(weight(&mut self.table, self.shares)), self.shares.weighed());
+        if held <= max {
+            return Ok(());
+        }
+        Err(self
+            .memory
+            .exceed(format!("its open files and HTTP messages take over {}", bytesize::ByteSize(max as u64))))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use crate::metrics::{INSTANCES, RUNS};
+use crate::metrics::{INSTANCES, REFUSED_WRITES, RUNS};
 
 /// Metrics of the runs of one plugin.
 #[derive(Debug)]
@@ -10,6 +10,8 @@ pub(crate) struct RunMetrics {
     plugin: String,
     instances: Gauge,
     returned: Counter,
+    /// Writes over `max_dir_bytes`.
+    pub(crate) refused_writes: Counter,
 }
 
 /// A run in progress. If it is dropped before its outcome is known, the run was cut off.
@@ -21,7 +23,8 @@ pub(crate) struct Run<'a> {
 impl RunMetrics {
     pub(crate) fn new(plugin: &str) -> Self {
         let instances = gauge!(INSTANCES.name, "plugin" => plugin.to_owned());
-        Self { plugin: plugin.to_owned(), instances, returned: Self::completed(plugin, "returned") }
+        let refused_writes = counter!(REFUSED_WRITES.name, "plugin" => plugin.to_owned());
+        Self { plugin: plugin.to_owned(), instances, returned: Self::completed(plugin, "returned"), refused_writes }
     }
 
     pub(crate) fn begin(&self) -> Run<'_> {
@@ -42,7 +45,7 @@ impl Run<'_> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        let RunMetrics { plugin, instances, returned } = self.metrics;
+        let RunMetrics { plugin, instances, returned, .. } = self.metrics;
         instances.decrement(1);
         match self.outcome {
             "returned" => returned.increment(1),

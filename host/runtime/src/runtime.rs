@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{Instrument, info_span};
-use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::component::{Linker, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx};
@@ -16,13 +16,14 @@ use crate::config::Serve;
 use crate::config::{Config, Sandbox};
 use crate::engine::{InstancePool, new_engine};
 use crate::error::Error;
+use crate::host_calls::add_limits;
 use crate::invoke::{Export, Invocation, functions};
 use crate::linker::add_to_linker;
 #[cfg(feature = "serve")]
 use crate::outgoing::Http;
 pub use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
-use crate::sandbox::{MemoryLimit, Output, OutputLimit, Stdio, within_cpu_time};
+use crate::sandbox::{DirQuota, FileStreams, MemoryLimit, Output, OutputLimit, Shares, Stdio, within_cpu_time};
 
 /// Runs plugins: commands, or single exported functions.
 pub struct Runtime {
@@ -66,9 +67,6 @@ pub(crate) enum Console {
     Prefixed,
 }
 
-/// The maximum of WASI resources in the table of a store, such as files, streams and clocks.
-const MAX_WASI_RESOURCES: usize = 10_000;
-
 impl Runtime {
     /// Sets up the engine and connects all caches of the configuration.
     ///
@@ -103,6 +101,7 @@ impl Runtime {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine_error)?;
         #[cfg(feature = "serve")]
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(engine_error)?;
+        add_limits(&mut linker).map_err(engine_error)?;
         add_to_linker(&mut linker, PluginState::larder).map_err(engine_error)?;
         Ok(Self {
             engine,
@@ -246,7 +245,8 @@ impl Runtime {
             return Err(stopped("max_output", format!("it tried to write more than {max}")));
         }
         let reason = error.root_cause().to_string();
-        if store.data().memory.is_exceeded {
+        let is_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+        if is_full || store.data().memory.is_exceeded {
             let max = bytesize::ByteSize(self.sandbox.max_memory);
             return Err(stopped("max_memory", format!("it requested more than {max} of memory: {reason}")));
         }
@@ -260,22 +260,29 @@ impl Runtime {
         console: Console,
     ) -> Result<Store<PluginState>, Error> {
         let output = OutputLimit::new(self.sandbox.max_output);
+        let shares = Shares::new(self.sandbox.max_memory);
         let wasi = new_wasi(plugin, options, console, &output)?;
         let mut table = ResourceTable::new();
-        let larder_resources = self.sandbox.max_handles.saturating_add(self.sandbox.max_vacancies);
-        table.set_max_capacity(larder_resources.saturating_add(MAX_WASI_RESOURCES));
+        table.set_max_capacity(shares.entries());
+        let mut larder_table = ResourceTable::new();
+        larder_table.set_max_capacity(self.sandbox.max_handles.saturating_add(self.sandbox.max_vacancies));
         let state = PluginState {
             wasi,
             table,
             larder: self.caches.plugin(plugin.name()),
+            larder_table,
             memory: MemoryLimit::new(self.sandbox.max_memory),
+            shares,
+            file_streams: FileStreams::default(),
+            dir_quota: Arc::new(DirQuota::new(self.sandbox.max_dir_bytes, plugin.metrics().refused_writes.clone())),
             output,
             #[cfg(feature = "serve")]
-            http: Http::new(plugin.outgoing()),
+            http: Http::new(plugin.outgoing(), shares),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(self.caches.largest_call());
+        store.set_max_component_handles(shares.component_handles());
         // A computing plugin yields at each tick, so that its timeout is checked and other tasks run.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
@@ -290,6 +297,8 @@ fn new_wasi(
     output: &Arc<OutputLimit>,
 ) -> Result<WasiCtx, Error> {
     let mut wasi = WasiCtx::builder();
+    // A socket would take a file descriptor of the host, even if no address may be reached.
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     match console {
         Console::Inherited => {
             wasi.inherit_stdin();

@@ -1,6 +1,10 @@
-//! The limits of one plugin instance: memory, processor time and output.
+//! The limits of one plugin instance: memory, processor time, output and disk.
 
+mod dir_quota;
+mod file_streams;
 mod output;
+mod shares;
+mod weight;
 
 use std::pin::pin;
 use std::task::Poll;
@@ -8,9 +12,15 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
+pub(crate) use dir_quota::{DirQuota, NEW_FILE};
+pub(crate) use file_streams::{FileInput, FileOutput, FileStreams, Listing};
 pub(crate) use output::{Output, OutputLimit, Stdio};
+pub(crate) use shares::Shares;
+#[cfg(feature = "serve")]
+pub(crate) use weight::MAX_AUTHORITY;
+pub(crate) use weight::weight;
 
-/// Limits the linear memory of one instance, over all its memories, and the elements of its tables.
+/// Limits the memory of one instance: its linear memories and the elements of its tables together.
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {
     max: u64,
@@ -22,6 +32,9 @@ pub(crate) struct MemoryLimit {
 
 /// The maximum number of elements in all tables: far above what compilers generate, and small compared to the memory.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
+
+/// The memory of one element of a table, a pointer, in bytes.
+const TABLE_ELEMENT: usize = 8;
 
 /// The maximum number of core instances of one component: far above what composition tools generate.
 const MAX_INSTANCES: usize = 1_000;
@@ -36,23 +49,34 @@ impl MemoryLimit {
     pub(crate) fn new(max: u64) -> Self {
         Self { max, used: 0, table_elements: 0, is_exceeded: false }
     }
+
+    /// Records that the host would have to hold more for the instance than its share. Returns the trap.
+    pub(crate) fn exceed(&mut self, reason: String) -> wasmtime::Error {
+        self.is_exceeded = true;
+        wasmtime::Error::msg(reason)
+    }
+
+    /// Counts a growth by this many bytes, if there is room for it.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let wanted = self.used.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if wanted > self.max {
+            self.is_exceeded = true;
+            return false;
+        }
+        self.used = wanted;
+        true
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
-        let growth = u64::try_from(desired.saturating_sub(current)).unwrap_or(u64::MAX);
-        let wanted = self.used.saturating_add(growth);
-        if wanted > self.max {
-            self.is_exceeded = true;
-            return Ok(false);
-        }
-        self.used = wanted;
-        Ok(true)
+        Ok(self.grow(desired.saturating_sub(current)))
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _max: Option<usize>) -> wasmtime::Result<bool> {
         let wanted = self.table_elements.saturating_add(desired.saturating_sub(current));
-        if wanted > MAX_TABLE_ELEMENTS {
+        let growth = desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT);
+        if wanted > MAX_TABLE_ELEMENTS || !self.grow(growth) {
             return Ok(false);
         }
         self.table_elements = wanted;
@@ -105,6 +129,15 @@ mod tests {
         assert!(limit.is_exceeded);
         assert!(limit.memory_growing(0, 40, None).unwrap());
         assert!(!limit.memory_growing(60, usize::MAX, None).unwrap());
+    }
+
+    #[test]
+    fn the_elements_of_tables_count_as_memory() {
+        let mut limit = MemoryLimit::new(100);
+        assert!(limit.table_growing(0, 10, None).unwrap());
+        assert!(limit.memory_growing(0, 20, None).unwrap());
+        assert!(!limit.table_growing(10, 11, None).unwrap());
+        assert!(limit.is_exceeded);
     }
 
     #[tokio::test]

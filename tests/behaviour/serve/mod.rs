@@ -2,6 +2,7 @@
 //!
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
+//! - `host_memory`: what a plugin makes the host hold counts against its memory, and no call holds up others.
 //! - `hostile`: random sequences of hostile calls neither panic the host nor make its memory grow.
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
@@ -14,6 +15,7 @@
 //! - `telemetry`: the log on standard error, and W3C traces.
 
 mod corpus;
+mod host_memory;
 mod hostile;
 mod limits;
 pub(crate) mod metrics;

@@ -8,12 +8,14 @@ use crate::cache::{Key, Limits, glob::Pattern};
 use crate::config::document::{Fault, Section};
 use crate::config::units::{Count, PositiveDuration, Size};
 use crate::default_limits;
+use crate::sandbox::Shares;
 
 /// The limits of one plugin instance. Start from [`Sandbox::default`] and set the fields that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sandbox {
-    /// The maximum linear memory, in bytes. Defaults to 128 MiB.
+    /// The maximum memory of the plugin, in bytes: linear memories, and 8 for each element of a table. What the host
+    /// holds for the plugin has shares of the same size in total. Defaults to 128 MiB.
     pub max_memory: u64,
     /// The maximum wall-clock time of one run. Defaults to 30 s.
     pub timeout: Duration,
@@ -21,6 +23,9 @@ pub struct Sandbox {
     pub max_cpu_time: Duration,
     /// The maximum output of one run on stdout and stderr together, in bytes. Defaults to 16 MiB.
     pub max_output: u64,
+    /// The maximum number of bytes that one run writes below its directories. A new file counts with 4 KiB, and
+    /// deleting gives nothing back. A write over it fails with `insufficient-space`. Defaults to 1 GiB.
+    pub max_dir_bytes: u64,
     /// The maximum number of open cache handles, 1 to 65,536. Defaults to 1,024.
     pub max_handles: usize,
     /// The maximum number of vacancies held at a time, 1 to 65,536. Defaults to 256.
@@ -40,6 +45,7 @@ impl Default for Sandbox {
             timeout: default_limits::TIMEOUT,
             max_cpu_time: default_limits::MAX_CPU_TIME,
             max_output: default_limits::MAX_OUTPUT,
+            max_dir_bytes: default_limits::MAX_DIR_BYTES,
             max_handles: default_limits::MAX_HANDLES,
             max_vacancies: default_limits::MAX_VACANCIES,
             max_log_lines: default_limits::MAX_LOG_LINES,
@@ -71,6 +77,8 @@ pub(super) struct RawSandbox {
     max_cpu_time: Option<PositiveDuration>,
     /// The maximum output of a run on stdout and stderr together. Defaults to `"16MiB"`.
     max_output: Option<Size>,
+    /// The maximum number of bytes that a run writes below its directories. Defaults to `"1GiB"`.
+    max_dir_bytes: Option<Size>,
     /// The maximum number of open cache handles. Defaults to `1024`.
     max_handles: Option<Count>,
     /// The maximum number of vacancies held at a time. Defaults to `256`.
@@ -85,7 +93,7 @@ pub(super) struct RawSandbox {
     max_pattern_bytes: Option<Size>,
     /// The maximum number of keys in one batch. Defaults to `1024`.
     max_batch: Option<Count>,
-    /// The maximum size of keys and values in one batch. Defaults to `"64MiB"`.
+    /// The maximum size of keys and values in one batch, and at most an eighth of `max_memory`. Defaults to `"8MiB"`.
     max_batch_bytes: Option<Size>,
 }
 
@@ -96,6 +104,7 @@ impl RawSandbox {
             timeout,
             max_cpu_time,
             max_output,
+            max_dir_bytes,
             max_handles,
             max_vacancies,
             max_log_lines,
@@ -114,11 +123,14 @@ impl RawSandbox {
             limits.max_batch_bytes = usize::try_from(size.0)
                 .map_err(|_| section.fault("max_batch_bytes", "is more than this machine can address"))?;
         }
+        let max_memory = max_memory.map_or(default.max_memory, |size| size.0);
+        limits.max_batch_bytes = limits.max_batch_bytes.min(Shares::new(max_memory).batch());
         Ok(Sandbox {
-            max_memory: max_memory.map_or(default.max_memory, |size| size.0),
+            max_memory,
             timeout: timeout.map_or(default.timeout, |duration| duration.0),
             max_cpu_time: max_cpu_time.map_or(default.max_cpu_time, |duration| duration.0),
             max_output: max_output.map_or(default.max_output, |size| size.0),
+            max_dir_bytes: max_dir_bytes.map_or(default.max_dir_bytes, |size| size.0),
             max_handles: count(section, "max_handles", max_handles, default.max_handles)?,
             max_vacancies: count(section, "max_vacancies", max_vacancies, default.max_vacancies)?,
             max_log_lines: count(section, "max_log_lines", max_log_lines, default.max_log_lines)?,

@@ -82,11 +82,12 @@ mod defaults {
             timeout: Duration::from_secs(30),
             max_cpu_time: Duration::from_secs(10),
             max_output: 16 << 20,
+            max_dir_bytes: 1 << 30,
             max_handles: 1024,
             max_vacancies: 256,
             max_log_lines: 100,
             max_outgoing_requests: 16,
-            limits: limits([1024, 1024, 1024, 64 << 20]),
+            limits: limits([1024, 1024, 1024, 8 << 20]),
         };
         assert_eq!(config.sandbox, sandbox);
     }
@@ -184,6 +185,7 @@ fn every_key_is_read() {
         timeout = "5s"
         max_cpu_time = "1s"
         max_output = "1KiB"
+        max_dir_bytes = "2KiB"
         max_handles = 10
         max_vacancies = 2
         max_log_lines = 5
@@ -232,6 +234,7 @@ fn every_key_is_read() {
         timeout: Duration::from_secs(5),
         max_cpu_time: Duration::from_secs(1),
         max_output: 1024,
+        max_dir_bytes: 2048,
         max_handles: 10,
         max_vacancies: 2,
         max_log_lines: 5,

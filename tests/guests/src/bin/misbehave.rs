@@ -1,6 +1,8 @@
 //! Fails or exceeds a limit, as its first argument says.
 
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use larder::{Cache, Entry, Error};
@@ -40,7 +42,68 @@ fn main() -> Result<(), Error> {
             Entry::Occupied(_) => panic!("the key already has a value"),
         },
         ["trap"] => trap(),
+        // Writes to a file until that fails.
+        ["fill", path] => {
+            let mut file = File::create(path).expect("a new file");
+            let (written, error) = until_error(|| file.write_all(&[b'x'; 4096]));
+            println!("{} bytes: {error}", written.saturating_mul(4096));
+            Ok(())
+        }
+        // Creates empty files until that fails.
+        ["litter", directory] => {
+            let mut n = 0_u64;
+            let (created, error) = until_error(|| {
+                n = n.saturating_add(1);
+                File::create(format!("{directory}/{n}"))
+            });
+            println!("{created} files: {error}");
+            Ok(())
+        }
+        // Creates directories until that fails.
+        ["nest", directory] => {
+            let mut n = 0_u64;
+            let (created, error) = until_error(|| {
+                n = n.saturating_add(1);
+                std::fs::create_dir(format!("{directory}/{n}"))
+            });
+            println!("{created} directories: {error}");
+            Ok(())
+        }
+        // Creates a file of this size without writing to it.
+        ["extend", path, size] => {
+            let file = File::create(path).expect("a new file");
+            match file.set_len(size.parse().expect("a size")) {
+                Ok(()) => println!("extended"),
+                Err(error) => println!("{error}"),
+            }
+            Ok(())
+        }
+        // Opens a file until that fails.
+        ["open", path] => {
+            let mut open = Vec::new();
+            let (opened, error) = until_error(|| File::open(path).map(|file| open.push(file)));
+            println!("{opened} opened: {error}");
+            Ok(())
+        }
+        // Lists a directory many times at once.
+        ["list", directory, times] => {
+            let times = times.parse().expect("a number");
+            let listings: Vec<_> = (0..times).map(|_| std::fs::read_dir(directory).expect("a directory")).collect();
+            println!("{}", listings.into_iter().map(Iterator::count).sum::<usize>());
+            Ok(())
+        }
         other => panic!("unknown argument: {other:?}"),
+    }
+}
+
+/// Repeats a call until it fails. Returns how often it succeeded, and the error.
+fn until_error<T>(mut call: impl FnMut() -> io::Result<T>) -> (u64, io::Error) {
+    let mut succeeded = 0_u64;
+    loop {
+        match call() {
+            Ok(_) => succeeded = succeeded.saturating_add(1),
+            Err(error) => return (succeeded, error),
+        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! Serves requests by making the host hold or copy as much as it can: the path names the attack, and two numbers.
+
+use std::mem::forget;
+
+use wasip2::clocks::monotonic_clock::subscribe_duration;
+use wasip2::exports::http::incoming_handler::Guest;
+use wasip2::http::types::{
+    ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
+};
+use wasip2::io::poll::{Pollable, poll};
+use wasip2::random::random::get_random_bytes;
+use wasip2::sockets::network::IpAddressFamily;
+use wasip2::sockets::tcp_create_socket::create_tcp_socket;
+
+wasip2::http::proxy::export!(Hoard);
+
+struct Hoard;
+
+/// An hour, in nanoseconds.
+const HOUR: u64 = 3_600_000_000_000;
+
+impl Guest for Hoard {
+    fn handle(request: IncomingRequest, respond: ResponseOutparam) {
+        let path = request.path_with_query().unwrap_or_default();
+        let mut words = path.rsplit_once("/do/").map_or("", |(_, words)| words).split('/');
+        let attack = words.next().unwrap_or_default().to_owned();
+        let mut number = || words.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        let (count, bytes): (usize, usize) = (number(), number());
+        if attack == "error-text" {
+            let text = "\u{1}".repeat(bytes);
+            return ResponseOutparam::set(respond, Err(ErrorCode::InternalError(Some(text))));
+        }
+        let done = hoard(&attack, count, bytes, &request);
+        let response = OutgoingResponse::new(Fields::new());
+        let body = response.body().expect("the body is taken once");
+        ResponseOutparam::set(respond, Ok(response));
+        let stream = body.write().expect("the stream is taken once");
+        stream.blocking_write_and_flush(format!("{done}\n").as_bytes()).expect("the client reads");
+        drop(stream);
+        OutgoingBody::finish(body, None).expect("the body has no length");
+    }
+}
+
+/// Makes `count` calls with `bytes` each, and keeps what they create. Returns how many succeeded.
+fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) -> usize {
+    let value = || vec![b'x'; bytes];
+    match attack {
+        "nothing" => 0,
+        "fields" => repeat(count, || {
+            let fields = Fields::new();
+            let is_set = fields.append("x", &value()).is_ok();
+            forget(fields);
+            is_set
+        }),
+        // As many fields with a name of their own as fit, which takes the host more memory than their texts.
+        "short-fields" => repeat(count, || {
+            let fields = Fields::new();
+            let is_set = (0..bytes).all(|n| fields.append(&format!("x{n}"), b"").is_ok());
+            forget(fields);
+            is_set
+        }),
+        "list" => {
+            let list = vec![("x".to_owned(), Vec::new()); bytes];
+            repeat(count, || Fields::from_list(&list).map(forget).is_ok())
+        }
+        // Copies of the request's own headers.
+        "clones" => repeat(count, || {
+            let copy = request.headers().clone();
+            let is_copied = copy.delete("none").is_ok();
+            forget(copy);
+            is_copied
+        }),
+        "bodies" => repeat(count, || {
+            let response = OutgoingResponse::new(Fields::new());
+            let body = response.body().expect("the body is taken once");
+            let stream = body.write().expect("the stream is taken once");
+            let mut is_written = false;
+            while let Ok(permit @ 1..) = stream.check_write() {
+                let permit = usize::try_from(permit).unwrap_or(usize::MAX);
+                is_written = stream.write(&vec![b'x'; permit.min(bytes)]).is_ok();
+            }
+            drop(stream);
+            forget(body);
+            forget(response);
+            is_written
+        }),
+        "requests" => repeat(count, || {
+            let request = OutgoingRequest::new(Fields::new());
+            let text = "x".repeat(bytes);
+            let is_set = request.set_path_with_query(Some(&format!("/{text}"))).is_ok();
+            let is_set = request.set_authority(Some(&text)).is_ok() || is_set;
+            let is_set = request.set_method(&Method::Other(text)).is_ok() || is_set;
+            forget(request);
+            is_set
+        }),
+        "sent" => repeat(count, || {
+            let request = OutgoingRequest::new(Fields::new());
+            wasip2::http::outgoing_handler::handle(request, None).map(forget).is_ok()
+        }),
+        "pollables" => {
+            let mut pollables: Vec<Pollable> = (1..count).map(|_| subscribe_duration(HOUR)).collect();
+            pollables.push(subscribe_duration(0));
+            let borrowed: Vec<&Pollable> = pollables.iter().collect();
+            (0..bytes).map(|_| poll(&borrowed).len()).sum()
+        }
+        "one-pollable" => {
+            let pollable = subscribe_duration(0);
+            poll(&vec![&pollable; count]).len()
+        }
+        "random" => repeat(count, || get_random_bytes(u64::try_from(bytes).unwrap_or(u64::MAX)).len() == bytes),
+        "sockets" => repeat(count, || create_tcp_socket(IpAddressFamily::Ipv4).map(forget).is_ok()),
+        // Uses all the memory that the plugin itself may have.
+        "grow" => {
+            let mut held = Vec::new();
+            while held.try_reserve(held.len().saturating_add(65_536)).is_ok() {
+                held.resize(held.capacity(), 1_u8);
+            }
+            held.len()
+        }
+        // Touches this many bytes, and as much of the stack as is safe, and waits for this many milliseconds.
+        "hold" => {
+            let held = vec![1_u8; bytes];
+            let depth = recurse(2_000);
+            subscribe_duration(u64::try_from(count).unwrap_or(0).saturating_mul(1_000_000)).block();
+            held.len().saturating_add(depth).min(1)
+        }
+        // Reads keys with values of this many bytes in one call, which the host has to hold together.
+        "get-many" => {
+            let keys: Vec<String> = (0..count).map(|n| format!("k{n}")).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let cache = larder::Cache::default().expect("there is a default cache");
+            cache.get_many_bytes(&keys).map_or(0, |found| found.iter().flatten().count())
+        }
+        other => panic!("no such attack: {other}"),
+    }
+}
+
+fn recurse(left: usize) -> usize {
+    let frame = std::hint::black_box([left; 16]);
+    if left == 0 { 0 } else { recurse(left.saturating_sub(1)).saturating_add(frame[0] & 1) }
+}
+
+fn repeat(count: usize, call: impl FnMut() -> bool) -> usize {
+    std::iter::repeat_with(call).take(count).filter(|is_ok| *is_ok).count()
+}
+
+fn main() {
+    unreachable!("the plugin serves requests");
+}
