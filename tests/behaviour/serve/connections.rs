@@ -89,7 +89,7 @@ async fn clients_that_stall_are_cut_after_30_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_max_connections_the_oldest_idle_one_is_closed() {
+async fn max_connections_closes_the_oldest_idle_one_for_a_new_one() {
     let serving = respond("max_connections = 8\n");
     let mut silent: Vec<_> = (0..100).map(|_| connect(serving.address(), b"")).collect();
     for _ in 0..3 {

@@ -173,7 +173,7 @@ async fn what_was_dropped_is_in_the_log_when_the_reader_goes_on() {
 
 #[tokio::test]
 async fn stderr_that_is_not_read_holds_up_no_request_and_no_signal() {
-    let mut host = Host::start("");
+    let mut host = Host::start("[serve]\nmax_queued_output = \"256KiB\"\n");
     let path = format!("/quiet/do/hello/{}", "x".repeat(2_000));
     let client = Client::connect(host.address).await;
     for _ in 0..1_000 {

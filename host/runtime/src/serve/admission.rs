@@ -19,15 +19,14 @@ pub(super) struct Admission {
     shared: Arc<Semaphore>,
     /// The number of requests that are reserved for each plugin.
     reserved: usize,
-    max: usize,
     running: TaskTracker,
 }
 
 /// The requests of one plugin.
 #[derive(Debug)]
 pub(super) struct PluginAdmission {
-    /// One permit for each request that the plugin may run.
-    own: Arc<Semaphore>,
+    /// One permit for each request that the plugin may run; `None` if it has no maximum of its own.
+    own: Option<Arc<Semaphore>>,
     /// One permit for each request that only this plugin can run.
     reserved: Arc<Semaphore>,
 }
@@ -35,7 +34,7 @@ pub(super) struct PluginAdmission {
 /// An admitted request. It counts until this is dropped.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    _own: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
     _slot: OwnedSemaphorePermit,
     // The last field: shutdown waits for it, and may then expect all permits to be back.
     _running: TaskTrackerToken,
@@ -56,13 +55,13 @@ impl Admission {
             }
         };
         let shared = Semaphore::new(max.saturating_sub(reserved.saturating_mul(plugins)));
-        Self { shared: Arc::new(shared), reserved, max, running: TaskTracker::new() }
+        Self { shared: Arc::new(shared), reserved, running: TaskTracker::new() }
     }
 
     /// The admission of one plugin, with its `max_concurrent_requests`.
     pub(super) fn plugin(&self, max: Option<usize>) -> PluginAdmission {
         PluginAdmission {
-            own: Arc::new(Semaphore::new(max.unwrap_or(self.max).min(self.max))),
+            own: max.map(|max| Arc::new(Semaphore::new(max))),
             reserved: Arc::new(Semaphore::new(self.reserved)),
         }
     }
@@ -75,7 +74,7 @@ impl Admission {
     /// host does.
     pub(super) fn admit(&self, plugin: &PluginAdmission) -> Result<Admitted, ErrorResponse> {
         let take = |permits: &Arc<Semaphore>| Arc::clone(permits).try_acquire_owned();
-        let own = take(&plugin.own).map_err(|_| ErrorResponse::PluginBusy)?;
+        let own = plugin.own.as_ref().map(take).transpose().map_err(|_| ErrorResponse::PluginBusy)?;
         let slot = take(&plugin.reserved).or_else(|_| take(&self.shared)).map_err(|_| ErrorResponse::Busy)?;
         Ok(Admitted { _own: own, _slot: slot, _running: self.running.token() })
     }
