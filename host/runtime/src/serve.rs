@@ -5,6 +5,7 @@
 
 mod access_log;
 mod answer;
+mod answer_body;
 mod connection;
 mod descriptors;
 mod error_response;
