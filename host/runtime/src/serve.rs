@@ -6,6 +6,7 @@
 mod access_log;
 mod admission;
 mod answer;
+mod answer_body;
 mod connection;
 mod descriptors;
 mod error_response;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::runtime::{Plugin, Runtime};
+use connection::OpenConnection;
 pub use descriptors::raise_descriptor_limit;
 use state::ServerState;
 
@@ -70,7 +72,10 @@ impl Server {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => self.serve_connection(stream).await,
+                    Ok((stream, _)) => match connections.open().await {
+                        Some(open) => self.serve_connection(stream, open),
+                        None => tracing::debug!("closed a new connection: there is no room, and no other one is idle"),
+                    },
                     Err(error) => {
                         refused.warn(&error);
                         if !concerns_one_connection(&error) {
@@ -121,15 +126,12 @@ impl Server {
         file_watch::watch(&self.state).await
     }
 
-    async fn serve_connection(&self, stream: TcpStream) {
+    // Not async, so that this crate compiles the connection, and not the one that polls `run`.
+    fn serve_connection(&self, stream: TcpStream, open: OpenConnection) {
         // Responses are short: Nagle's algorithm would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("cannot set TCP_NODELAY: {error}");
         }
-        let Some(open) = self.state.connections.open().await else {
-            tracing::debug!("closed a new connection: the maximum is reached, and no other connection is idle");
-            return;
-        };
         let state = Arc::clone(&self.state);
         let timeouts = state.timeouts;
         let respond = move |request, answer| Arc::clone(&state).respond(request, answer);

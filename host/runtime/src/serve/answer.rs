@@ -1,18 +1,13 @@
-//! The answer to a request on its way to the client: how much of it the client has yet to take, and whether it is what
-//! its head says.
+//! The answer to a request on its way to the client: how much of it the client has yet to take.
 
 // Decision: docs/decisions/0061-a-request-counts-until-its-answer-is-taken.md
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
-use hyper::HeaderMap;
-use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
-use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::connection::{ConnectionState, MIN_PROGRESS};
 use super::request_state::RequestState;
@@ -70,6 +65,24 @@ impl Answer {
         self.untaken_since.load(Ordering::Acquire)
     }
 
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2
+    }
+
+    /// Breaks the connection of HTTP/1 such that the client sees it. hyper resets a stream of HTTP/2.
+    pub(super) fn break_off(&self) {
+        if !self.is_http2 {
+            self.connection.break_off();
+        }
+    }
+
+    /// Notes that the client takes no more of the answer.
+    pub(super) fn client_is_gone(&self) {
+        if let Some(Held::Request(request)) = self.held.get() {
+            request.client_is_gone();
+        }
+    }
+
     fn add(&self, len: usize) {
         if self.untaken.fetch_add(len, Ordering::AcqRel) == 0 && self.is_http2 {
             self.progress.store(0, Ordering::Relaxed);
@@ -104,7 +117,7 @@ impl Answer {
     }
 
     /// Ready once all parts are taken.
-    fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
         if !self.is_untaken() {
             return Poll::Ready(());
         }
@@ -127,6 +140,13 @@ pub(super) struct Part {
     answer: Arc<Answer>,
 }
 
+impl Part {
+    pub(super) fn new(bytes: Bytes, answer: &Arc<Answer>) -> Self {
+        answer.add(bytes.len());
+        Self { bytes, answer: Arc::clone(answer) }
+    }
+}
+
 impl Buf for Part {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
@@ -145,140 +165,5 @@ impl Buf for Part {
 impl Drop for Part {
     fn drop(&mut self) {
         self.answer.take(self.bytes.len());
-    }
-}
-
-/// The body of an answer. It breaks off if it has more or fewer bytes than its head says, so that a client does not take
-/// a false or truncated answer for a complete one.
-pub(super) struct AnswerBody {
-    body: WasiBody,
-    answer: Arc<Answer>,
-    /// What `content-length` says is yet to come.
-    left: Option<u64>,
-    /// The part that completes `content-length`. It is sent once the body has ended well.
-    last: Option<Bytes>,
-    end: End,
-}
-
-/// The end of a body.
-enum End {
-    NotReached,
-    Reached(Option<HeaderMap>),
-    Sent,
-    Broken,
-}
-
-impl AnswerBody {
-    /// `length` is the `content-length` of a response whose body is sent.
-    pub(super) fn new(body: WasiBody, answer: Arc<Answer>, length: Option<u64>) -> Self {
-        Self { body, answer, left: length, last: None, end: End::NotReached }
-    }
-
-    fn part(&self, bytes: Bytes) -> Frame<Part> {
-        self.answer.add(bytes.len());
-        Frame::data(Part { bytes, answer: Arc::clone(&self.answer) })
-    }
-
-    fn break_off(&mut self, error: Error) -> Poll<Option<Result<Frame<Part>, Error>>> {
-        self.end = End::Broken;
-        if !self.answer.is_http2 {
-            self.answer.connection.break_off();
-        }
-        self.last = None;
-        Poll::Ready(Some(Err(error)))
-    }
-
-    /// The error if the body has ended with fewer bytes than it has said.
-    fn is_short(&self) -> bool {
-        self.left.is_some_and(|left| left != 0)
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Part;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Part>, Error>>> {
-        let this = &mut *self;
-        loop {
-            match &mut this.end {
-                End::NotReached => {}
-                End::Reached(trailers) => {
-                    if let Some(last) = this.last.take() {
-                        return Poll::Ready(Some(Ok(this.part(last))));
-                    }
-                    // A stream of HTTP/2 can be broken off only before hyper has its end.
-                    if this.answer.is_http2 && this.answer.poll_taken(context).is_pending() {
-                        return Poll::Pending;
-                    }
-                    let trailers = trailers.take();
-                    this.end = End::Sent;
-                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-                }
-                End::Sent | End::Broken => return Poll::Ready(None),
-            }
-            let frame = match Pin::new(&mut this.body).poll_frame(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) if this.is_short() => return this.break_off(Error::HttpResponseIncomplete),
-                Poll::Ready(None) => {
-                    this.end = End::Reached(None);
-                    continue;
-                }
-                Poll::Ready(Some(Err(error))) => return this.break_off(error),
-                Poll::Ready(Some(Ok(frame))) => frame,
-            };
-            let bytes = match frame.into_data() {
-                Ok(bytes) => bytes,
-                Err(_) if this.is_short() => return this.break_off(Error::HttpResponseIncomplete),
-                Err(frame) => {
-                    this.end = End::Reached(frame.into_trailers().ok());
-                    continue;
-                }
-            };
-            if bytes.is_empty() {
-                continue;
-            }
-            let Some(left) = this.left else { return Poll::Ready(Some(Ok(this.part(bytes)))) };
-            let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            match left.checked_sub(len) {
-                None => return this.break_off(Error::HttpResponseBodySize(Some(len))),
-                Some(0) => {
-                    this.left = Some(0);
-                    this.last = Some(bytes);
-                }
-                Some(left) => {
-                    this.left = Some(left);
-                    return Poll::Ready(Some(Ok(this.part(bytes))));
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self.end {
-            End::NotReached => {
-                self.last.is_none() && self.body.is_end_stream() && !(self.answer.is_http2 && self.answer.is_untaken())
-            }
-            End::Reached(_) => false,
-            End::Sent | End::Broken => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match (&self.end, &self.last) {
-            (End::NotReached, None) => self.body.size_hint(),
-            _ => SizeHint::default(),
-        }
-    }
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        if matches!(self.end, End::NotReached | End::Reached(_))
-            && !self.is_end_stream()
-            && let Some(Held::Request(request)) = self.answer.held.get()
-        {
-            request.client_is_gone();
-        }
     }
 }

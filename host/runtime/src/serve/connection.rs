@@ -28,7 +28,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::answer::{Answer, AnswerBody};
+use super::answer::Answer;
+use super::answer_body::AnswerBody;
 use crate::metrics::{CONNECTIONS_CLOSED, UNTAKEN_ANSWERS};
 use io::{Reset, WatchedIo};
 pub(super) use open::{OpenConnection, OpenConnections};
@@ -226,14 +227,15 @@ impl ConnectionState {
     }
 
     /// Resets the streams of HTTP/2 of which the client has taken nothing for this long. Returns when the next one is
-    /// due.
-    fn reset_untaken(&self, now: u64, limit: u64) -> u64 {
-        let mut next = NEVER;
+    /// due, or `None` if the connection must be closed: a stream that has its end cannot be reset.
+    fn reset_untaken(&self, now: u64, limit: u64) -> Option<u64> {
+        let (mut next, mut can_reset) = (NEVER, true);
         self.lock_streams().open.retain(|(answer, stream)| {
             let Some(answer) = answer.upgrade() else { return false };
             let due = answer.untaken_since().saturating_add(limit);
             if due <= now {
                 counter!(UNTAKEN_ANSWERS.name).increment(1);
+                can_reset &= !stream.is_finished();
                 // Drops the stream, which resets it.
                 stream.abort();
                 return false;
@@ -241,14 +243,14 @@ impl ConnectionState {
             next = next.min(due);
             true
         });
-        next
+        can_reset.then_some(next)
     }
 
     /// Gives up the answers of which the client has taken nothing for this long.
     fn give_up_untaken(&self, limit: Duration) {
         let (now, limit) = (self.now(), millis(limit));
-        self.reset_untaken(now, limit);
-        if self.blocked_since.load(Ordering::Acquire).saturating_add(limit) <= now {
+        let can_reset = self.reset_untaken(now, limit).is_some();
+        if !can_reset || self.blocked_since.load(Ordering::Acquire).saturating_add(limit) <= now {
             self.wish(Wish::GiveUp);
         }
     }
@@ -274,7 +276,8 @@ impl ConnectionState {
             next = next.min(idle);
         }
         // The socket of HTTP/1 is blocked if an answer is not taken.
-        next = next.min(self.reset_untaken(now, write));
+        let Some(untaken) = self.reset_untaken(now, write) else { return Due::Blocked };
+        next = next.min(untaken);
         // A millisecond later: times are rounded down.
         let wait = Duration::from_millis(next.saturating_sub(now).saturating_add(1));
         Due::At(Instant::now().checked_add(wait).unwrap_or_else(Instant::now))

@@ -13,7 +13,8 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::access_log::AccessLine;
-use super::answer::{Answer, AnswerBody, Held};
+use super::answer::{Answer, Held};
+use super::answer_body::AnswerBody;
 use super::error_response::ErrorResponse;
 use super::error_text::error_text;
 use super::handler::Handler;
@@ -75,7 +76,10 @@ impl ServerState {
                 span.record("otel.status_code", "ERROR");
             }
         }
-        response.map(|body| AnswerBody::new(body, answer, length))
+        let (head, body) = response.into_parts();
+        let mut body = AnswerBody::new(body, answer, length);
+        body.read_ahead().await;
+        Response::from_parts(head, body)
     }
 
     /// Runs the plugin, and returns its response as soon as the head is set, with the length that its body must have.

@@ -161,7 +161,7 @@ async fn an_http2_answer_that_is_not_taken_is_broken_off_and_others_are_not() {
     let connections = OpenConnections::new(100);
     for window in [0, 1, 1000] {
         let (mut send, _served) = http2(&connections, window).await;
-        let answers = [send.send_request(request("/60000")).await, send.send_request(request("/2000")).await];
+        let answers = [send.send_request(request("/60000")).await, send.send_request(request("/20000")).await];
         // Each second a request of the same connection, without a body.
         for _ in 0..31 {
             sleep(Duration::from_secs(1)).await;
@@ -182,6 +182,22 @@ async fn an_http2_answer_that_is_not_taken_is_broken_off_and_others_are_not() {
         }
         let other = send.send_request(request("/0")).await.unwrap();
         assert_eq!(other.status(), 200);
+    }
+}
+
+/// A stream that has its end cannot be reset.
+#[tokio::test(start_paused = true)]
+async fn a_small_answer_that_is_not_taken_is_reset_or_closes_the_connection() {
+    let connections = OpenConnections::new(100);
+    for (window, closes) in [(0, false), (1, true)] {
+        let (mut send, served) = http2(&connections, window).await;
+        let answer = send.send_request(request("/5")).await.unwrap();
+        sleep(Duration::from_secs(29)).await;
+        assert!(!served.is_finished());
+        assert_eq!(send.send_request(request("/0")).await.unwrap().status(), 200);
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(served.is_finished(), closes, "window {window}");
+        assert!(answer.into_body().collect().await.is_err());
     }
 }
 
