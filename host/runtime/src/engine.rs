@@ -23,7 +23,7 @@ struct InstancePool {
 }
 
 /// How much of the memories of all instances is cleared and kept between two instances instead of being returned to the
-/// system, in bytes.
+/// system, in bytes: for components of one memory, as most are, and as much for each further one.
 const KEPT_MEMORY: usize = 32 << 20;
 
 /// How much of one memory is kept at most, in bytes. Clearing more takes longer than the page faults that it saves.

@@ -115,7 +115,8 @@ impl Runtime {
         Self::with_options(config, options).await
     }
 
-    /// As [`Runtime::new`], with options.
+    /// As [`Runtime::new`], with options. Await it on the tokio runtime that will run the plugins: as many of them compute
+    /// at a time as that runtime has worker threads.
     ///
     /// # Errors
     ///
@@ -171,7 +172,8 @@ impl Runtime {
 
     /// Runs a command component and returns its exit status. The plugin's output goes to stdout and stderr of the
     /// process without loss: the plugin waits while nobody reads it, and a plugin that was not stopped has ended when its
-    /// output is written. No thread waits.
+    /// output is written. No thread waits. Poll the future until it completes, or drop it: one that is kept without being
+    /// polled may hold the turn of a worker thread that other runs wait for.
     ///
     /// # Errors
     ///
@@ -199,8 +201,8 @@ impl Runtime {
         })
     }
 
-    /// Calls one exported function as [`Runtime::run`] runs a command, written as `f("x", 1)` with [WAVE] values. The result is in the same notation, and
-    /// `Err` if the function returned an error.
+    /// Calls one exported function as [`Runtime::run`] runs a command, written as `f("x", 1)` with [WAVE] values. The
+    /// result is in the same notation, and `Err` if the function returned an error.
     ///
     /// [WAVE]: https://github.com/bytecodealliance/wasm-tools/tree/main/crates/wasm-wave
     ///

@@ -235,9 +235,12 @@ async fn health_and_signals_work_beside_plugins_that_spin() {
         let client = Client::connect(host.address).await;
         spinning.spawn(async move { client.get("/loud/do/spin").await });
     }
-    while host.metric("larder_instances{plugin=\"loud\"}").await < 20.0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let all_spin = async {
+        while host.metric("larder_instances{plugin=\"loud\"}").await < 20.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(TEST_TIMEOUT, all_spin).await.expect("20 plugins spin");
     let mut took = Vec::new();
     for _ in 0..100 {
         let began = Instant::now();
@@ -246,6 +249,7 @@ async fn health_and_signals_work_beside_plugins_that_spin() {
     }
     took.sort_unstable();
     println!("/healthz beside 20 plugins that spin: median {:?}, p99 {:?}", took[50], took[98]);
+    // The goal is 50 ms. Other tests run at the same time; `make bench-siege` measures alone.
     assert!(took[98] < Duration::from_secs(1), "{took:?}");
     let began = Instant::now();
     host.process.signal();

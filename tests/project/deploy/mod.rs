@@ -93,7 +93,9 @@ impl Host {
             assert_eq!(route.path.parent(), Some(Path::new(&self.plugins)));
         }
         assert!(self.grace > config.serve.shutdown_timeout, "{:?}", self.grace);
-        let requests = config.sandbox.max_memory * u64::try_from(config.serve.max_concurrent_requests).unwrap();
+        // What the host holds for a request is bounded by as much again, and a mebibyte.
+        let request = 2 * config.sandbox.max_memory + (1 << 20);
+        let requests = request * u64::try_from(config.serve.max_concurrent_requests).unwrap();
         assert!(requests <= self.memory / 4 * 3, "{requests} bytes for requests, of {}", self.memory);
     }
 

@@ -150,3 +150,30 @@ fn the_rights_that_the_guide_names_are_enough() {
         assert!(check.stdout.contains("tracking"), "{}", check.stdout);
     }
 }
+
+/// The file of a test that `SECURITY.md` names, and the test in it.
+fn named_test(span: &str) -> Option<(String, Option<&str>)> {
+    let (file, test) = span.split_once("::").map_or((span, None), |(file, test)| (file, Some(test)));
+    let is_file = file.contains('/') && file.ends_with(".rs");
+    let is_from_root = file.starts_with("host/") || file.starts_with("tests/");
+    is_file.then(|| (if is_from_root { file.to_owned() } else { format!("tests/behaviour/{file}") }, test))
+}
+
+#[test]
+fn each_limit_of_the_security_page_names_tests_that_exist() {
+    let page = read("SECURITY.md");
+    let spans = |text: &'static str| text.split('`').skip(1).step_by(2).filter_map(named_test).collect::<Vec<_>>();
+    let page: &'static str = page.leak();
+    for (file, test) in spans(page) {
+        let text = read(&file);
+        assert!(text.contains("#[test]") || text.contains("#[tokio::test"), "{file} has no tests");
+        if let Some(test) = test {
+            assert!(text.contains(&format!("fn {test}(")), "{file} has no test `{test}`");
+        }
+    }
+    let table = page.split_once("| resource | limit | tests |\n").unwrap().1.split_once("\n\n").unwrap().0;
+    for row in table.lines().skip(1) {
+        assert!(!spans(row).is_empty(), "no test: {row}");
+    }
+    assert!(table.lines().count() > 20, "{table}");
+}

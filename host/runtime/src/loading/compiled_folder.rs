@@ -160,7 +160,11 @@ impl CompiledFolder {
             if total <= MAX_TOTAL {
                 break;
             }
-            fs::remove_file(path)?;
+            // Another process may have deleted it.
+            fs::remove_file(path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
             total = total.saturating_sub(size);
         }
         Ok(())

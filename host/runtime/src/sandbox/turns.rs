@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug)]
 pub(crate) struct Turns(Mutex<State>);
 
-/// No code runs while this is locked but the moves of turns: a waker is called after the lock is released.
+/// No code runs while this is locked but the moves of turns: a waker is called and dropped after the lock is released,
+/// because it may hold the last reference to a task, and so a [`Place`].
 #[derive(Debug)]
 struct State {
     free: usize,
@@ -42,6 +43,8 @@ pub(crate) struct Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// The run has not begun.
+    New,
     /// The run asks for a turn at its next poll.
     Idle,
     /// The run waits, by this number.
@@ -63,7 +66,7 @@ impl Turns {
 
     /// A place for one run of a plugin.
     pub(crate) fn place(self: &Arc<Self>, plugin: &Arc<str>) -> Place {
-        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
+        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::New }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,19 +120,25 @@ impl State {
         position.map(|position| self.granted.swap_remove(position)).is_some()
     }
 
-    /// Replaces the waker of a waiting run.
-    fn wake_by(&mut self, id: u64, waker: &Waker) {
+    /// Replaces the waker of a waiting run. Returns the old one, to be dropped without the lock.
+    fn wake_by(&mut self, id: u64, waker: &Waker) -> Option<Waker> {
         let mut waiters = self.plugins.iter_mut().flat_map(|(_, runs)| runs);
-        if let Some(waiter) = waiters.find(|waiter| waiter.id == id) {
-            waiter.waker.clone_from(waker);
-        }
+        let waiter = waiters.find(|waiter| waiter.id == id && !waiter.waker.will_wake(waker))?;
+        Some(std::mem::replace(&mut waiter.waker, waker.clone()))
     }
 
-    fn remove(&mut self, id: u64) {
-        self.plugins.retain_mut(|(_, runs)| {
-            runs.retain(|waiter| waiter.id != id);
-            !runs.is_empty()
-        });
+    /// Removes a waiting run. It is returned to be dropped without the lock.
+    fn remove(&mut self, id: u64) -> Option<Waiter> {
+        let (plugin, run) = self.plugins.iter().enumerate().find_map(|(plugin, (_, runs))| {
+            let run = runs.iter().position(|waiter| waiter.id == id)?;
+            Some((plugin, run))
+        })?;
+        let (_, runs) = self.plugins.get_mut(plugin)?;
+        let removed = runs.remove(run);
+        if runs.is_empty() {
+            self.plugins.remove(plugin);
+        }
+        removed
     }
 }
 
@@ -137,6 +146,13 @@ impl Place {
     /// Takes a turn, or waits for one.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn<'_>> {
         match self.stage {
+            Stage::New => {
+                // A worker thread first polls the task that was woken last. Without a step to the end of its queue, a few
+                // busy connections would be served before all others.
+                self.stage = Stage::Idle;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Stage::Idle => {
                 let mut state = self.turns.state();
                 // A free turn means that no run waits.
@@ -149,9 +165,12 @@ impl Place {
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
                 if !state.begin(id) {
-                    state.wake_by(id, context.waker());
+                    let old = state.wake_by(id, context.waker());
+                    drop(state);
+                    drop(old);
                     return Poll::Pending;
                 }
+                drop(state);
                 // Otherwise the worker thread that gave the turn back would poll this run next, without a look at the
                 // network and at the tasks in its queue.
                 self.stage = Stage::Yielding;
@@ -168,14 +187,16 @@ impl Drop for Place {
     /// A run that is dropped while it waits leaves the order, or gives its turn back.
     fn drop(&mut self) {
         match self.stage {
-            Stage::Idle => {}
+            Stage::New | Stage::Idle => {}
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
                 if state.begin(id) {
                     drop(state);
                     self.turns.give_back();
                 } else {
-                    state.remove(id);
+                    let removed = state.remove(id);
+                    drop(state);
+                    drop(removed);
                 }
             }
             Stage::Yielding => self.turns.give_back(),
@@ -207,7 +228,9 @@ mod tests {
     }
 
     fn run_of(turns: &Arc<Turns>, plugin: &str) -> Place {
-        turns.place(&Arc::from(plugin))
+        let mut run = turns.place(&Arc::from(plugin));
+        run.stage = Stage::Idle;
+        run
     }
 
     /// Polls until the run has its turn or waits.

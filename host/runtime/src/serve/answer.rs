@@ -2,8 +2,7 @@
 
 // Decision: docs/decisions/0061-a-request-counts-until-its-answer-is-taken.md
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
@@ -21,15 +20,21 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Answer {
     connection: Arc<ConnectionState>,
     is_http2: bool,
-    /// Bytes that hyper has and the socket does not have yet.
-    untaken: AtomicUsize,
-    /// Since when the client makes no progress, or [`NEVER`].
-    untaken_since: AtomicU64,
-    /// Bytes taken since then.
-    progress: AtomicUsize,
-    /// Waits until all is taken.
-    waker: Mutex<Option<Waker>>,
+    untaken: Mutex<Untaken>,
     held: OnceLock<Held>,
+}
+
+/// The parts of an answer that the client has yet to take. A body and its connection change it at the same time.
+#[derive(Debug)]
+struct Untaken {
+    /// Bytes that hyper has and the socket does not have yet.
+    bytes: usize,
+    /// Since when the client makes no progress, or [`NEVER`].
+    since: u64,
+    /// Bytes taken since then.
+    progress: usize,
+    /// Waits until all is taken.
+    waker: Option<Waker>,
 }
 
 /// What counts until the answer is dropped.
@@ -46,10 +51,7 @@ impl Answer {
         Self {
             connection,
             is_http2,
-            untaken: AtomicUsize::new(0),
-            untaken_since: AtomicU64::new(NEVER),
-            progress: AtomicUsize::new(0),
-            waker: Mutex::default(),
+            untaken: Mutex::new(Untaken { bytes: 0, since: NEVER, progress: 0, waker: None }),
             held: OnceLock::new(),
         }
     }
@@ -59,10 +61,14 @@ impl Answer {
         let _second = self.held.set(held);
     }
 
+    fn lock_untaken(&self) -> MutexGuard<'_, Untaken> {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Since when the client takes nothing of the parts that are ready, in milliseconds from the epoch of the
-    /// connections; the maximum if it has taken all.
+    /// connections; the maximum if it has taken all. Known for HTTP/2 only: the socket of HTTP/1 tells it.
     pub(super) fn untaken_since(&self) -> u64 {
-        self.untaken_since.load(Ordering::Acquire)
+        self.lock_untaken().since
     }
 
     pub(super) fn is_http2(&self) -> bool {
@@ -84,46 +90,47 @@ impl Answer {
     }
 
     fn add(&self, len: usize) {
-        if self.untaken.fetch_add(len, Ordering::AcqRel) == 0 && self.is_http2 {
-            self.progress.store(0, Ordering::Relaxed);
-            self.untaken_since.store(self.connection.now(), Ordering::Release);
+        let mut untaken = self.lock_untaken();
+        if untaken.bytes == 0 && len != 0 && self.is_http2 {
+            untaken.progress = 0;
+            untaken.since = self.connection.now();
         }
+        untaken.bytes = untaken.bytes.saturating_add(len);
     }
 
     /// The client has taken bytes, or they are given up.
     fn take(&self, len: usize) {
-        if len == 0 {
-            return;
-        }
-        let left = self.untaken.fetch_sub(len, Ordering::AcqRel).saturating_sub(len);
-        if !self.is_http2 {
-            return;
-        }
-        if left == 0 {
-            self.untaken_since.store(NEVER, Ordering::Release);
-            let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut untaken = self.lock_untaken();
+        untaken.bytes = untaken.bytes.saturating_sub(len);
+        untaken.progress = untaken.progress.saturating_add(len);
+        if untaken.bytes == 0 {
+            untaken.since = NEVER;
+            let waker = untaken.waker.take();
+            drop(untaken);
             if let Some(waker) = waker {
                 waker.wake();
             }
-        } else if self.progress.fetch_add(len, Ordering::Relaxed).saturating_add(len) >= MIN_PROGRESS {
-            self.progress.store(0, Ordering::Relaxed);
-            self.untaken_since.store(self.connection.now(), Ordering::Release);
+        } else if untaken.progress >= MIN_PROGRESS && self.is_http2 {
+            untaken.progress = 0;
+            untaken.since = self.connection.now();
         }
     }
 
     /// True if parts of the answer wait for the client.
     pub(super) fn is_untaken(&self) -> bool {
-        self.untaken.load(Ordering::Acquire) != 0
+        self.lock_untaken().bytes != 0
     }
 
     /// Ready once all parts are taken.
     pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
-        if !self.is_untaken() {
+        let mut untaken = self.lock_untaken();
+        if untaken.bytes == 0 {
             return Poll::Ready(());
         }
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
-        // The last part may have been taken in between.
-        if self.is_untaken() { Poll::Pending } else { Poll::Ready(()) }
+        let old = untaken.waker.replace(context.waker().clone());
+        drop(untaken);
+        drop(old);
+        Poll::Pending
     }
 }
 

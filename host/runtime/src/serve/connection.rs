@@ -222,6 +222,12 @@ impl ConnectionState {
         self.wished.notify_one();
     }
 
+    /// Forgets a wish, unless another one has replaced it.
+    fn withdraw(&self, wish: Wish) {
+        let (wish, none) = (wish as u8, Wish::None as u8);
+        let _replaced = self.wish.compare_exchange(wish, none, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     fn wishes(&self, wish: Wish) -> bool {
         self.wish.load(Ordering::Acquire) == wish as u8
     }
@@ -329,11 +335,15 @@ where
                     if state.is_idle() {
                         return CloseReason::OverLimit.count(1);
                     }
-                    state.wish.store(Wish::None as u8, Ordering::Release);
+                    state.withdraw(Wish::MakeRoom);
                     open.stays();
-                } else if !is_closing {
-                    is_closing = true;
-                    connection.as_mut().graceful_shutdown();
+                }
+                if state.wishes(Wish::ShutDown) {
+                    if !is_closing {
+                        is_closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    // The deadlines are shorter from now on.
                     timer.as_mut().reset(Instant::now());
                 }
             }

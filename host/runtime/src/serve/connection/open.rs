@@ -144,16 +144,22 @@ impl Table {
         if self.leaving.is_some_and(|id| self.open.contains_key(&id)) {
             return true;
         }
-        for _ in 0..2 {
-            while let Some((idle_since, id)) = self.candidates.pop_front() {
-                let Some(connection) = self.open.get(&id) else { continue };
-                if connection.is_idle() && connection.idle_since() == idle_since {
-                    self.leaving = Some(id);
-                    connection.wish(Wish::MakeRoom);
-                    return true;
-                }
+        if self.close_candidate() {
+            return true;
+        }
+        self.find_candidates();
+        self.close_candidate()
+    }
+
+    /// Tells the first candidate that is still idle to close. False if there is none.
+    fn close_candidate(&mut self) -> bool {
+        while let Some((idle_since, id)) = self.candidates.pop_front() {
+            let Some(connection) = self.open.get(&id) else { continue };
+            if connection.is_idle() && connection.idle_since() == idle_since {
+                self.leaving = Some(id);
+                connection.wish(Wish::MakeRoom);
+                return true;
             }
-            self.find_candidates();
         }
         false
     }

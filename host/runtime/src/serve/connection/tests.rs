@@ -1,7 +1,11 @@
 //! The deadlines, with a paused clock over streams in memory.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::{Body, Frame};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -10,6 +14,9 @@ use tokio::time::timeout;
 use wasmtime_wasi_http::WasiBody;
 
 use super::*;
+use crate::serve::admission::Admission;
+use crate::serve::answer::Held;
+use crate::serve::request_state::RequestState;
 
 const ANSWER: usize = 60_000;
 
@@ -272,4 +279,77 @@ async fn a_request_of_a_client_that_has_closed_its_side_is_answered() {
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nxxxxx"), "{answer}");
     served.await.unwrap();
+}
+
+/// hyper takes no more of an HTTP/1 body than its length, and drops it before its end.
+#[tokio::test]
+async fn a_client_has_not_gone_if_hyper_has_the_whole_body() {
+    for (taken, is_gone) in [(0, true), (1, false)] {
+        let answer = Arc::new(ConnectionState::new(Instant::now())).begin_request(Version::HTTP_11);
+        let admission = Admission::new(1, 1);
+        let request = RequestState::new(admission.admit(&admission.plugin(None)).unwrap(), &answer);
+        answer.hold(Held::Request(Arc::clone(&request)));
+        let mut body = AnswerBody::new(body(5), answer, Some(5));
+        for _ in 0..taken {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        assert_eq!(request.may_be_the_clients_fault(false), is_gone);
+    }
+}
+
+/// A body of frames of one byte.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+/// A part is added while the one before it is taken, on two threads as in the host.
+#[tokio::test]
+async fn an_answer_with_untaken_bytes_always_has_a_deadline() {
+    const PARTS: usize = 20_000;
+    let answer = Arc::new(ConnectionState::new(Instant::now())).begin_request(Version::HTTP_2);
+    let mut body = AnswerBody::new(Endless.boxed_unsync(), Arc::clone(&answer), None);
+    let taking = Arc::new(Mutex::new(None));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let taker = std::thread::spawn({
+        let (taking, taken) = (Arc::clone(&taking), Arc::clone(&taken));
+        move || {
+            let mut idle = 0_u32;
+            while taken.load(Ordering::Acquire) < PARTS - 1 {
+                let part = taking.lock().unwrap().take();
+                if part.is_some() {
+                    drop(part);
+                    taken.fetch_add(1, Ordering::Release);
+                    idle = 0;
+                }
+                idle += 1;
+                match idle {
+                    0..1000 => std::hint::spin_loop(),
+                    // There may be one processor only.
+                    _ => std::thread::yield_now(),
+                }
+            }
+        }
+    });
+    let mut part = body.frame().await.unwrap().unwrap();
+    for n in 1..PARTS {
+        *taking.lock().unwrap() = Some(part);
+        // At a different moment of the other thread each time.
+        (0..n % 64).for_each(|_| std::hint::spin_loop());
+        part = body.frame().await.unwrap().unwrap();
+        while taken.load(Ordering::Acquire) < n {
+            std::thread::yield_now();
+        }
+        assert_ne!(answer.untaken_since(), NEVER, "after {n} parts");
+    }
+    taker.join().unwrap();
+    drop(part);
+    assert_eq!(answer.untaken_since(), NEVER);
 }
