@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::sandbox::MAX_TABLE_ELEMENTS;
 
 /// The interval at which a computing plugin yields to timers and other plugins.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(5);
 
 /// Memory for instances that is reserved once, so that creating an instance needs no system call.
 #[derive(Debug, Clone, Copy)]

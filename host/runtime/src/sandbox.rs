@@ -103,11 +103,12 @@ pub(crate) async fn within_cpu_time<F: Future>(max: Duration, mut place: Place, 
     let mut future = pin!(future);
     let mut used = Duration::ZERO;
     std::future::poll_fn(|context| {
-        let turn = std::task::ready!(place.poll_turn(context));
+        std::task::ready!(place.poll_turn(context));
         let started = Instant::now();
         let polled = future.as_mut().poll(context);
-        used = used.saturating_add(started.elapsed());
-        drop(turn);
+        let elapsed = started.elapsed();
+        used = used.saturating_add(elapsed);
+        place.end_turn(context, elapsed, polled.is_pending());
         match polled {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if used > max => Poll::Ready(None),

@@ -9,6 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// A turn of this length has ended because the plugin computes and not because it waits.
+const LONG_TURN: Duration = Duration::from_millis(4);
 
 /// The turns of one runtime.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(crate) struct Turns(Mutex<State>);
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// True if the last turn was long: plugins compute, and the order of the worker threads' queues is not fair.
+    is_contended: bool,
     /// The plugins with waiting runs, the next one first. Each has its runs in the order of their arrival.
     plugins: VecDeque<(Arc<str>, VecDeque<Waiter>)>,
     /// The runs that have got a turn by waiting, and have not begun it.
@@ -51,16 +57,20 @@ enum Stage {
     Waiting(u64),
     /// The run has got a turn, and lets other tasks go first once.
     Yielding,
+    /// The run has a turn.
+    Running,
 }
-
-/// A turn. Dropping it gives it to the next run.
-#[derive(Debug)]
-pub(crate) struct Turn<'a>(&'a Turns);
 
 impl Turns {
     /// Creates the turns of a runtime with this number of worker threads.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
-        let state = State { free: workers.max(1), plugins: VecDeque::new(), granted: Vec::new(), last_waiter: 0 };
+        let state = State {
+            free: workers.max(1),
+            is_contended: false,
+            plugins: VecDeque::new(),
+            granted: Vec::new(),
+            last_waiter: 0,
+        };
         Arc::new(Self(Mutex::new(state)))
     }
 
@@ -144,23 +154,31 @@ impl State {
 
 impl Place {
     /// Takes a turn, or waits for one.
-    pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Turn<'_>> {
+    pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.stage {
-            Stage::New => {
-                // A worker thread first polls the task that was woken last. Without a step to the end of its queue, a few
-                // busy connections would be served before all others.
-                self.stage = Stage::Idle;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Stage::Idle => {
+            Stage::New | Stage::Idle => {
                 let mut state = self.turns.state();
                 // A free turn means that no run waits.
                 let Some(free) = state.free.checked_sub(1) else {
                     self.stage = Stage::Waiting(state.add(&self.plugin, context.waker()));
                     return Poll::Pending;
                 };
-                state.free = free;
+                if state.is_contended {
+                    // The runs behind this one in the queue come to wait here, where the plugins are in order.
+                    state.free = free;
+                    self.stage = Stage::Yielding;
+                } else if self.stage == Stage::New {
+                    // A worker thread polls the task that was woken last first. Without a step to the end of its queue, a
+                    // few busy connections would be served before all others.
+                    self.stage = Stage::Idle;
+                } else {
+                    state.free = free;
+                    self.stage = Stage::Running;
+                    return Poll::Ready(());
+                }
+                drop(state);
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
@@ -177,14 +195,32 @@ impl Place {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Stage::Yielding => self.stage = Stage::Idle,
+            Stage::Yielding | Stage::Running => {}
         }
-        Poll::Ready(Turn(&self.turns))
+        self.stage = Stage::Running;
+        Poll::Ready(())
+    }
+
+    /// Ends a turn that took this long. A run that has computed, and would go on, waits at once for its next turn: in the
+    /// queue of its worker thread it would be ahead of runs that begin.
+    pub(crate) fn end_turn(&mut self, context: &Context<'_>, took: Duration, is_pending: bool) {
+        let is_long = took >= LONG_TURN;
+        let mut state = self.turns.state();
+        state.is_contended = is_long;
+        self.stage = match is_long && is_pending {
+            true => Stage::Waiting(state.add(&self.plugin, context.waker())),
+            false => Stage::Idle,
+        };
+        let next = state.give_back();
+        drop(state);
+        if let Some(waker) = next {
+            waker.wake();
+        }
     }
 }
 
 impl Drop for Place {
-    /// A run that is dropped while it waits leaves the order, or gives its turn back.
+    /// A run that is dropped while it waits leaves the order. One with a turn gives it back, also after a panic.
     fn drop(&mut self) {
         match self.stage {
             Stage::New | Stage::Idle => {}
@@ -199,14 +235,8 @@ impl Drop for Place {
                     drop(removed);
                 }
             }
-            Stage::Yielding => self.turns.give_back(),
+            Stage::Yielding | Stage::Running => self.turns.give_back(),
         }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.give_back();
     }
 }
 
@@ -236,9 +266,12 @@ mod tests {
     /// Polls until the run has its turn or waits.
     fn takes_turn(run: &mut Place) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let first = run.poll_turn(&mut context).map(std::mem::forget);
-        first.is_ready()
-            || (run.stage == Stage::Yielding && run.poll_turn(&mut context).map(std::mem::forget).is_ready())
+        let first = run.poll_turn(&mut context);
+        first.is_ready() || (run.stage == Stage::Yielding && run.poll_turn(&mut context).is_ready())
+    }
+
+    fn end_turn(run: &mut Place) {
+        run.end_turn(&Context::from_waker(Waker::noop()), Duration::ZERO, true);
     }
 
     #[test]
@@ -246,7 +279,7 @@ mod tests {
         let turns = Turns::new(2);
         let mut runs = [run_of(&turns, "a"), run_of(&turns, "a"), run_of(&turns, "a")];
         assert_eq!(runs.each_mut().map(takes_turn), [true, true, false]);
-        turns.give_back();
+        end_turn(&mut runs[0]);
         assert!(takes_turn(&mut runs[2]));
     }
 
@@ -259,11 +292,25 @@ mod tests {
         assert!(!busy.iter_mut().any(takes_turn));
         let mut quiet = run_of(&turns, "quiet");
         assert!(!takes_turn(&mut quiet));
-        turns.give_back();
+        end_turn(&mut running);
         assert!(!takes_turn(&mut quiet));
         assert!(takes_turn(&mut busy[0]), "the busy plugin waited first");
-        turns.give_back();
+        end_turn(&mut busy[0]);
         assert!(takes_turn(&mut quiet));
+    }
+
+    #[test]
+    fn a_run_that_would_go_on_waits_behind_the_others() {
+        let turns = Turns::new(1);
+        let (mut first, mut second) = (run_of(&turns, "a"), run_of(&turns, "a"));
+        assert!(takes_turn(&mut first));
+        let context = Context::from_waker(Waker::noop());
+        first.end_turn(&context, LONG_TURN, true);
+        assert!(!takes_turn(&mut second), "the turn is the first run's again");
+        assert!(takes_turn(&mut first));
+        first.end_turn(&context, LONG_TURN, true);
+        assert!(!takes_turn(&mut first));
+        assert!(takes_turn(&mut second));
     }
 
     #[test]
@@ -274,10 +321,10 @@ mod tests {
         assert!(!takes_turn(&mut second) && !takes_turn(&mut third));
         // Dropped while it waits, and after the turn was granted.
         drop(second);
-        turns.give_back();
+        end_turn(&mut first);
         drop(third);
         assert!(takes_turn(&mut first));
-        turns.give_back();
+        drop(first);
         let state = turns.state();
         assert_eq!((state.free, state.plugins.len(), state.granted.len()), (1, 0, 0));
     }
@@ -291,7 +338,7 @@ mod tests {
         for wakes in &wakes {
             assert!(second.poll_turn(&mut Context::from_waker(&Arc::clone(wakes).into())).is_pending());
         }
-        turns.give_back();
+        end_turn(&mut first);
         assert_eq!(wakes.map(|wakes| wakes.0.load(Ordering::Relaxed)), [0, 1]);
     }
 
@@ -307,12 +354,12 @@ mod tests {
                 for round in 0..50_usize {
                     let mut place = run_of(&turns, ["a", "b", "c"][run % 3]);
                     let turn = std::future::poll_fn(|context| {
-                        place.poll_turn(context).map(|turn| {
-                            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                            std::hint::spin_loop();
-                            running.fetch_sub(1, Ordering::SeqCst);
-                            drop(turn);
-                        })
+                        std::task::ready!(place.poll_turn(context));
+                        most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::hint::spin_loop();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        place.end_turn(context, LONG_TURN * u32::from(round % 3 == 0), true);
+                        Poll::Ready(())
                     });
                     let mut turn = pin!(turn);
                     if (run + round) % 5 == 0 {
