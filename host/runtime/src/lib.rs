@@ -94,6 +94,8 @@ mod loading;
 pub mod metrics;
 #[cfg(feature = "serve")]
 mod outgoing;
+#[cfg(feature = "serve")]
+mod pace;
 mod plugin;
 #[cfg(feature = "serve")]
 mod plugin_body;

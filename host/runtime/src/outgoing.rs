@@ -6,6 +6,7 @@
 // Decision: docs/decisions/0036-our-own-client-for-outgoing-requests.md
 
 mod connector;
+mod head_limit;
 mod response_body;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::plugin_body::{AbortFlag, PluginBody};
 use crate::sandbox::Shares;
 use crate::trace::{self, TraceContext};
 use connector::{Connector, Stream};
+use head_limit::{HeadLimit, LimitedStream};
 use response_body::ResponseBody;
 
 /// The least buffer that the client accepts, in bytes.
@@ -217,7 +219,13 @@ async fn exchange(
     permit: OwnedSemaphorePermit,
     buffer: usize,
 ) -> Result<Sent, Error> {
-    let interrupted = |error: hyper::Error| interruption(&error);
+    // One buffer of the head, and what the connection reads of the body before the head is handed over.
+    let limit = HeadLimit::new(buffer.saturating_mul(3));
+    let interrupted = |error: hyper::Error| match limit.is_exceeded() {
+        true => Error::HttpResponseHeaderSectionSize(None),
+        false => interruption(&error),
+    };
+    let stream = LimitedStream::new(stream, limit.clone());
     let connection = http1::Builder::new().max_buf_size(buffer).handshake(TokioIo::new(stream));
     let (mut sender, connection) = connection.await.map_err(interrupted)?;
     let driving = spawn(async move {
@@ -227,6 +235,7 @@ async fn exchange(
     });
     let responded = async { sender.send_request(request).await.map_err(interrupted) };
     let response = within(timeouts.first_byte, responded, Error::HttpResponseTimeout).await?;
+    limit.lift();
     let response = response.map(|body| ResponseBody::new(body, timeouts.between_bytes, permit).boxed_unsync());
     // Dropped with the body of the response, which closes the connection.
     let driven = async move {

@@ -443,3 +443,25 @@ mod tls {
         assert_eq!(refused, "ErrorCode::TlsProtocolError");
     }
 }
+
+#[tokio::test]
+async fn endless_interim_responses_are_given_up_and_hold_up_no_other_request() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".repeat(1_000);
+        for mut stream in listener.incoming().flatten() {
+            let hint = hint.clone();
+            std::thread::spawn(move || while stream.write_all(&hint).is_ok() {});
+        }
+    });
+    let serving = ServeProcess::start(&grant(std::slice::from_ref(&address)));
+    let flooded = async {
+        for _ in 0..4 {
+            let error = error(&serving, &format!("/fetch/any?http://{address}/")).await;
+            assert!(error.contains("HttpResponseHeaderSectionSize"), "{error}");
+        }
+    };
+    tokio::time::timeout(TEST_TIMEOUT, flooded).await.expect("the requests end");
+    assert_eq!(serving.get("/hello").await, HttpResponse::ok("hello\n"));
+}

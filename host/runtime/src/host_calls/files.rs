@@ -53,13 +53,14 @@ pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
         fs_result(store.data_mut(), opened)
     })?;
     interface.func_wrap("[method]descriptor.write-via-stream", |mut store, (file, offset): (File, u64)| {
+        let position = Some((file.rep(), offset));
         let opened = store.data_mut().filesystem().write_via_stream(file, offset);
-        let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream));
+        let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream, position));
         fs_result(store.data_mut(), opened)
     })?;
     interface.func_wrap("[method]descriptor.append-via-stream", |mut store, (file,): (File,)| {
         let opened = store.data_mut().filesystem().append_via_stream(file);
-        let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream));
+        let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream, None));
         fs_result(store.data_mut(), opened)
     })?;
     define!(interface, "[method]descriptor.write", write, (file: File, bytes: Vec<u8>, offset: u64));
@@ -115,18 +116,23 @@ fn read_via_stream(state: &mut PluginState, file: File, offset: u64) -> FsResult
 }
 
 /// Replaces a stream that writes to a file by one with limits.
-fn limit_output(state: &mut PluginState, stream: Resource<DynOutputStream>) -> FsResult<Resource<DynOutputStream>> {
+fn limit_output(
+    state: &mut PluginState,
+    stream: Resource<DynOutputStream>,
+    position: Option<(u32, u64)>,
+) -> FsResult<Resource<DynOutputStream>> {
     let stream = state.table.delete(stream)?;
     let (chunk, open) = (state.shares.chunk(), state.file_streams.open());
     let quota = Arc::clone(&state.dir_quota);
-    let stream: DynOutputStream = Box::new(FileOutput { stream, chunk, quota, _open: open });
+    let stream: DynOutputStream = Box::new(FileOutput { stream, chunk, quota, position, _open: open });
     let stream = state.table.push(stream)?;
     weigh(state)?;
     Ok(stream)
 }
 
 async fn write(state: &mut PluginState, file: File, bytes: Vec<u8>, offset: u64) -> FsResult<u64> {
-    take(state, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    state.dir_quota.take_at(file.rep(), offset, len).map_err(|_full| FsError::from(ErrorCode::InsufficientSpace))?;
     state.filesystem().write(file, bytes, offset).await
 }
 

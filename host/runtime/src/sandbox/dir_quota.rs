@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use metrics::Counter;
 
@@ -9,16 +10,41 @@ use metrics::Counter;
 #[derive(Debug)]
 pub(crate) struct DirQuota {
     left: AtomicU64,
+    /// The file of the last write at an offset, and the end of the last block that it was charged.
+    last: Mutex<(u32, u64)>,
     refused: Counter,
 }
 
 /// What a new file, directory or link takes on disk, in bytes: a block, for its name and its metadata.
-pub(crate) const NEW_FILE: u64 = 4 << 10;
+pub(crate) const NEW_FILE: u64 = BLOCK;
+
+/// The least that a write takes on disk, in bytes: a file with a byte here and there has a block for each.
+const BLOCK: u64 = 4 << 10;
 
 impl DirQuota {
     /// A quota of `max` bytes. `refused` counts the writes over it.
     pub(crate) fn new(max: u64, refused: Counter) -> Self {
-        Self { left: AtomicU64::new(max), refused }
+        Self { left: AtomicU64::new(max), last: Mutex::new((0, 0)), refused }
+    }
+
+    /// Takes the blocks of a write at an offset of a file, which has this number among the handles. A write that goes on
+    /// where the last one ended shares its block.
+    ///
+    /// # Errors
+    ///
+    /// As [`DirQuota::take`].
+    pub(crate) fn take_at(&self, file: u32, offset: u64, bytes: u64) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = offset.saturating_add(bytes).checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        let start = offset.saturating_sub(offset.checked_rem(BLOCK).unwrap_or(0));
+        let goes_on = last.0 == file && start.saturating_add(BLOCK) == last.1;
+        let from = if goes_on { last.1 } else { start };
+        self.take(end.saturating_sub(from))?;
+        *last = (file, end);
+        Ok(())
     }
 
     /// Takes the bytes of a write.
@@ -45,6 +71,22 @@ fn no_space() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_at_an_offset_takes_whole_blocks_and_the_next_one_shares_the_last() {
+        let quota = DirQuota::new(3 * BLOCK, Counter::noop());
+        quota.take_at(1, 0, 10).unwrap();
+        for offset in 10..BLOCK {
+            quota.take_at(1, offset, 1).unwrap();
+        }
+        assert_eq!(quota.left.load(Ordering::Relaxed), 2 * BLOCK);
+        // Far away, and in another file.
+        quota.take_at(1, 1 << 40, 1).unwrap();
+        quota.take_at(2, 1 << 40, 1).unwrap();
+        assert!(quota.take_at(1, 1 << 40, 1).is_err());
+        assert!(quota.take_at(2, u64::MAX, u64::MAX).is_err());
+        quota.take_at(2, 1 << 40, 0).unwrap();
+    }
 
     #[test]
     fn a_write_over_the_quota_is_refused_and_a_smaller_one_is_not() {

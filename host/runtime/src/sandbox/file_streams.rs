@@ -49,6 +49,8 @@ pub(crate) struct FileOutput {
     pub(crate) stream: DynOutputStream,
     pub(crate) chunk: usize,
     pub(crate) quota: Arc<DirQuota>,
+    /// The file's number among the handles, and the offset of the next write; `None` if it appends.
+    pub(crate) position: Option<(u32, u64)>,
     pub(crate) _open: OpenStream,
 }
 
@@ -83,12 +85,20 @@ impl InputStream for FileInput {
 
 impl FileOutput {
     /// Takes a write from the quota.
-    fn admit(&self, bytes: usize) -> StreamResult<()> {
+    fn admit(&mut self, bytes: usize) -> StreamResult<()> {
         if bytes > self.chunk {
             return Err(StreamError::trap("write exceeded the budget that `check-write` returned"));
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.quota.take(bytes).map_err(|error| StreamError::LastOperationFailed(error.into()))
+        let taken = match &mut self.position {
+            Some((file, offset)) => {
+                let taken = self.quota.take_at(*file, *offset, bytes);
+                *offset = offset.saturating_add(bytes);
+                taken
+            }
+            None => self.quota.take(bytes),
+        };
+        taken.map_err(|error| StreamError::LastOperationFailed(error.into()))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::{ConnectionState, MIN_PROGRESS, NEVER, Wish};
+use crate::pace::Pace;
 
 /// What is read and discarded of a connection that closes, in bytes.
 const MAX_DISCARDED: usize = 1 << 20;
@@ -41,6 +42,8 @@ pub(super) struct WatchedIo<I: Reset> {
     io: I,
     state: Arc<ConnectionState>,
     has_read: bool,
+    /// A client that floods the connection with frames does not keep the thread.
+    pace: Pace,
     /// Bytes written since the time in `blocked_since`.
     progress: usize,
     is_shut_down: bool,
@@ -49,7 +52,7 @@ pub(super) struct WatchedIo<I: Reset> {
 
 impl<I: Reset> WatchedIo<I> {
     pub(super) fn new(io: I, state: Arc<ConnectionState>) -> Self {
-        Self { io, state, has_read: false, progress: 0, is_shut_down: false, discarded: 0 }
+        Self { io, state, has_read: false, pace: Pace::default(), progress: 0, is_shut_down: false, discarded: 0 }
     }
 
     /// Notes the outcome of a write of `len` bytes.
@@ -92,9 +95,11 @@ impl<I: AsyncRead + Reset + Unpin> AsyncRead for WatchedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.pace.poll(context));
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
         let read = buffer.filled().get(before..).unwrap_or_default();
+        self.pace.note(polled.is_ready().then_some(read.len()));
         if !read.is_empty() {
             if !self.has_read {
                 self.has_read = true;
