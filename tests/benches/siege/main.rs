@@ -182,7 +182,7 @@ async fn main() {
         Siege::Nothing,
         Siege::Spinning(2),
         Siege::Spinning(20),
-        Siege::Spinning(250),
+        Siege::Spinning(224),
         Siege::HostCalls(20),
         Siege::Unread,
         Siege::Silent(10_000),
