@@ -63,7 +63,7 @@ pub const CONNECTIONS_CLOSED: Metric = metric(
      `write-timeout` if the client took nothing of an answer, `over-limit` if idle when another needed its place, \
      `no-room` if no other was idle, or `malformed`.",
 );
-/// Answers of HTTP/2 that nobody took.
+/// Answers of HTTP/2 that the client did not take.
 pub const UNTAKEN_ANSWERS: Metric = metric(
     "larder_untaken_answers_total",
     Kind::Counter,

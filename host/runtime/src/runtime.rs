@@ -171,7 +171,7 @@ impl Runtime {
     }
 
     /// Runs a command component and returns its exit status. The plugin's output goes to stdout and stderr of the
-    /// process without loss: the plugin waits while nobody reads it, and a plugin that was not stopped has ended when its
+    /// process without loss: the plugin waits while it is not read, and a plugin that was not stopped has ended when its
     /// output is written. No thread waits. Poll the future until it completes, or drop it: one that is kept without being
     /// polled may hold the turn of a worker thread that other runs wait for.
     ///
@@ -352,7 +352,7 @@ fn new_wasi(
         }
         #[cfg(feature = "serve")]
         Console::Prefixed => {
-            let prefixed = |to| Output::prefixed(to, output, plugin.name());
+            let prefixed = |to| Output::prefixed(to, output, plugin.name_shared());
             wasi.stdout(prefixed(Stream::Stdout)).stderr(prefixed(Stream::Stderr));
         }
     }

@@ -139,7 +139,7 @@ fn read_in_thread<'scope>(
     spawn(scope, move || {
         let mut bytes = Vec::new();
         let _result = stream.map(|stream| stream.take(max).read_to_end(&mut bytes));
-        // Nobody receives it if the process was killed.
+        // The receiver is gone if the process was killed.
         let _received = sender.send(bytes);
     })?;
     Ok(receiver)

@@ -214,7 +214,7 @@ impl Queue {
         }
     }
 
-    /// Lets lines collect, unless there is enough to write or somebody waits for it.
+    /// Lets lines collect, unless there is enough to write or a run waits for it.
     pub(super) fn linger(&self) {
         let mut state = self.state();
         let is_urgent = state.queued > MAX_BATCH || state.chunks.iter().any(|(from, _)| matches!(from, Origin::Run(_)));

@@ -20,7 +20,7 @@ pub(super) fn read_in_time(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
     let (sender, receiver) = channel();
     let path = path.to_owned();
     let reading = Builder::new().name("larder-reader".to_owned()).spawn(move || {
-        // Nobody receives it after the timeout.
+        // The receiver is gone after the timeout.
         let _received = sender.send(read(&path, max));
     });
     reading.map_err(|error| Refusal::unreadable(&format!("cannot start a thread to read it: {error}")))?;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// Resolves an absolute path and creates its missing folders. The folder and each folder above it must belong to this
 /// user or to root, and other users must not be able to write to it; symbolic links must belong to this user or to root.
-/// A folder above may be writable by all users if it is sticky, such as `/tmp`: nobody can replace there what belongs to
-/// somebody else.
+/// A folder above may be writable by all users if it is sticky, such as `/tmp`: there, users can replace only what is
+/// theirs.
 ///
 /// # Errors
 ///

@@ -95,8 +95,8 @@ const MAX_LINE: usize = 8 * 1024;
 const MAX_CHUNK: usize = 16 * 1024;
 
 impl Lines {
-    fn new(to: Stream, plugin: &str) -> Self {
-        Self { to, plugin: plugin.into(), partial: Mutex::new(Vec::new()) }
+    fn new(to: Stream, plugin: &Arc<str>) -> Self {
+        Self { to, plugin: Arc::clone(plugin), partial: Mutex::new(Vec::new()) }
     }
 
     fn write(&self, mut bytes: &[u8]) {
@@ -148,7 +148,7 @@ impl Output {
 
     /// Writes whole lines, each after the plugin's name.
     #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the HTTP server runs several plugins"))]
-    pub(crate) fn prefixed(to: Stream, limit: &Arc<OutputLimit>, plugin: &str) -> Self {
+    pub(crate) fn prefixed(to: Stream, limit: &Arc<OutputLimit>, plugin: &Arc<str>) -> Self {
         Self { to, limit: Arc::clone(limit), kind: Kind::Lines(Arc::new(Lines::new(to, plugin))) }
     }
 
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_line_starts_with_the_plugin_name_and_has_no_control_characters() {
-        let lines = Lines::new(Stream::Stderr, "shop");
+        let lines = Lines::new(Stream::Stderr, &Arc::from("shop"));
         assert_eq!(lines.line(b"one\n"), "shop: one\n");
         assert_eq!(lines.line(b"\x1b[2Jdesk: \xff\r\n"), "shop: \\u{1b}[2Jdesk: \u{fffd}\\r\n");
     }

@@ -261,7 +261,7 @@ impl ConnectionState {
         }
     }
 
-    /// Breaks off the answers of HTTP/2 that nobody takes, and returns what else is due.
+    /// Breaks off the answers of HTTP/2 that the client does not take, and returns what else is due.
     fn due(&self, timeouts: &Timeouts) -> Due {
         let now = self.now();
         let (head, write) = match self.wishes(Wish::ShutDown) {

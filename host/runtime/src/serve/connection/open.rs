@@ -14,7 +14,7 @@ use crate::metrics::{CONNECTIONS, UNTAKEN_ANSWERS};
 /// How long a new connection waits for the room of an idle one. An idle connection needs one turn of its task.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The shortest time between two looks for answers that nobody takes.
+/// The shortest time between two looks for answers that are not taken.
 const GIVE_UP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How many idle connections one look at all of them finds.
