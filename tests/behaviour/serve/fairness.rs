@@ -60,7 +60,7 @@ async fn max_concurrent_requests_of_a_plugin_bounds_that_plugin_only() {
     let mut slow = JoinSet::new();
     for _ in 0..2 {
         let client = client.clone();
-        slow.spawn(async move { client.get("/busy/do/doze/500").await.unwrap() });
+        slow.spawn(async move { client.get("/busy/do/doze/5000").await.unwrap() });
         serving.expect_line("busy: dozing").await;
     }
     assert_eq!(client.get("/busy/do/hello").await.unwrap().status, 503);
