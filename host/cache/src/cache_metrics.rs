@@ -9,7 +9,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::backend::BackendStatus;
-use crate::error::CacheError;
+use crate::error::{CacheError, PluginError};
 use crate::get_or_set::stats::GetOrSetStats;
 use crate::metrics::{self as names, Metric};
 
@@ -85,14 +85,18 @@ impl Drop for VacancyCount {
 
 impl CacheMetrics {
     pub(crate) fn new(cache: &str, backend: &'static str) -> Self {
-        let operation = |name, outcomes: [&'static str; 2]| Operation {
-            cache: cache.to_owned(),
-            name,
-            outcomes: outcomes.map(|outcome| (outcome, calls(cache, name, outcome))),
-            seconds: histogram!(
-                names::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
-            ),
-            sync_calls: AtomicUsize::new(0),
+        let operation = |name, outcomes: [&'static str; 2]| {
+            // A rate or an alarm sees the first error only if the series was 0 before it.
+            PluginError::NAMES.iter().for_each(|error| calls(cache, name, error).increment(0));
+            Operation {
+                cache: cache.to_owned(),
+                name,
+                outcomes: outcomes.map(|outcome| (outcome, calls(cache, name, outcome))),
+                seconds: histogram!(
+                    names::BACKEND_SECONDS.name, "cache" => cache.to_owned(), "backend" => backend, "operation" => name
+                ),
+                sync_calls: AtomicUsize::new(0),
+            }
         };
         let (found, ok) = (["hit", "miss"], ["ok", "ok"]);
         let keys = |outcome| counter!(names::GET_MANY_KEYS.name, "cache" => cache.to_owned(), "outcome" => outcome);
@@ -189,7 +193,7 @@ impl Operation {
             Ok(reply) if reply.is_positive() => positive,
             Ok(_) => negative,
             Err(error) => {
-                // Errors are too rare to keep a handle for each.
+                // Errors are too rare to keep a handle for each. Their series exist: `CacheMetrics::new`.
                 let name = error.handling().outcome();
                 calls(&self.cache, self.name, name).increment(1);
                 return name;

@@ -79,6 +79,10 @@ pub enum PluginError<'a> {
 }
 
 impl PluginError<'_> {
+    /// The names of all variants in the interface.
+    pub(crate) const NAMES: [&'static str; 6] =
+        ["invalid-argument", "value-too-large", "access-denied", "timeout", "unavailable", "other"];
+
     /// The name of the variant in the interface.
     pub fn name(&self) -> &'static str {
         match self {
@@ -120,6 +124,7 @@ mod tests {
     /// Name in the interface, log level and outcome in the metrics.
     fn row(error: &CacheError) -> (&'static str, Option<Level>, &'static str) {
         let handling = error.handling();
+        assert!(PluginError::NAMES.contains(&handling.error.name()));
         (handling.error.name(), handling.level, handling.outcome())
     }
 

@@ -18,7 +18,7 @@ use hyper::header::{HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use metrics::counter;
+use metrics::{Counter, counter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
@@ -95,6 +95,9 @@ struct OutcomeCounter {
     span: Span,
     outcome: &'static str,
 }
+
+/// The outcomes of a request: the label `outcome` of [`OUTGOING`].
+const OUTCOMES: [&str; 6] = ["answered", "denied", "refused", "timed-out", "gone", "failed"];
 
 type Sent = (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
@@ -187,6 +190,8 @@ impl WasiHttpHooks for Hooks {
 impl Outgoing {
     pub(crate) fn new(plugin: &str, config: &Config) -> Self {
         let max_requests = config.sandbox.max_outgoing_requests;
+        // The series exist from the start, so that a rate sees the first failure.
+        OUTCOMES.iter().for_each(|outcome| sent(plugin, outcome).increment(0));
         Self { plugin: plugin.to_owned(), grant: config.grant(plugin), max_requests, connector: Connector::default() }
     }
 
@@ -283,8 +288,14 @@ impl Timeouts {
     }
 }
 
+/// The counter of a plugin's requests with one outcome.
+fn sent(plugin: &str, outcome: &'static str) -> Counter {
+    counter!(OUTGOING.name, "plugin" => plugin.to_owned(), "outcome" => outcome)
+}
+
 impl OutcomeCounter {
     fn end(mut self, outcome: &'static str) {
+        debug_assert!(OUTCOMES.contains(&outcome), "`{outcome}` is in no series from the start");
         self.outcome = outcome;
     }
 }
@@ -292,7 +303,6 @@ impl OutcomeCounter {
 impl Drop for OutcomeCounter {
     fn drop(&mut self) {
         self.span.record("outcome", self.outcome);
-        let plugin = self.outgoing.plugin.clone();
-        counter!(OUTGOING.name, "plugin" => plugin, "outcome" => self.outcome).increment(1);
+        sent(&self.outgoing.plugin, self.outcome).increment(1);
     }
 }

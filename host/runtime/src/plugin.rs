@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use metrics::counter;
 use wasmtime::component::{InstancePre, Linker};
 
 use crate::config::{Config, Variables};
@@ -12,11 +11,10 @@ use crate::error::Error;
 #[cfg(feature = "serve")]
 use crate::file_version::FileVersion;
 use crate::loading::{Loader, Refusal};
-use crate::metrics::LOADS;
 #[cfg(feature = "serve")]
 use crate::outgoing::Outgoing;
 use crate::plugin_state::PluginState;
-use crate::run_metrics::RunMetrics;
+use crate::run_metrics::{RunMetrics, count_load};
 
 /// A plugin that is loaded, compiled and linked. Each run gets a new instance of it.
 pub struct Plugin {
@@ -54,7 +52,7 @@ impl Plugin {
             Ok((pre, loaded.outcome))
         });
         let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, outcome)| outcome);
-        counter!(LOADS.name, "plugin" => name.clone(), "outcome" => outcome).increment(1);
+        count_load(&name, outcome);
         let (pre, _) =
             linked.map_err(|refusal| Error::Load { path: path.display().to_string(), reason: refusal.reason })?;
         Ok(Self {

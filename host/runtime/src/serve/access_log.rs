@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use metrics::{counter, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use tracing::field::Empty;
 use tracing::{Span, error_span};
 
+use super::error_response::ErrorResponse;
 use super::handler::Handler;
 use crate::cache::text::one_line;
-use crate::metrics::{REQUEST_SECONDS, REQUESTS};
+use crate::metrics::{REFUSALS, REQUEST_SECONDS, REQUESTS};
 use crate::trace::TraceContext;
 
 /// The longest path in the log, in bytes.
@@ -41,7 +42,7 @@ impl AccessLine {
     }
 
     fn plugin(&self) -> &str {
-        self.handler.as_ref().map_or("-", |handler| handler.plugin.name())
+        self.handler.as_ref().map_or(NO_PLUGIN, |handler| handler.plugin.name())
     }
 
     /// The span of the request, with field names of the OpenTelemetry conventions. Its level is error, so that every
@@ -61,6 +62,50 @@ impl AccessLine {
     }
 }
 
+/// The name of [`AccessLine::plugin`] if no route matches.
+const NO_PLUGIN: &str = "-";
+
+/// The classes of a status that a response can have, and `gone` for a client that got none.
+const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "gone"];
+
+fn class(status: Option<StatusCode>) -> &'static str {
+    status.map_or("gone", |status| match status.as_u16() {
+        100..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    })
+}
+
+fn requests(plugin: &str, class: &'static str) -> Counter {
+    counter!(REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class)
+}
+
+fn request_seconds(plugin: &str) -> Histogram {
+    histogram!(REQUEST_SECONDS.name, "plugin" => plugin.to_owned())
+}
+
+fn refusals(error: ErrorResponse) -> Counter {
+    counter!(REFUSALS.name, "reason" => error.name())
+}
+
+/// Counts a request that no plugin answered.
+pub(super) fn count_refusal(error: ErrorResponse) {
+    refusals(error).increment(1);
+}
+
+/// Creates the series of all plugins, classes and reasons with 0: a rate or an alarm sees the first failure only if its
+/// series was there before.
+pub(super) fn create_series<'a>(plugins: impl IntoIterator<Item = &'a str>) {
+    for plugin in plugins.into_iter().chain([NO_PLUGIN]) {
+        CLASSES.iter().for_each(|class| requests(plugin, class).increment(0));
+        // A histogram exists once it has a handle.
+        drop(request_seconds(plugin));
+    }
+    ErrorResponse::ALL.iter().for_each(|error| refusals(*error).increment(0));
+}
+
 /// The beginning of a text of the client, who chooses its length.
 fn cut(text: &str, max: usize) -> &str {
     text.get(..text.floor_char_boundary(max)).unwrap_or(text)
@@ -70,15 +115,8 @@ impl Drop for AccessLine {
     fn drop(&mut self) {
         let plugin = self.plugin();
         let Self { began, method, path, status, trace_id, .. } = &*self;
-        let class = status.map_or("gone", |status| match status.as_u16() {
-            100..200 => "1xx",
-            200..300 => "2xx",
-            300..400 => "3xx",
-            400..500 => "4xx",
-            _ => "5xx",
-        });
-        counter!(REQUESTS.name, "plugin" => plugin.to_owned(), "status" => class).increment(1);
-        histogram!(REQUEST_SECONDS.name, "plugin" => plugin.to_owned()).record(began.elapsed());
+        requests(plugin, class(*status)).increment(1);
+        request_seconds(plugin).record(began.elapsed());
         // The arguments are evaluated only if the line is enabled. The line repeats the fields of the span, so it has
         // none.
         tracing::info!(

@@ -41,6 +41,22 @@ pub(super) enum ErrorResponse {
 }
 
 impl ErrorResponse {
+    pub(super) const ALL: [Self; 13] = [
+        Self::InvalidHost,
+        Self::InvalidTarget,
+        Self::MethodNotAllowed,
+        Self::UnknownMethod,
+        Self::Options,
+        Self::NoRoute,
+        Self::BodyTooLarge,
+        Self::Busy,
+        Self::PluginBusy,
+        Self::Failed,
+        Self::TimedOut,
+        Self::SlowBody,
+        Self::ShuttingDown,
+    ];
+
     fn status(self) -> StatusCode {
         match self {
             Self::InvalidHost | Self::InvalidTarget => StatusCode::BAD_REQUEST,

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::{Method, Request, Response};
-use metrics::counter;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
-use super::access_log::AccessLine;
+use super::access_log::{AccessLine, count_refusal};
 use super::answer::{Answer, Held};
 use super::answer_body::AnswerBody;
 use super::error_response::ErrorResponse;
@@ -24,7 +23,6 @@ use super::state::{ServedRoute, ServerState};
 use super::{response, target};
 use crate::cache::text::one_line;
 use crate::error::Error;
-use crate::metrics::REFUSALS;
 use crate::plugin_body::{AbortFlag, PluginBody, drained};
 use crate::plugin_state::PluginState;
 use crate::runtime::{Console, Outcome, RunOptions};
@@ -60,7 +58,7 @@ impl ServerState {
             Err(error) => Err(error),
         };
         let (response, length) = response.unwrap_or_else(|error| {
-            counter!(REFUSALS.name, "reason" => error.name()).increment(1);
+            count_refusal(error);
             let permit = Arc::clone(&self.refusals).try_acquire_owned().ok();
             let response = error.response(permit.is_some());
             if let Some(permit) = permit {

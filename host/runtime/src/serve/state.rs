@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::access_log;
 use super::admission::{Admission, PluginAdmission};
 use super::connection::{OpenConnections, Timeouts};
 use super::descriptors::max_connections;
@@ -71,6 +72,7 @@ impl ServerState {
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let names: Vec<_> = routes.iter().map(|route| route.handler().plugin.name().to_owned()).collect();
         console::prepare(runtime.serve().max_queued_output, names.iter().map(String::as_str));
+        access_log::create_series(names.iter().map(String::as_str));
         let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));
         let (refusals, timeouts) = (Arc::new(Semaphore::new(MAX_REFUSALS)), Timeouts::default());
         Ok(Self { runtime, routes, admission, refusals, connections, timeouts, cut_off: CancellationToken::new() })
