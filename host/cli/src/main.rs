@@ -14,6 +14,7 @@ mod log_line;
 mod metrics_server;
 mod metrics_url;
 mod operator;
+mod process_metrics;
 mod signals;
 mod telemetry;
 #[cfg(feature = "otlp")]

@@ -20,7 +20,7 @@ use larder_host::Caches;
 use larder_host::cache::Cache;
 use larder_host::cache::text::one_line;
 use larder_host::config::BackendConfig;
-use larder_host::metrics::BUCKETS;
+use larder_host::metrics::{BUCKETS, BUILD_INFO, describe};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -28,6 +28,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::process_metrics::ProcessMetrics;
 use crate::write_deadline::WriteDeadline;
 
 /// Interval between upkeep runs, which merge recorded samples into the histograms. Without upkeep, samples accumulate
@@ -63,6 +64,7 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) struct MetricsServer {
     listener: StdTcpListener,
     recorder: PrometheusHandle,
+    process: ProcessMetrics,
 }
 
 impl MetricsServer {
@@ -77,7 +79,9 @@ impl MetricsServer {
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .with_context(|| format!("cannot listen on {addr}"))?;
         let recorder = PrometheusBuilder::new().set_buckets(BUCKETS)?.install_recorder()?;
-        Ok(Self { listener, recorder })
+        describe(&[BUILD_INFO]);
+        metrics::gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self { listener, recorder, process: ProcessMetrics::new() })
     }
 
     /// The bound address, with the actual port if port 0 was requested.
@@ -88,7 +92,7 @@ impl MetricsServer {
     /// Answers requests until it is dropped. The caches are checked on the runtime `server`. Once `shutdown` is
     /// cancelled, the host reports that it is not ready.
     pub(crate) async fn run(self, caches: Caches, server: Handle, shutdown: CancellationToken) -> Infallible {
-        let Self { listener, recorder } = self;
+        let Self { listener, recorder, process } = self;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -96,7 +100,7 @@ impl MetricsServer {
                 return std::future::pending().await;
             }
         };
-        let handler = Handler { caches, server, recorder, shutdown };
+        let handler = Handler { caches, server, recorder, process, shutdown };
         let mut connections = Connections::default();
         let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         let mut next_log = Instant::now();
@@ -142,6 +146,7 @@ struct Handler {
     caches: Caches,
     server: Handle,
     recorder: PrometheusHandle,
+    process: ProcessMetrics,
     shutdown: CancellationToken,
 }
 
@@ -170,7 +175,7 @@ impl Handler {
         match request.uri().path() {
             "/metrics" => {
                 self.caches.publish();
-                response(StatusCode::OK, PROMETHEUS_TEXT, self.recorder.render())
+                response(StatusCode::OK, PROMETHEUS_TEXT, self.recorder.render() + &self.process.render())
             }
             "/healthz" => response(StatusCode::OK, TEXT, "alive\n".to_owned()),
             "/readyz" => {

@@ -113,7 +113,60 @@ pub const OF_PLUGINS: &[Metric] = &[
     DROPPED_LOG_LINES,
 ];
 
+/// The version of the program.
+pub const BUILD_INFO: Metric = metric(
+    "larder_build_info",
+    Kind::Gauge,
+    &["version"],
+    "Always 1. The label is the version of the program `larder`.",
+);
+/// The processor time of the process.
+pub const PROCESS_CPU_SECONDS: Metric = metric(
+    "process_cpu_seconds_total",
+    Kind::Counter,
+    &[],
+    "Processor time of the process, in user and system mode, in seconds.",
+);
+/// The memory of the process.
+pub const PROCESS_RESIDENT_MEMORY: Metric =
+    metric("process_resident_memory_bytes", Kind::Gauge, &[], "Memory of the process, in bytes.");
+/// The address space of the process.
+pub const PROCESS_VIRTUAL_MEMORY: Metric = metric(
+    "process_virtual_memory_bytes",
+    Kind::Gauge,
+    &[],
+    "Address space of the process, in bytes. Much more than its memory: each instance reserves address space.",
+);
+/// The open file descriptors.
+pub const PROCESS_OPEN_FDS: Metric =
+    metric("process_open_fds", Kind::Gauge, &[], "Open file descriptors of the process.");
+/// The limit of the file descriptors.
+pub const PROCESS_MAX_FDS: Metric =
+    metric("process_max_fds", Kind::Gauge, &[], "Maximum number of open file descriptors of the process.");
+/// The threads of the process.
+pub const PROCESS_THREADS: Metric = metric("process_threads", Kind::Gauge, &[], "Threads of the process.");
+/// The start of the process.
+pub const PROCESS_START_TIME: Metric = metric(
+    "process_start_time_seconds",
+    Kind::Gauge,
+    &[],
+    "Start time of the process, in seconds since the Unix epoch.",
+);
+
+/// The metrics that the program `larder` adds: its version, and its process as Linux describes it in `/proc`. The names
+/// of the latter are those of the client libraries of Prometheus.
+pub const OF_PROGRAM: &[Metric] = &[
+    BUILD_INFO,
+    PROCESS_CPU_SECONDS,
+    PROCESS_RESIDENT_MEMORY,
+    PROCESS_VIRTUAL_MEMORY,
+    PROCESS_OPEN_FDS,
+    PROCESS_MAX_FDS,
+    PROCESS_THREADS,
+    PROCESS_START_TIME,
+];
+
 /// All metrics of a host.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    ALL.iter().chain(OF_PLUGINS)
+    ALL.iter().chain(OF_PLUGINS).chain(OF_PROGRAM)
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
-use larder_host::metrics::{BUCKETS, GOOD_OUTCOMES, Kind as MetricKind, Metric, all};
+use larder_host::metrics::{
+    BUCKETS, CALLS, CONNECTIONS_CLOSED, DROPPED_LOG_LINES, DROPPED_OUTPUT, GET_OR_SET, GOOD_OUTCOMES,
+    Kind as MetricKind, LOADS, Metric, OUTGOING, REFUSALS, REQUESTS, RUNS, all,
+};
 use larder_host::{Caches, Config, operator_view};
 use larder_tests::{Client, Kind, ServeProcess, Server};
 use metrics::LocalRecorderGuard;
@@ -247,6 +250,99 @@ mod endpoint {
         let names: BTreeSet<&str> =
             export.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert_eq!(names, all().map(|metric| metric.name).collect(), "no other metric is exported");
+    }
+
+    /// The values of one label of a metric in an export, of the series of plugin or cache `of`, all of which must be 0.
+    fn unused(export: &str, metric: &Metric, label: &str, of: &str) -> BTreeSet<String> {
+        let of_metric = |(series, value): (&str, f64)| {
+            let labels = series.strip_prefix(metric.name)?.strip_prefix('{').filter(|labels| labels.contains(of))?;
+            assert!(value == 0.0 || *metric == LOADS, "{series} is {value}");
+            let (_, rest) = labels.split_once(&format!("{label}=\""))?;
+            Some(rest.split('"').next()?.to_owned())
+        };
+        values(export).into_iter().filter_map(of_metric).collect()
+    }
+
+    /// The values that the help text of a metric names: words without capitals, spaces and underscores.
+    fn named(metric: &Metric) -> BTreeSet<String> {
+        let is_value = |word: &&str| word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '-');
+        metric.help.split('`').skip(1).step_by(2).filter(is_value).map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn every_outcome_is_0_from_the_start() {
+        let serving = ServeProcess::start_with_metrics(RAM);
+        let export = serving.get_from_metrics_port("/metrics").await.body;
+        for (metric, label, of) in [
+            (LOADS, "outcome", "plugin=\"http\""),
+            (OUTGOING, "outcome", "plugin=\"http\""),
+            (REFUSALS, "reason", ""),
+            (CONNECTIONS_CLOSED, "reason", ""),
+            (GET_OR_SET, "event", "cache=\"c\""),
+            (DROPPED_OUTPUT, "stream", "plugin=\"http\""),
+        ] {
+            assert_eq!(unused(&export, &metric, label, of), named(&metric), "{}", metric.name);
+        }
+        let limits = ["max_cpu_time", "max_memory", "max_output", "timeout"].map(str::to_owned);
+        assert_eq!(unused(&export, &RUNS, "outcome", "plugin=\"http\""), &named(&RUNS) | &limits.into());
+        assert_eq!(unused(&export, &DROPPED_LOG_LINES, "stream", ""), ["stderr", "stdout"].map(str::to_owned).into());
+        let classes = ["2xx", "3xx", "4xx", "5xx", "gone"].map(str::to_owned);
+        for plugin in ["plugin=\"http\"", "plugin=\"-\""] {
+            assert_eq!(unused(&export, &REQUESTS, "status", plugin), classes.clone().into());
+        }
+        let errors = ["access-denied", "invalid-argument", "other", "timeout", "unavailable", "value-too-large"];
+        for (operations, good) in [
+            (&["get", "get-or-set"][..], &["hit", "miss"][..]),
+            (&["fill"], &["stored", "superseded"]),
+            (&["get-many", "set", "set-many", "clear", "clear-pattern", "clear-all"], &["ok"]),
+        ] {
+            for operation in operations {
+                let series = unused(&export, &CALLS, "outcome", &format!("operation=\"{operation}\""));
+                assert_eq!(
+                    series,
+                    good.iter().chain(&errors).map(|&outcome| outcome.to_owned()).collect(),
+                    "{operation}"
+                );
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_metrics_of_the_process_are_those_of_the_system() {
+        let began = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let mut serving = ServeProcess::start_with_metrics("");
+        let folder = std::path::PathBuf::from(format!("/proc/{}", serving.process().id()));
+        let export = async || serving.get_from_metrics_port("/metrics").await.body;
+        let of = |export: &str, name: &str| values(export)[name];
+        let first = export().await;
+        assert_eq!(of(&first, &format!("larder_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
+        let start = of(&first, "process_start_time_seconds");
+        assert!(start >= began && start <= began + larder_tests::TEST_TIMEOUT.as_secs_f64(), "{start}");
+        let (resident, virtual_memory) =
+            (of(&first, "process_resident_memory_bytes"), of(&first, "process_virtual_memory_bytes"));
+        assert!(resident > f64::from(1 << 20) && resident < virtual_memory, "{resident} {virtual_memory}");
+        assert!(of(&first, "process_threads") >= 2.0);
+        let limits = std::fs::read_to_string(folder.join("limits")).unwrap();
+        let limit = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let limit: f64 = limit.split_whitespace().nth(3).unwrap().parse().unwrap();
+        assert_eq!(of(&first, "process_max_fds"), limit);
+
+        // Connections have a descriptor each, and requests take processor time.
+        let mut clients = Vec::new();
+        for _ in 0..30 {
+            let client = Client::connect(serving.address()).await;
+            client.get("/hello").await.unwrap();
+            clients.push(client);
+        }
+        let second = export().await;
+        assert!(of(&second, "process_open_fds") >= of(&first, "process_open_fds") + 25.0, "{first}\n{second}");
+        let more = async {
+            while of(&export().await, "process_cpu_seconds_total") <= of(&first, "process_cpu_seconds_total") {
+                clients[0].get("/hello").await.unwrap();
+            }
+        };
+        tokio::time::timeout(larder_tests::TEST_TIMEOUT, more).await.expect("processor time grows");
     }
 
     #[tokio::test]

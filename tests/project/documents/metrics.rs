@@ -10,10 +10,18 @@ fn names() -> BTreeSet<&'static str> {
     all().map(|metric| metric.name).collect()
 }
 
+/// Whether a word has the form of a metric's name.
+fn is_metric(word: &str) -> bool {
+    word.starts_with("larder_") || word.starts_with("process_")
+}
+
 #[test]
 fn the_table_of_metrics_has_the_metrics_of_the_code() {
     let document = read("docs/metrics.md");
-    let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `larder_")).collect();
+    let rows: Vec<&str> = document
+        .lines()
+        .filter(|line| ["| `larder_", "| `process_"].iter().any(|start| line.starts_with(start)))
+        .collect();
     let row = |Metric { name, kind, labels, help, .. }: &Metric| {
         let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
         format!("| `{name}` | {} | {} | {help} |", kind.name(), labels.join(", "))
@@ -27,10 +35,10 @@ fn every_metric_that_a_document_names_exists() {
     for document in documents() {
         let (_, text) = code_and_text(&read(&document));
         for span in spans(&text) {
-            let Some(name) = span.split(['{', ' ']).find(|word| word.starts_with("larder_")) else { continue };
+            let Some(name) = span.split(['{', ' ']).find(|word| is_metric(word)) else { continue };
             let name = name.split("::").next().unwrap();
             let is_code = ["larder_host", "larder_cache"].iter().any(|library| name.starts_with(library));
-            if name.ends_with(".wasm") || is_code {
+            if name.ends_with(".wasm") || name.ends_with(".rs") || is_code {
                 continue;
             }
             assert!(names().contains(name), "{document} names `{name}`, which is not a metric");
@@ -49,7 +57,7 @@ fn the_dashboard_shows_all_metrics_and_no_others() {
         for target in panel["targets"].as_array().unwrap_or(&Vec::new()) {
             let query = target["expr"].as_str().unwrap();
             let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-            for name in words.filter(|word| word.starts_with("larder_")) {
+            for name in words.filter(|word| is_metric(word)) {
                 shown.insert(name.trim_end_matches("_bucket").to_owned());
             }
         }
