@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs valkey-server and redis-server where the system's package manager can, on Linux also Valgrind, which counts
-# instructions, and only what is missing. Where its valkey-server is older than 8.1, a newer one comes into
-# target/servers, for the tests alone.
+# instructions, and for CI the other programs that tests run; only what is missing. Where its valkey-server is older than
+# 8.1, a newer one comes into target/servers, for the tests alone.
 # The tests start processes of their own; the services that the packages bring are kept from starting.
 set -eu
 
@@ -11,8 +11,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 needed="valkey-server redis-server"
 if [ "$(uname)" = Linux ]; then
   needed="$needed valgrind"
-  # CI skips no test, so it needs what checks the completions, the man pages and the systemd unit.
-  [ "${CI:-}" != true ] || needed="$needed zsh fish man systemd-analyze"
+  # CI skips no test, so it needs what checks the completions, the man pages, the systemd unit, the alarms and the
+  # dashboard.
+  [ "${CI:-}" != true ] || needed="$needed zsh fish man systemd-analyze prometheus"
 fi
 missing=""
 for program in $needed; do

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 
-fn compose() -> Value {
+pub(super) fn compose() -> Value {
     let [compose] = <[Value; 1]>::try_from(yaml("deploy/compose.yaml")).unwrap();
     compose
 }
@@ -47,7 +47,7 @@ fn ports(service: &Value) -> Vec<(u16, u16)> {
     texts(&service["ports"]).into_iter().map(port).collect()
 }
 
-fn host(service: &Value) -> Host {
+pub(super) fn host(service: &Value) -> Host {
     let binds = binds(service);
     let (config_path, source) = binds.iter().find(|(_, source)| source.ends_with(".toml")).unwrap();
     let (plugins, _) = binds.iter().find(|(_, source)| source.ends_with("wasm32-wasip2/release")).unwrap();
@@ -57,14 +57,26 @@ fn host(service: &Value) -> Host {
         config_path: config_path.clone(),
         command: texts(&service["command"]).into_iter().map(str::to_owned).collect(),
         environment: variables.iter().map(|(name, value)| (name.clone(), by_default(text(value)))).collect(),
-        writable: texts(&service["tmpfs"]).into_iter().map(str::to_owned).collect(),
+        writable: Some(own_tmpfs(service)),
         plugins: plugins.clone(),
         memory: bytes(text(&service["mem_limit"])),
         grace: seconds(text(&service["stop_grace_period"])),
     }
 }
 
-const HOSTS: [&str; 2] = ["larder-1", "larder-2"];
+/// The path of the only tmpfs, which must belong to the image's user alone, and be smaller than the container's memory.
+fn own_tmpfs(service: &Value) -> String {
+    let [tmpfs] = texts(&service["tmpfs"])[..] else { panic!("there are several") };
+    let (path, options) = tmpfs.split_once(':').expect("Docker gives a tmpfs without options to root at a restart");
+    let options: BTreeMap<&str, &str> = options.split(',').map(|option| option.split_once('=').unwrap()).collect();
+    let user = format!("USER {}:{}\n", options["uid"], options["gid"]);
+    assert!(read("deploy/Dockerfile").contains(&user), "{user}");
+    assert_eq!(options["mode"], "0700", "a folder that others may write to is not used");
+    assert!(bytes(options["size"]) <= bytes(text(&service["mem_limit"])) / 8);
+    path.to_owned()
+}
+
+pub(super) const HOSTS: [&str; 2] = ["larder-1", "larder-2"];
 
 #[test]
 fn up_starts_a_server_and_two_hosts_and_a_profile_the_rest() {
@@ -111,6 +123,41 @@ fn every_service_has_a_version_a_network_and_ports_for_this_machine_only() {
 }
 
 #[test]
+fn every_container_is_confined_and_its_log_is_bounded() {
+    let compose = compose();
+    for (name, service) in compose["services"].as_object().unwrap() {
+        assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{name}");
+        assert_eq!(service["cap_add"], Value::Null, "{name}");
+        assert_eq!(texts(&service["security_opt"]), ["no-new-privileges:true"], "{name}");
+        // Grafana's database is on its root file system.
+        assert_eq!(service["read_only"], name != "grafana", "{name}");
+        assert!(bytes(text(&service["mem_limit"])) > 0, "{name}");
+        assert_eq!(service["logging"]["driver"], "json-file", "{name}");
+        let options = &service["logging"]["options"];
+        let files: u64 = text(&options["max-file"]).parse().unwrap();
+        assert!(bytes(text(&options["max-size"])) * files <= 64 << 20, "{name}: {options}");
+        assert_eq!(service["restart"], "unless-stopped", "{name}");
+    }
+    for name in ["valkey", "redis"] {
+        let service = &compose["services"][name];
+        // Without capabilities the image's root could not become its user.
+        assert_eq!(service["user"], "999:999", "{name}");
+        let command = texts(&service["command"]);
+        let option = |option: &str| command[command.iter().position(|word| *word == option).unwrap() + 1];
+        assert_eq!(
+            option("--protected-mode"),
+            "no",
+            "{name}: it has no password, and the hosts are not on its loopback"
+        );
+        let limit = bytes(text(&service["mem_limit"]));
+        assert!(
+            limit >= 2 * bytes(option("--maxmemory").strip_suffix('b').unwrap()),
+            "{name}: it copies while it saves"
+        );
+    }
+}
+
+#[test]
 fn the_servers_evict_and_keep_their_data_through_a_restart() {
     let compose = compose();
     for (name, kind) in [("valkey", Kind::ValkeyWithIfeq), ("redis", Kind::Redis)] {
@@ -125,6 +172,7 @@ fn the_servers_evict_and_keep_their_data_through_a_restart() {
             answer[1].clone()
         };
         assert_eq!((option("maxmemory-policy"), option("maxmemory")), ("allkeys-lru".into(), (256 << 20).to_string()));
+        assert_eq!(option("protected-mode"), "no");
         client.set("k", "v").unwrap();
         server.kill();
         server.restart();
@@ -148,7 +196,6 @@ fn the_hosts_agree_with_their_configuration_and_bounds() {
         });
         assert_eq!(places.collect::<Vec<_>>(), ["valkey:6379"], "{name} and the server meet");
         assert_eq!(service["depends_on"]["valkey"]["condition"], "service_healthy");
-        assert_eq!((&service["read_only"], texts(&service["cap_drop"])), (&true.into(), vec!["ALL"]));
         assert_eq!(
             root().join("deploy").join(text(&service["build"]["context"])).canonicalize().unwrap(),
             root().canonicalize().unwrap()

@@ -1,12 +1,16 @@
 //! The files in `deploy/` agree with the program and with each other, and run. Images are not pulled: that needs a
 //! registry.
 //!
+//! - `alarms`: `alarms.yaml`, in Prometheus' tool.
 //! - `compose`: `compose.yaml` and what its containers receive.
+//! - `dashboard`: `grafana.json` and `alarms.yaml`, in a live Prometheus.
 //! - `image`: the `Dockerfile`.
 //! - `kubernetes`: `kubernetes.yaml`.
 //! - `unit`: the systemd unit.
 
+mod alarms;
 mod compose;
+mod dashboard;
 mod image;
 mod kubernetes;
 mod unit;
@@ -49,8 +53,8 @@ struct Host {
     /// The arguments of `larder`.
     command: Vec<String>,
     environment: BTreeMap<String, String>,
-    /// The folders that it may write to.
-    writable: Vec<String>,
+    /// The folder that it alone may write to.
+    writable: Option<String>,
     /// The folder of plugins.
     plugins: String,
     /// The most memory it may have, in bytes.
@@ -80,14 +84,7 @@ impl Host {
         assert!(config.serve.addr.ip().is_unspecified());
         assert!(config.serve.metrics_addr.is_some_and(|addr| addr.ip().is_unspecified()));
         let compiled = Path::new(&self.environment["LARDER_COMPILED"]);
-        let is_off = compiled == Path::new("off") && self.writable.is_empty();
-        let is_below = |folder: &String| compiled.starts_with(folder) && compiled != Path::new(folder);
-        assert!(
-            is_off || self.writable.iter().any(is_below),
-            "{} is below none of {:?}",
-            compiled.display(),
-            self.writable
-        );
+        assert_eq!(compiled, Path::new(self.writable.as_deref().unwrap_or("off")));
         assert!(!config.routes.is_empty());
         for route in &config.routes {
             assert_eq!(route.path.parent(), Some(Path::new(&self.plugins)));

@@ -74,7 +74,10 @@ fn the_alarms_are_those_of_the_file() {
     for rule in rules {
         let expression = rule["expr"].as_str().unwrap();
         let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
-        for name in expression.split(|letter| !is_word(letter)).filter(|word| word.starts_with("larder_")) {
+        for name in expression
+            .split(|letter| !is_word(letter))
+            .filter(|word| word.starts_with("larder_") || word.starts_with("process_"))
+        {
             let metric = all().find(|metric| metric.name == name);
             let metric = metric.unwrap_or_else(|| panic!("`{name}` is not a metric: {expression}"));
             for selector in expression.split(name).skip(1).filter_map(|rest| rest.strip_prefix('{')) {

@@ -39,6 +39,11 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
             cache.set(argument, &visits)?;
             visits.to_string()
         }
+        // Looks up a key and one that has no value in one call. Returns how many have a value.
+        "many" => {
+            let found = larder::Cache::default()?.get_many::<u64>(&[argument, "no value"])?;
+            found.iter().flatten().count().to_string()
+        }
         // A get-or-set that computes for 200 ms. Returns the value and whether this request computed it.
         "compute" => {
             let mut is_computed = false;
