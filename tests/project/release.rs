@@ -184,7 +184,8 @@ fn the_workflow_runs_scripts_and_targets_that_exist() {
     let mut commands = Vec::new();
     for (name, job) in workflow["jobs"].as_object().unwrap() {
         assert!(job["timeout-minutes"].is_u64(), "{name} may run for ever");
-        if let Some(needed) = job["needs"].as_str() {
+        let needs = job["needs"].as_array().cloned().unwrap_or_else(|| vec![job["needs"].clone()]);
+        for needed in needs.iter().filter_map(Value::as_str) {
             assert!(workflow["jobs"][needed].is_object(), "{name} needs `{needed}`");
         }
         for step in job["steps"].as_array().unwrap() {
@@ -196,16 +197,30 @@ fn the_workflow_runs_scripts_and_targets_that_exist() {
                     "`{action}` has no fixed version"
                 );
             }
-            let Some(command) = step["run"].as_str() else { continue };
-            match command.split(' ').collect::<Vec<_>>()[..] {
-                ["make", target] => assert!(makefile.contains(&format!("\n{target}:")), "no target `{target}`"),
-                ["apt-get" | "rustup" | "gh", ..] => {}
-                [script, ..] => assert!(root().join(script).is_file(), "there is no `{script}`"),
-                [] => panic!("{name} has an empty step"),
+            let Some(script) = step["run"].as_str() else { continue };
+            output(Command::new("bash").args(["-n", "-c", script]));
+            assert!(script.lines().count() == 1, "{name} has a script of its own: {script}");
+            for command in script.split(" || ") {
+                match command.split(' ').collect::<Vec<_>>()[..] {
+                    ["make", target] => assert!(makefile.contains(&format!("\n{target}:")), "no target `{target}`"),
+                    ["apt-get" | "gh", ..] => {}
+                    // Without a name, rustup before 1.28 installs a toolchain only to show it.
+                    ["rustup", ..] => assert_eq!(script, "rustup show active-toolchain || rustup toolchain install"),
+                    [script, ..] => {
+                        assert!(root().join(script).is_file(), "there is no `{script}`");
+                        output(Command::new("bash").arg("-n").arg(script));
+                    }
+                    [] => panic!("{name} has an empty step"),
+                }
             }
-            commands.push(command);
+            commands.push(script);
         }
     }
-    assert!(commands.contains(&".ci/run") && commands.contains(&"make dist"), "{commands:?}");
+    for needed in [".ci/run", "make dist", "make guests", ".ci/image"] {
+        assert!(commands.contains(&needed), "{needed} is not run: {commands:?}");
+    }
+    // The image is built and run on both of its architectures.
+    let machines = &workflow["jobs"]["image"]["strategy"]["matrix"]["runner"];
+    assert_eq!(machines, &serde_json::json!(["ubuntu-24.04", "ubuntu-24.04-arm"]));
     assert!(makefile.contains(".ci/dist target/release/larder target/dist"));
 }
