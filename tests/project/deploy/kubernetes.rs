@@ -59,7 +59,7 @@ fn host(password_file: &Path) -> Host {
         environment: variables
             .map(|variable| (text(&variable["name"]).to_owned(), text(&variable["value"]).to_owned()))
             .collect(),
-        writable: Vec::new(),
+        writable: None,
         plugins: "/plugins".to_owned(),
         memory: bytes(text(&container["resources"]["limits"]["memory"])),
         grace: Duration::from_secs(grace - before),
@@ -119,6 +119,55 @@ fn one_host_may_go_while_the_others_serve() {
     let replicas = of_kind("Deployment")["spec"]["replicas"].as_u64().unwrap();
     let least = of_kind("PodDisruptionBudget")["spec"]["minAvailable"].as_u64().unwrap();
     assert_eq!((replicas, least), (3, 2));
+    // A roll-out ends no host before another is ready, and a pod that is not ready does not stop a drain.
+    let roll_out = &of_kind("Deployment")["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!((&roll_out["maxUnavailable"], &roll_out["maxSurge"]), (&0.into(), &1.into()));
+    assert_eq!(of_kind("PodDisruptionBudget")["spec"]["unhealthyPodEvictionPolicy"], "AlwaysAllow");
+}
+
+/// docs/kubernetes.md explains the settings with their values.
+#[test]
+fn the_page_has_the_values_of_the_file() {
+    let page = read("docs/kubernetes.md");
+    let (container, pod) = (container(), pod());
+    let after = |probe: &str| {
+        let probe = &container[probe];
+        let tries = probe["failureThreshold"].as_u64().unwrap_or(3);
+        (text(&probe["httpGet"]["path"]).to_owned(), tries * probe["periodSeconds"].as_u64().unwrap())
+    };
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let (path, seconds) = after(probe);
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{probe}` | `{path}` |")));
+        let row = row.unwrap_or_else(|| panic!("the page has no `{path}` for `{probe}`"));
+        assert!(row.contains(&format!("After {seconds} s, ")), "{row}");
+    }
+    let spec = &of_kind("Deployment")["spec"];
+    let grace = &pod["terminationGracePeriodSeconds"];
+    let sleep = &container["lifecycle"]["preStop"]["sleep"]["seconds"];
+    let shutdown = Config::default().serve.shutdown_timeout.as_secs();
+    for row in [
+        format!("| `minReadySeconds` | {} |", spec["minReadySeconds"]),
+        format!("| `preStop` | sleep of {sleep} s |"),
+        format!("| `shutdown_timeout` of `[serve]` | {shutdown} s |"),
+        format!("| `terminationGracePeriodSeconds` | {grace} |"),
+    ] {
+        assert!(page.contains(&row), "{row}");
+    }
+    // `/readyz` waits for the server, and 1 s more.
+    let probe = Duration::from_secs(container["readinessProbe"]["timeoutSeconds"].as_u64().unwrap());
+    let password = password_file();
+    for cache in host(password.path()).config().caches.values() {
+        let BackendConfig::Server(options) = &cache.backend else { panic!("it is shared") };
+        assert!(probe > options.timeout + Duration::from_secs(1));
+    }
+}
+
+/// The kubelet does not update a file that is mounted by `subPath`.
+#[test]
+fn the_secret_is_mounted_so_that_a_changed_password_arrives() {
+    for mount in list(&container()["volumeMounts"]) {
+        assert_eq!(mount["subPath"], Value::Null, "{mount}");
+    }
 }
 
 #[test]
