@@ -1,6 +1,7 @@
 //! The documents are true.
 //!
 //! - `book`: the book has every page, and every link has a target.
+//! - `command_line`: `docs/command-line.md` has the commands and options of `larder --help`.
 //! - `commands`: the `larder` commands in the documents run.
 //! - `interface`: `docs/interface.md` is generated from `wit/cache.wit`.
 //! - `metrics`: the documents and the dashboard name metrics and labels that exist.
@@ -12,6 +13,7 @@
 //! The tests below compare configurations, tables of keys and quoted output with the code.
 
 mod book;
+mod command_line;
 mod commands;
 mod interface;
 mod metrics;

@@ -24,12 +24,22 @@ use crate::telemetry::LogOptions;
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, about = "A shared cache for WebAssembly plugins", long_about = None)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    config: ConfigOption,
+    /// Configuration file, for the commands that read it
+    #[arg(long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) log: LogOptions,
     #[command(subcommand)]
     command: Command,
+}
+
+/// A command that reads the configuration.
+#[derive(Debug, Args)]
+struct Configured<C: Args> {
+    #[command(flatten)]
+    config: ConfigOption,
+    #[command(flatten)]
+    command: C,
 }
 
 // `Config::load` reads `LARDER_CONFIG`, not clap: to clap an empty variable is an error, to Larder it is as if absent.
@@ -45,17 +55,17 @@ enum Command {
     /// Create a plugin in a new directory.
     New(new::New),
     /// Run a plugin, or one of its exported functions.
-    Run(run::Run),
+    Run(Configured<run::Run>),
     /// Serve HTTP requests with plugins, each request in its own sandbox.
-    Serve(serve::Serve),
+    Serve(Configured<serve::Serve>),
     /// Live dashboard of a running host (needs `--metrics-addr`).
-    Top(top::Top),
+    Top(Configured<top::Top>),
     /// Check whether a running host is ready (needs `--metrics-addr`).
-    Ready(ready::Ready),
+    Ready(Configured<ready::Ready>),
     /// Validate the configuration and connect to every cache.
-    Check,
+    Check(ConfigOption),
     /// Inspect or purge a server cache.
-    Cache(cache::CacheCommand),
+    Cache(Configured<cache::CacheCommand>),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Generate a shell completion script.
@@ -66,22 +76,42 @@ enum Command {
 
 /// Runs the command. Returns its exit status.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let path = cli.config.path.as_deref();
+    let Cli { config: path, command, .. } = cli;
+    let path = command.config().and_then(|config| config.path.clone()).or(path);
+    let path = path.as_deref();
+    if path.is_some() && command.config().is_none() {
+        return Err(larder_host::Error::Option("--config: this command reads no configuration".to_owned()).into());
+    }
     let config = || Config::load(path).map_err(larder_host::Error::from);
-    match cli.command {
+    match command {
         Command::New(command) => command.run(),
-        Command::Run(command) => command.run(config()?).await,
-        Command::Serve(command) => command.run(config()?).await,
-        Command::Top(command) => command.run(path).await,
-        Command::Ready(command) => command.run(path).await,
-        Command::Check => check::run(&config()?).await,
-        Command::Cache(command) => command.run(&config()?).await,
+        Command::Run(Configured { command, .. }) => command.run(config()?).await,
+        Command::Serve(Configured { command, .. }) => command.run(config()?).await,
+        Command::Top(Configured { command, .. }) => command.run(path).await,
+        Command::Ready(Configured { command, .. }) => command.run(path).await,
+        Command::Check(_) => check::run(&config()?).await,
+        Command::Cache(Configured { command, .. }) => command.run(&config()?).await,
         Command::Schema => {
             std::io::stdout().write_all(json_schema().as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+    }
+}
+
+impl Command {
+    /// The option of a command that reads the configuration.
+    fn config(&self) -> Option<&ConfigOption> {
+        match self {
+            Self::Run(Configured { config, .. })
+            | Self::Serve(Configured { config, .. })
+            | Self::Top(Configured { config, .. })
+            | Self::Ready(Configured { config, .. })
+            | Self::Check(config)
+            | Self::Cache(Configured { config, .. }) => Some(config),
+            Self::New(_) | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
+        }
     }
 }
 
