@@ -135,7 +135,7 @@ impl Server {
                 return Some(Self { kind, file_kib, port, arguments, child, folder });
             }
         }
-        panic!("cannot start `{}`", kind.program().display());
+        panic!("cannot start `{}` with {arguments:?}", kind.program().display());
     }
 
     /// The kind of the server.
