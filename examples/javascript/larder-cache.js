@@ -8,8 +8,9 @@
  * A duration is a number of seconds. `undefined` means the cache's `default_expire`, and `Infinity` means no expiry. It is
  * rounded down to whole milliseconds, but to at least one. Zero is a `CacheError`, a negative duration a `RangeError`.
  *
- * Every call throws a `CacheError` if the host returns an error. A call that stores a value throws a `TypeError` if JSON
- * cannot represent it. A call that reads a value throws an error if the stored bytes are not valid JSON.
+ * Every call throws a `CacheError` if the host returns an error, and for an argument or a value with a lone surrogate, which
+ * has no UTF-8. A call that stores a value throws a `TypeError` if JSON cannot represent it. A call that reads a value throws
+ * an error if the stored bytes are not valid JSON.
  */
 
 import host from "larder:cache/cache@0.1.0";
@@ -39,7 +40,7 @@ export class Cache {
      * @returns {any}
      */
     get(key) {
-        return found(ask(() => this.#handle.get(key)));
+        return found(ask(() => this.#handle.get(checked("key", key))));
     }
 
     /**
@@ -50,7 +51,7 @@ export class Cache {
      */
     set(key, value, seconds) {
         const encoded = encode(value);
-        ask(() => this.#handle.setWithDuration(key, encoded, duration(seconds)));
+        ask(() => this.#handle.setWithDuration(checked("key", key), encoded, duration(seconds)));
     }
 
     /**
@@ -59,7 +60,8 @@ export class Cache {
      * @returns {any[]}
      */
     getMany(keys) {
-        return ask(() => this.#handle.getMany([...keys])).map(found);
+        const texts = [...keys].map((key) => checked("key", key));
+        return ask(() => this.#handle.getMany(texts)).map(found);
     }
 
     /**
@@ -71,7 +73,7 @@ export class Cache {
      */
     setMany(values, seconds) {
         const entries = values instanceof Map ? [...values] : Object.entries(values);
-        const encoded = entries.map(([key, value]) => [key, encode(value)]);
+        const encoded = entries.map(([key, value]) => [checked("key", key), encode(value)]);
         ask(() => this.#handle.setMany(encoded, duration(seconds)));
     }
 
@@ -90,6 +92,7 @@ export class Cache {
      */
     getOrSet(key, seconds, compute) {
         const storedFor = duration(seconds);
+        checked("key", key);
         let entry = ask(() => this.#handle.getOrSet(key));
         if (entry.tag === "occupied") {
             try {
@@ -118,12 +121,12 @@ export class Cache {
 
     /** Removes one key, and returns whether it had a value. @param {string} key @returns {boolean} */
     clear(key) {
-        return ask(() => this.#handle.clear(key));
+        return ask(() => this.#handle.clear(checked("key", key)));
     }
 
     /** Removes all keys that match a Redis glob, and returns how many had a value. @param {string} pattern @returns {number} */
     clearPattern(pattern) {
-        return ask(() => this.#handle.clearPattern(pattern));
+        return ask(() => this.#handle.clearPattern(checked("pattern", pattern)));
     }
 
     /** Removes all keys of the plugin's key space, and returns how many had a value. @returns {number} */
@@ -133,7 +136,7 @@ export class Cache {
 }
 
 /** Opens the cache of this name, as the operator configured it. @param {string} name @returns {Cache} */
-export const open = (name) => new Cache(ask(() => host.open(name)));
+export const open = (name) => new Cache(ask(() => host.open(checked("name", name))));
 
 /** Opens the default cache, which the operator chose. @returns {Cache} */
 export const openDefault = () => new Cache(ask(() => host.openDefault()));
@@ -150,6 +153,17 @@ function ask(call) {
     }
 }
 
+/** Returns the text. The bindings trap, which no plugin can catch, if it has a lone surrogate or is no text. */
+function checked(argument, text) {
+    if (typeof text !== "string") throw new TypeError(`${argument}: must be a string, not ${typeof text}`);
+    if (/\p{Surrogate}/u.test(text)) throw refused(argument);
+    return text;
+}
+
+function refused(argument) {
+    return new CacheError({ tag: "invalid-argument", val: `${argument}: must not hold a lone surrogate` });
+}
+
 function duration(seconds) {
     if (seconds === undefined) return { tag: "default" };
     if (seconds === Infinity) return { tag: "unlimited" };
@@ -162,6 +176,8 @@ function duration(seconds) {
 function encode(value) {
     const text = typeof value?.then === "function" ? undefined : JSON.stringify(value);
     if (text === undefined) throw new TypeError("JSON cannot represent this value");
+    // `JSON.stringify` escapes a lone surrogate, but other languages do not read it.
+    if (text.includes("\\ud") && /(?<!\\)(?:\\\\)*\\ud[89a-f]/.test(text)) throw refused("value");
     return Uint8Array.from(unescape(encodeURIComponent(text)), (byte) => byte.charCodeAt(0));
 }
 

@@ -1,6 +1,6 @@
 /** Counts primes once for all plugins, and stores notes that all plugins can read. Call it with `larder run --invoke`. */
 
-import { openDefault } from "./larder-cache.js";
+import { open, openDefault } from "./larder-cache.js";
 
 /** @param {number} below @returns {string[]} */
 export function primes(below) {
@@ -30,6 +30,35 @@ export function recallMany(keys) {
 /** @param {string} pattern @returns {number} */
 export function forget(pattern) {
     return openDefault().clearPattern(pattern);
+}
+
+/** @param {string} json @returns {string[]} */
+export function refusals(json) {
+    const text = JSON.parse(json);
+    const cache = openDefault();
+    const calls = {
+        open: () => open(text),
+        get: () => cache.get(text),
+        getMany: () => cache.getMany(["k", text]),
+        set: () => cache.set(text, 1),
+        setMany: () => cache.setMany(new Map([[text, 1]])),
+        getOrSet: () => cache.getOrSet(text, 30, () => 1),
+        clear: () => cache.clear(text),
+        clearPattern: () => cache.clearPattern(text),
+        setValue: () => cache.set("k", [text]),
+        setValues: () => cache.setMany({ k: { [text]: 1 } }),
+        computeValue: () => cache.getOrSet("k", 30, () => text),
+    };
+    return Object.entries(calls).map(([name, call]) => `${name}: ${errorOf(call)}`);
+}
+
+function errorOf(call) {
+    try {
+        call();
+        return "none";
+    } catch (error) {
+        return `${error.name}: ${error.message}`;
+    }
 }
 
 function askForPrimes(below) {

@@ -31,6 +31,32 @@ class WitWorld:
     def forget(self, pattern: str) -> int:
         return _or_err(lambda: larder_cache.open_default().clear_pattern(pattern))
 
+    def refusals(self, json_text: str) -> list[str]:
+        text = json.loads(json_text)
+        cache = larder_cache.open_default()
+        calls = {
+            "open": lambda: larder_cache.open(text),
+            "get": lambda: cache.get(text),
+            "get_many": lambda: cache.get_many(["k", text]),
+            "set": lambda: cache.set(text, 1),
+            "set_many": lambda: cache.set_many({text: 1}),
+            "get_or_set": lambda: cache.get_or_set(text, 30, lambda: 1),
+            "clear": lambda: cache.clear(text),
+            "clear_pattern": lambda: cache.clear_pattern(text),
+            "set_value": lambda: cache.set("k", [text]),
+            "set_values": lambda: cache.set_many({"k": {text: 1}}),
+            "compute_value": lambda: cache.get_or_set("k", 30, lambda: text),
+        }
+        return [f"{name}: {_error_of(call)}" for name, call in calls.items()]
+
+
+def _error_of(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
 
 def _or_err(call: Callable[[], T]) -> T:
     """Returns exceptions as errors of the exported function. Any exception other than `Err` traps."""

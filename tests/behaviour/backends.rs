@@ -123,10 +123,14 @@ impl Backend {
 
     /// A new cache, with more keys of its table in TOML; one on a server shares its values with the others there.
     pub(crate) async fn cache(&self, more: &str) -> Arc<Cache> {
-        // The default deadline suits a server with a machine of its own; here an answer may be late and still be right.
-        let is_patient = !matches!(self.place, Place::Ram) && !more.contains("timeout = ");
-        let patient = if is_patient { "timeout = \"20s\"\n" } else { "" };
-        let config = Config::from_toml(&format!("{}{patient}{more}\n", self.toml)).unwrap();
+        // The defaults suit a server with a machine of its own; here an answer or a renewal may be late and still be right.
+        let patience = match self.place {
+            Place::Ram => [].as_slice(),
+            Place::Server(_) | Place::Cluster(_) => &["timeout = \"20s\"\n", "lease = \"10s\"\n"],
+        };
+        let patience: String =
+            patience.iter().filter(|line| !more.contains(line.split('"').next().unwrap())).copied().collect();
+        let config = Config::from_toml(&format!("{}{patience}{more}\n", self.toml)).unwrap();
         connect_cache("c", &config.caches["c"]).await.unwrap()
     }
 

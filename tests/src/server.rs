@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -10,15 +10,20 @@ use tempfile::TempDir;
 use crate::program::build_folder;
 use crate::{skip, wait_for};
 
+/// The environment variables that name another program for the tests on Valkey, and for those on Redis: a name in
+/// `PATH`, or an absolute path.
+const VALKEY: &str = "LARDER_TEST_VALKEY";
+const REDIS: &str = "LARDER_TEST_REDIS";
+
 /// The kind of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `valkey-server`.
+    /// The program that `LARDER_TEST_VALKEY` names, or else `valkey-server`.
     Valkey,
-    /// `redis-server`.
+    /// The program that `LARDER_TEST_REDIS` names, or else `redis-server`.
     Redis,
-    /// Valkey 8.1 or later, which has `SET … IFEQ`: the server that `make servers` installs in the build directory, or
-    /// else `valkey-server`.
+    /// Valkey 8.1 or later, which has `SET … IFEQ`: the program that `LARDER_TEST_VALKEY` names, or else the server that
+    /// `make servers` installs in the build directory, or else `valkey-server`.
     ValkeyWithIfeq,
 }
 
@@ -42,7 +47,19 @@ impl Kind {
         }
     }
 
-    pub(crate) fn program(self) -> PathBuf {
+    /// The environment variable that names another program.
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Valkey | Self::ValkeyWithIfeq => VALKEY,
+            Self::Redis => REDIS,
+        }
+    }
+
+    /// The server's program.
+    pub fn program(self) -> PathBuf {
+        if let Some(named) = std::env::var_os(self.variable()) {
+            return named.into();
+        }
         match self {
             Self::Valkey => "valkey-server".into(),
             Self::Redis => "redis-server".into(),
@@ -52,6 +69,21 @@ impl Kind {
                 if own.exists() { own } else { "valkey-server".into() }
             }
         }
+    }
+
+    /// True if the program runs. If not, writes a note on standard error that the test is skipped; panics in CI, and if an
+    /// environment variable names the program.
+    pub fn is_installed(self) -> bool {
+        let (program, variable) = (self.program(), self.variable());
+        let version = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
+        if let Some(named) = std::env::var_os(variable) {
+            let is_found = version.as_ref().is_ok_and(ExitStatus::success);
+            assert!(is_found, "{variable} is `{}`, which does not run: {version:?}", named.display());
+        }
+        if version.is_err() {
+            skip(&format!("`{}` is not installed; run `make servers`", program.display()));
+        }
+        version.is_ok()
     }
 }
 
@@ -89,9 +121,7 @@ impl Server {
     }
 
     fn start_limited(kind: Kind, file_kib: Option<u32>, arguments: &[&str]) -> Option<Self> {
-        let program = kind.program();
-        if Command::new(&program).arg("--version").stdout(Stdio::null()).status().is_err() {
-            skip(&format!("`{}` is not installed; run `make servers`", program.display()));
+        if !kind.is_installed() {
             return None;
         }
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
@@ -105,7 +135,7 @@ impl Server {
                 return Some(Self { kind, file_kib, port, arguments, child, folder });
             }
         }
-        panic!("cannot start `{}`", program.display());
+        panic!("cannot start `{}` with {arguments:?}", kind.program().display());
     }
 
     /// The kind of the server.

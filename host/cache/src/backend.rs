@@ -53,7 +53,8 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError>;
 
     /// Returns the key's value, or stores `lease` if the key holds neither a value nor a lease, in one atomic step. If
-    /// this fails, or if the future is dropped, the lease may have been stored.
+    /// this fails, or if the future is dropped, the lease may have been stored; after [`CacheError::Unavailable`] it was
+    /// not.
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError>;
 
     /// Completes soon after the key no longer holds `lease`, which another caller was granted. It may complete earlier.

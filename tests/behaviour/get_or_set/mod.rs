@@ -1,5 +1,6 @@
 //! get-or-set: one computation per key.
 //!
+//! - `full_server`: a server that evicts leases, or refuses to store them.
 //! - `leases`: one computation across caches and processes that share a server.
 //! - `outage`: get-or-set while the server is unreachable.
 //! - `invalidated`: a set or clear invalidates a computation that began before it.
@@ -11,6 +12,7 @@
 //! All callers of a test run on one thread and share one connection, which answers in order. So [`waiting`] knows
 //! without a sleep that a caller is waiting.
 
+mod full_server;
 mod invalidated;
 mod leases;
 mod outage;

@@ -16,6 +16,7 @@ over_every_server! {
     on_outage_error_reports_the_outage,
     a_cancelled_fill_leaves_no_waiter_hanging,
     a_fill_without_an_answer_serves_the_waiters,
+    vacancies_that_were_held_during_an_outage_have_no_task,
 }
 
 async fn during_an_outage_get_or_set_gives_a_vacancy(mut backend: Backend) {
@@ -126,5 +127,27 @@ async fn a_fill_without_an_answer_serves_the_waiters(mut backend: Backend) {
     assert!(fill(&view(&cache), vacancy, "computed once").await.unwrap_err().is_outage());
     for caller in callers {
         assert_eq!(occupied(answer(caller).await), bytes("computed once"));
+    }
+}
+
+/// The server cannot have the leases, as their claims were not sent.
+async fn vacancies_that_were_held_during_an_outage_have_no_task(mut backend: Backend) {
+    const TIMES: usize = 500;
+    for on_outage in ["miss", "error"] {
+        let cache = backend.cache(&format!("{LONG_WAIT}\non_outage = \"{on_outage}\"")).await;
+        let (holder, tasks) = (view(&cache), tokio::runtime::Handle::current().metrics());
+        lose(&mut backend, &cache).await;
+        within(cache.drain()).await;
+        let before = tasks.num_alive_tasks();
+        for _ in 0..TIMES {
+            match within(holder.get_or_set("k")).await {
+                Ok(Entry::Vacant(vacancy)) => drop(vacancy),
+                Ok(Entry::Occupied(value)) => panic!("{value:?}"),
+                Err(error) => assert!(error.is_outage(), "{error:?}"),
+            }
+        }
+        let after = tasks.num_alive_tasks();
+        assert!(after <= before + 4, "{on_outage}: {after} tasks after {TIMES} vacancies, and {before} before");
+        backend.behind().restart();
     }
 }

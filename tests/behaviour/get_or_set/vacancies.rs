@@ -23,6 +23,7 @@ over_every_backend! {
     a_holder_that_gave_up_may_ask_again,
     a_fill_for_no_time_is_refused_and_passes_the_vacancy_on,
     a_fill_with_too_large_a_value_is_refused_and_passes_the_vacancy_on,
+    vacancies_that_are_not_held_have_no_task,
 }
 
 async fn a_stored_value_is_occupied(backend: Backend) {
@@ -187,4 +188,23 @@ async fn a_fill_with_too_large_a_value_is_refused_and_passes_the_vacancy_on(back
     let passed_on = vacant(answer(caller).await);
     assert_eq!(holder.get("k").await.unwrap(), None);
     assert_eq!(fill(&holder, passed_on, "0123456789").await, Ok(true));
+}
+
+/// As in a plugin that takes one vacancy after the other and never waits for anything else.
+async fn vacancies_that_are_not_held_have_no_task(backend: Backend) {
+    const TIMES: usize = 500;
+    let cache = backend.cache(LONG_WAIT).await;
+    let (holder, tasks) = (view(&cache), tokio::runtime::Handle::current().metrics());
+    drop(vacancy(&holder, "k").await);
+    within(cache.drain()).await;
+    let before = tasks.num_alive_tasks();
+    for n in 0..TIMES {
+        let (key, dropped) = (n.to_string(), vacancy(&holder, "k").await);
+        let filled = vacancy(&holder, &key).await;
+        drop(dropped);
+        assert_eq!(fill(&holder, filled, "v").await, Ok(true));
+    }
+    within(cache.drain()).await;
+    let after = tasks.num_alive_tasks();
+    assert!(after <= before + 2, "{after} tasks after {TIMES} vacancies twice, and {before} before");
 }

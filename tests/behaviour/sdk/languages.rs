@@ -209,3 +209,27 @@ fn a_fill_that_the_cache_refuses_costs_python_and_javascript_a_computation_and_n
         assert_eq!(answer(plugin, config, "primes(1000)"), rounds(["168 primes below 1000, computed"; 3]), "{name}");
     });
 }
+
+/// JSON can hold a lone surrogate, and so can a string of Python or JavaScript. UTF-8 cannot, and the bindings trap.
+#[test]
+fn a_lone_surrogate_is_an_invalid_argument_and_no_trap() {
+    let refusals = |name: &str, plugin: &Path, json: &str| -> Vec<String> {
+        let quoted = Value::String(json.to_owned());
+        let said = answer(plugin, RAM, &format!("refusals({quoted})"));
+        let said: Vec<String> = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{name}: {error}: {said}"));
+        said.into_iter().map(|line| line.split_once(": ").unwrap().1.to_owned()).collect()
+    };
+    in_each_language(|name, plugin| {
+        let invalid = if name == "python" { "CacheError: InvalidArgument" } else { "CacheError: invalid-argument" };
+        let arguments = ["name", "key", "key", "key", "key", "key", "key", "pattern", "value", "value", "value"];
+        let refused = arguments.map(|argument| format!("{invalid}: {argument}: must not hold a lone surrogate"));
+        for json in [r#""\ud800""#, r#""\\\ud83d\ude00\udc00""#] {
+            assert_eq!(refusals(name, plugin, json), refused, "{name}: {json}");
+        }
+        let said = refusals(name, plugin, r#""\ud83d\ude00\\ud800""#);
+        assert!(said[0].to_lowercase().replace('-', "").ends_with("nosuchcache"), "{name}: {said:?}");
+        assert!(said[1..].iter().all(|error| error == "none"), "{name}: {said:?}");
+        let said = refusals(name, plugin, "5");
+        assert!(said[..8].iter().all(|error| error.starts_with("TypeError: ")), "{name}: {said:?}");
+    });
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use larder_tests::documents::blocks;
 use larder_tests::repository::read;
-use larder_tests::{Kind, Larder, Server, TEST_TIMEOUT, skip, wait_for};
+use larder_tests::{Kind, Larder, Server, TEST_TIMEOUT, wait_for};
 use redis::Commands;
 
 /// The first words of the scripts in the guide that these tests follow.
@@ -159,12 +159,13 @@ fn valkey_does_not_start_with_an_rdb_file_of_redis_7_4() {
     let folder = save(&old);
     raise_format(&folder.path().join("dump.rdb"));
     let log = folder.path().join("log");
-    let mut valkey = Command::new("valkey-server");
+    if !Kind::Valkey.is_installed() {
+        return;
+    }
+    let mut valkey = Command::new(Kind::Valkey.program());
     valkey.args(["--port", "0", "--appendonly", "no", "--dir"]).arg(folder.path());
     valkey.arg("--unixsocket").arg(folder.path().join("socket"));
-    let Ok(mut valkey) = valkey.stdin(Stdio::null()).stdout(File::create(&log).unwrap()).spawn() else {
-        return skip("`valkey-server` is not installed; run `make servers`");
-    };
+    let mut valkey = valkey.stdin(Stdio::null()).stdout(File::create(&log).unwrap()).spawn().unwrap();
     let deadline = Instant::now() + TEST_TIMEOUT;
     while valkey.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));

@@ -69,6 +69,16 @@ fn the_tables_of_the_guide_have_the_keys_and_defaults_of_the_code() {
 }
 
 #[test]
+fn the_durations_of_get_or_set_have_the_defaults_of_the_code() {
+    let table = "[caches.c]\ntype = \"valkey\"";
+    let rows = rows("docs/leases.md", "## Choosing `lease` and `wait`");
+    assert_eq!(rows.len(), 3);
+    for (key, default) in rows {
+        assert_eq!(parse(&format!("{table}\n{key} = {default}\n"), "with"), parse(table, "without"), "{key}");
+    }
+}
+
+#[test]
 fn the_deployed_configuration_states_every_key_with_its_default() {
     let text = read("deploy/larder.toml");
     let bare = "default = \"ram\"\n[caches.ram]\ntype = \"ram\"\n[caches.valkey]\ntype = \"valkey\"\n";

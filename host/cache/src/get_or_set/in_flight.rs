@@ -101,7 +101,7 @@ pub(crate) enum Join {
 }
 
 /// A sequence number. It orders the callers that enter the table and the writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Sequence(u64);
 
 /// A caller's registration in a key's slot. If the caller is the leader when this is dropped, exactly one of the

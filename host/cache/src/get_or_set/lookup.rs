@@ -70,8 +70,14 @@ impl<'a> Lookup<'a> {
         let (state, owner) = (self.state, self.owner);
         let mut vacancy = Vacancy::new(state, self.key);
         let claimed = vacancy.claimed;
+        let claim = state.metrics.get_or_set.timed(state.backend.claim(self.key, &vacancy.lease)).await;
+        // Then nothing was stored. After any other error the server may have granted the claim: the vacancy releases the
+        // lease unless it is handed out.
+        if matches!(claim, Err(CacheError::Unavailable(_))) {
+            vacancy.forget_lease();
+        }
         // The lease that another caller holds; `None` in an outage.
-        let found = match state.metrics.get_or_set.timed(state.backend.claim(self.key, &vacancy.lease)).await {
+        let found = match claim {
             Ok(Claim::Granted) => return Ok(Attempt::Done(Entry::Vacant(vacancy.lead(owner)))),
             Ok(Claim::Value(value)) => {
                 vacancy.forget_lease();
@@ -82,7 +88,6 @@ impl<'a> Lookup<'a> {
                 vacancy.forget_lease();
                 Some(lease)
             }
-            // The server may have granted the claim. The vacancy releases the lease unless it is handed out.
             Err(error) if state.degrades_to_miss(&error) => None,
             Err(error) => {
                 // All waiters claim now, instead of one after the other.

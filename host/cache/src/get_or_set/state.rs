@@ -9,6 +9,7 @@ use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::InFlight;
 use crate::get_or_set::lease::Issuer;
+use crate::get_or_set::renewal::Renewals;
 use crate::get_or_set::stats::Counters;
 use crate::policy::{OnOutage, Policy};
 
@@ -22,6 +23,7 @@ pub(crate) struct CacheState {
     pub(crate) counters: Counters,
     pub(crate) metrics: CacheMetrics,
     pub(crate) issuer: Issuer,
+    pub(crate) renewals: Renewals,
     /// The pending releases of leases.
     pub(crate) releases: TaskTracker,
 }
@@ -31,9 +33,9 @@ impl CacheState {
         let releases = TaskTracker::new();
         // `TaskTracker::wait` completes only on a closed tracker, which still accepts tasks.
         releases.close();
-        let (in_flight, counters, issuer) = (Arc::default(), Counters::default(), Issuer::new());
+        let (in_flight, counters, renewals) = (Arc::default(), Counters::default(), Renewals::default());
         let metrics = CacheMetrics::new(&name, backend.status().backend());
-        Self { name, policy, backend, in_flight, counters, metrics, issuer, releases }
+        Self { name, policy, backend, in_flight, counters, metrics, issuer: Issuer::new(), renewals, releases }
     }
 
     /// True if a read returns a miss instead of this error. Counts and logs it.

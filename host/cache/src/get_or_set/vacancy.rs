@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 
 use crate::cache_metrics::VacancyCount;
 use crate::get_or_set::in_flight::{LeaderGuard, Owner, Sequence};
 use crate::get_or_set::lease::Lease;
-use crate::get_or_set::renewal;
+use crate::get_or_set::renewal::{self, Renewals};
 use crate::get_or_set::state::CacheState;
 use crate::key::Key;
 
@@ -27,8 +26,8 @@ pub struct Vacancy {
     owns_lease: bool,
     /// `None` while the claim is pending.
     guard: Option<LeaderGuard>,
-    /// The task that renews the lease; `None` for an unleased vacancy, and outside a runtime.
-    renewal: Option<AbortHandle>,
+    /// The holder whose lease is renewed; `None` for an unleased vacancy, and outside a runtime.
+    renewal: Option<Sequence>,
     /// `None` while the claim is pending.
     count: Option<VacancyCount>,
 }
@@ -45,9 +44,8 @@ impl Vacancy {
     /// Registers the holder as leader and starts the renewal, after a claim was granted, or failed in an outage.
     pub(crate) fn lead(mut self, owner: Owner) -> Self {
         let guard = self.state.in_flight.lead(&self.key, owner, &self.lease);
-        let (state, key, lease) = (Arc::clone(&self.state), self.key.clone(), self.lease.clone());
-        let renewal = renewal::keep_alive(state, key, lease, guard.sequence());
-        self.renewal = Handle::try_current().ok().map(|runtime| runtime.spawn(renewal).abort_handle());
+        let holder = guard.sequence();
+        self.renewal = Renewals::begin(&self.state, &self.key, &self.lease, holder).then_some(holder);
         self.count = Some(self.state.metrics.count_vacancy());
         self.guard = Some(guard);
         self
@@ -80,8 +78,8 @@ impl Vacancy {
 
 impl Drop for Vacancy {
     fn drop(&mut self) {
-        if let Some(renewal) = &self.renewal {
-            renewal.abort();
+        if let Some(holder) = self.renewal {
+            self.state.renewals.end(holder);
         }
         let guard = self.guard.take();
         if let Some(guard) = &guard {

@@ -60,7 +60,8 @@ pub struct ServerOptions {
     /// The number of regular connections to each server, over which calls are spread by key. At least 1; there is one
     /// more, the bulk connection. Defaults to 1.
     pub connections: u16,
-    /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 10 s.
+    /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 4 s, so that
+    /// callers with the default [`Policy::wait`](crate::Policy::wait) of 5 s outlast it.
     pub lease: StdDuration,
 }
 
@@ -78,7 +79,7 @@ impl ServerOptions {
             connect_timeout: StdDuration::from_secs(2),
             timeout: StdDuration::from_millis(500),
             connections: 1,
-            lease: StdDuration::from_secs(10),
+            lease: StdDuration::from_secs(4),
         }
     }
 }

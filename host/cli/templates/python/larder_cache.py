@@ -7,8 +7,9 @@ A duration is a number of seconds or a `timedelta`. `None` means the cache's `de
 expiry. It is rounded down to whole milliseconds, but to at least one. Zero is a `CacheError`, a negative duration a
 `ValueError`.
 
-Every call raises `CacheError` if the host returns an error. A call that stores a value raises `TypeError` or `ValueError`
-if JSON cannot represent it. A call that reads a value raises `ValueError` if the stored bytes are not valid JSON.
+Every call raises `CacheError` if the host returns an error, and for an argument or a value with a lone surrogate, which has
+no UTF-8. A call that stores a value raises `TypeError` or `ValueError` if JSON cannot represent it. A call that reads a value
+raises `ValueError` if the stored bytes are not valid JSON.
 """
 
 import json
@@ -41,16 +42,16 @@ class Cache:
 
     def get(self, key: str) -> Any:
         """Returns the value of a key, or `None` on a miss. A JSON `null` is also `None`."""
-        found = _ask(self._handle.get, key)
+        found = _ask(self._handle.get, _checked("key", key))
         return None if found is None else _decode(found)
 
     def set(self, key: str, value: Any, duration: Duration = None) -> None:
         """Stores a value for a duration."""
-        _ask(self._handle.set_with_duration, key, _encode(value), _duration(duration))
+        _ask(self._handle.set_with_duration, _checked("key", key), _encode(value), _duration(duration))
 
     def get_many(self, keys: Iterable[str]) -> list[Any]:
         """Returns the values of many keys in one round trip, in the order of the keys, with `None` as in `get`."""
-        found = _ask(self._handle.get_many, list(keys))
+        found = _ask(self._handle.get_many, [_checked("key", key) for key in keys])
         return [None if value is None else _decode(value) for value in found]
 
     def set_many(self, values: Mapping[str, Any], duration: Duration = None) -> None:
@@ -58,7 +59,7 @@ class Cache:
 
         After a timeout some values may be stored and others not.
         """
-        encoded = [(key, _encode(value)) for key, value in values.items()]
+        encoded = [(_checked("key", key), _encode(value)) for key, value in values.items()]
         _ask(self._handle.set_many, encoded, _duration(duration))
 
     def get_or_set(self, key: str, duration: Duration, compute: Callable[[], T]) -> T:
@@ -70,7 +71,7 @@ class Cache:
         not valid JSON are cleared, and the value is computed again.
         """
         stored_for = _duration(duration)
-        entry = _ask(self._handle.get_or_set, key)
+        entry = _ask(self._handle.get_or_set, _checked("key", key))
         if isinstance(entry, host.Entry_Occupied):
             try:
                 return _decode(entry.value)
@@ -94,11 +95,11 @@ class Cache:
 
     def clear(self, key: str) -> bool:
         """Removes one key, and returns whether it had a value."""
-        return _ask(self._handle.clear, key)
+        return _ask(self._handle.clear, _checked("key", key))
 
     def clear_pattern(self, pattern: str) -> int:
         """Removes all keys that match a Redis glob, and returns how many had a value."""
-        return _ask(self._handle.clear_pattern, pattern)
+        return _ask(self._handle.clear_pattern, _checked("pattern", pattern))
 
     def clear_all(self) -> int:
         """Removes all keys of the plugin's key space, and returns how many had a value."""
@@ -107,7 +108,7 @@ class Cache:
 
 def open(name: str) -> Cache:
     """Opens the cache of this name, as the operator configured it."""
-    return Cache(_ask(host.open, name))
+    return Cache(_ask(host.open, _checked("name", name)))
 
 
 def open_default() -> Cache:
@@ -120,6 +121,21 @@ def _ask(call: Callable[..., T], *arguments: Any) -> T:
         return call(*arguments)
     except Err as error:
         raise CacheError(error.value) from None
+
+
+def _checked(argument: str, text: str) -> str:
+    """Returns the text. The bindings trap, which no plugin can catch, if it has a lone surrogate or is no text."""
+    if not isinstance(text, str):
+        raise TypeError(f"{argument}: must be a string, not {type(text).__name__}")
+    _utf8(argument, text)
+    return text
+
+
+def _utf8(argument: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise CacheError(host.Error_InvalidArgument(f"{argument}: must not hold a lone surrogate")) from None
 
 
 def _duration(duration: Duration) -> host.Duration:
@@ -135,7 +151,7 @@ def _duration(duration: Duration) -> host.Duration:
 
 
 def _encode(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    return _utf8("value", json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
 
 
 def _decode(value: bytes) -> Any:

@@ -240,7 +240,7 @@ cache_table! {
         /// The number of connections to each server, over which calls are spread, 1 to 64. Defaults to `1`.
         #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_CONNECTIONS)))]
         connections: Option<i64>,
-        /// How long the lease of a killed host process blocks a key, 100 ms to 1 h. Defaults to `"10s"`.
+        /// How long the lease of a killed host process blocks a key, 100 ms to 1 h. Defaults to `"4s"`.
         lease: Option<PositiveDuration>,
         /// The result of a read while the server is unreachable. Defaults to `"miss"`.
         #[serde(default, with = "RawOnOutage")]

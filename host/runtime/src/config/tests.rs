@@ -116,7 +116,7 @@ mod defaults {
         assert!(options.username.is_none() && options.password.is_none() && options.tls.is_none());
         assert_eq!(options.connect_timeout, Duration::from_secs(2));
         assert_eq!(options.timeout, Duration::from_millis(500));
-        assert_eq!(options.lease, Duration::from_secs(10));
+        assert_eq!(options.lease, Duration::from_secs(4));
         let policy = &config.caches["valkey"].policy;
         assert_eq!(policy.default_expire, Some(Duration::from_secs(300)));
         assert_eq!(policy.max_value_bytes, 1 << 20);

@@ -74,6 +74,26 @@ async fn within_max_lease_a_computation_is_stored() {
     assert!(!holder.fill(vacancy, "v".into(), Duration::Default).await.unwrap());
 }
 
+/// The task that watches the vacancies belongs to the runtime of the first one.
+#[test]
+fn max_lease_ends_a_hold_also_if_the_runtime_of_an_earlier_one_has_shut_down() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let first = runtime();
+    let (cache, _held) = first.block_on(async {
+        let cache = Backend::ram().cache("").await;
+        let held = take(&view(&cache), "first").await;
+        tokio::task::yield_now().await;
+        (cache, held)
+    });
+    drop(first);
+    runtime().block_on(async {
+        let holder = view(&cache);
+        let vacancy = take(&holder, "second").await;
+        tokio::time::sleep(StdDuration::from_secs(301)).await;
+        assert!(!holder.fill(vacancy, "late".into(), Duration::Default).await.unwrap());
+    });
+}
+
 #[test]
 fn max_lease_bounds_how_long_a_plugin_holds_a_key() {
     on_every_backend(|config| {

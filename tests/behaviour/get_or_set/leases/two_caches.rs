@@ -28,6 +28,7 @@ over_every_server! {
     a_dropped_vacancy_passes_to_one_waiter_of_another_cache,
     of_all_waiters_of_all_caches_one_takes_over,
     a_lease_is_renewed_while_its_holder_lives,
+    a_lease_that_was_given_back_is_not_renewed,
     a_holder_that_lost_its_lease_lets_the_others_continue,
     the_lease_of_an_unknown_holder_is_waited_for_until_it_lapses,
     an_unlimited_lease_of_an_unknown_holder_is_replaced_when_the_wait_times_out,
@@ -35,10 +36,6 @@ over_every_server! {
     a_fill_after_a_timed_out_wait_wins_over_the_holder_of_another_cache,
     a_fill_after_a_timed_out_wait_is_too_late_after_a_clear_through_another_cache,
     a_cancelled_claim_leaves_no_lease_behind,
-    a_full_server_still_serves_hits,
-    on_a_full_server_one_caller_computes_for_all_waiters,
-    a_full_server_takes_a_lease_back,
-    a_full_server_can_be_connected_to,
     a_lease_is_released_when_the_server_returns,
     a_value_from_before_a_clear_is_not_shared_during_an_outage,
     a_server_without_its_replicas_still_serves_hits,
@@ -69,12 +66,12 @@ async fn waiting_remotely(cache: &Arc<Cache>, key: &str) -> JoinHandle<Asked> {
 }
 
 async fn a_lease_is_stored_under_the_key_for_its_duration(mut backend: Backend) {
-    let cache = view(&backend.cache("").await);
+    let cache = view(&backend.cache("lease = \"4s\"").await);
     let _held = vacancy(&cache, "k").await;
     let lease = stored(&mut backend, "k");
     assert!(lease.starts_with(b"\0larder-lease:") && lease.len() == 46, "{lease:?}");
     let left: i64 = cmd("PTTL").arg("cache:k").query(&mut backend.behind().client()).unwrap();
-    assert!((1..=10_000).contains(&left), "{left}");
+    assert!((1..=4_000).contains(&left), "{left}");
 }
 
 async fn a_lease_is_a_miss_to_all_readers(backend: Backend) {
@@ -258,6 +255,19 @@ async fn a_lease_is_renewed_while_its_holder_lives(backend: Backend) {
     assert_eq!(remote.stats().joined_remotely, 1);
 }
 
+/// Each is given back about when its first renewal is due.
+async fn a_lease_that_was_given_back_is_not_renewed(mut backend: Backend) {
+    let cache = backend.cache(&format!("{LONG_WAIT}\nlease = \"300ms\"")).await;
+    for milliseconds in (95..105).chain(95..105) {
+        let held = vacancy(&view(&cache), "k").await;
+        tokio::time::sleep(StdDuration::from_millis(milliseconds)).await;
+        drop(held);
+        within(cache.drain()).await;
+        look_around(&view(&cache)).await;
+        assert_eq!(stored(&mut backend, "k"), b"", "after {milliseconds} ms");
+    }
+}
+
 async fn a_holder_that_lost_its_lease_lets_the_others_continue(backend: Backend) {
     // The holder notices after a third of it.
     let more = format!("{LONG_WAIT}\nlease = \"3s\"");
@@ -343,50 +353,6 @@ async fn a_cancelled_claim_leaves_no_lease_behind(mut backend: Backend) {
     backend.behind().thaw();
     within(cache.drain()).await;
     let _free = vacancy(&view(&remote), "k").await;
-}
-
-/// From now on the server refuses commands that need memory.
-fn fill_up(backend: &mut Backend) {
-    cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut backend.behind().client()).unwrap();
-}
-
-async fn a_full_server_still_serves_hits(mut backend: Backend) {
-    let cache = view(&backend.cache("").await);
-    put(&cache, &["k"]).await;
-    fill_up(&mut backend);
-    assert!(cache.set("other", bytes("v"), Duration::Default).await.unwrap_err().is_outage());
-    assert_eq!(occupied(cache.get_or_set("k").await), bytes("k"));
-}
-
-async fn on_a_full_server_one_caller_computes_for_all_waiters(mut backend: Backend) {
-    let cache = backend.cache(LONG_WAIT).await;
-    fill_up(&mut backend);
-    let held = vacancy(&view(&cache), "k").await;
-    let callers = many_waiting(&cache, "k", 5).await;
-    assert!(fill(&view(&cache), held, "computed").await.unwrap_err().is_outage());
-    for caller in callers {
-        assert_eq!(occupied(answer(caller).await), bytes("computed"));
-    }
-}
-
-async fn a_full_server_takes_a_lease_back(mut backend: Backend) {
-    let cache = backend.cache("lease = \"10m\"").await;
-    let held = vacancy(&view(&cache), "k").await;
-    fill_up(&mut backend);
-    drop(held);
-    within(cache.drain()).await;
-    // A server without scripts would keep it; all servers of the tests have scripts.
-    assert_eq!(stored(&mut backend, "k"), b"");
-}
-
-async fn a_full_server_can_be_connected_to(mut backend: Backend) {
-    let cache = view(&backend.cache("").await);
-    put(&cache, &["k"]).await;
-    let supports = backend.cache("").await.check().await.unwrap().supports;
-    fill_up(&mut backend);
-    let late = backend.cache("").await;
-    assert_eq!(late.check().await.unwrap().supports, supports);
-    assert_eq!(occupied(view(&late).get_or_set("k").await), bytes("k"));
 }
 
 /// The server is away when the vacancy is dropped, and comes back with all it held.

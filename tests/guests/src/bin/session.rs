@@ -1,7 +1,7 @@
 //! Executes cache operations from standard input, and prints one line per operation. A test can therefore change the
 //! environment between two operations of one plugin instance.
 //!
-//! The operations are `get-or-set K V`, `compute K V`, `take K`, `fill K V`, `drop K`, `trap`, and those of
+//! The operations are `get-or-set K V`, `compute K V`, `take K`, `fill K V`, `drop K`, `churn K N`, `trap`, and those of
 //! `larder_test_guests::execute`. One space separates the words. `take` holds a vacancy until `fill`, `drop` or `trap`.
 
 use std::collections::HashMap;
@@ -41,6 +41,13 @@ fn execute(cache: &Cache, held: &mut HashMap<String, Vacancy>, words: &[&str]) -
             None => "no vacancy".to_owned(),
         },
         ["drop", key] => held.remove(*key).map_or("no vacancy", |_dropped| "dropped").to_owned(),
+        // Takes and drops the vacancy of a key a number of times.
+        ["churn", key, times] => {
+            for _ in 0..times.parse().expect("a number") {
+                let Entry::Vacant(_dropped) = cache.entry(key)? else { panic!("`{key}` has a value") };
+            }
+            "churned".to_owned()
+        }
         ["trap"] => trap(),
         words => larder_test_guests::execute(cache, words)?,
     })

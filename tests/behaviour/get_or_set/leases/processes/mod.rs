@@ -37,7 +37,7 @@ fn on_every_server(check: impl Fn(Server) + Sync) {
 /// The server's cache with more keys in TOML. Where they do not say otherwise nothing but an event ends a wait, and no
 /// answer comes too late on a busy machine.
 fn config(server: &Server, more: &str) -> String {
-    let patience = ["timeout = \"20s\"\n", "wait = \"10m\"\n"]
+    let patience = ["timeout = \"20s\"\n", "wait = \"10m\"\n", "lease = \"10s\"\n"]
         .into_iter()
         .filter(|line| !more.contains(line.split('"').next().unwrap()));
     format!("{}{more}{}", server.cache("c"), patience.collect::<String>())
