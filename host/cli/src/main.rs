@@ -86,6 +86,12 @@ fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let entered = runtime.enter();
+    if let Err(error) = signals::survive_file_size_limit() {
+        print_error(&format!("cannot start: {error}"));
+        return ExitCode::FAILURE;
+    }
+    drop(entered);
     let outcome = Telemetry::start(log, is_server, runs_plugins, &runtime).and_then(|telemetry| {
         let outcome = runtime.block_on(commands::run(cli));
         telemetry.shut_down(&runtime);

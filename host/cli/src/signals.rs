@@ -1,4 +1,4 @@
-//! The signals of the operating system that end or reload the program.
+//! The signals of the operating system that end or reload the program, and one that must not end it.
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,6 +42,25 @@ impl Signals {
             std::future::pending().await
         }
     }
+}
+
+/// Makes a write over the limit on a file's size (`ulimit -f`) fail with an error, as on a full disk. By default its
+/// signal ends the process. The signal is handled and not ignored: a program that this one starts inherits neither. Call
+/// it on a Tokio runtime.
+///
+/// # Errors
+///
+/// If the operating system refuses a handler.
+#[cfg(unix)]
+pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
+    // The handler stays when the listener is dropped.
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+}
+
+/// This platform has no such signal.
+#[cfg(not(unix))]
+pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
+    Ok(())
 }
 
 /// A listener for Ctrl-C, the only signal on this platform.

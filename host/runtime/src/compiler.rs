@@ -17,7 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::loading::Refusal;
+use crate::loading::{CompiledForm, Refusal};
 
 pub(crate) use exchange::Bounds;
 pub(crate) use limits::memory;
@@ -51,7 +51,7 @@ impl CompilerProcess {
     }
 
     /// Compiles a component within the bounds.
-    pub(crate) fn compile(&self, component: &[u8], bounds: Bounds) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn compile(&self, component: &[u8], bounds: Bounds) -> Result<CompiledForm, Refusal> {
         exchange::compile(&self.program, &self.args, component, bounds)
     }
 }

@@ -22,8 +22,8 @@ struct InstancePool {
     counts: Loading,
 }
 
-/// How much of the memories of all instances is cleared and kept between two instances instead of being returned to the
-/// system, in bytes: for components of one memory, as most are, and as much for each further one.
+/// How much of the memories of all instances together is cleared and kept between two instances instead of being returned
+/// to the system, in bytes.
 const KEPT_MEMORY: usize = 32 << 20;
 
 /// How much of one memory is kept at most, in bytes. Clearing more takes longer than the page faults that it saves.
@@ -39,7 +39,6 @@ impl InstancePool {
         let instances = as_u32(self.instances);
         let Loading { max_core_instances, max_memories, max_tables, .. } = self.counts;
         let [core_instances, memories, tables] = [max_core_instances, max_memories, max_tables].map(as_u32);
-        let kept = KEPT_MEMORY.checked_div(self.instances).unwrap_or(KEPT_MEMORY).min(KEPT_OF_ONE);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
             .max_core_instances_per_component(core_instances)
@@ -53,9 +52,16 @@ impl InstancePool {
             .table_elements(MAX_TABLE_ELEMENTS)
             .total_stacks(instances)
             .max_memory_size(usize::try_from(self.max_memory).unwrap_or(usize::MAX))
-            .linear_memory_keep_resident(kept)
+            .linear_memory_keep_resident(self.kept_of_each_memory())
             .async_stack_keep_resident(KEPT_STACK);
         InstanceAllocationStrategy::Pooling(pool)
+    }
+
+    /// How much of each memory is kept, in bytes: whole pages, because wasmtime rounds up.
+    fn kept_of_each_memory(self) -> usize {
+        let memories = self.instances.saturating_mul(self.counts.max_memories);
+        let kept = KEPT_MEMORY.checked_div(memories).unwrap_or(KEPT_MEMORY).min(KEPT_OF_ONE);
+        kept.saturating_sub(kept.checked_rem(page_size()).unwrap_or(0))
     }
 
     /// Creates an engine with this pool. If the address space is too small, components may have fewer memories.
@@ -68,6 +74,14 @@ impl InstancePool {
             }
         }
     }
+}
+
+/// The size of a page of this machine, in bytes.
+fn page_size() -> usize {
+    #[cfg(unix)]
+    return rustix::param::page_size();
+    #[cfg(not(unix))]
+    4096
 }
 
 /// The settings on which compiled code depends.
@@ -122,4 +136,21 @@ pub(crate) fn new_engine(instances: Option<usize>, sandbox: &Sandbox) -> Result<
         })
         .map_err(|error| Error::Engine(error.to_string()))?;
     Ok((engine, counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_that_a_pool_keeps_has_one_bound_whatever_its_instances_and_memories() {
+        for instances in [1, 7, 256, 300, 100_000] {
+            for max_memories in [1, 3, 8, 65_536] {
+                let counts = Loading { max_memories, ..Loading::default() };
+                let kept = InstancePool { instances, max_memory: 1 << 20, counts }.kept_of_each_memory();
+                assert!(kept * instances * max_memories <= KEPT_MEMORY, "{instances} x {max_memories}: {kept}");
+                assert!(kept <= KEPT_OF_ONE && kept.is_multiple_of(page_size()), "{kept}");
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Loads a plugin's file: reads it within bounds, and compiles it or takes its compiled form from disk.
 
 mod compiled_folder;
+mod compiled_form;
 mod file;
 mod refusal;
 mod resources;
@@ -19,6 +20,7 @@ use compiled_folder::{CompiledFolder, Name};
 use resources::Room;
 use slots::Slots;
 
+pub(crate) use compiled_form::CompiledForm;
 pub(crate) use refusal::Refusal;
 
 /// How much larger than the largest file a compiled plugin may be, and what it may have in any case. Rust and Python compile
@@ -105,10 +107,12 @@ impl Loader {
         Ok(Loaded { component, outcome: "compiled" })
     }
 
-    fn compile(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    fn compile(&self, bytes: &[u8]) -> Result<CompiledForm, Refusal> {
         let Some(compiler) = &self.compiler else {
             let compiled = self.engine.precompile_component(bytes);
-            return compiled.map_err(|error| Refusal::not_a_component(&error.root_cause().to_string()));
+            return compiled
+                .map(CompiledForm::from)
+                .map_err(|error| Refusal::not_a_component(&error.root_cause().to_string()));
         };
         let counts = &self.room.counts;
         let memory = compiler::memory(counts.max_compile_memory);
@@ -120,13 +124,31 @@ impl Loader {
     }
 }
 
-/// Loads a compiled component.
+/// Loads a compiled component. It is mapped from a file in memory, if there is one, and copied otherwise.
 #[allow(unsafe_code, reason = "wasmtime cannot verify compiled code; where it comes from is verified instead")]
-fn deserialize(engine: &Engine, compiled: &[u8]) -> wasmtime::Result<Component> {
+fn deserialize(engine: &Engine, compiled: &CompiledForm) -> wasmtime::Result<Component> {
     // SAFETY: the bytes are the output of `Engine::precompile_component`. They come from our own compiler, in this
     // process or in one that this process started. Or they come from a file with the right checksum, in a folder that
     // only this user and root can change, and were written there by such a process. Wasmtime itself refuses those of
-    // another version or with other settings. Decision:
+    // another version or with other settings. The file that is mapped is not the one in that folder but a copy in memory,
+    // which has no name and is sealed: no process can change it while it is mapped. Decision:
     // docs/decisions/0059-compiled-plugins-are-kept-in-files-of-our-own.md
-    unsafe { Component::deserialize(engine, compiled) }
+    unsafe {
+        if let Some(file) = compiled.sealed_file() {
+            let mapped = Component::deserialize_file(engine, file);
+            if !mapped.as_ref().is_err_and(is_refused_by_the_system) {
+                return mapped;
+            }
+        }
+        Component::deserialize(engine, compiled.bytes()?)
+    }
+}
+
+/// True if a file cannot be mapped, or not as code: a system may allow code in anonymous memory only.
+fn is_refused_by_the_system(error: &wasmtime::Error) -> bool {
+    #[cfg(unix)]
+    if error.is::<rustix::io::Errno>() {
+        return true;
+    }
+    error.is::<std::io::Error>()
 }

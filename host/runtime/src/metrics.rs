@@ -19,7 +19,8 @@ pub const LOADS: Metric = metric(
     &["plugin", "outcome"],
     "Files of a plugin that were `compiled`, were taken from the directory of compiled plugins (`kept`), or were \
      refused: `unreadable`, `too-large` for `max_plugin_bytes`, `too-complex`, `invalid`, `over-limit` for what one \
-     instance may need, `timed-out` or `out-of-memory` during compilation, or `crashed` if the compiler did.",
+     instance may need, `timed-out` or `out-of-memory` during compilation, `crashed` if the compiler did, or `killed` if \
+     something else ended it.",
 );
 /// Writes over `max_dir_bytes`.
 pub const REFUSED_WRITES: Metric = metric(

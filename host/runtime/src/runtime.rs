@@ -49,8 +49,9 @@ pub struct RuntimeOptions {
     /// cannot run. Defaults to none: instances are allocated one by one, without a maximum.
     pub instances: Option<usize>,
     /// The program that compiles plugins within `max_compile_memory` and `compile_timeout` of `[sandbox]`. Defaults to
-    /// none: this process compiles them, and neither its memory nor its time is bounded. Name a program if you load
-    /// files that you do not trust.
+    /// none: this process compiles them, and neither its memory nor its time is bounded. Then only the file is:
+    /// `max_plugin_bytes`, components nested at most 100 deep, and 200,000 functions of at most 1 MiB each. A file within
+    /// these bounds can still take gigabytes and minutes. Name a program if you load files that you do not trust.
     pub compiler: Option<CompilerProcess>,
 }
 
@@ -160,7 +161,8 @@ impl Runtime {
     }
 
     /// Loads and compiles a plugin. Its name is `name`, or the file name without extension. Blocks the thread while it
-    /// reads and compiles; in an async program call it in a task that may block.
+    /// reads and compiles; in an async program call it in a task that may block. Without a
+    /// [compiler process](RuntimeOptions::compiler) the memory and time of compiling are not bounded.
     ///
     /// # Errors
     ///
@@ -237,9 +239,12 @@ impl Runtime {
         let mut store = self.store(plugin, options, Console::Inherited)?;
         let span = info_span!(target: "larder_host::run", "run", plugin = plugin.name());
         let ended = self.within_limits(plugin, &mut store, job).instrument(span).await;
+        let output = Arc::clone(&store.data().output);
+        // The plugin has ended: a reader that stalls does not keep its memory and its vacancies.
+        drop(store);
         // A plugin that was stopped has used its time, and must not wait for its reader.
         if !matches!(ended, Err(Error::Stopped { .. })) {
-            store.data().output.written().await;
+            output.written().await;
         }
         ended
     }

@@ -15,7 +15,7 @@ use wasmtime::ResourceLimiter;
 
 use crate::config::Loading;
 
-pub(crate) use dir_quota::{DirQuota, NEW_FILE};
+pub(crate) use dir_quota::{ChargedBlock, DirQuota, NEW_FILE};
 pub(crate) use file_streams::{FileInput, FileOutput, FileStreams, Listing};
 pub(crate) use output::{Output, OutputLimit};
 pub(crate) use shares::Shares;

@@ -227,6 +227,22 @@ fn a_compiled_plugin_that_cannot_be_written_is_one_warning() {
     is_not_used(seven(folder.path()), "directory");
 }
 
+/// A write over `ulimit -f` fails as on a full disk. Its signal would end the program.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_the_size_of_files_does_not_end_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let (command, _working) = seven(folder.path()).into_command();
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -f 0; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = limited.current_dir(command.get_current_dir().unwrap()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"7\n"[..]), "{stderr}");
+    assert!(stderr.lines().count() == 1 && stderr.contains("File too large"), "{stderr}");
+    assert_eq!(compiled(folder.path()).len(), 0);
+}
+
 /// The files of plugins that are no longer used must not fill the disk. Sparse files stand for large ones.
 #[test]
 fn the_least_recently_used_compiled_plugins_are_deleted_above_512_mebibytes() {

@@ -30,6 +30,17 @@ fn max_dir_bytes_bounds_what_a_run_writes() {
     assert_eq!(fs::metadata(folder.path().join("file")).unwrap().len(), (1 << 20) - 4096);
 }
 
+/// Each stream has the block of its own file.
+#[test]
+fn two_files_that_are_written_in_turns_count_by_their_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = said(folder.path(), "max_dir_bytes = \"256KiB\"", &["alternate", "/data", "1200"]);
+    assert_eq!(written, "1200 times");
+    for name in ["a", "b"] {
+        assert_eq!(fs::metadata(folder.path().join(name)).unwrap().len(), 120_000);
+    }
+}
+
 #[test]
 fn new_files_and_directories_count() {
     let folder = tempfile::tempdir().unwrap();

@@ -196,6 +196,47 @@ async fn a_plugin_that_compiles_long_is_given_up_and_keeps_no_other_from_being_r
     }
 }
 
+/// A file of 48 MiB of data, whose compiled form has as much.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_compiled_form_of_a_plugin_is_held_once() {
+    const SIZE: u64 = 48 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::start(Larder::serve().arg("--watch").env("LARDER_COMPILED", folder.path()), "");
+    let data = "x".repeat(usize::try_from(SIZE).unwrap());
+    let large = format!(
+        "(component (core module $m (memory 1024) (data (i32.const 0) \"{data}\")) (core instance (instantiate $m)))"
+    );
+    let large = wat::parse_str(large).unwrap();
+    let before = host.serving.process().peak_memory();
+    // Compiled, and then taken from disk. It answers no requests, so the other one stays.
+    for outcome in ["compiled", "kept"] {
+        let count = host.loads(outcome).await + 1.0;
+        replace(&host.changed, &large);
+        host.ends(outcome, count).await;
+    }
+    host.is_unchanged().await;
+    let grown = host.serving.process().peak_memory() - before;
+    println!("{} KiB", grown >> 10);
+    // The file itself is in memory beside it.
+    assert!(grown < SIZE + SIZE / 2, "{} KiB", grown >> 10);
+    host.serving.terminate().await;
+}
+
+/// Another process of the system may end the compiler, and so may the system itself.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compiler_that_is_killed_is_told_from_one_that_needs_too_much_memory() {
+    let mut host = Host::watching("");
+    replace(&host.changed, &long_to_compile());
+    let compiler = wait_for_compiler(host.serving.process().id()).await;
+    assert!(Command::new("kill").args(["-KILL", &compiler.to_string()]).status().unwrap().success());
+    host.ends("killed", 1.0).await;
+    assert_eq!(host.loads("out-of-memory").await, 0.0);
+    host.is_unchanged().await;
+    host.ends_with_lines(&["its compiler was killed (signal 9), by the system for lack of memory or by hand"]).await;
+}
+
 async fn wait_for_compiler(host: u32) -> u32 {
     let started = Instant::now();
     loop {

@@ -330,6 +330,30 @@ fn a_run_whose_reader_has_gone_gets_a_closed_stream() {
     assert!(stderr.contains("can write") && stderr.contains("trapped"), "{stderr}");
 }
 
+/// Its output waits, and it keeps neither its memory nor the lease that other processes wait for.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_has_ended_holds_no_lease_and_no_memory_while_its_output_is_not_read() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let larder = Larder::run("misbehave").config(&server.cache("c"));
+    let mut run = Process::start(["leave", "k", "120000"].iter().fold(larder, Larder::arg));
+    let mut looking = server.client();
+    let mut exists = |key: &str| redis::cmd("EXISTS").arg(key).query::<bool>(&mut looking).unwrap();
+    wait_for("the plugin has printed", || exists("cache:left").then_some(()));
+    wait_for("the lease is released", || (!exists("cache:k")).then_some(()));
+    let status = format!("/proc/{}/status", run.child.id());
+    wait_for("the memory is given back", || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB"));
+        (line.unwrap().parse::<u64>().unwrap() < 24 << 10).then_some(())
+    });
+    assert!(run.child.try_wait().unwrap().is_none(), "its output was not read");
+    let mut printed = Vec::new();
+    run.stdout.take().unwrap().read_to_end(&mut printed).unwrap();
+    assert!(printed == vec![b'x'; 120_000], "{} bytes", printed.len());
+    assert_eq!(run.exited(), Some(0));
+}
+
 /// Another process waits for the value instead of computing it too.
 #[test]
 fn a_holder_whose_output_is_not_read_keeps_its_lease() {

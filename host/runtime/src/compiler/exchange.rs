@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use super::outcome::{Ended, judge};
-use crate::loading::Refusal;
+use crate::loading::{CompiledForm, Refusal};
 
 /// The limits of one compilation.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,12 @@ const MAX_THREADS: usize = 8;
 const EXIT_POLL: Duration = Duration::from_millis(1);
 
 /// Compiles a component in a new process.
-pub(super) fn compile(program: &Path, args: &[OsString], component: &[u8], bounds: Bounds) -> Result<Vec<u8>, Refusal> {
+pub(super) fn compile(
+    program: &Path,
+    args: &[OsString],
+    component: &[u8],
+    bounds: Bounds,
+) -> Result<CompiledForm, Refusal> {
     let failed = |error: io::Error| {
         Refusal::new("crashed", &format!("cannot run the compiler `{}`: {error}", program.display()))
     };
@@ -71,7 +76,7 @@ fn exchange(
     component: &[u8],
     bounds: Bounds,
     deadline: Option<Instant>,
-) -> io::Result<(Vec<u8>, Ended)> {
+) -> io::Result<(CompiledForm, Ended)> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let head = head(bounds);
     std::thread::scope(|scope| {
@@ -80,15 +85,24 @@ fn exchange(
                 // A process that ends early says why in another way.
                 let _result = stdin.map(|mut stdin| stdin.write_all(&head).and_then(|()| stdin.write_all(component)));
             })?;
-            let messages = read_in_thread(scope, stderr, MAX_MESSAGE)?;
-            let compiled = read_in_thread(scope, stdout, bounds.compiled.saturating_add(1))?;
+            let messages = read_in_thread(scope, move || {
+                let mut message = Vec::new();
+                // What was read before an error is a message too.
+                let _result = stderr.map(|stderr| stderr.take(MAX_MESSAGE).read_to_end(&mut message));
+                message
+            })?;
+            let max = bounds.compiled.saturating_add(1);
+            let compiled = read_in_thread(scope, move || match stdout {
+                Some(stdout) => CompiledForm::read(stdout, max),
+                None => Ok(Vec::new().into()),
+            })?;
             let left = || deadline.map_or(bounds.time, |deadline| deadline.saturating_duration_since(Instant::now()));
             let Ok(compiled) = compiled.recv_timeout(left()) else {
                 child.kill()?;
-                return Ok((Vec::new(), Ended { status: child.wait()?, is_late: true, message: String::new() }));
+                return Ok((Vec::new().into(), Ended { status: child.wait()?, is_late: true, message: String::new() }));
             };
-            let is_too_large = u64::try_from(compiled.len()).map_or(true, |length| length > bounds.compiled);
-            if is_too_large {
+            let compiled = compiled?;
+            if compiled.len() > bounds.compiled {
                 child.kill()?;
             }
             let (status, is_late) = wait(child, left)?;
@@ -129,18 +143,15 @@ fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, job: impl FnOnce() + Send + '
     Builder::new().name("larder-compiler".to_owned()).spawn_scoped(scope, job).map(drop)
 }
 
-/// Reads a stream to its end or to the limit, and closes it.
-fn read_in_thread<'scope>(
+/// Reads a stream in a thread, and closes it.
+fn read_in_thread<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    stream: Option<impl Read + Send + 'scope>,
-    max: u64,
-) -> io::Result<std::sync::mpsc::Receiver<Vec<u8>>> {
-    let (sender, receiver): (Sender<Vec<u8>>, _) = channel();
+    read: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<Receiver<T>> {
+    let (sender, receiver) = channel();
     spawn(scope, move || {
-        let mut bytes = Vec::new();
-        let _result = stream.map(|stream| stream.take(max).read_to_end(&mut bytes));
         // The receiver is gone if the process was killed.
-        let _received = sender.send(bytes);
+        let _received = sender.send(read());
     })?;
     Ok(receiver)
 }

@@ -5,12 +5,15 @@ use std::path::Path;
 use crate::default_limits::MAX_COMPILE_MEMORY;
 
 /// The memory of the process for a value of `max_compile_memory`. The default becomes a quarter of the container's memory,
-/// so that two such processes meet their own limits before the container meets its limit and is ended as a whole.
-pub(crate) fn memory(configured: u64) -> u64 {
-    match container_memory() {
-        Some(container) if configured == MAX_COMPILE_MEMORY => configured.min(container >> 2),
-        _ => configured,
-    }
+/// so that two such processes meet their own limits before the container meets its limit and is ended as a whole. A value
+/// that the operator has written is taken as it is.
+pub(crate) fn memory(configured: Option<u64>) -> u64 {
+    memory_in(container_memory(), configured)
+}
+
+fn memory_in(container: Option<u64>, configured: Option<u64>) -> u64 {
+    let default = || container.map_or(MAX_COMPILE_MEMORY, |container| MAX_COMPILE_MEMORY.min(container >> 2));
+    configured.unwrap_or_else(default)
 }
 
 /// The memory limit of this process's control group, if it has one.
@@ -65,4 +68,19 @@ pub(super) fn limit_this_process(memory: u64, seconds: u64) -> std::io::Result<(
 #[cfg(not(target_os = "linux"))]
 pub(super) fn limit_this_process(_memory: u64, _seconds: u64) -> std::io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_default_becomes_a_quarter_of_the_container() {
+        let gibibytes = |count: u64| count << 30;
+        assert_eq!(memory_in(None, None), gibibytes(2));
+        assert_eq!(memory_in(Some(gibibytes(4)), None), gibibytes(1));
+        assert_eq!(memory_in(Some(gibibytes(64)), None), gibibytes(2));
+        // Written out, although it equals the default.
+        assert_eq!(memory_in(Some(gibibytes(4)), Some(gibibytes(2))), gibibytes(2));
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 use bytesize::ByteSize;
 
 use super::exchange::Bounds;
-use crate::loading::Refusal;
+use crate::loading::{CompiledForm, Refusal};
 
 /// The exit status of a process that the component made run out of memory.
 pub(super) const OUT_OF_MEMORY: u8 = 3;
@@ -24,13 +24,13 @@ pub(super) struct Ended {
 }
 
 /// Returns the compiled form, or why there is none.
-pub(super) fn judge(compiled: Vec<u8>, ended: &Ended, bounds: Bounds) -> Result<Vec<u8>, Refusal> {
+pub(super) fn judge(compiled: CompiledForm, ended: &Ended, bounds: Bounds) -> Result<CompiledForm, Refusal> {
     if ended.is_late || is_out_of_time(ended.status) {
         let time = humantime::format_duration(bounds.time);
         let reason = format!("compiling it takes more than {time}; raise `compile_timeout` of `[sandbox]`");
         return Err(Refusal::new("timed-out", &reason));
     }
-    if u64::try_from(compiled.len()).map_or(true, |length| length > bounds.compiled) {
+    if compiled.len() > bounds.compiled {
         let max = ByteSize(bounds.compiled);
         let reason = format!("its compiled form has more than {max}; raise `max_plugin_bytes` of `[sandbox]`");
         return Err(Refusal::new("too-large", &reason));
@@ -47,19 +47,23 @@ pub(super) fn judge(compiled: Vec<u8>, ended: &Ended, bounds: Bounds) -> Result<
         let reason = format!("compiling it needs more than {memory}; raise `max_compile_memory` of `[sandbox]`");
         return Err(Refusal::new("out-of-memory", &reason));
     }
+    if signal(ended.status) == Some(KILLED) {
+        return Err(Refusal::new("killed", KILLED_REASON));
+    }
     let reason = format!("the compiler crashed on it ({}): {message}", ended.status);
     Err(Refusal::new("crashed", &reason))
 }
 
+/// The process met its own limit.
 fn is_out_of_memory(ended: &Ended) -> bool {
-    // The standard library writes this and aborts. The kernel kills the process if the machine or container has no
-    // memory left.
-    ended.status.code() == Some(i32::from(OUT_OF_MEMORY))
-        || ended.message.contains("memory allocation of")
-        || signal(ended.status) == Some(KILLED)
+    // The standard library writes this and aborts.
+    ended.status.code() == Some(i32::from(OUT_OF_MEMORY)) || ended.message.contains("memory allocation of")
 }
 
+/// SIGKILL, which this host has not sent: the kernel does if the machine or the container has no memory left.
 const KILLED: i32 = 9;
+
+const KILLED_REASON: &str = "its compiler was killed (signal 9), by the system for lack of memory or by hand";
 
 #[cfg(target_os = "linux")]
 fn is_out_of_time(status: ExitStatus) -> bool {

@@ -14,9 +14,9 @@ pub struct Loading {
     /// The maximum size of a plugin's file, in bytes. A larger file is refused before it is read. Defaults to 64 MiB.
     pub max_plugin_bytes: u64,
     /// The maximum memory of the process that compiles a plugin, in bytes. Has no effect without a
-    /// [compiler process](crate::CompilerProcess). Defaults to 2 GiB; in a container with less than 8 GiB, this default
-    /// becomes a quarter of the container's memory.
-    pub max_compile_memory: u64,
+    /// [compiler process](crate::CompilerProcess). Defaults to `None`: 2 GiB, or a quarter of the container's memory in a
+    /// container with less than 8 GiB.
+    pub max_compile_memory: Option<u64>,
     /// The maximum time to compile a plugin: of the clock, and of the processors together. Has no effect without a
     /// [compiler process](crate::CompilerProcess). Defaults to 2 minutes.
     pub compile_timeout: Duration,
@@ -33,7 +33,7 @@ impl Default for Loading {
     fn default() -> Self {
         Self {
             max_plugin_bytes: default_limits::MAX_PLUGIN_BYTES,
-            max_compile_memory: default_limits::MAX_COMPILE_MEMORY,
+            max_compile_memory: None,
             compile_timeout: default_limits::COMPILE_TIMEOUT,
             max_core_instances: default_limits::MAX_CORE_INSTANCES,
             max_memories: default_limits::MAX_MEMORIES,
@@ -58,7 +58,7 @@ impl RawLoading {
         let count = |key: &str, written, default| count(section, key, written, default);
         Ok(Loading {
             max_plugin_bytes: self.max_plugin_bytes.map_or(default.max_plugin_bytes, |size| size.0),
-            max_compile_memory: self.max_compile_memory.map_or(default.max_compile_memory, |size| size.0),
+            max_compile_memory: self.max_compile_memory.map(|size| size.0),
             compile_timeout: self.compile_timeout.map_or(default.compile_timeout, |duration| duration.0),
             max_core_instances: count("max_core_instances", self.max_core_instances, default.max_core_instances)?,
             max_memories: count("max_memories", self.max_memories, default.max_memories)?,

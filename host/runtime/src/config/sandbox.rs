@@ -101,8 +101,8 @@ pub(super) struct RawSandbox {
     max_batch_bytes: Option<Size>,
     /// The maximum size of a plugin's file. Defaults to `"64MiB"`.
     max_plugin_bytes: Option<Size>,
-    /// The maximum memory of the process that compiles a plugin. Defaults to `"2GiB"`; in a container
-    /// with less than 8 GiB, this default becomes a quarter of the container's memory.
+    /// The maximum memory of the process that compiles a plugin. Absent: 2 GiB, or a quarter of the container's memory in a
+    /// container with less than 8 GiB.
     max_compile_memory: Option<Size>,
     /// The maximum time to compile a plugin: of the clock, and of the processors together. Defaults to `"2m"`.
     compile_timeout: Option<PositiveDuration>,

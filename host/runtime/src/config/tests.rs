@@ -90,7 +90,7 @@ mod defaults {
             limits: limits([1024, 1024, 1024, 8 << 20]),
             loading: Loading {
                 max_plugin_bytes: 64 << 20,
-                max_compile_memory: 2 << 30,
+                max_compile_memory: None,
                 compile_timeout: Duration::from_secs(120),
                 max_core_instances: 64,
                 max_memories: 8,
@@ -256,7 +256,7 @@ fn every_key_is_read() {
         limits: limits([100, 50, 65_536, 1 << 20]),
         loading: Loading {
             max_plugin_bytes: 1 << 20,
-            max_compile_memory: 1 << 28,
+            max_compile_memory: Some(1 << 28),
             compile_timeout: Duration::from_secs(60),
             max_core_instances: 6,
             max_memories: 2,

@@ -11,7 +11,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
 use super::interface;
 use crate::plugin_state::PluginState;
-use crate::sandbox::{FileInput, FileOutput, Listing, NEW_FILE};
+use crate::sandbox::{ChargedBlock, FileInput, FileOutput, Listing, NEW_FILE};
 
 /// The maximum number of files and directories that an instance holds open. Each takes a file descriptor of the host.
 const MAX_OPEN_FILES: usize = 256;
@@ -53,7 +53,7 @@ pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
         fs_result(store.data_mut(), opened)
     })?;
     interface.func_wrap("[method]descriptor.write-via-stream", |mut store, (file, offset): (File, u64)| {
-        let position = Some((file.rep(), offset));
+        let position = Some((offset, ChargedBlock::default()));
         let opened = store.data_mut().filesystem().write_via_stream(file, offset);
         let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream, position));
         fs_result(store.data_mut(), opened)
@@ -119,7 +119,7 @@ fn read_via_stream(state: &mut PluginState, file: File, offset: u64) -> FsResult
 fn limit_output(
     state: &mut PluginState,
     stream: Resource<DynOutputStream>,
-    position: Option<(u32, u64)>,
+    position: Option<(u64, ChargedBlock)>,
 ) -> FsResult<Resource<DynOutputStream>> {
     let stream = state.table.delete(stream)?;
     let (chunk, open) = (state.shares.chunk(), state.file_streams.open());

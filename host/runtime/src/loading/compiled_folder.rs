@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 
 use super::file::open_without_waiting;
-use super::trusted_folder;
+use super::{CompiledForm, trusted_folder};
 
 /// The environment variable that names the folder, or is `off`.
 const VARIABLE: &str = "LARDER_COMPILED";
@@ -83,7 +83,7 @@ impl CompiledFolder {
     }
 
     /// Reads a compiled plugin of at most `max` bytes. `None` if there is none, or if its file is damaged.
-    pub(super) fn read(&self, name: &Name, max: u64) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, name: &Name, max: u64) -> Option<CompiledForm> {
         let path = self.path.join(&name.0);
         let mut file = open_without_waiting(&path).ok()?;
         let metadata = file.metadata().ok()?;
@@ -92,10 +92,8 @@ impl CompiledFolder {
         }
         let mut head = [0; HEAD];
         file.read_exact(&mut head).ok()?;
-        let mut compiled = Vec::new();
-        compiled.try_reserve_exact(usize::try_from(metadata.len()).ok()?).ok()?;
-        (&mut file).take(max).read_to_end(&mut compiled).ok()?;
-        if head != self::head(name, &compiled) {
+        let compiled = CompiledForm::read(&mut file, max).ok()?;
+        if head != self::head(name, &compiled).ok()? {
             tracing::debug!("`{}` is damaged, so the plugin is compiled again", path.display());
             return None;
         }
@@ -107,7 +105,7 @@ impl CompiledFolder {
     }
 
     /// Writes a compiled plugin. A failure causes one warning and has no other effect.
-    pub(super) fn write(&self, name: &Name, compiled: &[u8]) {
+    pub(super) fn write(&self, name: &Name, compiled: &CompiledForm) {
         if let Err(error) = self.try_write(name, compiled)
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
@@ -115,11 +113,10 @@ impl CompiledFolder {
         }
     }
 
-    fn try_write(&self, name: &Name, compiled: &[u8]) -> io::Result<()> {
+    fn try_write(&self, name: &Name, compiled: &CompiledForm) -> io::Result<()> {
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
-        let size = u64::try_from(compiled.len()).unwrap_or(u64::MAX);
-        self.make_room(size)?;
-        if size > MAX_TOTAL {
+        self.make_room(compiled.len())?;
+        if compiled.len() > MAX_TOTAL {
             return Ok(());
         }
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
@@ -129,8 +126,8 @@ impl CompiledFolder {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let written = options.open(&unfinished).and_then(|mut file| {
-            file.write_all(&head(name, compiled))?;
-            file.write_all(compiled)?;
+            file.write_all(&head(name, compiled)?)?;
+            compiled.for_each(|part| file.write_all(part))?;
             drop(file);
             // Readers see the whole file or none. A file that a crash of the machine damages fails its checksum.
             fs::rename(&unfinished, self.path.join(&name.0))
@@ -172,13 +169,16 @@ impl CompiledFolder {
 }
 
 /// The start of the file of a compiled plugin. Its checksum covers the name, so that no file is taken for another.
-fn head(name: &Name, compiled: &[u8]) -> [u8; HEAD] {
+fn head(name: &Name, compiled: &CompiledForm) -> io::Result<[u8; HEAD]> {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(name.0.as_bytes());
-    checksum.update(compiled);
+    compiled.for_each(|part| {
+        checksum.update(part);
+        Ok(())
+    })?;
     let [a, b, c, d] = checksum.finalize().to_le_bytes();
     let [m0, m1, m2, m3, m4, m5, m6, m7] = MAGIC;
-    [m0, m1, m2, m3, m4, m5, m6, m7, a, b, c, d]
+    Ok([m0, m1, m2, m3, m4, m5, m6, m7, a, b, c, d])
 }
 
 /// True for the name of a compiled plugin: other files in the folder are left alone.

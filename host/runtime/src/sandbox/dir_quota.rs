@@ -10,10 +10,15 @@ use metrics::Counter;
 #[derive(Debug)]
 pub(crate) struct DirQuota {
     left: AtomicU64,
-    /// The file of the last write at an offset, and the end of the last block that it was charged.
-    last: Mutex<(u32, u64)>,
+    /// The file of the last write at an offset without a stream, by its number among the handles.
+    last: Mutex<(u32, ChargedBlock)>,
     refused: Counter,
 }
+
+/// The end of the last block that a sequence of writes to one file was charged: the next write shares it if it goes on
+/// there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ChargedBlock(u64);
 
 /// What a new file, directory or link takes on disk, in bytes: a block, for its name and its metadata.
 pub(crate) const NEW_FILE: u64 = BLOCK;
@@ -24,26 +29,38 @@ const BLOCK: u64 = 4 << 10;
 impl DirQuota {
     /// A quota of `max` bytes. `refused` counts the writes over it.
     pub(crate) fn new(max: u64, refused: Counter) -> Self {
-        Self { left: AtomicU64::new(max), last: Mutex::new((0, 0)), refused }
+        Self { left: AtomicU64::new(max), last: Mutex::default(), refused }
     }
 
     /// Takes the blocks of a write at an offset of a file, which has this number among the handles. A write that goes on
-    /// where the last one ended shares its block.
+    /// where the last one ended shares its block, unless another file was written in between.
     ///
     /// # Errors
     ///
     /// As [`DirQuota::take`].
     pub(crate) fn take_at(&self, file: u32, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != file {
+            *last = (file, ChargedBlock::default());
+        }
+        self.take_next(&mut last.1, offset, bytes)
+    }
+
+    /// Takes the blocks of a write at an offset, for a sequence of writes to one file.
+    ///
+    /// # Errors
+    ///
+    /// As [`DirQuota::take`].
+    pub(crate) fn take_next(&self, charged: &mut ChargedBlock, offset: u64, bytes: u64) -> io::Result<()> {
         if bytes == 0 {
             return Ok(());
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let end = offset.saturating_add(bytes).checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
         let start = offset.saturating_sub(offset.checked_rem(BLOCK).unwrap_or(0));
-        let goes_on = last.0 == file && start.saturating_add(BLOCK) == last.1;
-        let from = if goes_on { last.1 } else { start };
+        let goes_on = start.saturating_add(BLOCK) == charged.0;
+        let from = if goes_on { charged.0 } else { start };
         self.take(end.saturating_sub(from))?;
-        *last = (file, end);
+        *charged = ChargedBlock(end);
         Ok(())
     }
 
@@ -86,6 +103,18 @@ mod tests {
         assert!(quota.take_at(1, 1 << 40, 1).is_err());
         assert!(quota.take_at(2, u64::MAX, u64::MAX).is_err());
         quota.take_at(2, 1 << 40, 0).unwrap();
+    }
+
+    /// As two open streams do.
+    #[test]
+    fn two_files_that_are_written_in_turns_take_no_more_than_one_after_the_other() {
+        let quota = DirQuota::new(2 * BLOCK, Counter::noop());
+        let mut files = [ChargedBlock::default(); 2];
+        for offset in 0..BLOCK {
+            files.iter_mut().for_each(|charged| quota.take_next(charged, offset, 1).unwrap());
+        }
+        assert_eq!(quota.left.load(Ordering::Relaxed), 0);
+        assert!(quota.take_next(&mut files[0], BLOCK, 1).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
 };
 
-use super::DirQuota;
+use super::{ChargedBlock, DirQuota};
 
 /// Counts the open file streams of an instance. Each holds a file open.
 #[derive(Debug, Clone, Default)]
@@ -49,8 +49,8 @@ pub(crate) struct FileOutput {
     pub(crate) stream: DynOutputStream,
     pub(crate) chunk: usize,
     pub(crate) quota: Arc<DirQuota>,
-    /// The file's number among the handles, and the offset of the next write; `None` if it appends.
-    pub(crate) position: Option<(u32, u64)>,
+    /// The offset of the next write, and the block that the last one was charged; `None` if it appends.
+    pub(crate) position: Option<(u64, ChargedBlock)>,
     pub(crate) _open: OpenStream,
 }
 
@@ -91,8 +91,8 @@ impl FileOutput {
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let taken = match &mut self.position {
-            Some((file, offset)) => {
-                let taken = self.quota.take_at(*file, *offset, bytes);
+            Some((offset, charged)) => {
+                let taken = self.quota.take_next(charged, *offset, bytes);
                 *offset = offset.saturating_add(bytes);
                 taken
             }

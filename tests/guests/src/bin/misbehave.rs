@@ -42,11 +42,36 @@ fn main() -> Result<(), Error> {
             Entry::Occupied(_) => panic!("the key already has a value"),
         },
         ["trap"] => trap(),
+        // Takes the vacancy of a key, allocates 32 MiB, prints this many bytes, and ends before they are written.
+        ["leave", key, bytes] => {
+            let Entry::Vacant(vacancy) = Cache::default()?.entry(key)? else { panic!("the key already has a value") };
+            let memory = black_box(vec![1_u8; 32 << 20]);
+            let stdout = wasip2::cli::stdout::get_stdout();
+            let mut left: usize = bytes.parse().expect("a number");
+            while left > 0 {
+                stdout.subscribe().block();
+                let permit = stdout.check_write().expect("stdout is open");
+                let part = left.min(usize::try_from(permit).unwrap_or(usize::MAX));
+                stdout.write(&vec![b'x'; part]).expect("within what is permitted");
+                left = left.saturating_sub(part);
+            }
+            Cache::default()?.set_bytes("left", b"")?;
+            std::mem::forget((vacancy, memory));
+            Ok(())
+        }
         // Writes to a file until that fails.
         ["fill", path] => {
             let mut file = File::create(path).expect("a new file");
             let (written, error) = until_error(|| file.write_all(&[b'x'; 4096]));
             println!("{} bytes: {error}", written.saturating_mul(4096));
+            Ok(())
+        }
+        // Writes 100 bytes to each of two files in turns, this many times or until that fails.
+        ["alternate", directory, times] => {
+            let mut files = ["a", "b"].map(|name| File::create(format!("{directory}/{name}")).expect("a new file"));
+            let times: usize = times.parse().expect("a number");
+            let is_written = |_: &usize| files.iter_mut().all(|file| file.write_all(&[b'x'; 100]).is_ok());
+            println!("{} times", (0..times).take_while(is_written).count());
             Ok(())
         }
         // Creates empty files until that fails.
