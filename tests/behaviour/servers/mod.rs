@@ -4,6 +4,7 @@
 //! - `connecting`: the address from the environment, passwords, and servers that cannot be used.
 //! - `connection_pool`: which connection a call uses, and what the loss of one connection affects.
 //! - `faults`: slow, cut and silent networks, paused and full servers, and 64 plugin instances during a fault.
+//! - `identity`: two caches with overlapping prefixes never use one server, whatever its addresses are.
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
@@ -14,6 +15,7 @@ mod cluster;
 mod connecting;
 mod connection_pool;
 mod faults;
+mod identity;
 mod large_values;
 mod migration;
 mod outage;

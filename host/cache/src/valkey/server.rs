@@ -1,4 +1,5 @@
-//! What a server reports about itself: kind, version, mode and capabilities.
+//! What a server reports about itself: kind, version, mode, capabilities, and which server it is.
 
 pub(in crate::valkey) mod capabilities;
 pub(in crate::valkey) mod info;
+pub(in crate::valkey) mod registry;
