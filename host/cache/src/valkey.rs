@@ -5,6 +5,7 @@ mod backoff;
 mod commands;
 mod connection;
 mod error;
+mod inspection;
 mod options;
 mod server;
 mod topology;
@@ -19,9 +20,12 @@ use tokio::io::AsyncRead;
 
 use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
+pub use inspection::inspect;
+pub use inspection::report::{CommandReport, Inspection, Memory, Persistence, Role, SentinelReport, ServerReport};
 pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, TlsOptions};
 pub use server::info::ServerKind;
 pub use server::registry::{ServerId, ServerRegistry};
+pub use server::rights::{COMMANDS, Need, ServerCommand};
 
 use commands::compare_and_set::Expiry;
 use commands::{clearing, leases};

@@ -10,6 +10,7 @@
 )]
 
 mod commands;
+mod json;
 mod log_line;
 mod metrics_server;
 mod metrics_url;

@@ -8,6 +8,7 @@
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
+//! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
 //! - `sentinel`: Sentinel names the primary, at the start and after a failover.
 //! - `tls`: which certificates are accepted, and the messages for those that are not.
 
@@ -19,5 +20,6 @@ mod identity;
 mod large_values;
 mod migration;
 mod outage;
+mod rights;
 mod sentinel;
 mod tls;

@@ -52,8 +52,8 @@ enum Command {
     Top(top::Top),
     /// Check whether a running host is ready (needs `--metrics-addr`).
     Ready(ready::Ready),
-    /// Validate the configuration and connect to every cache.
-    Check,
+    /// Validate the configuration, connect to every cache and inspect its servers.
+    Check(check::Check),
     /// Inspect or purge a server cache.
     Cache(cache::CacheCommand),
     /// Print the JSON Schema of the configuration.
@@ -74,7 +74,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(command) => command.run(config()?).await,
         Command::Top(command) => command.run(path).await,
         Command::Ready(command) => command.run(path).await,
-        Command::Check => check::run(&config()?).await,
+        Command::Check(command) => command.run(&config()?).await,
         Command::Cache(command) => command.run(&config()?).await,
         Command::Schema => {
             std::io::stdout().write_all(json_schema().as_bytes())?;

@@ -18,6 +18,7 @@ use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::{Mode, ServerInfo};
 use crate::valkey::server::registry::{Claim, Member, ServerId};
+use crate::valkey::server::rights;
 use crate::valkey::topology::sentinel;
 use crate::{CacheError, Policy};
 
@@ -154,8 +155,7 @@ impl Connector {
         let reported = info.map_err(refused_info)?;
         let info = ServerInfo::from_info(&reported, mode).map_err(ConnectError::Unusable)?;
         let claim = self.member.claim(ServerId::from_info(&reported)).map_err(ConnectError::Overlap)?;
-        // No plugin can write the separator, so no key begins with it.
-        let probe = format!("{}\u{1f}probe", options.prefix);
+        let probe = rights::probe_key(&options.prefix);
         let capabilities = Capabilities::probe(&mut client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
         Ok(Connection { client, info, capabilities, lost, timeouts, opened, _claim: claim })
