@@ -3,6 +3,7 @@
 //! - `cluster`: keys on several nodes, slots that move, primaries that fail, and nodes with passwords and TLS.
 //! - `connecting`: the address from the environment, passwords, and servers that cannot be used.
 //! - `connection_pool`: which connection a call uses, and what the loss of one connection affects.
+//! - `errors`: what the plugin gets for each error, what the log says, and the name in the metrics.
 //! - `faults`: slow, cut and silent networks, paused and full servers, and 64 plugin instances during a fault.
 //! - `identity`: two caches with overlapping prefixes never use one server, whatever its addresses are.
 //! - `large_values`: a value on the server above the limit is not read into memory.
@@ -15,6 +16,7 @@
 mod cluster;
 mod connecting;
 mod connection_pool;
+mod errors;
 mod faults;
 mod identity;
 mod large_values;
