@@ -8,6 +8,9 @@ use larder_tests::{Kind, Larder, Relay, Sentinels, Server, wait_for};
 
 use crate::backends::{bytes, over_every_kind, view, within};
 
+/// A port of loopback without a listener.
+const DEAD_PORT: u16 = 1;
+
 /// For a busy machine.
 const PATIENT: &str = "timeout = \"20s\"\nconnect_timeout = \"20s\"\n";
 
@@ -110,7 +113,7 @@ async fn the_primary_of_sentinels_and_its_address_are_the_same_server() {
 }
 
 /// Repeats a call until its outcome is as expected.
-async fn until<T: std::fmt::Debug>(call: impl AsyncFn() -> T, is_expected: impl Fn(&T) -> bool) {
+async fn until<T: std::fmt::Debug>(mut call: impl AsyncFnMut() -> T, is_expected: impl Fn(&T) -> bool) {
     let reached = async {
         while !is_expected(&call().await) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -126,9 +129,9 @@ async fn set(cache: &Arc<Cache>) -> Result<(), CacheError> {
 /// After a failover, or a change of a name.
 async fn a_cache_that_is_led_to_the_server_of_another_one_is_refused_until_it_is_led_back(kind: Kind) {
     let (Some(first), Some(second)) = (Server::start(kind), Server::start(kind)) else { return };
-    let relay = Relay::to(first.port());
+    let (relay, way) = (Relay::to(first.port()), Relay::to(second.port()));
     let open = cache("open", kind, &at("127.0.0.1", relay.port()), "app:");
-    let secret = cache("secret", kind, &at("127.0.0.1", second.port()), "app:secret:");
+    let secret = cache("secret", kind, &at("127.0.0.1", way.port()), "app:secret:");
     let config = Config::from_toml(&format!("default = \"open\"\n{open}{secret}")).unwrap();
     let caches = within(Caches::connect(config)).await.unwrap();
     let (open, secret) = (caches.get("open").unwrap(), caches.get("secret").unwrap());
@@ -143,9 +146,25 @@ async fn a_cache_that_is_led_to_the_server_of_another_one_is_refused_until_it_is
     let written: i64 = ::redis::cmd("EXISTS").arg("app:k").query(&mut second.client()).unwrap();
     assert_eq!(written, 0);
 
+    // Nor when the other cache has lost its connection.
+    let mut client = second.client();
+    let mut connections = || {
+        let info: String = ::redis::cmd("INFO").arg("stats").query(&mut client).unwrap();
+        let count = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+        count.trim_end().parse::<u64>().unwrap()
+    };
+    way.set_target(DEAD_PORT);
+    way.reset();
+    until(async || set(secret).await, |outcome| matches!(outcome, Err(CacheError::Unavailable(_)))).await;
+    let before = connections();
+    until(async || connections(), |count| *count >= before + 3).await;
+    assert!(matches!(set(open).await, Err(CacheError::Overlap(_))));
+    way.set_target(second.port());
+
     relay.set_target(first.port());
     until(async || set(open).await, Result::is_ok).await;
     assert_eq!(view(open).get("k").await, Ok(Some(bytes("v"))));
+    until(async || set(secret).await, Result::is_ok).await;
 }
 
 async fn a_restart_changes_the_number_of_a_server_and_all_its_caches_return(kind: Kind) {

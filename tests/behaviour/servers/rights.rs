@@ -74,7 +74,7 @@ async fn check_names_each_command_that_a_user_lacks(kind: Kind) {
         let (in_list, other) = if is_optional { ("advice", "problems") } else { ("problems", "advice") };
         assert_eq!((named(&cache, in_list), named(&cache, other)), (vec![command.name], vec![]), "{cache:#}");
         let text = texts(&cache, in_list);
-        let words = format!("the user may not call {} ({}", command.name, command.purpose);
+        let words = format!("it refuses {} (used for {}", command.name, command.purpose);
         assert!(text.contains(&words) && text.contains("NOPERM"), "{text}");
         let commands = cache["servers"][0]["commands"].as_array().unwrap();
         let refused: Vec<_> = commands.iter().filter(|command| command["allowed"] == false).collect();

@@ -44,7 +44,7 @@ pub(in crate::valkey) struct Connection {
     pub(in crate::valkey) timeouts: AtomicU32,
     pub(in crate::valkey) opened: Instant,
     /// Keeps caches with overlapping prefixes from the server.
-    _claim: Claim,
+    pub(in crate::valkey) claim: Arc<Claim>,
 }
 
 /// The server that a connection leads to.
@@ -158,7 +158,7 @@ impl Connector {
         let probe = rights::probe_key(&options.prefix);
         let capabilities = Capabilities::probe(&mut client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
-        Ok(Connection { client, info, capabilities, lost, timeouts, opened, _claim: claim })
+        Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim) })
     }
 }
 

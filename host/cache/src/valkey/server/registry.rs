@@ -17,7 +17,7 @@ use crate::valkey::server::info::field;
 #[derive(Debug, Clone, Default)]
 pub struct ServerRegistry(Arc<Mutex<Claims>>);
 
-/// The caches, and their open connections.
+/// The caches, and their connections.
 #[derive(Debug, Default)]
 struct Claims {
     members: Vec<Weak<Identity>>,
@@ -58,7 +58,8 @@ pub(in crate::valkey) struct Member {
     cache: Arc<Identity>,
 }
 
-/// A connection of a cache to a server, until it is dropped.
+/// A connection of a cache to a server, until it is dropped. It is kept after the loss of the connection, until there is
+/// another one.
 #[derive(Debug)]
 pub(in crate::valkey) struct Claim {
     registry: ServerRegistry,

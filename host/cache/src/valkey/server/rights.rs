@@ -17,7 +17,7 @@ pub struct ServerCommand {
     pub name: &'static str,
     /// Which caches need it.
     pub need: Need,
-    /// What fails without it.
+    /// What it is used for.
     pub purpose: &'static str,
     /// The arguments of a call that changes nothing, after the name. `None` if the login makes the call.
     arguments: Option<Arguments>,
@@ -123,14 +123,16 @@ pub const COMMANDS: [ServerCommand; 20] = [
     command("EVAL", Need::Scripts, "fill, and the release and renewal of leases", |probe| {
         arguments(&CompareAndSet::Script.replace(&probe.key, &probe.lease, b"", Some(Expiry::Past)))
     }),
-    command("CLIENT TRACKING", Need::Tracking, "callers that wait learn of a value at once", |_| {
+    command("CLIENT TRACKING", Need::Tracking, "waking callers that wait as soon as there is a value", |_| {
         words(&["ON", "OPTIN"])
     }),
-    command("CLIENT CACHING", Need::Tracking, "callers that wait learn of a value at once", |_| words(&["YES"])),
-    command("CLUSTER SLOTS", Need::Cluster, "which node has a key", |_| Vec::new()),
+    command("CLIENT CACHING", Need::Tracking, "waking callers that wait as soon as there is a value", |_| {
+        words(&["YES"])
+    }),
+    command("CLUSTER SLOTS", Need::Cluster, "finding the node of a key", |_| Vec::new()),
     command("CLUSTER NODES", Need::Cluster, "clear-pattern and clear-all while slots move", |_| Vec::new()),
     command("ASKING", Need::Cluster, "keys in a slot that moves", |_| Vec::new()),
-    login("SENTINEL GET-MASTER-ADDR-BY-NAME", Need::Sentinel, "which server is the primary"),
+    login("SENTINEL GET-MASTER-ADDR-BY-NAME", Need::Sentinel, "finding the primary"),
 ];
 
 impl ServerCommand {

@@ -69,7 +69,7 @@ fn of_server(server: &ServerReport, cache: &CheckedCache<'_>) -> (Vec<Finding>, 
             Need::Tracking => (false, "; without it they poll"),
             _ => (true, ""),
         };
-        let text = format!("the user may not call {} ({}{why}): {refusal}", command.name, command.purpose);
+        let text = format!("it refuses {} (used for {}{why}): {refusal}", command.name, command.purpose);
         let finding = Finding { command: Some(command.name), ..finding(text) };
         if is_needed { problems.push(finding) } else { advice.push(finding) }
     }
