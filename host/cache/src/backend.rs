@@ -28,10 +28,10 @@ use crate::key::{Key, KeyRef, Selection};
 ///
 /// # Errors
 ///
-/// Every method that returns a [`CacheError`] returns [`CacheError::Timeout`], [`CacheError::Lost`] or
-/// [`CacheError::Unavailable`] in an outage, [`CacheError::WrongType`] for a key that another program uses for another
-/// type, and [`CacheError::Refused`] if the server rejects the command. A method that returns values may also return
-/// [`CacheError::ValueTooLarge`]. The RAM backend has no errors.
+/// Every method that returns a [`CacheError`] returns [`CacheError::Timeout`], [`CacheError::Lost`],
+/// [`CacheError::Unavailable`] or [`CacheError::Overlap`] in an outage, [`CacheError::WrongType`] for a key that another
+/// program uses for another type, and [`CacheError::Refused`] if the server rejects the command. A method that returns
+/// values may also return [`CacheError::ValueTooLarge`]. The RAM backend has no errors.
 #[async_trait]
 pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// Returns the key's value, or `None` on a miss.

@@ -34,6 +34,10 @@ pub enum CacheError {
     /// The server is unreachable or cannot serve the call. Nothing was written. The operator must find the cause.
     #[error("{0}")]
     Unavailable(String),
+    /// Another cache of the host is connected to the same server, and the prefixes overlap, so that a grant of one cache
+    /// would be a grant of the other. Nothing was read or written. The operator must change a prefix.
+    #[error("{0}")]
+    Overlap(String),
     /// The key holds a value that is not a string, stored by another program. The operator must remove it.
     #[error("the key holds a value of another type")]
     WrongType,
@@ -105,6 +109,7 @@ impl CacheError {
             Self::ReadOnly => (PluginError::AccessDenied, None),
             Self::Timeout(_) | Self::Lost(_) => (PluginError::Timeout, Some(Level::DEBUG)),
             Self::Unavailable(_) => (PluginError::Unavailable, Some(Level::DEBUG)),
+            Self::Overlap(_) => (PluginError::Unavailable, Some(Level::WARN)),
             Self::WrongType => (PluginError::Other("the key holds a value of another type"), Some(Level::WARN)),
             Self::Refused(_) => (PluginError::Other("the server refused the command"), Some(Level::WARN)),
         };
@@ -113,7 +118,7 @@ impl CacheError {
 
     /// True if the call failed because of an outage, and not because of the call itself.
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Timeout(_) | Self::Lost(_) | Self::Unavailable(_))
+        matches!(self, Self::Timeout(_) | Self::Lost(_) | Self::Unavailable(_) | Self::Overlap(_))
     }
 }
 
@@ -165,6 +170,13 @@ mod tests {
     }
 
     #[test]
+    fn a_server_of_another_cache_is_logged_at_warn_and_unavailable_to_the_plugin() {
+        let error = CacheError::Overlap("it has the keys of cache `secrets`".to_owned());
+        assert_eq!(row(&error), ("unavailable", Some(Level::WARN), "unavailable"));
+        assert_eq!(error.handling().error, PluginError::Unavailable);
+    }
+
+    #[test]
     fn a_value_of_another_type_is_logged_at_warn() {
         assert_eq!(row(&CacheError::WrongType), ("other", Some(Level::WARN), "other"));
     }
@@ -177,10 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_a_timeout_a_lost_connection_or_an_unavailable_server() {
+    fn an_outage_is_a_timeout_a_lost_connection_or_a_server_that_cannot_be_used() {
         let text = String::new;
         assert!(CacheError::Timeout(StdDuration::ZERO).is_outage());
         assert!(CacheError::Lost(text()).is_outage() && CacheError::Unavailable(text()).is_outage());
+        assert!(CacheError::Overlap(text()).is_outage());
         assert!(!CacheError::WrongType.is_outage() && !CacheError::Refused(text()).is_outage());
         assert!(!CacheError::ReadOnly.is_outage() && !CacheError::InvalidArgument(text()).is_outage());
         assert!(!CacheError::ValueTooLarge { len: 11, max: 10 }.is_outage());

@@ -5,6 +5,7 @@ mod backoff;
 mod commands;
 mod connection;
 mod error;
+mod inspection;
 mod options;
 mod server;
 mod topology;
@@ -19,8 +20,12 @@ use tokio::io::AsyncRead;
 
 use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
+pub use inspection::inspect;
+pub use inspection::report::{CommandReport, Inspection, Memory, Persistence, Role, SentinelReport, ServerReport};
 pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, TlsOptions};
 pub use server::info::ServerKind;
+pub use server::registry::{ServerId, ServerRegistry};
+pub use server::rights::{COMMANDS, Need, ServerCommand};
 
 use commands::compare_and_set::Expiry;
 use commands::{clearing, leases};
@@ -46,15 +51,23 @@ impl ValkeyBackend {
     /// Connects to the servers and checks their versions. A reconnect task then keeps each connection open.
     ///
     /// A stored value of more than `max_value_bytes` of the policy, and a batch of values of more than
-    /// `max_batch_bytes`, is discarded while it arrives.
+    /// `max_batch_bytes`, is discarded while it arrives. `name` is the cache's name for the operator, and `registry` is
+    /// that of all caches of the host.
     ///
     /// # Errors
     ///
     /// [`CacheError::Unavailable`] with the kind, the address and the reason: a server is unreachable, refuses the
-    /// login, is too old, or does not match the configured deployment. The operator must fix it.
-    pub async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
+    /// login, is too old, or does not match the configured deployment. [`CacheError::Overlap`] if another cache of the
+    /// registry is connected to the server and the prefixes overlap. The operator must fix it.
+    pub async fn connect(
+        name: &str,
+        options: ServerOptions,
+        policy: &Policy,
+        registry: &ServerRegistry,
+    ) -> Result<Self, CacheError> {
+        let member = registry.join(name, &options);
         let (prefix, lease, max_value_bytes) = (options.prefix.clone(), options.lease, policy.max_value_bytes);
-        Ok(Self { servers: Arc::new(Servers::connect(options, policy).await?), prefix, lease, max_value_bytes })
+        Ok(Self { servers: Arc::new(Servers::connect(options, policy, member).await?), prefix, lease, max_value_bytes })
     }
 
     /// The key as it is stored on the server.

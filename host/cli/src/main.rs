@@ -10,6 +10,7 @@
 )]
 
 mod commands;
+mod json;
 mod log_line;
 mod metrics_server;
 mod metrics_url;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use larder_host::Error;
+use larder_host::cache::CacheError;
 use larder_host::console;
 
 use log_line::print_error;
@@ -105,6 +107,8 @@ fn run() -> ExitCode {
             print_error(&format!("{error:#}"));
             match error.downcast_ref::<Error>() {
                 Some(Error::Config(_) | Error::Invoke { .. } | Error::Option(_)) => ExitCode::from(EXIT_USAGE),
+                // Two tables of the configuration contradict each other.
+                Some(Error::Cache { reason: CacheError::Overlap(_), .. }) => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::cache::ram::RamBackend;
-use crate::cache::valkey::{ServerOptions, ValkeyBackend};
+use crate::cache::valkey::{ServerOptions, ServerRegistry, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{BackendConfig, CacheConfig, Config};
 use crate::error::Error;
@@ -32,8 +32,9 @@ impl Caches {
         metrics::describe(metrics::ALL);
         metrics::describe(metrics::OF_PLUGINS);
         let mut by_name = BTreeMap::new();
+        let registry = ServerRegistry::default();
         for (name, cache) in &config.caches {
-            by_name.insert(name.clone(), connect_cache(name, cache).await?);
+            by_name.insert(name.clone(), connect_registered(name, cache, &registry).await?);
         }
         Ok(Self { by_name, config: Arc::new(config), call_limits: Arc::default() })
     }
@@ -117,17 +118,32 @@ impl Caches {
     }
 }
 
-/// Connects one cache.
+/// Connects one cache, for a program that uses no other. [`connect_registered`] connects one of several.
 ///
 /// # Errors
 ///
 /// [`Error::Cache`] if its server is unreachable, too old, or refuses the host. The operator must correct the
 /// configuration or the server.
 pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache>, Error> {
+    connect_registered(name, config, &ServerRegistry::default()).await
+}
+
+/// Connects one cache of several, which share the registry.
+///
+/// # Errors
+///
+/// As [`connect_cache`]; also [`Error::Cache`] with [`CacheError::Overlap`](crate::cache::CacheError::Overlap) if a
+/// cache that is connected and has an overlapping prefix is on the same server, whatever their addresses are.
+pub async fn connect_registered(
+    name: &str,
+    config: &CacheConfig,
+    registry: &ServerRegistry,
+) -> Result<Arc<Cache>, Error> {
     let backend: Arc<dyn CacheBackend> = match &config.backend {
         BackendConfig::Ram { max_bytes, shares } => RamBackend::new(*max_bytes, config.policy.max_value_bytes, shares),
         BackendConfig::Server(options) => {
-            let connected = ValkeyBackend::connect(ServerOptions::clone(options), &config.policy).await;
+            let options = ServerOptions::clone(options);
+            let connected = ValkeyBackend::connect(name, options, &config.policy, registry).await;
             Arc::new(connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?)
         }
     };

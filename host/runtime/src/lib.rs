@@ -110,7 +110,7 @@ mod trace;
 
 pub use larder_cache as cache;
 
-pub use caches::{Caches, connect_cache, operator_view};
+pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;

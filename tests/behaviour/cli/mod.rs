@@ -5,6 +5,7 @@
 //! - `dirs`: what a plugin may write and open below a directory that it is given.
 //! - `instances`: several plugin instances in one process; a vacancy is released when its sandbox ends.
 //! - `invoke`: `larder run --invoke` calls one exported function.
+//! - `json`: the output of `--json` has the documented keys, and the exit status and messages do not change.
 //! - `loading`: each file loads within bounded time and memory, or is refused with one line.
 //! - `man`: `larder man` and `larder completions` describe the command line.
 //! - `new`: `larder new` creates a project that builds, and overwrites no file.
@@ -17,6 +18,7 @@ mod components;
 mod dirs;
 mod instances;
 mod invoke;
+mod json;
 pub(crate) mod loading;
 mod man;
 mod new;

@@ -32,7 +32,8 @@ fn check_prints_a_row_for_each_cache_and_succeeds_if_all_are_reachable() {
     let config = ram + &valkey.cache("pages") + "db = 2\nprefix = \"app:\"\n" + &redis.cache("sessions");
     let run = Larder::new(["check"]).config(&config).succeed();
     assert_eq!(run.stderr, "");
-    let rows: Vec<&str> = run.stdout.lines().collect();
+    let (caches, servers) = run.stdout.split_once("\n\n").unwrap();
+    let rows: Vec<&str> = caches.lines().collect();
     assert_eq!(rows.len(), 4, "{}", run.stdout);
     let (pages, sessions) = (format!("127.0.0.1:{}/2", valkey.port()), format!("127.0.0.1:{}/0", redis.port()));
     for (row, words) in rows.iter().zip([
@@ -45,6 +46,19 @@ fn check_prints_a_row_for_each_cache_and_succeeds_if_all_are_reachable() {
             assert!(row.contains(word), "`{word}` is not in: {row}");
         }
     }
+    let rows: Vec<&str> = servers.lines().collect();
+    let (pages, sessions) = (format!("127.0.0.1:{}", valkey.port()), format!("127.0.0.1:{}", redis.port()));
+    for (row, words) in rows.iter().zip([
+        &["CACHE", "SERVER", "ROLE", "MEMORY", "EVICTION", "PERSISTENCE", "TRACKING", "COMMANDS"][..],
+        &["pages", &pages, "primary", "no limit", "noeviction", "none", "yes", "13 of 13"],
+        &["sessions", &sessions, "primary", "no limit", "noeviction", "none", "yes", "12 of 12"],
+    ]) {
+        for word in words {
+            assert!(row.contains(word), "`{word}` is not in: {row}");
+        }
+    }
+    let advice = format!("advice: cache `pages`: the server at `{pages}`: `maxmemory` is not set, ");
+    assert!(rows[4].starts_with(&advice), "{}", run.stdout);
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn a_server_too_old_stops_the_start_with_what_is_needed() {
 }
 
 /// The words of one command: `*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n`.
-fn read_command(input: &mut impl BufRead) -> Option<Vec<String>> {
+pub(super) fn read_command(input: &mut impl BufRead) -> Option<Vec<String>> {
     let words = read_number(input, '*')?;
     let mut command = Vec::new();
     for _ in 0..words {

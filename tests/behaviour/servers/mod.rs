@@ -3,19 +3,25 @@
 //! - `cluster`: keys on several nodes, slots that move, primaries that fail, and nodes with passwords and TLS.
 //! - `connecting`: the address from the environment, passwords, and servers that cannot be used.
 //! - `connection_pool`: which connection a call uses, and what the loss of one connection affects.
+//! - `errors`: what the plugin gets for each error, what the log says, and the name in the metrics.
 //! - `faults`: slow, cut and silent networks, paused and full servers, and 64 plugin instances during a fault.
+//! - `identity`: two caches with overlapping prefixes never use one server, whatever its addresses are.
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
+//! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
 //! - `sentinel`: Sentinel names the primary, at the start and after a failover.
 //! - `tls`: which certificates are accepted, and the messages for those that are not.
 
 mod cluster;
 mod connecting;
 mod connection_pool;
+mod errors;
 mod faults;
+mod identity;
 mod large_values;
 mod migration;
 mod outage;
+mod rights;
 mod sentinel;
 mod tls;

@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use larder_host::Config;
+use larder_host::cache::valkey::{COMMANDS, Need, ServerCommand};
 use larder_tests::documents::{TABLES, accepted_keys, blocks, configurations, rights_after, rows};
 use larder_tests::repository::read;
 use larder_tests::{Kind, Larder, Server};
@@ -133,6 +134,47 @@ fn the_plugin_in_the_serving_guide_is_an_example_that_runs() {
     let plugin = read("examples/http-pages/src/main.rs");
     let body = plugin.split_once("\n\n").unwrap().1;
     assert_eq!(blocks(&read("docs/serving.md"), "rust"), [body]);
+}
+
+/// The rules of the access list that these caches need, of the list in the code.
+fn rules(needs: &[Need]) -> BTreeSet<String> {
+    COMMANDS.iter().filter(|command| needs.contains(&command.need)).map(ServerCommand::rule).collect()
+}
+
+#[test]
+fn the_rights_in_the_documents_are_the_commands_of_the_list() {
+    let of_every_cache =
+        rules(&[Need::Always, Need::Database, Need::Single, Need::Writes, Need::Scripts, Need::Tracking]);
+    let of_cluster = rules(&[Need::Cluster]);
+    let guide = |words: &str| rights_after(words).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(guide("A user with restricted rights (ACL) needs"), of_every_cache);
+    assert_eq!(guide("rights also needs"), of_cluster);
+    assert_eq!(guide("A user of the sentinels with restricted rights needs"), rules(&[Need::Sentinel]));
+
+    let operations = read("docs/operations.md");
+    let allowed = |text: &str| {
+        let words = text.split([' ', '`', '\n']).filter(|word| word.starts_with('+'));
+        words.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let line = blocks(&operations, "text").into_iter().find(|block| block.starts_with("ACL SETUSER ")).unwrap();
+    assert_eq!(allowed(&line), of_every_cache);
+    let on_a_cluster = operations.split_once("On a cluster, add `").unwrap().1.split_once('`').unwrap().0;
+    assert_eq!(allowed(on_a_cluster), of_cluster);
+}
+
+/// The line creates a user of whom `larder check` says that it lacks nothing.
+#[test]
+fn the_line_in_the_operations_guide_creates_a_user_that_lacks_nothing() {
+    let line = blocks(&read("docs/operations.md"), "text").into_iter().find(|block| block.starts_with("ACL SETUSER "));
+    let line = line.unwrap().replace("PASSWORD", "s3cret");
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        let words: Vec<&str> = line.split_whitespace().collect();
+        redis::cmd(words[0]).arg(&words[1..]).exec(&mut server.client()).unwrap();
+        let config = server.cache("c") + "username = \"larder\"\npassword = \"s3cret\"\ndb = 1\n";
+        let check = Larder::new(["check"]).config(&config).succeed();
+        assert!(check.stdout.contains(" yes ") && check.stdout.contains("13 of 13"), "{}", check.stdout);
+    }
 }
 
 /// The user has the rights that the guide names, and no others.

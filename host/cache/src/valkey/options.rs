@@ -82,6 +82,17 @@ impl ServerOptions {
             lease: StdDuration::from_secs(4),
         }
     }
+
+    // Decision: docs/decisions/0011-prefixes-must-not-be-empty-or-overlap.md
+    /// True if two caches with these options share keys if they are on one server.
+    pub fn shares_keys_with(&self, other: &Self) -> bool {
+        self.db == other.db && prefixes_overlap(&self.prefix, &other.prefix)
+    }
+}
+
+/// True if keys under one prefix may be keys under the other.
+pub(in crate::valkey) fn prefixes_overlap(prefix: &str, other: &str) -> bool {
+    prefix.starts_with(other) || other.starts_with(prefix)
 }
 
 /// How the server of a cache is run.

@@ -20,6 +20,7 @@ use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::connection::routing::{BatchEntry, Route, Router};
 use crate::valkey::options::{Deployment, ServerOptions};
 use crate::valkey::server::info::ServerKind;
+use crate::valkey::server::registry::Member;
 use crate::valkey::topology::cluster::Cluster;
 use crate::valkey::topology::single::Single;
 use crate::{BackendStatus, CacheError, Health, Policy};
@@ -57,8 +58,12 @@ impl Servers {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unavailable`] with the server and the reason.
-    pub(in crate::valkey) async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
+    /// [`CacheError::Unavailable`] or [`CacheError::Overlap`] with the server and the reason.
+    pub(in crate::valkey) async fn connect(
+        options: ServerOptions,
+        policy: &Policy,
+        member: Member,
+    ) -> Result<Self, CacheError> {
         let (kind, router) = (options.kind, Router::new(options.connections));
         let (target, seeds) = match options.deployment.clone() {
             Deployment::Server(endpoint) => (Target::Server(endpoint), None),
@@ -68,7 +73,7 @@ impl Servers {
                 None => return Err(CacheError::Unavailable("no node of the cluster is configured".to_owned())),
             },
         };
-        let connector = Connector::new(options, target, policy);
+        let connector = Connector::new(options, target, policy, member);
         let invalidations = Arc::clone(&connector.invalidations);
         let topology = match seeds {
             None => Topology::Single(Single::connect(connector).await?),

@@ -1,14 +1,19 @@
 //! `larder cache`: inspects and purges a server cache, through the same code as the plugins.
 
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache};
 use larder_host::config::{BackendConfig, Config, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
+use serde_json::{Value, json};
+
+use crate::json::{self, SCHEMA};
 use crate::log_line::print_error;
 
 #[derive(Debug, Args)]
@@ -19,6 +24,9 @@ pub(crate) struct CacheCommand {
     /// Key space of the plugins with this namespace [default: that of plugins without one]
     #[arg(long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     operation: Operation,
 }
@@ -74,45 +82,97 @@ impl CacheCommand {
         let mut strict = cache.clone();
         strict.policy.on_outage = OnOutage::Error;
         let cache = operator_view(connect_cache(name, &strict).await?, namespace);
-        self.operation.run(&cache).await
+        self.operation.run(&cache, self.json).await
     }
 }
 
 impl Operation {
-    async fn run(self, cache: &ScopedCache) -> anyhow::Result<ExitCode> {
+    async fn run(self, cache: &ScopedCache, is_json: bool) -> anyhow::Result<ExitCode> {
+        let result = self.call(cache).await?;
+        let status = if result.is_miss() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        if is_json {
+            json::print(&result.object(cache.name()))?;
+            return Ok(status);
+        }
+        let mut stdout = std::io::stdout();
+        match result {
+            Outcome::Found(value) => {
+                stdout.write_all(&value)?;
+                stdout.flush()?;
+            }
+            Outcome::Missing | Outcome::NothingCleared => print_error("no value"),
+            Outcome::Stored | Outcome::Cleared => {}
+            Outcome::ClearedMany(count) => writeln!(stdout, "{count}")?,
+        }
+        Ok(status)
+    }
+
+    async fn call(self, cache: &ScopedCache) -> anyhow::Result<Outcome> {
         let to_error = |error: CacheError| match error {
             CacheError::InvalidArgument(_) | CacheError::ValueTooLarge { .. } => usage(error),
             reason => Error::Cache { cache: cache.name().to_owned(), reason },
         };
-        let mut stdout = std::io::stdout();
-        match self {
-            Self::Get { key } => match cache.get(&key).await.map_err(to_error)? {
-                Some(value) => {
-                    stdout.write_all(&value)?;
-                    stdout.flush()?;
-                }
-                None => {
-                    print_error("no value");
-                    return Ok(ExitCode::FAILURE);
-                }
-            },
+        Ok(match self {
+            Self::Get { key } => cache.get(&key).await.map_err(to_error)?.map_or(Outcome::Missing, Outcome::Found),
             Self::Set { key, value, duration } => {
                 let value = if value == "-" { read_stdin()? } else { value.into_bytes() };
                 cache.set(&key, value.into(), duration.unwrap_or(Duration::Default)).await.map_err(to_error)?;
+                Outcome::Stored
             }
-            Self::Clear { key } => {
-                if !cache.clear(&key).await.map_err(to_error)? {
-                    print_error("no value");
-                    return Ok(ExitCode::FAILURE);
-                }
-            }
+            Self::Clear { key } if cache.clear(&key).await.map_err(to_error)? => Outcome::Cleared,
+            Self::Clear { .. } => Outcome::NothingCleared,
             Self::ClearPattern { pattern } => {
-                writeln!(stdout, "{}", cache.clear_pattern(&pattern).await.map_err(to_error)?)?;
+                Outcome::ClearedMany(cache.clear_pattern(&pattern).await.map_err(to_error)?)
             }
-            Self::ClearAll => writeln!(stdout, "{}", cache.clear_all().await.map_err(to_error)?)?,
-        }
-        Ok(ExitCode::SUCCESS)
+            Self::ClearAll => Outcome::ClearedMany(cache.clear_all().await.map_err(to_error)?),
+        })
     }
+}
+
+/// The result of an operation that succeeded.
+#[derive(Debug)]
+enum Outcome {
+    Found(Bytes),
+    Missing,
+    Stored,
+    Cleared,
+    NothingCleared,
+    ClearedMany(u64),
+}
+
+impl Outcome {
+    fn is_miss(&self) -> bool {
+        matches!(self, Self::Missing | Self::NothingCleared)
+    }
+
+    /// The output of `--json`. `docs/command-line.md` lists the keys.
+    fn object(&self, cache: &str) -> Value {
+        match self {
+            Self::Found(value) => match std::str::from_utf8(value) {
+                Ok(text) => {
+                    json!({ "schema": SCHEMA, "cache": cache, "found": true, "value": text, "value_hex": null })
+                }
+                Err(_) => {
+                    json!({ "schema": SCHEMA, "cache": cache, "found": true, "value": null, "value_hex": hex(value) })
+                }
+            },
+            Self::Missing => {
+                json!({ "schema": SCHEMA, "cache": cache, "found": false, "value": null, "value_hex": null })
+            }
+            Self::Stored => json!({ "schema": SCHEMA, "cache": cache, "stored": true }),
+            Self::Cleared => json!({ "schema": SCHEMA, "cache": cache, "cleared": 1 }),
+            Self::NothingCleared => json!({ "schema": SCHEMA, "cache": cache, "cleared": 0 }),
+            Self::ClearedMany(count) => json!({ "schema": SCHEMA, "cache": cache, "cleared": count }),
+        }
+    }
+}
+
+/// Two digits for each byte.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut hex, byte| {
+        let _infallible = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn usage(error: CacheError) -> Error {

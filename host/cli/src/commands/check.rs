@@ -1,68 +1,128 @@
-//! `larder check`.
+//! `larder check`: connects to every cache as a host does, and inspects its servers.
+
+mod findings;
+mod json;
+mod table;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use comfy_table::{Table, presets};
+use clap::Args;
+use larder_host::cache::valkey::{Inspection, ServerOptions, ServerRegistry, inspect};
+use larder_host::cache::{Access, CacheError, Health};
 use larder_host::config::{BackendConfig, CacheConfig, Config};
-use larder_host::{Error, connect_cache};
+use larder_host::{Error, connect_registered};
 
 use crate::log_line::print_error;
+use findings::Finding;
 
-/// Connects to every cache and prints a table. Succeeds only if every cache can be reached.
-pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "NAME",
-        "TYPE",
-        "ADDRESS",
-        "SERVER",
-        "ROUND TRIP",
-        "SUPPORTS",
-        "STATUS",
-    ]);
-    let mut failures = Vec::new();
-    for (name, cache) in &config.caches {
-        let (kind, address) = describe(cache);
-        let ([server, round_trip, supports], status) = match check(name, cache).await {
-            Ok(cells) => (cells, "ok"),
-            Err(error) => {
-                failures.push(error);
-                ([(); 3].map(|()| "-".to_owned()), "failed")
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found about one cache.
+#[derive(Debug)]
+struct CheckedCache<'a> {
+    name: &'a str,
+    is_default: bool,
+    config: &'a CacheConfig,
+    /// Whether a plugin may write to it.
+    has_writers: bool,
+    /// `None` if the host cannot use the cache.
+    health: Option<Health>,
+    /// `None` for RAM.
+    inspection: Option<Inspection>,
+    /// Each is a reason for the status `failed`.
+    problems: Vec<Finding>,
+    advice: Vec<Finding>,
+}
+
+impl Check {
+    /// Connects to every cache and prints what it found. Succeeds only if no cache has a problem.
+    pub(crate) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let registry = ServerRegistry::default();
+        let mut checked = Vec::new();
+        // As long as a cache is connected, its server is compared with those of the others.
+        let mut connected = Vec::new();
+        for (name, cache) in &config.caches {
+            let connection = async {
+                let cache = connect_registered(name, cache, &registry).await?;
+                let failed = |reason: CacheError| Error::Cache { cache: name.clone(), reason };
+                let health = cache.check().await.map_err(failed)?;
+                Ok::<_, Error>((cache, health))
+            };
+            let (outcome, inspection) = match &cache.backend {
+                BackendConfig::Server(options) => {
+                    let (outcome, inspection) = tokio::join!(connection, inspect(options));
+                    (outcome, Some(inspection))
+                }
+                _ => (connection.await, None),
+            };
+            let mut row = CheckedCache {
+                name,
+                is_default: *name == config.default,
+                config: cache,
+                has_writers: has_writers(config, name),
+                health: None,
+                inspection,
+                problems: Vec::new(),
+                advice: Vec::new(),
+            };
+            match outcome {
+                Ok((cache, health)) => {
+                    connected.push(cache);
+                    row.health = Some(health);
+                }
+                Err(Error::Cache { reason, .. }) => row.problems.push(Finding::of_cache(reason.to_string())),
+                Err(error) => row.problems.push(Finding::of_cache(error.to_string())),
             }
-        };
-        let label = if *name == config.default { format!("{name} (default)") } else { name.clone() };
-        table.add_row([label.as_str(), kind, &address, &server, &round_trip, &supports, status]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    writeln!(std::io::stdout(), "{}", table.trim_fmt())?;
-    for error in &failures {
-        print_error(&error.to_string());
-    }
-    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Connects to a cache. Returns the cells SERVER, ROUND TRIP and SUPPORTS.
-async fn check(name: &str, config: &CacheConfig) -> Result<[String; 3], Error> {
-    let cache = connect_cache(name, config).await?;
-    let health = cache.check().await.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?;
-    let server = format!("{} {}", health.kind, health.version);
-    let round_trip = health.round_trip.map_or("-".to_owned(), |time| format!("{:.2} ms", time.as_secs_f64() * 1e3));
-    let supports = if health.supports.is_empty() { "-".to_owned() } else { health.supports.join(", ") };
-    Ok([server.trim_end().to_owned(), round_trip, supports])
-}
-
-/// The cells TYPE and ADDRESS of a cache, without secrets.
-fn describe(config: &CacheConfig) -> (&'static str, String) {
-    match &config.backend {
-        BackendConfig::Ram { max_bytes, .. } => ("ram", format!("{} in this process", bytesize::ByteSize(*max_bytes))),
-        BackendConfig::Server(options) => {
-            let tls = if options.tls.is_some() { " (TLS)" } else { "" };
-            let address = format!("{}/{} {}{tls}", options.deployment, options.db, options.prefix);
-            (options.kind.type_name(), address)
+            checked.push(row);
         }
-        _ => ("unknown", "-".to_owned()),
+        let undecided: Vec<_> = checked.iter().map(|cache| findings::undecided(cache, &checked)).collect();
+        for (cache, undecided) in checked.iter_mut().zip(undecided) {
+            findings::add(cache);
+            cache.advice.extend(undecided);
+        }
+        if self.json {
+            crate::json::print(&json::object(&checked))?;
+        } else {
+            writeln!(std::io::stdout(), "{}", table::tables(&checked))?;
+        }
+        for cache in &checked {
+            cache.problems.iter().for_each(|problem| print_error(&problem.line(cache.name)));
+        }
+        Ok(if checked.iter().all(CheckedCache::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+impl CheckedCache<'_> {
+    fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn options(&self) -> Option<&ServerOptions> {
+        match &self.config.backend {
+            BackendConfig::Server(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    /// Its type in the configuration.
+    fn type_name(&self) -> &'static str {
+        match &self.config.backend {
+            BackendConfig::Ram { .. } => "ram",
+            BackendConfig::Server(options) => options.kind.type_name(),
+            _ => "unknown",
+        }
+    }
+}
+
+/// True unless all plugins that may open the cache are read-only, and there is such a plugin. A plugin without a table
+/// may write.
+fn has_writers(config: &Config, cache: &str) -> bool {
+    let mut grants = config.plugins.values().filter(|grant| grant.may_open(cache)).peekable();
+    grants.peek().is_none() || grants.any(|grant| grant.access == Access::ReadWrite)
 }

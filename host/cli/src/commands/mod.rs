@@ -62,8 +62,8 @@ enum Command {
     Top(Configured<top::Top>),
     /// Check whether a running host is ready (needs `--metrics-addr`).
     Ready(Configured<ready::Ready>),
-    /// Validate the configuration and connect to every cache.
-    Check(ConfigOption),
+    /// Validate the configuration, connect to every cache and inspect its servers.
+    Check(Configured<check::Check>),
     /// Inspect or purge a server cache.
     Cache(Configured<cache::CacheCommand>),
     /// Print the JSON Schema of the configuration.
@@ -89,7 +89,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(Configured { command, .. }) => command.run(config()?).await,
         Command::Top(Configured { command, .. }) => command.run(path).await,
         Command::Ready(Configured { command, .. }) => command.run(path).await,
-        Command::Check(_) => check::run(&config()?).await,
+        Command::Check(Configured { command, .. }) => command.run(&config()?).await,
         Command::Cache(Configured { command, .. }) => command.run(&config()?).await,
         Command::Schema => {
             std::io::stdout().write_all(json_schema().as_bytes())?;
@@ -108,7 +108,7 @@ impl Command {
             | Self::Serve(Configured { config, .. })
             | Self::Top(Configured { config, .. })
             | Self::Ready(Configured { config, .. })
-            | Self::Check(config)
+            | Self::Check(Configured { config, .. })
             | Self::Cache(Configured { config, .. }) => Some(config),
             Self::New(_) | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
         }

@@ -3,6 +3,7 @@
 mod columns;
 mod dashboard;
 mod exposition;
+mod json;
 mod latency;
 mod screen;
 mod snapshot;
@@ -33,6 +34,9 @@ pub(crate) struct Top {
     /// Print one table after one interval, and exit
     #[arg(long)]
     once: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long, requires = "once")]
+    json: bool,
     /// Refresh interval, at least 100ms; rates are averaged over it
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
@@ -44,13 +48,13 @@ pub(crate) struct Top {
 impl Top {
     /// The configuration is read only if no address is given: the host may be on another machine.
     pub(crate) async fn run(self, config: Option<&Path>) -> anyhow::Result<ExitCode> {
-        let Self { once, interval, url } = self;
+        let Self { once, json, interval, url } = self;
         let url = match url {
             Some(url) => url,
             None => MetricsUrl::from_config(&Config::load(config).map_err(Error::from)?)?,
         };
         if once {
-            return print_table(&url, interval).await;
+            return print_once(&url, interval, json).await;
         }
         if !std::io::stdout().is_terminal() {
             bail!("stdout is not a terminal: use `larder top --once`");
@@ -59,14 +63,19 @@ impl Top {
     }
 }
 
-/// Scrapes twice, one interval apart, and prints a table.
-async fn print_table(url: &MetricsUrl, interval: Duration) -> anyhow::Result<ExitCode> {
+/// Scrapes twice, one interval apart, and prints a table or an object.
+async fn print_once(url: &MetricsUrl, interval: Duration, is_json: bool) -> anyhow::Result<ExitCode> {
     let first = Snapshot::scrape(url).await?;
     let start = Instant::now();
     tokio::time::sleep(interval).await;
     let second = Snapshot::scrape(url).await?;
-    let stats = Stats::new(&second, Some((&first, start.elapsed())));
-    writeln!(std::io::stdout(), "{}", table::table(&stats))?;
+    let elapsed = start.elapsed();
+    let stats = Stats::new(&second, Some((&first, elapsed)));
+    if is_json {
+        crate::json::print(&json::object(&stats, elapsed))?;
+    } else {
+        writeln!(std::io::stdout(), "{}", table::table(&stats))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -68,14 +68,12 @@ impl CacheConfig {
         Self { policy, backend }
     }
 
-    // Decision: docs/decisions/0011-prefixes-must-not-be-empty-or-overlap.md
-    /// True if the two caches share keys: a grant for one would be a grant for the other.
+    /// True if the two caches share keys: a grant for one would be a grant for the other. Compares addresses as text;
+    /// when the caches are connected, the servers are compared by what they report.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         match (&self.backend, &other.backend) {
             (BackendConfig::Server(a), BackendConfig::Server(b)) => {
-                a.db == b.db
-                    && a.deployment.overlaps(&b.deployment)
-                    && (a.prefix.starts_with(&b.prefix) || b.prefix.starts_with(&a.prefix))
+                a.shares_keys_with(b) && a.deployment.overlaps(&b.deployment)
             }
             _ => false,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,6 +17,8 @@ use crate::valkey::error::ExchangeLimits;
 use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::{Mode, ServerInfo};
+use crate::valkey::server::registry::{Claim, Member, ServerId};
+use crate::valkey::server::rights;
 use crate::valkey::topology::sentinel;
 use crate::{CacheError, Policy};
 
@@ -41,6 +43,8 @@ pub(in crate::valkey) struct Connection {
     /// The number of consecutive calls that timed out.
     pub(in crate::valkey) timeouts: AtomicU32,
     pub(in crate::valkey) opened: Instant,
+    /// Keeps caches with overlapping prefixes from the server.
+    pub(in crate::valkey) claim: Arc<Claim>,
 }
 
 /// The server that a connection leads to.
@@ -69,6 +73,8 @@ pub(in crate::valkey) struct Connector {
     pub(in crate::valkey) options: Arc<ServerOptions>,
     pub(in crate::valkey) target: Target,
     pub(in crate::valkey) limits: ExchangeLimits,
+    /// The cache, among those of the host.
+    member: Member,
     /// The waiters for key changes, which all connections of a cache share.
     pub(in crate::valkey) invalidations: Arc<Invalidations>,
     /// Notified when a connection is lost.
@@ -77,7 +83,7 @@ pub(in crate::valkey) struct Connector {
 
 impl Connector {
     /// A connector to `target`, with the limits of the cache's policy.
-    pub(in crate::valkey) fn new(options: ServerOptions, target: Target, policy: &Policy) -> Self {
+    pub(in crate::valkey) fn new(options: ServerOptions, target: Target, policy: &Policy, member: Member) -> Self {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let max_value = bytes(policy.max_value_bytes);
         let reply = ReplyLimits {
@@ -85,7 +91,8 @@ impl Connector {
             reply: bytes(policy.max_batch_bytes).max(max_value).max(LEAST_REPLY_LIMIT),
         };
         let limits = ExchangeLimits { timeout: options.timeout, max_value, reply };
-        Self { options: Arc::new(options), target, limits, invalidations: Arc::default(), on_loss: Arc::default() }
+        let (options, invalidations, on_loss) = (Arc::new(options), Arc::default(), Arc::default());
+        Self { options, target, limits, member, invalidations, on_loss }
     }
 
     /// The same for another server.
@@ -97,12 +104,16 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`CacheError::Unavailable`] with the server and the reason.
+    /// [`CacheError::Unavailable`] with the server and the reason; [`CacheError::Overlap`] if another cache of the host
+    /// with an overlapping prefix is connected to the server.
     pub(in crate::valkey) async fn connect(&self) -> Result<Connection, CacheError> {
         let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
         let server = format!("{} at `{}`", kind.name(), self.target);
         let (action, reason) = match tokio::time::timeout(deadline, self.open()).await {
             Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(ConnectError::Overlap(reason))) => {
+                return Err(CacheError::Overlap(format!("cannot use {server}: {reason}")));
+            }
             Ok(Err(ConnectError::Unusable(reason))) => ("use", reason),
             Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string()),
             Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason),
@@ -139,12 +150,15 @@ impl Connector {
         };
         let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(QUEUE).set_push_sender(on_push);
         let mut client = handshake::connect(&endpoint, options.tls.as_ref(), self.limits.reply, &login, config).await?;
-        let info: String = redis::cmd("INFO").arg("server").arg("replication").query_async(&mut client).await?;
-        let info = ServerInfo::from_info(&info, mode).map_err(ConnectError::Unusable)?;
-        // No plugin can write the separator, so no key begins with it.
-        let probe = format!("{}\u{1f}probe", options.prefix);
+        let info: RedisResult<String> =
+            redis::cmd("INFO").arg("server").arg("replication").query_async(&mut client).await;
+        let reported = info.map_err(refused_info)?;
+        let info = ServerInfo::from_info(&reported, mode).map_err(ConnectError::Unusable)?;
+        let claim = self.member.claim(ServerId::from_info(&reported)).map_err(ConnectError::Overlap)?;
+        let probe = rights::probe_key(&options.prefix);
         let capabilities = Capabilities::probe(&mut client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
-        Ok(Connection { client, info, capabilities, lost, timeouts: AtomicU32::default(), opened: Instant::now() })
+        let (timeouts, opened) = (AtomicU32::default(), Instant::now());
+        Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim) })
     }
 }
 
@@ -155,6 +169,16 @@ enum ConnectError {
     Sentinels(String),
     /// The server replies, but Larder cannot use it.
     Unusable(String),
+    /// The server has the keys of another cache of the host.
+    Overlap(String),
+}
+
+/// Without `INFO`, Larder knows neither the version of the server nor which server it is.
+fn refused_info(error: RedisError) -> ConnectError {
+    match error.code() {
+        Some("NOPERM") => ConnectError::Unusable(format!("the user needs the right to `INFO`: {error}")),
+        _ => error.into(),
+    }
 }
 
 impl From<HandshakeError> for ConnectError {

@@ -328,10 +328,13 @@ async fn reconnect_task(
     reconnects: Arc<AtomicU64>,
 ) {
     let mut has_been_up = false;
+    // Kept until another connection is open: during an outage the server stays that of this cache.
+    let mut claim = None;
     let (kind, target) = (connector.options.kind.name(), connector.target.clone());
     loop {
         if let Some(connection) = current.take() {
             has_been_up = true;
+            claim = Some(Arc::clone(&connection.claim));
             tokio::select! {
                 () = connection.lost.notified() => {}
                 () = state.closed() => return,
@@ -363,6 +366,7 @@ async fn reconnect_task(
                 () = state.closed() => return,
             }
         };
+        drop(claim.take());
         if has_been_up {
             reconnects.fetch_add(1, Ordering::Relaxed);
         }

@@ -68,6 +68,11 @@ impl Version {
     }
 }
 
+/// The value of a field in the reply to `INFO`.
+pub(in crate::valkey) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
+}
+
 /// What a server reports in `INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::valkey) struct ServerInfo {
@@ -75,23 +80,38 @@ pub(in crate::valkey) struct ServerInfo {
     pub(in crate::valkey) version: Version,
 }
 
+/// The product and its version as text. Valkey also reports a `redis_version`, for clients that require it.
+pub(in crate::valkey) fn reported_version(info: &str) -> Option<(ServerKind, &str)> {
+    match (field(info, "valkey_version"), field(info, "redis_version")) {
+        (Some(version), _) => Some((ServerKind::Valkey, version)),
+        (None, Some(version)) => Some((ServerKind::Redis, version)),
+        (None, None) => None,
+    }
+}
+
 impl ServerInfo {
-    /// Reads the reply to `INFO server replication` of a server that should run in the `expected` mode. Valkey also
-    /// reports a `redis_version`, for clients that require it.
+    /// Reads the reply to `INFO server` of any server.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the version is unknown, for the operator.
+    pub(in crate::valkey) fn read(info: &str) -> Result<Self, String> {
+        let Some((kind, text)) = reported_version(info) else {
+            return Err("the server reports no version in `INFO server`".to_owned());
+        };
+        let version = Version::parse(text).ok_or_else(|| format!("cannot read the server's version `{text}`"))?;
+        Ok(Self { kind, version })
+    }
+
+    /// Reads the reply to `INFO server replication` of a server that should run in the `expected` mode.
     ///
     /// # Errors
     ///
     /// The reason why the server cannot be used, for the operator: it is too old, reports no version, or runs in
     /// another mode.
     pub(in crate::valkey) fn from_info(info: &str, expected: Mode) -> Result<Self, String> {
-        let field =
-            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end);
-        let (kind, text) = match (field("valkey_version"), field("redis_version")) {
-            (Some(version), _) => (ServerKind::Valkey, version),
-            (None, Some(version)) => (ServerKind::Redis, version),
-            (None, None) => return Err("the server reports no version in `INFO server`".to_owned()),
-        };
-        let version = Version::parse(text).ok_or_else(|| format!("cannot read the server's version `{text}`"))?;
+        let Self { kind, version } = Self::read(info)?;
+        let field = |name: &str| field(info, name);
         if version < kind.oldest_supported() {
             return Err(format!(
                 "{} {version} is too old: {} or later is needed",

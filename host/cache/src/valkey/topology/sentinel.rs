@@ -37,7 +37,8 @@ pub(in crate::valkey) async fn primary(
     Err(reason)
 }
 
-async fn ask(
+/// The address of the primary, from one sentinel; `None` if it does not know the name.
+pub(in crate::valkey) async fn ask(
     node: &Endpoint,
     sentinels: &Sentinels,
     tls: Option<&TlsOptions>,

@@ -1,0 +1,60 @@
+//! The JSON of `larder top --once --json`. `docs/command-line.md` lists its keys.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::latency::Latency;
+use super::stats::{CacheStats, Stats};
+use crate::json::SCHEMA;
+
+/// The whole output.
+pub(super) fn object(stats: &Stats, elapsed: Duration) -> Value {
+    json!({
+        "schema": SCHEMA,
+        "interval_seconds": elapsed.as_secs_f64(),
+        "instances": whole(stats.instances),
+        "answered_per_second": stats.requests.as_ref().map(|requests| &requests.answered),
+        "refused_per_second": stats.requests.as_ref().map(|requests| requests.refused),
+        "caches": stats.caches.iter().map(cache).collect::<Vec<_>>(),
+    })
+}
+
+fn cache(cache: &CacheStats) -> Value {
+    let (counts, rates) = (&cache.counts, cache.rates);
+    json!({
+        "name": cache.name,
+        "type": counts.backend,
+        "up": counts.up.map(|_| !cache.is_down()),
+        "calls_per_second": rates.map(|rates| rates.calls),
+        "errors_per_second": rates.map(|rates| rates.errors),
+        "hit_rate": rates.and_then(|rates| rates.hit_rate),
+        "p50": latency(rates.and_then(|rates| rates.p50)),
+        "p99": latency(rates.and_then(|rates| rates.p99)),
+        "hits": whole(counts.hits),
+        "misses": whole(counts.misses),
+        "held": whole(counts.vacancies),
+        "computed": whole(counts.computed),
+        "waited": whole(counts.waited),
+        "bytes": counts.bytes.map(whole),
+        "max_bytes": counts.max_bytes.map(whole),
+        "entries": counts.entries.map(whole),
+        "evicted": counts.evictions.map(whole),
+        "reconnects": counts.reconnects.map(whole),
+    })
+}
+
+/// A latency is above the last bucket of the histogram if `is_above`.
+fn latency(latency: Option<Latency>) -> Value {
+    let (seconds, is_above) = match latency {
+        None => return Value::Null,
+        Some(Latency::Estimate(seconds)) => (seconds, false),
+        Some(Latency::Above(seconds)) => (seconds, true),
+    };
+    json!({ "seconds": seconds, "is_above": is_above })
+}
+
+/// A count, which is a float in the metrics. Saturates.
+fn whole(count: f64) -> u64 {
+    count as u64
+}
