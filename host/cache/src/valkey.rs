@@ -6,6 +6,7 @@ mod commands;
 mod connection;
 mod error;
 mod options;
+mod password;
 mod server;
 mod topology;
 
@@ -19,7 +20,8 @@ use tokio::io::AsyncRead;
 
 use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
-pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, TlsOptions};
+pub use options::{ClientCertificate, Deployment, Endpoint, Sentinels, ServerOptions, TlsOptions};
+pub use password::{PasswordError, PasswordSource, Secret};
 pub use server::info::ServerKind;
 
 use commands::compare_and_set::Expiry;

@@ -1,19 +1,17 @@
 //! Connections for outgoing requests: name lookup, TCP and TLS.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 use wasmtime_wasi_http::Error;
 
+use crate::cache::tcp::{ConnectError, Resolver, TimeLimit};
 use crate::cache::tls;
 use crate::config::Destination;
 
@@ -28,24 +26,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Opens the connections of one plugin.
 pub(super) struct Connector {
-    lookups: Arc<Semaphore>,
+    resolver: Resolver,
     /// Created on first use, as it reads the system's CA certificates. `None` if that failed; it is not tried again, so
     /// that a plugin cannot fill the log.
     tls: OnceCell<Option<TlsConnector>>,
 }
 
 impl Connector {
-    /// Connects to the destination. `limit` is divided among the addresses of its host.
+    /// Connects to the destination. `limit` is that of the TCP connection and the name lookup.
     pub(super) async fn connect(
         &self,
         destination: &Destination,
         is_secure: bool,
         limit: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
-        let addresses = self.look_up(destination).await?;
-        let failed = |error| connect_error(destination, &error);
-        let stream = reach(&addresses, limit).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
+        let host = destination.host();
+        let connecting = self.resolver.connect(&host, destination.port(), TimeLimit::new(limit));
+        let stream = connecting.await.map_err(|error| connect_error(destination, &error))?;
+        stream.set_nodelay(true).map_err(|_| Error::DestinationUnavailable)?;
         if !is_secure {
             return Ok(Box::new(stream));
         }
@@ -54,50 +52,12 @@ impl Connector {
         let stream = tls.connect(name, stream).await.map_err(|error| tls_error(destination, &error))?;
         Ok(Box::new(stream))
     }
-
-    async fn look_up(&self, destination: &Destination) -> Result<Vec<SocketAddr>, Error> {
-        let (host, port) = (destination.host(), destination.port());
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
-        }
-        let unknown = || Error::DnsError { rcode: None, info_code: None };
-        let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(|_| unknown())?;
-        let looking = tokio::task::spawn_blocking(move || {
-            let _permit_until_the_lookup_ends = permit;
-            (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)
-        });
-        match looking.await.map_err(io::Error::other).flatten() {
-            Ok(addresses) if !addresses.is_empty() => Ok(addresses),
-            Ok(_) => Err(unknown()),
-            Err(error) => {
-                tracing::debug!("cannot look up `{destination}`: {error}");
-                Err(unknown())
-            }
-        }
-    }
 }
 
 impl Default for Connector {
     fn default() -> Self {
-        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), tls: OnceCell::new() }
+        Self { resolver: Resolver::system(MAX_LOOKUPS), tls: OnceCell::new() }
     }
-}
-
-/// Connects to the first address that accepts. Each address gets an equal share of the remaining time, so that an
-/// address that drops packets does not use up the time of the others.
-async fn reach(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let began = Instant::now();
-    let mut last_error = io::ErrorKind::TimedOut.into();
-    for (index, address) in addresses.iter().enumerate() {
-        let remaining = u32::try_from(addresses.len().saturating_sub(index)).unwrap_or(u32::MAX);
-        let share = limit.saturating_sub(began.elapsed()).checked_div(remaining).unwrap_or_default();
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last_error = error,
-            Err(_elapsed) => last_error = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last_error)
 }
 
 /// A TLS client that trusts the system's CA certificates.
@@ -117,11 +77,12 @@ async fn new_tls() -> Option<TlsConnector> {
 }
 
 /// Logs the error. The plugin gets its kind only.
-fn connect_error(destination: &Destination, error: &io::Error) -> Error {
+fn connect_error(destination: &Destination, error: &ConnectError) -> Error {
     tracing::debug!("cannot connect to `{destination}`: {error}");
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
         io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        _ if error.is_lookup() => Error::DnsError { rcode: None, info_code: None },
+        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
         _ => Error::DestinationUnavailable,
     }
 }
@@ -140,5 +101,33 @@ fn tls_error(destination: &Destination, error: &io::Error) -> Error {
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn connector(addresses: Vec<SocketAddr>) -> Connector {
+        Connector { resolver: Resolver::from_fn(1, move |_, _| Ok(addresses.clone())), tls: OnceCell::new() }
+    }
+
+    #[tokio::test]
+    async fn a_destination_is_reached_although_the_first_address_of_its_name_is_dead() {
+        let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        // A port that is reserved for a service that no machine runs.
+        let dead = SocketAddr::from(([127, 0, 0, 1], 1));
+        let destination = Destination::new("two.example.com", 80).unwrap();
+        let limit = Duration::from_secs(60);
+        let reached = connector(vec![dead, upstream.local_addr().unwrap()]).connect(&destination, false, limit).await;
+        assert!(reached.is_ok());
+        let refused = connector(vec![dead, dead]).connect(&destination, false, limit).await.err();
+        assert!(matches!(refused, Some(Error::ConnectionRefused)), "{refused:?}");
+        let unknown = connector(Vec::new()).connect(&destination, false, limit).await.err();
+        assert!(matches!(unknown, Some(Error::DnsError { .. })), "{unknown:?}");
     }
 }
