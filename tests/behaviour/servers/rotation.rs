@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use larder_tests::imitation::{imitate, usual_reply};
 use larder_tests::{Authority, Certificate, Cluster, Kind, Larder, LarderProcess, Sentinels, Server, wait_for};
@@ -111,6 +112,7 @@ fn a_password_that_is_refused_is_tried_again_until_its_file_is_right() {
         let mut client = server.client();
         let mut host = Host::start(&(server.cache("c") + "password_file = \"PASSWORD\"\n"), "old");
         assert_eq!(host.ask("set k v"), "ok");
+        let start = Instant::now();
         run(&mut client, "CONFIG SET requirepass new-s3cret");
         disconnect_all(&mut client);
         host.is_locked_out();
@@ -122,7 +124,9 @@ fn a_password_that_is_refused_is_tried_again_until_its_file_is_right() {
         host.recovers();
         let log = host.end();
         let warned = log.lines().filter(|line| line.contains("it refused the user name or password")).count();
-        assert!(warned == 1 && log.contains("`password_file` = ") && log.contains("still trying"), "{log}");
+        let minutes = usize::try_from(start.elapsed().as_secs() / 60).unwrap();
+        assert!((1..=minutes + 1).contains(&warned), "{log}");
+        assert!(log.contains("`password_file` = ") && log.contains("still trying"), "{log}");
         assert!(!log.contains("s3cret"), "{log}");
     }
 }
@@ -228,6 +232,8 @@ fn new_passwords_of_a_primary_and_of_its_sentinels_are_read_from_their_files() {
         else {
             continue;
         };
+        // Sentinels and servers disagree about the password for a moment, which is no reason for a failover.
+        watched.raise_down_after();
         let mut clients: Vec<Connection> = watched.servers.iter().map(Server::client).collect();
         let scout = "username = \"scout\", password_file = \"PASSWORD-scout\" }";
         let cache = watched.cache("c").replace(" }", &format!(", {scout}")) + "password_file = \"PASSWORD\"\n";
