@@ -25,7 +25,7 @@ fn another_kind_of_server_is_named_by_what_it_says() {
             Manner::Answers,
             "`HTTP/1.1 400 Bad Request`",
         ),
-        ("MySQL", mysql, Manner::Greets, "it said `J\\u{0}"),
+        ("MySQL", mysql, Manner::Greets, "\\n8.0.36\\u{0}"),
         ("memcached", b"ERROR\r\n", Manner::Answers, "it said `ERROR`"),
         ("SSH", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", Manner::Greets, "it said `SSH-2.0-OpenSSH_9.2p1 Debian-2`"),
         ("SMTP", b"220 mail.example.com ESMTP\r\n", Manner::Greets, "it said `220 mail.example.com ESMTP`"),

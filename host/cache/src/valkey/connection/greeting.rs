@@ -15,6 +15,9 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// mode, has 800 bytes.
 const MAX_REPLY: usize = 4 << 10;
 
+/// The number of bytes that are shown of a protocol without lines.
+const MAX_BINARY: usize = 32;
+
 /// The first byte of a TLS record with an alert: the answer of a TLS server to anything else.
 const TLS_ALERT: u8 = 0x15;
 
@@ -88,8 +91,17 @@ fn judge(reply: &[u8], end: Option<usize>) -> Result<(), GreetingError> {
         (Some(b'-'), Some(end)) if end.saturating_add(1) == reply.len() => Ok(()),
         // Some imitations of a server answer so.
         _ if [&b"+PONG\r\n"[..], b"+OK\r\n"].contains(&reply) => Ok(()),
-        _ => Err(GreetingError::Foreign(line())),
+        _ => Err(GreetingError::Foreign(foreign_text(reply, end))),
     }
+}
+
+/// What another kind of server said: its first line, or the first bytes of a protocol without lines, such as MySQL's, in
+/// which a reader may find its version.
+fn foreign_text(reply: &[u8], end: Option<usize>) -> String {
+    let line = reply.get(..end.unwrap_or(reply.len())).unwrap_or_default().trim_ascii_end();
+    let is_text = !line.is_empty() && !line.iter().any(u8::is_ascii_control);
+    let shown = if is_text { line } else { reply.get(..MAX_BINARY).unwrap_or(reply) };
+    short_line(&String::from_utf8_lossy(shown))
 }
 
 /// True for an error after which the server closes the connection: it has too many clients, or is in protected mode.
@@ -148,7 +160,7 @@ mod tests {
             (&b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n"[..], "it said `HTTP/1.1 400 Bad Request`"),
             (b"SSH-2.0-OpenSSH_9.2p1\r\n", "it said `SSH-2.0-OpenSSH_9.2p1`"),
             (b"ERROR\r\n", "it said `ERROR`"),
-            (b"J\0\0\0\n8.0.36\0\x08\0\0\0", "it said `J\\u{0}\\u{0}\\u{0}`"),
+            (b"J\0\0\0\n8.0.36\0\x08\0\0\0", "it said `J\\u{0}\\u{0}\\u{0}\\n8.0.36\\u{0}"),
             (b"* OK [CAPABILITY IMAP4rev1] ready\r\n", "it said `* OK"),
             (b"220 mail.example.com ESMTP\r\n", "it said `220 mail"),
             (b"+OK POP3 ready\r\n", "it said `+OK POP3 ready`"),
