@@ -1,6 +1,7 @@
 //! A certificate authority for the tests of TLS. Each test creates its own.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -25,12 +26,15 @@ pub struct Certificate {
 }
 
 impl Authority {
-    /// Creates an authority with a self-signed certificate.
+    /// Creates an authority with a self-signed certificate and a name of its own: a server that trusts two authorities
+    /// of one name looks at one of them only.
     pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("larder tests {}", COUNT.fetch_add(1, Ordering::Relaxed));
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "larder tests");
+        params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();

@@ -9,6 +9,7 @@ mod cluster;
 pub mod documents;
 pub mod fuzz;
 pub mod http2_frames;
+pub mod imitation;
 mod program;
 mod relay;
 pub mod repository;

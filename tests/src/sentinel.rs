@@ -88,6 +88,13 @@ impl Sentinels {
         }
     }
 
+    /// Sends a command to all sentinels, as their user `default`. Panics if one refuses it.
+    pub fn ask_all(&self, command: &[&str]) {
+        for sentinel in &self.sentinels {
+            sentinel.ask::<()>(command).expect("the sentinel executes the command");
+        }
+    }
+
     /// Waits until all running sentinels report this server as the primary.
     pub fn wait_for_primary(&self, server: usize) {
         let port = self.servers[server].port().to_string();

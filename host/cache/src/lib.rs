@@ -15,6 +15,7 @@
 )]
 
 mod backend;
+mod blocking;
 mod cache;
 mod cache_metrics;
 mod error;
@@ -28,6 +29,8 @@ mod policy;
 pub mod ram;
 mod scope;
 mod scoped;
+mod small_file;
+pub mod tcp;
 pub mod text;
 pub mod tls;
 pub mod valkey;

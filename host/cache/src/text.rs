@@ -16,6 +16,18 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// The most characters that a message shows of another program's text.
+const MAX_SHOWN: usize = 300;
+
+/// [`one_line`] of the beginning of a text of any length that another program sent. Shows at most 300 characters.
+pub fn short_line(text: &str) -> String {
+    let text = text.trim_end();
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", one_line(text.get(..end).unwrap_or_default())),
+        None => one_line(text),
+    }
+}
+
 /// Checks a key, a namespace or a pattern: 1 to `max` bytes without control characters.
 pub(crate) fn check_text(argument: &str, text: &str, max: usize) -> Result<(), CacheError> {
     // A fold has no early exit, so the compiler can check many bytes at once.
@@ -30,4 +42,18 @@ pub(crate) fn check_text(argument: &str, text: &str, max: usize) -> Result<(), C
         return Ok(());
     };
     Err(CacheError::InvalidArgument(format!("{argument}: {broken}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_another_program_is_cut_and_escaped() {
+        assert_eq!(short_line("ERR no\r\n"), "ERR no");
+        assert_eq!(short_line("a\nb\x1b[31m"), "a\\nb\\u{1b}[31m");
+        let cut = short_line(&"ü".repeat(100_000));
+        assert_eq!(cut.chars().count(), 301);
+        assert!(cut.ends_with('…'));
+    }
 }

@@ -7,6 +7,7 @@ mod connection;
 mod error;
 mod inspection;
 mod options;
+mod password;
 mod server;
 mod topology;
 
@@ -22,7 +23,8 @@ use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, 
 
 pub use inspection::inspect;
 pub use inspection::report::{CommandReport, Inspection, Memory, Persistence, Role, SentinelReport, ServerReport};
-pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, TlsOptions};
+pub use options::{ClientCertificate, Deployment, Endpoint, Sentinels, ServerOptions, TlsOptions};
+pub use password::{PasswordError, PasswordSource, Secret};
 pub use server::info::ServerKind;
 pub use server::registry::{ServerId, ServerRegistry};
 pub use server::rights::{COMMANDS, Need, ServerCommand};

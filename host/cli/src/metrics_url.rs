@@ -13,8 +13,8 @@ use hyper::client::conn::http1;
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use larder_host::cache::tcp::{Resolver, TimeLimit};
 use larder_host::{Config, Error};
-use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The timeout of a request, from the connection to the last byte of the response.
@@ -97,7 +97,7 @@ impl MetricsUrl {
     ///
     /// If there is no response of status 200 in time, or it is too large or not UTF-8.
     pub(crate) async fn metrics(&self) -> anyhow::Result<String> {
-        let (status, body) = self.request().await?;
+        let (status, body) = self.request(&Resolver::system(1)).await?;
         if status != StatusCode::OK {
             bail!("{self} responded with {status}");
         }
@@ -113,7 +113,7 @@ impl MetricsUrl {
         // In the directory of `/metrics`: a proxy may serve both under a path of its own.
         let path = format!("{}/readyz", self.path.strip_suffix("/metrics").unwrap_or_default());
         let url = Self { authority: self.authority.clone(), path };
-        let (status, report) = url.request().await?;
+        let (status, report) = url.request(&Resolver::system(1)).await?;
         match status {
             StatusCode::OK => Ok((true, report)),
             StatusCode::SERVICE_UNAVAILABLE => Ok((false, report)),
@@ -121,15 +121,19 @@ impl MetricsUrl {
         }
     }
 
-    async fn request(&self) -> anyhow::Result<(StatusCode, String)> {
-        match tokio::time::timeout(TIMEOUT, self.request_untimed()).await {
+    async fn request(&self, resolver: &Resolver) -> anyhow::Result<(StatusCode, String)> {
+        let time = TimeLimit::new(TIMEOUT);
+        match tokio::time::timeout_at(time.deadline(), self.request_untimed(resolver, time)).await {
             Ok(response) => response,
             Err(_) => bail!("{self} did not respond within {TIMEOUT:?}"),
         }
     }
 
-    async fn request_untimed(&self) -> anyhow::Result<(StatusCode, String)> {
-        let stream = TcpStream::connect(&self.authority).await.with_context(|| format!("cannot reach {self}"))?;
+    async fn request_untimed(&self, resolver: &Resolver, time: TimeLimit) -> anyhow::Result<(StatusCode, String)> {
+        let unreachable = || format!("cannot reach {self}");
+        let (host, port) = self.authority.rsplit_once(':').with_context(unreachable)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let stream = resolver.connect(host, port.parse()?, time).await.with_context(unreachable)?;
         let invalid = || format!("{self} does not respond as a metrics port");
         let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(invalid)?;
         let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
@@ -187,5 +191,31 @@ mod tests {
         ] {
             assert_eq!(MetricsUrl::from(listening.parse::<SocketAddr>().unwrap()).to_string(), expected);
         }
+    }
+
+    /// The first address of the name has a port with a full queue, whose system drops further connections.
+    #[tokio::test]
+    async fn a_host_is_reached_although_the_first_address_of_its_name_drops_packets() {
+        let host = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = host.local_addr().unwrap().port();
+        let silent = tokio::net::TcpSocket::new_v4().unwrap();
+        silent.bind(([127, 0, 0, 2], port).into()).unwrap();
+        let silent = silent.listen(0).unwrap();
+        let table = vec![silent.local_addr().unwrap(), host.local_addr().unwrap()];
+        let mut queued = Vec::new();
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(table[0])).await
+        {
+            queued.push(stream.unwrap());
+        }
+        tokio::spawn(async move {
+            let (mut stream, _) = host.accept().await.unwrap();
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nready\n";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, response).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let resolver = Resolver::from_fn(1, move |_, _| Ok(table.clone()));
+        let url: MetricsUrl = format!("two.example.com:{port}").parse().unwrap();
+        assert_eq!(url.request(&resolver).await.unwrap(), (StatusCode::OK, "ready\n".to_owned()));
     }
 }

@@ -15,6 +15,7 @@ mod sandbox;
 #[cfg(feature = "schema")]
 mod schema;
 mod serve;
+mod server_address;
 mod units;
 
 use std::collections::BTreeMap;

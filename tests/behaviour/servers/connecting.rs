@@ -1,8 +1,8 @@
 //! The first connection to a server: its address from the environment, passwords, and servers that cannot be used.
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
 
+use larder_tests::imitation::{imitate, usual_reply};
 use larder_tests::{Kind, Larder, Server};
 
 /// A port of loopback without a listener: it is reserved for a service that no machine runs.
@@ -45,6 +45,14 @@ fn an_invalid_port_in_the_environment_is_a_configuration_error() {
     for bad in ["0", "70000", "http"] {
         let run = Larder::run("script").config(config).env("VALKEY_PORT", bad).fail(2);
         assert!(run.error_line().contains("`VALKEY_PORT`") && run.stderr.contains(bad), "{}", run.stderr);
+    }
+    // As Kubernetes sets it beside a service with the name `valkey`.
+    let run = Larder::run("script").config(config).env("VALKEY_PORT", "tcp://192.0.2.1:6379").fail(2);
+    assert!(run.error_line().contains("Kubernetes") && run.stderr.contains("`port`"), "{}", run.stderr);
+    for bad in ["valkey://:s3cret@h", "h:6379"] {
+        let run = Larder::run("script").config(config).env("VALKEY_HOST", bad).fail(2);
+        assert!(run.error_line().contains("from the environment variable `VALKEY_HOST`: must"), "{}", run.stderr);
+        assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
     }
 }
 
@@ -126,25 +134,14 @@ fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
     }
 }
 
-/// No package manager has a server this old, so this is an imitation. It speaks just enough of the protocol to
-/// be asked for its version.
+/// No package manager has a server this old, so this is an imitation.
 #[test]
 fn a_server_too_old_stops_the_start_with_what_is_needed() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let mut answers = connection.unwrap();
-            let mut commands = BufReader::new(answers.try_clone().unwrap());
-            while let Some(command) = read_command(&mut commands) {
-                let answer = match command[0].as_str() {
-                    "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
-                    "INFO" => "$32\r\n# Server\r\nredis_version:6.2.14\r\n\r\n",
-                    _ => "+OK\r\n",
-                };
-                answers.write_all(answer.as_bytes()).unwrap();
-            }
-        }
+    let port = imitate(|_, command| {
+        Some(match command[0].as_str() {
+            "INFO" => "$32\r\n# Server\r\nredis_version:6.2.14\r\n\r\n".to_owned(),
+            _ => usual_reply(command),
+        })
     });
     let config = format!("[caches.old]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = {port}\n");
     let run = Larder::run("script").config(&config).fail(1);
@@ -154,24 +151,40 @@ fn a_server_too_old_stops_the_start_with_what_is_needed() {
     assert_eq!(run.error_line(), expected);
 }
 
-/// The words of one command: `*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n`.
-pub(super) fn read_command(input: &mut impl BufRead) -> Option<Vec<String>> {
-    let words = read_number(input, '*')?;
-    let mut command = Vec::new();
-    for _ in 0..words {
-        let len = read_number(input, '$')?;
-        let mut word = vec![0; len + 2];
-        input.read_exact(&mut word).ok()?;
-        word.truncate(len);
-        command.push(String::from_utf8_lossy(&word).into_owned());
-    }
-    Some(command)
+/// Redis before 6, and proxies, do not know `HELLO`.
+#[test]
+fn a_server_without_resp3_stops_the_start_with_what_is_needed() {
+    let port = imitate(|_, command| {
+        Some(match command[0].as_str() {
+            "HELLO" => "-ERR unknown command `HELLO`, with args beginning with: `3`\r\n".to_owned(),
+            _ => usual_reply(command),
+        })
+    });
+    let config = format!("[caches.old]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = {port}\n");
+    let run = Larder::run("script").config(&config).fail(1);
+    assert!(run.error_line().contains("`HELLO 3`") && run.error_line().contains("Redis 6"), "{}", run.stderr);
 }
 
-fn read_number(input: &mut impl BufRead, sign: char) -> Option<usize> {
-    let mut line = String::new();
-    input.read_line(&mut line).ok()?;
-    line.trim_end().strip_prefix(sign)?.parse().ok()
+#[test]
+fn a_refused_password_of_a_url_or_of_a_file_comes_with_where_it_is_from() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start_with(kind, &["--requirepass", "p%41ss"]) else { continue };
+        let scheme = kind.type_name();
+        let url = |password: &str| {
+            let url = format!("{scheme}://:{password}@127.0.0.1:{}", server.port());
+            format!("[caches.c]\ntype = \"{scheme}\"\nurl = \"{url}\"\n")
+        };
+        let run = Larder::run("script").config(&url("p%41ss")).fail(1);
+        let decoded = "it refused the user name or password (in the password of a `url`, ";
+        assert!(run.error_line().contains(decoded) && run.error_line().contains("`%25`"), "{}", run.stderr);
+        assert!(!run.stderr.contains("p%41ss") && !run.stderr.contains("pAss"), "{}", run.stderr);
+        Larder::run("script").config(&url("p%2541ss")).arg("get k").succeed();
+        let run = Larder::run("script").config(&(server.cache("c") + "password_file = \"password\"\n"));
+        std::fs::write(run.folder().join("password"), "s3cret\n").unwrap();
+        let run = run.fail(1);
+        let named = "(the password is that of `password_file` = `password`)";
+        assert!(run.error_line().ends_with(named), "{}", run.stderr);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Connections to Valkey and Redis.
 //!
+//! - `addresses`: names with several addresses, some of them dead, and names whose address changes.
 //! - `cluster`: keys on several nodes, slots that move, primaries that fail, and nodes with passwords and TLS.
 //! - `connecting`: the address from the environment, passwords, and servers that cannot be used.
 //! - `connection_pool`: which connection a call uses, and what the loss of one connection affects.
@@ -10,9 +11,12 @@
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
 //! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
+//! - `rotation`: passwords and certificates that change while the host runs.
 //! - `sentinel`: Sentinel names the primary, at the start and after a failover.
+//! - `strangers`: something else than a Valkey or Redis server is at the address, or it takes no more clients.
 //! - `tls`: which certificates are accepted, and the messages for those that are not.
 
+mod addresses;
 mod cluster;
 mod connecting;
 mod connection_pool;
@@ -23,5 +27,7 @@ mod large_values;
 mod migration;
 mod outage;
 mod rights;
+mod rotation;
 mod sentinel;
+mod strangers;
 mod tls;

@@ -1,17 +1,15 @@
 //! The commands that a host sends: the list, what servers receive, and what `larder check` says of a user without one.
 
 use std::collections::BTreeSet;
-use std::io::{BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener};
 
 use larder_host::cache::valkey::{COMMANDS, Need};
 use larder_host::cache::{Duration, Entry};
 use larder_host::{Config, connect_cache};
+use larder_tests::imitation::imitate;
 use larder_tests::repository::sources;
 use larder_tests::{Kind, Larder, LarderOutput, Server};
 use serde_json::Value;
 
-use super::connecting::read_command;
 use crate::backends::{bytes, over_every_kind, view, within};
 
 /// Rights for everything on the keys of the default prefix, then these rules.
@@ -295,28 +293,16 @@ fn every_command_in_the_code_is_in_the_list() {
 /// A server that speaks just enough of the protocol, and whose refusals have control sequences and 100 KB.
 #[test]
 fn the_words_of_a_server_are_escaped_and_cut() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let mut answers = connection.unwrap();
-            let mut commands = BufReader::new(answers.try_clone().unwrap());
-            std::thread::spawn(move || {
-                while let Some(command) = read_command(&mut commands) {
-                    let info = "redis_version:7.2.0\r\nrole:slave\r\nmaster_host:\u{1b}[2J\r\nused_memory:1\r\n\
-                                maxmemory_policy:\u{9b}2J\r\n";
-                    let answer = match command[0].as_str() {
-                        "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n".to_owned(),
-                        "INFO" => format!("${}\r\n{info}\r\n", info.len()),
-                        "PING" | "EVAL" | "CLIENT" => "+OK\r\n".to_owned(),
-                        _ => format!("-NOPERM \u{1b}[2J\u{9b}2J{}\r\n", "x".repeat(100_000)),
-                    };
-                    if answers.write_all(answer.as_bytes()).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
+    let port = imitate(|_, command| {
+        let info = "redis_version:7.2.0\r\nrole:slave\r\nmaster_host:\u{1b}[2J\r\nused_memory:1\r\n\
+                    maxmemory_policy:\u{9b}2J\r\n";
+        Some(match command[0].as_str() {
+            "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n".to_owned(),
+            "INFO" => format!("${}\r\n{info}\r\n", info.len()),
+            "PING" => "+PONG\r\n".to_owned(),
+            "EVAL" | "CLIENT" => "+OK\r\n".to_owned(),
+            _ => format!("-NOPERM \u{1b}[2J\u{9b}2J{}\r\n", "x".repeat(100_000)),
+        })
     });
     let config = format!("[caches.c]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = {port}\n");
     let run = Larder::new(["check", "--json"]).config(&config).fail(1);

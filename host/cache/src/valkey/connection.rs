@@ -1,6 +1,7 @@
 //! Connections to one server, from the socket to the pool.
 
 pub(in crate::valkey) mod connector;
+pub(in crate::valkey) mod greeting;
 pub(in crate::valkey) mod handshake;
 pub(in crate::valkey) mod invalidation;
 pub(in crate::valkey) mod managed;
@@ -8,3 +9,4 @@ pub(in crate::valkey) mod pool;
 pub(in crate::valkey) mod reply_limit;
 pub(in crate::valkey) mod routing;
 pub(in crate::valkey) mod stream;
+pub(in crate::valkey) mod warning;

@@ -5,6 +5,7 @@ use std::time::Duration as StdDuration;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::CacheError;
+use crate::text::short_line;
 use crate::valkey::connection::reply_limit::{Oversized, ReplyLimits};
 
 /// Why an exchange failed.
@@ -56,10 +57,10 @@ impl ExchangeLimits {
             let max = if limit == self.reply.string { self.max_value } else { limit };
             return value_too_large(len, max);
         }
-        let text = error.to_string();
+        let text = server_text(error);
         match error.kind() {
             _ if error.code() == Some("WRONGTYPE") => CacheError::WrongType,
-            _ if cannot_serve(error) => CacheError::Unavailable(text),
+            _ if cannot_serve(error) || needs_login(error) => CacheError::Unavailable(text),
             ErrorKind::Server(_) | ErrorKind::Extension => CacheError::Refused(text),
             _ if error.is_timeout() => CacheError::Timeout(self.timeout),
             ErrorKind::UnexpectedReturnType => CacheError::Refused(text),
@@ -77,6 +78,20 @@ fn value_too_large(len: u64, max: u64) -> CacheError {
 /// True if the server takes no writes because it is a replica.
 pub(in crate::valkey) fn is_read_only(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+}
+
+/// True if the server wants another login than that of the connection: its password or user has changed since.
+pub(in crate::valkey) fn needs_login(error: &RedisError) -> bool {
+    matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// The text of an error for the operator: the server's own words if it sent the error, as one short line.
+pub(in crate::valkey) fn server_text(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => short_line(&format!("{code} {detail}")),
+        (Some(code), None) => short_line(code),
+        (None, _) => short_line(&error.to_string()),
+    }
 }
 
 /// True if the server is in a state in which it cannot serve, as opposed to a command that it never accepts.

@@ -6,10 +6,12 @@ pub(in crate::valkey) mod report;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use redis::{AsyncConnectionConfig, ProtocolVersion, RedisResult, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult, Value};
 
-use crate::valkey::connection::handshake;
+use crate::tcp::TimeLimit;
+use crate::valkey::connection::handshake::Access;
 use crate::valkey::connection::reply_limit::ReplyLimits;
+use crate::valkey::connection::stream::Network;
 use crate::valkey::inspection::report::{Inspection, SentinelReport, ServerReport};
 use crate::valkey::options::{Deployment, Endpoint, Sentinels, ServerOptions};
 use crate::valkey::topology::{sentinel, slots};
@@ -52,11 +54,12 @@ async fn inspect_all(options: &ServerOptions, endpoints: BTreeSet<Endpoint>) -> 
 
 /// Logs in. Does not select the database, for which the user may lack the right.
 async fn connect(options: &ServerOptions, endpoint: &Endpoint) -> Result<redis::aio::MultiplexedConnection, String> {
-    let login =
-        handshake::login(options.username.as_deref(), options.password.as_ref()).set_protocol(ProtocolVersion::RESP3);
-    let config = AsyncConnectionConfig::new();
-    let client = handshake::connect(endpoint, options.tls.as_ref(), LIMITS, &login, config);
-    match tokio::time::timeout(probe::deadline(options), client).await {
+    let network = Network::new(options.resolver.clone());
+    let access = Access::to_servers(options, &network);
+    let login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    let time = TimeLimit::new(probe::deadline(options));
+    let client = access.connect(endpoint, login, LIMITS, AsyncConnectionConfig::new(), time);
+    match tokio::time::timeout_at(time.deadline(), client).await {
         Ok(client) => client.map_err(|error| report::shorten(&error.to_string())),
         Err(_elapsed) => Err(format!("no answer within {:?}", probe::deadline(options))),
     }
@@ -81,7 +84,11 @@ async fn primaries(options: &ServerOptions, seeds: &[Endpoint]) -> BTreeSet<Endp
 async fn ask_sentinels(options: &ServerOptions, sentinels: &Sentinels) -> Vec<SentinelReport> {
     let asked = sentinels.nodes.iter().map(|node| async move {
         let deadline = probe::deadline(options);
-        let answer = tokio::time::timeout(deadline, sentinel::ask(node, sentinels, options.tls.as_ref())).await;
+        let network = Network::new(options.resolver.clone());
+        let access = Access::to_sentinels(sentinels, options.tls.as_ref(), &network);
+        let time = TimeLimit::new(deadline);
+        let asked = sentinel::ask(node, &sentinels.master, &access, time);
+        let answer = tokio::time::timeout_at(time.deadline(), asked).await;
         let (primary, problem) = match answer {
             Ok(Ok(Some(primary))) => (Some(primary), None),
             Ok(Ok(None)) => (None, Some(format!("it knows no master `{}`", sentinels.master))),

@@ -4,28 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration as StdDuration;
 
+use crate::tcp::Resolver;
+use crate::valkey::password::PasswordSource;
 use crate::valkey::server::info::ServerKind;
 
-/// A password. Its `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a password.
-    pub fn new(password: impl Into<String>) -> Self {
-        Self(password.into())
-    }
-
-    pub(in crate::valkey) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"…\"")
-    }
-}
+/// The maximum number of name lookups of one cache at a time. One that hangs occupies a thread.
+const MAX_LOOKUPS: usize = 8;
 
 /// How to connect to the servers of one cache.
 ///
@@ -50,9 +34,12 @@ pub struct ServerOptions {
     /// The ACL user. Defaults to none, which logs in as the server's user `default`.
     pub username: Option<String>,
     /// The password. Defaults to none.
-    pub password: Option<Secret>,
+    pub password: Option<PasswordSource>,
     /// TLS for the connections. Defaults to none, plain TCP.
     pub tls: Option<TlsOptions>,
+    /// How the names of servers and sentinels become addresses. Defaults to the system's lookup. Each connection looks
+    /// its name up anew.
+    pub resolver: Resolver,
     /// The deadline for opening a connection. Defaults to 2 s.
     pub connect_timeout: StdDuration,
     /// The deadline for every exchange with the server, including a reconnect. Defaults to 500 ms.
@@ -76,6 +63,7 @@ impl ServerOptions {
             username: None,
             password: None,
             tls: None,
+            resolver: Resolver::system(MAX_LOOKUPS),
             connect_timeout: StdDuration::from_secs(2),
             timeout: StdDuration::from_millis(500),
             connections: 1,
@@ -118,7 +106,7 @@ pub struct Sentinels {
     /// The ACL user on the sentinels. Defaults to none, which logs in as the user `default`.
     pub username: Option<String>,
     /// The password on the sentinels. Defaults to none, whatever the password of the server is.
-    pub password: Option<Secret>,
+    pub password: Option<PasswordSource>,
 }
 
 impl Sentinels {

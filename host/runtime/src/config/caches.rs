@@ -8,8 +8,9 @@ use serde::Deserialize;
 use crate::cache::ram::least_capacity;
 use crate::cache::valkey::{ServerKind, ServerOptions};
 use crate::cache::{Namespace, OnOutage, Policy};
-use crate::config::deployment::{ConnectionKeys, ConnectionSettings, NodeAddress, RawSentinel, TlsKeys, Url};
+use crate::config::deployment::{ConnectionKeys, RawSentinel, TlsKeys};
 use crate::config::document::{Environment, Fault, Section};
+use crate::config::server_address::{ConnectionSettings, NodeAddress, Url};
 use crate::config::units::{Db, DurationOrZero, ExpireDuration, Password, Port, PositiveDuration, Size};
 
 /// The configuration of one cache.

@@ -1,24 +1,18 @@
 //! The address and the login of a server: from a URL, from single keys, or from environment variables.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::cache::valkey::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerKind, TlsOptions};
+use crate::cache::valkey::{
+    ClientCertificate, Deployment, Endpoint, PasswordSource, Secret, Sentinels, ServerKind, TlsOptions,
+};
 use crate::config::document::{Environment, Fault, Section};
+use crate::config::server_address::{ConnectionSettings, DB, NodeAddress, PORT, Url, host_from, port_from};
 use crate::config::units::{Db, Password, Port};
 
-/// The default address.
+/// The default host.
 const HOST: &str = "localhost";
-const PORT: u16 = 6379;
-const DB: u16 = 0;
-
-/// The longest `password_file`, in bytes.
-const MAX_PASSWORD_FILE: u64 = 64 << 10;
 
 /// The keys of a server's table for its address and login, as written.
 #[derive(Debug)]
@@ -35,16 +29,6 @@ pub(super) struct ConnectionKeys {
     pub(super) tls: Option<bool>,
 }
 
-/// The address and login that the keys result in.
-#[derive(Debug)]
-pub(super) struct ConnectionSettings {
-    pub(super) deployment: Deployment,
-    pub(super) db: u16,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<Secret>,
-    pub(super) tls: bool,
-}
-
 impl ConnectionKeys {
     pub(super) fn read(
         mut self,
@@ -58,22 +42,21 @@ impl ConnectionKeys {
         let password_file = self.password_file.take();
         let (connection, password_key, username_key) = match self.url.take() {
             Some(url) => (url.read().map_err(|rule| invalid("url", &rule))?, "url", "url"),
-            None => (self.connection(kind, section, environment)?, "password", "username"),
+            None => (self.connection(kind, section, directory, environment)?, "password", "username"),
         };
         let password = match (connection.password, password_file) {
             (Some(_), Some(_)) => {
                 return Err(invalid(password_key, "the password is also set by `password_file`; keep one of them"));
             }
             (password, None) => password,
-            (None, Some(file)) => {
-                let file = directory.join(file);
-                let text = read_password_file(&file)
-                    .map_err(|error| invalid("password_file", &format!("cannot read `{}`: {error}", file.display())))?;
-                Some(Secret::new(text.trim_end_matches(['\r', '\n'])))
-            }
+            (None, Some(file)) => Some(password_file_source("password_file", &file, section, directory)?),
         };
         if connection.username.is_some() && password.is_none() {
-            return Err(invalid(username_key, "a user name needs a `password` or `password_file`"));
+            let more = match username_key {
+                "url" => "; a password alone is written `://:password@`",
+                _ => "",
+            };
+            return Err(invalid(username_key, &format!("a user name needs a `password` or `password_file`{more}")));
         }
         Ok(ConnectionSettings { password, ..connection })
     }
@@ -111,6 +94,7 @@ impl ConnectionKeys {
         self,
         kind: ServerKind,
         section: &Section<'_>,
+        directory: &Path,
         environment: Environment<'_>,
     ) -> Result<ConnectionSettings, Fault> {
         let Self { cluster, sentinel, host, port, db, username, password, tls, .. } = self;
@@ -122,7 +106,7 @@ impl ConnectionKeys {
         let deployment = match (cluster, sentinel) {
             (Some(_), _) if db != 0 => return Err(section.fault("db", "must be 0: a cluster has one database")),
             (Some(cluster), _) => Deployment::Cluster(nodes(cluster, "cluster")?),
-            (None, Some(RawSentinel { master, nodes: sentinels, username, password })) => {
+            (None, Some(RawSentinel { master, nodes: sentinels, username, password, password_file })) => {
                 if master.is_empty() || master.chars().any(|character| character.is_whitespace()) {
                     return Err(
                         section.fault("sentinel", "`master` must be the name by which the sentinels know the primary")
@@ -130,24 +114,37 @@ impl ConnectionKeys {
                 }
                 let mut sentinels = Sentinels::new(master, nodes(sentinels, "sentinel")?);
                 sentinels.username = username;
-                sentinels.password = password.map(|password| Secret::new(password.0));
+                sentinels.password = match (password, password_file) {
+                    (Some(_), Some(_)) => {
+                        let rule = "the password is also set by its `password_file`; keep one of them";
+                        return Err(section.fault("sentinel", rule));
+                    }
+                    (Some(password), None) => Some(Secret::new(password.0).into()),
+                    (None, Some(file)) => Some(password_file_source("sentinel", &file, section, directory)?),
+                    (None, None) => None,
+                };
                 Deployment::Sentinel(sentinels)
             }
             (None, None) => Deployment::Server(address(host, port, kind, section, environment)?),
         };
-        let password = password.map(|password| Secret::new(password.0));
+        let password = password.map(|password| Secret::new(password.0).into());
         Ok(ConnectionSettings { deployment, db, username, password, tls: tls.unwrap_or_default() })
     }
 }
 
-/// Reads a password file. The limit protects against a device such as `/dev/zero`.
-fn read_password_file(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let read = File::open(file)?.take(MAX_PASSWORD_FILE.saturating_add(1)).read_to_string(&mut text)?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_PASSWORD_FILE {
-        return Err(io::Error::other(format!("it is longer than {} KiB", MAX_PASSWORD_FILE >> 10)));
+/// The password in a file, which must be readable at the start: a wrong name is a mistake of the configuration. The file
+/// is read again for each connection.
+fn password_file_source(
+    key: &str,
+    file: &Path,
+    section: &Section<'_>,
+    directory: &Path,
+) -> Result<PasswordSource, Fault> {
+    let source = PasswordSource::File(directory.join(file));
+    match source.read() {
+        Ok(_) => Ok(source),
+        Err(error) => Err(section.fault(key, &error.to_string())),
     }
-    Ok(text)
 }
 
 /// The server that `host` and `port` name, or the environment variables if the keys are absent.
@@ -158,37 +155,24 @@ fn address(
     section: &Section<'_>,
     environment: Environment<'_>,
 ) -> Result<Endpoint, Fault> {
-    let host = host.or_else(|| from_environment(kind, "HOST", environment).map(|(_, host)| host));
-    let host = host.unwrap_or_else(|| HOST.to_owned());
-    if !is_host(&host) {
-        return Err(section.fault("host", "must be a name or an address; use the key `url` for a URL"));
-    }
+    let host = match (host, from_environment(kind, "HOST", environment)) {
+        (Some(host), _) => host_from(&host).map_err(|rule| section.fault("host", &rule))?,
+        (None, None) => HOST.to_owned(),
+        (None, Some((name, host))) => host_from(&host)
+            .map_err(|rule| section.fault("host", &format!("from the environment variable `{name}`: {rule}")))?,
+    };
     let port = match (port, from_environment(kind, "PORT", environment)) {
         (Some(port), _) => port.0,
         (None, None) => PORT,
-        (None, Some((name, text))) => port_from(&text)
-            .map_err(|rule| section.fault("port", &format!("from the environment variable `{name}`: {rule}")))?,
+        (None, Some((name, text))) => port_from(&text).map_err(|rule| {
+            let hint = match text.starts_with("tcp://") {
+                true => "; Kubernetes and Docker set it for a service of that name: set the key `port`",
+                false => "",
+            };
+            section.fault("port", &format!("from the environment variable `{name}`: {rule}{hint}"))
+        })?,
     };
     Ok(Endpoint { host, port })
-}
-
-/// `host:port`, with an IPv6 address in brackets.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct NodeAddress(Endpoint);
-
-impl TryFrom<String> for NodeAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let rule = || format!("must be `host:port`, but is `{text}`");
-        let (host, port) = text.rsplit_once(':').ok_or_else(rule)?;
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        if !is_host(host) || (bare.is_none() && host.contains(':')) {
-            return Err(rule());
-        }
-        Ok(Self(Endpoint { host: bare.unwrap_or(host).to_owned(), port: port_from(port).map_err(|_| rule())? }))
-    }
 }
 
 /// Sentinels, and the primary that they monitor.
@@ -204,6 +188,8 @@ pub(super) struct RawSentinel {
     username: Option<String>,
     /// The password to log in to the sentinels with.
     password: Option<Password>,
+    /// The file with that password, read for each connection. Cannot be combined with `password`.
+    password_file: Option<PathBuf>,
 }
 
 /// The TLS keys of a server's table, as written.
@@ -242,76 +228,6 @@ impl TlsKeys {
         options.client = client;
         Ok(Some(options))
     }
-}
-
-/// `redis://user:password@host:port/db`, as written. No message shows it, as it may contain a password.
-#[derive(Clone)]
-pub(super) struct Url(String);
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"…\"")
-    }
-}
-
-impl<'de> Deserialize<'de> for Url {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As for passwords, a value of another type is not shown either.
-        Password::deserialize(deserializer).map(|text| Self(text.0))
-    }
-}
-
-impl Url {
-    /// Parses the URL. The error is the rule that it violates.
-    fn read(&self) -> Result<ConnectionSettings, String> {
-        let url = url::Url::parse(&self.0).map_err(|error| format!("is not a URL: {error}"))?;
-        let tls = match url.scheme() {
-            "redis" | "valkey" => false,
-            "rediss" | "valkeys" => true,
-            _ => return Err("must begin with `redis:`, `valkey:`, or for TLS `rediss:`, `valkeys:`".to_owned()),
-        };
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("must end after the database; set options with their own keys".to_owned());
-        }
-        let decoded = |what: &str, text: &str| {
-            let text = percent_decode_str(text).decode_utf8().map_err(|_| format!("the {what} is not UTF-8"))?;
-            Ok::<_, String>(text.into_owned())
-        };
-        let host = match url.host() {
-            Some(url::Host::Domain(name)) => decoded("host", name)?,
-            Some(url::Host::Ipv4(address)) => address.to_string(),
-            Some(url::Host::Ipv6(address)) => address.to_string(),
-            None => String::new(),
-        };
-        if !is_host(&host) {
-            return Err("must name a host".to_owned());
-        }
-        let db = match url.path().trim_start_matches('/') {
-            "" => DB,
-            number => {
-                let number = number.parse::<i64>().map_err(|_| "the database must be a number".to_owned())?;
-                Db::try_from(number).map_err(|rule| format!("the database {rule}"))?.0
-            }
-        };
-        let username = Some(decoded("user name", url.username())?).filter(|name| !name.is_empty());
-        let password = url.password().map(|password| decoded("password", password)).transpose()?;
-        let port = url.port().map_or(Ok(PORT), |port| Port::try_from(i64::from(port)).map(|port| port.0));
-        let port = port.map_err(|rule| format!("the port {rule}"))?;
-        let deployment = Deployment::Server(Endpoint { host, port });
-        Ok(ConnectionSettings { deployment, db, username, password: password.map(Secret::new), tls })
-    }
-}
-
-/// True for a host name or address. A URL is refused, because messages show the host and a URL may contain a password.
-fn is_host(host: &str) -> bool {
-    !host.is_empty()
-        && !host
-            .contains(|character: char| character.is_whitespace() || character.is_control() || "/@".contains(character))
-}
-
-fn port_from(text: &str) -> Result<u16, String> {
-    let number = text.parse::<i64>().map_err(|_| format!("`{text}` is not a port"))?;
-    Port::try_from(number).map(|port| port.0)
 }
 
 /// The name and the value of `VALKEY_HOST` or a similar environment variable, if it is set and not empty.

@@ -14,12 +14,12 @@ use serde_json::{Map, Value};
 
 use crate::cache::Duration;
 use crate::config::caches::{RawRam, RawServer};
-use crate::config::deployment::{NodeAddress, Url};
 use crate::config::env::Variables;
 use crate::config::hosts::OutgoingHost;
 use crate::config::plugins::RawGrant;
 use crate::config::sandbox::{MAX_COUNT, RawSandbox};
 use crate::config::serve::RawServe;
+use crate::config::server_address::{NodeAddress, Url};
 use crate::config::units::{
     Count, Db, DurationOrZero, ExpireDuration, MAX_SIZE, Password, Port, PositiveDuration, Size,
 };

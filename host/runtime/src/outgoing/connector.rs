@@ -1,19 +1,17 @@
 //! Connections for outgoing requests: name lookup, TCP and TLS.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 use wasmtime_wasi_http::Error;
 
+use crate::cache::tcp::{ConnectError, Resolver, TimeLimit};
 use crate::cache::tls;
 use crate::config::Destination;
 
@@ -28,25 +26,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Opens the connections of one plugin.
 pub(super) struct Connector {
-    lookups: Arc<Semaphore>,
+    resolver: Resolver,
     /// Created on first use, as it reads the system's CA certificates. `None` if that failed; it is not tried again, so
     /// that a plugin cannot fill the log.
     tls: OnceCell<Option<TlsConnector>>,
 }
 
 impl Connector {
-    /// Connects to the destination. `limit` is divided among the addresses of its host.
+    /// Connects to the destination. `limit` is that of the TCP connection and the name lookup.
     pub(super) async fn connect(
         &self,
         destination: &Destination,
         is_secure: bool,
         limit: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
-        let addresses =
-            self.look_up(destination, |host, port| (host, port).to_socket_addrs().map(Vec::from_iter)).await?;
-        let failed = |error| connect_error(destination, &error);
-        let stream = reach(&addresses, limit).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
+        let host = destination.host();
+        let connecting = self.resolver.connect(&host, destination.port(), TimeLimit::new(limit));
+        let stream = connecting.await.map_err(|error| connect_error(destination, &error))?;
+        stream.set_nodelay(true).map_err(|_| Error::DestinationUnavailable)?;
         if !is_secure {
             return Ok(Box::new(stream));
         }
@@ -55,55 +52,12 @@ impl Connector {
         let stream = tls.connect(name, stream).await.map_err(|error| tls_error(destination, &error))?;
         Ok(Box::new(stream))
     }
-
-    /// The addresses of the destination. A name is looked up by a function that may block.
-    async fn look_up(
-        &self,
-        destination: &Destination,
-        look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
-    ) -> Result<Vec<SocketAddr>, Error> {
-        let (host, port) = (destination.host(), destination.port());
-        if let Ok(address) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
-        }
-        let unknown = || Error::DnsError { rcode: None, info_code: None };
-        let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(|_| unknown())?;
-        let looking = tokio::task::spawn_blocking(move || {
-            let _permit_until_the_lookup_ends = permit;
-            look_up(&host, port)
-        });
-        match looking.await.map_err(io::Error::other).flatten() {
-            Ok(addresses) if !addresses.is_empty() => Ok(addresses),
-            Ok(_) => Err(unknown()),
-            Err(error) => {
-                tracing::debug!("cannot look up `{destination}`: {error}");
-                Err(unknown())
-            }
-        }
-    }
 }
 
 impl Default for Connector {
     fn default() -> Self {
-        Self { lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)), tls: OnceCell::new() }
+        Self { resolver: Resolver::system(MAX_LOOKUPS), tls: OnceCell::new() }
     }
-}
-
-/// Connects to the first address that accepts. Each address gets an equal share of the remaining time, so that an
-/// address that drops packets does not use up the time of the others.
-async fn reach(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let began = Instant::now();
-    let mut last_error = io::ErrorKind::TimedOut.into();
-    for (index, address) in addresses.iter().enumerate() {
-        let remaining = u32::try_from(addresses.len().saturating_sub(index)).unwrap_or(u32::MAX);
-        let share = limit.saturating_sub(began.elapsed()).checked_div(remaining).unwrap_or_default();
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last_error = error,
-            Err(_elapsed) => last_error = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last_error)
 }
 
 /// A TLS client that trusts the system's CA certificates.
@@ -123,11 +77,12 @@ async fn new_tls() -> Option<TlsConnector> {
 }
 
 /// Logs the error. The plugin gets its kind only.
-fn connect_error(destination: &Destination, error: &io::Error) -> Error {
+fn connect_error(destination: &Destination, error: &ConnectError) -> Error {
     tracing::debug!("cannot connect to `{destination}`: {error}");
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
         io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+        _ if error.is_lookup() => Error::DnsError { rcode: None, info_code: None },
+        io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
         _ => Error::DestinationUnavailable,
     }
 }
@@ -151,12 +106,37 @@ impl std::fmt::Debug for Connector {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Condvar, Mutex};
     use std::task::{Context, Waker};
 
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
     use super::*;
+
+    fn connector(lookup: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Connector {
+        Connector { resolver: Resolver::from_fn(MAX_LOOKUPS, move |_, _| lookup()), tls: OnceCell::new() }
+    }
+
+    #[tokio::test]
+    async fn a_destination_is_reached_although_the_first_address_of_its_name_is_dead() {
+        let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        // A port that is reserved for a service that no machine runs.
+        let dead = SocketAddr::from(([127, 0, 0, 1], 1));
+        let destination = Destination::new("two.example.com", 80).unwrap();
+        let limit = Duration::from_secs(60);
+        let connect = async |addresses: Vec<SocketAddr>| {
+            connector(move || Ok(addresses.clone())).connect(&destination, false, limit).await.map(drop)
+        };
+        assert!(connect(vec![dead, upstream.local_addr().unwrap()]).await.is_ok());
+        let refused = connect(vec![dead, dead]).await;
+        assert!(matches!(refused, Err(Error::ConnectionRefused)), "{refused:?}");
+        let unknown = connect(Vec::new()).await;
+        assert!(matches!(unknown, Err(Error::DnsError { .. })), "{unknown:?}");
+    }
 
     /// Name lookups that last until they are let go.
     #[derive(Default)]
@@ -173,7 +153,7 @@ mod tests {
             self.most.fetch_max(running, Ordering::SeqCst);
             drop(self.ended.wait_while(self.is_over.lock().unwrap(), |is_over| !*is_over).unwrap());
             self.running.fetch_sub(1, Ordering::SeqCst);
-            Ok(vec![([127, 0, 0, 1], 80).into()])
+            Ok(Vec::new())
         }
 
         async fn are_running(&self, count: usize) {
@@ -189,26 +169,27 @@ mod tests {
     /// Also if the plugin has stopped waiting: the thread of a lookup is occupied until it ends.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_plugin_has_at_most_16_name_lookups_at_a_time() {
-        let (connector, slow) = (Arc::new(Connector::default()), Arc::new(Slow::default()));
+        let slow = Arc::new(Slow::default());
+        let looking = Arc::clone(&slow);
+        let connector = Arc::new(connector(move || looking.look_up()));
         let mut asking = tokio::task::JoinSet::new();
-        let ask = |slow: &Arc<Slow>| {
-            let (connector, slow) = (Arc::clone(&connector), Arc::clone(slow));
+        let ask = || {
+            let connector = Arc::clone(&connector);
             async move {
                 let destination = Destination::new("name.example", 80).unwrap();
-                connector.look_up(&destination, move |_, _| slow.look_up()).await
+                connector.connect(&destination, false, Duration::from_secs(60)).await.map(drop)
             }
         };
         for _ in 0..40 {
-            asking.spawn(ask(&slow));
+            asking.spawn(ask());
         }
         slow.are_running(16).await;
         asking.shutdown().await;
-        let mut next = pin!(ask(&slow));
+        let mut next = pin!(ask());
         assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        assert_eq!(connector.lookups.available_permits(), 0);
         *slow.is_over.lock().unwrap() = true;
         slow.ended.notify_all();
-        assert_eq!(next.await.unwrap().len(), 1);
+        assert!(matches!(next.await, Err(Error::DnsError { .. })));
         assert_eq!(slow.most.load(Ordering::SeqCst), 16);
     }
 

@@ -6,13 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, Value,
+};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::valkey::connection::handshake::{self, HandshakeError};
+use crate::tcp::TimeLimit;
+use crate::text::one_line;
+use crate::valkey::connection::handshake::{Access, HandshakeError};
 use crate::valkey::connection::invalidation::Invalidations;
 use crate::valkey::connection::reply_limit::ReplyLimits;
+use crate::valkey::connection::stream::Network;
+use crate::valkey::connection::warning::WarningLimit;
 use crate::valkey::error::ExchangeLimits;
 use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
 use crate::valkey::server::capabilities::Capabilities;
@@ -72,6 +78,7 @@ impl fmt::Display for Target {
 pub(in crate::valkey) struct Connector {
     pub(in crate::valkey) options: Arc<ServerOptions>,
     pub(in crate::valkey) target: Target,
+    network: Network,
     pub(in crate::valkey) limits: ExchangeLimits,
     /// The cache, among those of the host.
     member: Member,
@@ -79,6 +86,8 @@ pub(in crate::valkey) struct Connector {
     pub(in crate::valkey) invalidations: Arc<Invalidations>,
     /// Notified when a connection is lost.
     pub(in crate::valkey) on_loss: Arc<Notify>,
+    /// Limits the warnings that the server cannot be reached.
+    pub(in crate::valkey) unreachable: Arc<WarningLimit>,
 }
 
 impl Connector {
@@ -91,13 +100,21 @@ impl Connector {
             reply: bytes(policy.max_batch_bytes).max(max_value).max(LEAST_REPLY_LIMIT),
         };
         let limits = ExchangeLimits { timeout: options.timeout, max_value, reply };
-        let (options, invalidations, on_loss) = (Arc::new(options), Arc::default(), Arc::default());
-        Self { options, target, limits, member, invalidations, on_loss }
+        Self {
+            network: Network::new(options.resolver.clone()),
+            options: Arc::new(options),
+            target,
+            limits,
+            member,
+            invalidations: Arc::default(),
+            on_loss: Arc::default(),
+            unreachable: Arc::default(),
+        }
     }
 
     /// The same for another server.
     pub(in crate::valkey) fn to(&self, target: Target) -> Self {
-        Self { target, ..self.clone() }
+        Self { target, unreachable: Arc::default(), ..self.clone() }
     }
 
     /// Connects and checks the server, within `connect_timeout`.
@@ -109,7 +126,8 @@ impl Connector {
     pub(in crate::valkey) async fn connect(&self) -> Result<Connection, CacheError> {
         let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
         let server = format!("{} at `{}`", kind.name(), self.target);
-        let (action, reason) = match tokio::time::timeout(deadline, self.open()).await {
+        let time = TimeLimit::new(deadline);
+        let (action, reason) = match tokio::time::timeout_at(time.deadline(), self.open(time)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(ConnectError::Overlap(reason))) => {
                 return Err(CacheError::Overlap(format!("cannot use {server}: {reason}")));
@@ -119,23 +137,22 @@ impl Connector {
             Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason),
             Err(_elapsed) => ("reach", format!("no answer within {deadline:?}")),
         };
-        Err(CacheError::Unavailable(format!("cannot {action} {server}: {reason}")))
+        Err(CacheError::Unavailable(one_line(&format!("cannot {action} {server}: {reason}"))))
     }
 
-    async fn open(&self) -> Result<Connection, ConnectError> {
+    async fn open(&self, time: TimeLimit) -> Result<Connection, ConnectError> {
         let options = &self.options;
         let (endpoint, mode) = match &self.target {
             Target::Server(endpoint) => (endpoint.clone(), Mode::Standalone),
             Target::Node(endpoint) => (endpoint.clone(), Mode::Cluster),
             Target::Primary(sentinels) => {
-                let primary = sentinel::primary(sentinels, options.tls.as_ref(), options.connect_timeout).await;
+                let primary =
+                    sentinel::primary(sentinels, options.tls.as_ref(), &self.network, options.connect_timeout).await;
                 (primary.map_err(ConnectError::Sentinels)?, Mode::Primary)
             }
         };
         // Decision: docs/decisions/0008-resp3-on-every-connection.md
-        let login = handshake::login(options.username.as_deref(), options.password.as_ref())
-            .set_db(i64::from(options.db))
-            .set_protocol(ProtocolVersion::RESP3);
+        let login = RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
         let lost = Arc::new(Notify::new());
         let on_push = {
             let (lost, invalidations) = (Arc::clone(&lost), Arc::clone(&self.invalidations));
@@ -149,7 +166,8 @@ impl Connector {
             }
         };
         let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(QUEUE).set_push_sender(on_push);
-        let mut client = handshake::connect(&endpoint, options.tls.as_ref(), self.limits.reply, &login, config).await?;
+        let access = Access::to_servers(options, &self.network);
+        let mut client = access.connect(&endpoint, login, self.limits.reply, config, time).await?;
         let info: RedisResult<String> =
             redis::cmd("INFO").arg("server").arg("replication").query_async(&mut client).await;
         let reported = info.map_err(refused_info)?;

@@ -1,11 +1,15 @@
-//! The handshake with a server or a sentinel: the stream, the reply limit, and the login of the client.
+//! The handshake with a server or a sentinel: the stream, the greeting, the reply limit, and the login of the client.
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
 
+use crate::tcp::TimeLimit;
+use crate::valkey::connection::greeting::{self, GreetingError};
 use crate::valkey::connection::reply_limit::{ReplyLimiter, ReplyLimits};
-use crate::valkey::connection::stream::{self, StreamError};
-use crate::valkey::options::{Endpoint, Secret, TlsOptions};
+use crate::valkey::connection::stream::{self, Network, StreamError};
+use crate::valkey::error::{needs_login, server_text};
+use crate::valkey::options::{Endpoint, Sentinels, ServerOptions, TlsOptions};
+use crate::valkey::password::{PasswordError, PasswordSource};
 
 /// Why a handshake failed, for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -13,44 +17,116 @@ pub(in crate::valkey) enum HandshakeError {
     /// No stream could be opened.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// The server refused the login or a command of the handshake, or the stream broke.
+    /// The password file cannot be used.
+    #[error("`password_file`: {0}")]
+    Password(#[from] PasswordError),
+    /// There is no server to log in to.
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    /// The server does not accept the login. The text may add where the password came from.
+    #[error("it refused the user name or password{0}")]
+    WrongPassword(String),
+    /// The server refused a command of the handshake, or the stream broke.
     #[error("{}", describe(.0))]
-    Login(#[from] RedisError),
+    Exchange(#[from] RedisError),
+}
+
+impl From<std::io::Error> for HandshakeError {
+    fn from(error: std::io::Error) -> Self {
+        StreamError::from(error).into()
+    }
 }
 
 fn describe(error: &RedisError) -> String {
-    match error.code() {
-        Some("WRONGPASS") => "it refused the user name or password".to_owned(),
-        Some("NOAUTH") => "it asks for a password".to_owned(),
-        _ => error.to_string(),
+    match error.kind() {
+        _ if error.code() == Some("WRONGPASS") => "it refused the user name or password".to_owned(),
+        _ if needs_login(error) => "it asks for a password".to_owned(),
+        ErrorKind::RESP3NotSupported => {
+            "it does not know `HELLO 3`: it is older than Redis 6, or no server but a proxy \
+                                         without RESP3"
+                .to_owned()
+        }
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
+            "this is no Valkey or Redis server: its replies are not in their protocol".to_owned()
+        }
+        _ => server_text(error),
     }
 }
 
-/// The settings of a login as `username`, or as the user `default`.
-pub(in crate::valkey) fn login(username: Option<&str>, password: Option<&Secret>) -> RedisConnectionInfo {
-    let mut login = RedisConnectionInfo::default();
-    if let Some(username) = username {
-        login = login.set_username(username);
-    }
-    if let Some(password) = password {
-        login = login.set_password(password.reveal());
-    }
-    login
+/// How a cache logs in to its servers, or to its sentinels.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::valkey) struct Access<'a> {
+    /// `None` logs in as the user `default`.
+    pub(in crate::valkey) username: Option<&'a str>,
+    pub(in crate::valkey) password: Option<&'a PasswordSource>,
+    pub(in crate::valkey) tls: Option<&'a TlsOptions>,
+    pub(in crate::valkey) network: &'a Network,
 }
 
-/// Opens a stream to the endpoint and logs in. The client's deadlines are off: the caller's deadline covers everything,
-/// which the client's own would not.
-pub(in crate::valkey) async fn connect(
-    endpoint: &Endpoint,
-    tls: Option<&TlsOptions>,
-    limits: ReplyLimits,
-    login: &RedisConnectionInfo,
-    config: AsyncConnectionConfig,
-) -> Result<MultiplexedConnection, HandshakeError> {
-    let stream = ReplyLimiter::new(stream::open(endpoint, tls).await?, limits);
-    let config = config.set_connection_timeout(None).set_response_timeout(None);
-    let (client, driver) = MultiplexedConnection::new_with_config(login, stream, config).await?;
-    // The driver ends when the last clone of the client is dropped or the stream ends.
-    tokio::spawn(driver);
-    Ok(client)
+impl<'a> Access<'a> {
+    /// The login to the servers of a cache.
+    pub(in crate::valkey) fn to_servers(options: &'a ServerOptions, network: &'a Network) -> Self {
+        Self {
+            username: options.username.as_deref(),
+            password: options.password.as_ref(),
+            tls: options.tls.as_ref(),
+            network,
+        }
+    }
+
+    /// The login to the sentinels of a cache.
+    pub(in crate::valkey) fn to_sentinels(
+        sentinels: &'a Sentinels,
+        tls: Option<&'a TlsOptions>,
+        network: &'a Network,
+    ) -> Self {
+        Self { username: sentinels.username.as_deref(), password: sentinels.password.as_ref(), tls, network }
+    }
+
+    /// Opens a stream to the endpoint and logs in. `time` limits the TCP connection only, and the client's deadlines are
+    /// off: the caller's deadline covers everything, which the client's own would not.
+    pub(in crate::valkey) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        login: RedisConnectionInfo,
+        limits: ReplyLimits,
+        config: AsyncConnectionConfig,
+        time: TimeLimit,
+    ) -> Result<MultiplexedConnection, HandshakeError> {
+        let login = self.with_credentials(login).await?;
+        let mut stream = stream::open(endpoint, self.tls, self.network, time).await?;
+        greeting::exchange(&mut stream).await?;
+        let config = config.set_connection_timeout(None).set_response_timeout(None);
+        let stream = ReplyLimiter::new(stream, limits);
+        let connected = MultiplexedConnection::new_with_config(&login, stream, config).await;
+        let (client, driver) = connected.map_err(|error| self.login_error(error))?;
+        // The driver ends when the last clone of the client is dropped or the stream ends.
+        tokio::spawn(driver);
+        Ok(client)
+    }
+
+    /// Reads the password anew: the operator may have replaced the file.
+    async fn with_credentials(&self, mut login: RedisConnectionInfo) -> Result<RedisConnectionInfo, HandshakeError> {
+        if let Some(username) = self.username {
+            login = login.set_username(username);
+        }
+        let password = match self.password {
+            None => return Ok(login),
+            Some(source @ PasswordSource::Text(_)) => source.read()?,
+            Some(source @ PasswordSource::File(_)) => {
+                let source = source.clone();
+                self.network.files.run(move || source.read()).await??
+            }
+        };
+        Ok(login.set_password(password.reveal()))
+    }
+
+    fn login_error(&self, error: RedisError) -> HandshakeError {
+        let is_refused = error.code() == Some("WRONGPASS") || error.kind() == ErrorKind::AuthenticationFailed;
+        if is_refused {
+            HandshakeError::WrongPassword(self.password.map(PasswordSource::hint).unwrap_or_default())
+        } else {
+            HandshakeError::Exchange(error)
+        }
+    }
 }

@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use crate::valkey::backoff::Backoff;
 use crate::valkey::connection::connector::{Connection, Connector, Target};
-use crate::valkey::error::{ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only};
+use crate::valkey::error::{
+    ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only, needs_login, server_text,
+};
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::ServerInfo;
 use crate::{CacheError, Health};
@@ -25,7 +27,8 @@ use crate::{CacheError, Health};
 /// A connection is lost after this number of consecutive calls that timed out: a silent partition closes no socket.
 const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
-/// A younger connection is kept although its server takes no writes, to limit the rate of reconnects.
+/// A younger connection is kept although its server takes no writes or wants another login, to limit the rate of
+/// reconnects.
 const LEAST_AGE: StdDuration = StdDuration::from_secs(1);
 
 /// The least interval between two warnings that the server cannot serve.
@@ -203,7 +206,7 @@ impl ManagedConnection {
     ) -> Result<Vec<RedisResult<Value>>, CacheError> {
         let send = async |mut exchange: Exchange| pipeline.query_async(&mut exchange.client).await;
         let replies: Vec<RedisResult<Value>> = self.send(deadline, false, send).await.map_err(|failed| failed.error)?;
-        if replies.iter().any(|reply| reply.as_ref().is_err_and(is_read_only))
+        if replies.iter().any(|reply| reply.as_ref().is_err_and(wants_reconnect))
             && let State::Up(connection) = &*self.state.borrow()
             && connection.opened.elapsed() > LEAST_AGE
         {
@@ -256,6 +259,8 @@ impl ManagedConnection {
             }
             Err(_elapsed) => None,
         };
+        // The first error of a pipeline is the cause of the others.
+        let reply = reply.map(|reply| reply.map_err(first_error));
         if let Some(connection) = used {
             let Connection { lost, timeouts, opened, .. } = &*connection;
             match &reply {
@@ -264,8 +269,7 @@ impl ManagedConnection {
                 }
                 None => {}
                 Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
-                // A primary that became a replica keeps its connections. Its address may lead to the new primary.
-                Some(Err(error)) if is_read_only(error) && opened.elapsed() > LEAST_AGE => lost.notify_one(),
+                Some(Err(error)) if wants_reconnect(error) && opened.elapsed() > LEAST_AGE => lost.notify_one(),
                 // The counter is almost always 0, and all threads read it: do not write it again.
                 Some(_) if timeouts.load(Ordering::Relaxed) == 0 => {}
                 Some(_) => timeouts.store(0, Ordering::Relaxed),
@@ -292,15 +296,11 @@ impl ManagedConnection {
     }
 
     fn exchange_error(&self, error: &RedisError) -> ExchangeError {
-        // The first error of a pipeline is the cause of the others.
-        let all = error.clone().into_server_errors();
-        let first = all.and_then(|errors| errors.first().map(|(_, error)| RedisError::from(error.clone())));
-        let error = first.as_ref().unwrap_or(error);
         ExchangeError { error: self.cache_error(error), redirect: Redirect::read(error) }
     }
 
     fn cache_error(&self, error: &RedisError) -> CacheError {
-        if cannot_serve(error) {
+        if cannot_serve(error) || needs_login(error) {
             self.warn_cannot_serve(error);
         }
         self.limits.cache_error(error)
@@ -311,9 +311,21 @@ impl ManagedConnection {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|last| last.elapsed() > WARN_INTERVAL) {
             *warned = Some(Instant::now());
-            tracing::warn!("the server at `{}` cannot serve: {error}", self.target);
+            tracing::warn!("the server at `{}` cannot serve: {}", self.target, server_text(error));
         }
     }
+}
+
+/// The error itself, or of a pipeline the first one.
+fn first_error(error: RedisError) -> RedisError {
+    let all = error.clone().into_server_errors();
+    all.and_then(|errors| errors.first().map(|(_, first)| RedisError::from(first.clone()))).unwrap_or(error)
+}
+
+/// True for errors that a new connection may not have. A primary that became a replica keeps its connections, and its
+/// address may lead to the new primary. The password may have changed, and the new one may be in its file.
+fn wants_reconnect(error: &RedisError) -> bool {
+    is_read_only(error) || needs_login(error)
 }
 
 fn connection_lost() -> CacheError {
@@ -330,6 +342,10 @@ async fn reconnect_task(
     let mut has_been_up = false;
     // Kept until another connection is open: during an outage the server stays that of this cache.
     let mut claim = None;
+    if current.is_none() {
+        // The caller that waits for the first attempt reports its failure.
+        connector.unreachable.postpone();
+    }
     let (kind, target) = (connector.options.kind.name(), connector.target.clone());
     loop {
         if let Some(connection) = current.take() {
@@ -357,7 +373,11 @@ async fn reconnect_task(
             match connector.connect().await {
                 Ok(opened) => break Arc::new(opened),
                 Err(error) => {
-                    tracing::debug!("{error}");
+                    if connector.unreachable.allows() {
+                        tracing::warn!("{error}; still trying");
+                    } else {
+                        tracing::debug!("{error}");
+                    }
                     state.send_replace(State::Down(error));
                 }
             }

@@ -21,6 +21,9 @@ const DISCARD_CHUNK: usize = 128 << 10;
 /// The longest header of a string or an array, in bytes. A number of 20 digits fits.
 const LONGEST_HEADER: usize = 32;
 
+/// The longest line that is passed on, in bytes: an error or a status. The rest of a longer one is discarded.
+const LONGEST_LINE: usize = 16 << 10;
+
 /// The code of the errors that replace strings. No server has such a code.
 const CODE: &str = "LARDERTOOLONG";
 
@@ -75,8 +78,8 @@ pub(in crate::valkey) struct ReplyLimiter<S> {
 enum Position {
     /// At the start of an element.
     Element,
-    /// In a line, which is passed on.
-    Line,
+    /// In a line, of which this number of bytes was passed on.
+    Line(usize),
     /// In a string, of which this number of bytes with its end is to be passed on.
     String(u64),
     /// In a string, of which this number of bytes with its end is to be discarded.
@@ -150,7 +153,7 @@ impl<S> ReplyLimiter<S> {
                     Header::Unfinished => break,
                     Header::String(_, len) if self.oversized(len).is_some() => break,
                     Header::Line => {
-                        self.position = Position::Line;
+                        self.position = Position::Line(0);
                         0
                     }
                     Header::String(header, len) => {
@@ -162,13 +165,21 @@ impl<S> ReplyLimiter<S> {
                         header
                     }
                 },
-                Position::Line => match rest.iter().position(|&byte| byte == b'\n') {
-                    Some(end) => {
-                        self.end_element();
-                        end.saturating_add(1)
+                Position::Line(passed) => {
+                    let room = LONGEST_LINE.saturating_sub(passed);
+                    match rest.iter().take(room).position(|&byte| byte == b'\n') {
+                        Some(end) => {
+                            self.end_element();
+                            end.saturating_add(1)
+                        }
+                        None if room == 0 => break,
+                        None => {
+                            let len = rest.len().min(room);
+                            self.position = Position::Line(passed.saturating_add(len));
+                            len
+                        }
                     }
-                    None => rest.len(),
-                },
+                }
                 Position::String(left) => {
                     let len = at_most(left, rest.len());
                     self.position = Position::String(left.saturating_sub(len as u64));
@@ -226,6 +237,17 @@ impl<S> ReplyLimiter<S> {
                 }
                 continue;
             }
+            if let Position::Line(LONGEST_LINE) = self.position {
+                match self.incoming.iter().position(|&byte| byte == b'\n') {
+                    Some(end) => {
+                        self.incoming.advance(end.saturating_add(1));
+                        self.inserted = Bytes::from_static(b"\r\n");
+                        self.end_element();
+                    }
+                    None => self.incoming.clear(),
+                }
+                continue;
+            }
             let incoming = std::mem::take(&mut self.incoming);
             let fits = incoming.get(..out.remaining()).unwrap_or(&incoming);
             let len = self.follow(fits)?;
@@ -244,6 +266,7 @@ impl<S> ReplyLimiter<S> {
     fn pass_header(&mut self) -> io::Result<bool> {
         let header = match Header::read(&self.incoming)? {
             Header::Unfinished => return Ok(false),
+            // `follow` takes these.
             Header::Line => 0,
             Header::String(header, len) => {
                 if let Some(oversized) = self.oversized(len) {
@@ -267,7 +290,7 @@ impl<S> ReplyLimiter<S> {
     fn chunk(&self) -> usize {
         match self.position {
             Position::Discarded(left) => at_most(left, DISCARD_CHUNK).max(CHUNK),
-            Position::Element | Position::Line | Position::String(_) => CHUNK,
+            Position::Element | Position::Line(_) | Position::String(_) => CHUNK,
         }
     }
 
@@ -412,6 +435,21 @@ mod tests {
         becomes(&batch.repeat(2), &limited.repeat(2)).await;
         let pipelined = "$9\r\n012345678\r\n".repeat(4);
         becomes(&pipelined, &pipelined).await;
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_cut_and_the_next_reply_is_complete() {
+        for len in [LONGEST_LINE - 1, LONGEST_LINE, LONGEST_LINE + 1, 3 * LONGEST_LINE] {
+            let line = format!("-ERR {}", "x".repeat(len - 5));
+            let replies = format!("{line}\r\n*2\r\n+{line}\r\n:1\r\n");
+            for (arriving, reading) in [(1, 4096), (64, 5), (4096, 64), (1 << 20, 1 << 20)] {
+                let output = limited(replies.as_bytes(), arriving, reading).await.unwrap();
+                let lines: Vec<&str> = output.lines().map(str::trim_end).collect();
+                let [error, "*2", status, ":1"] = lines[..] else { panic!("{} {arriving}", lines.len()) };
+                assert!(line.starts_with(error) && error.len() >= len.min(LONGEST_LINE - 1), "{}", error.len());
+                assert!(output.len() <= replies.len() + 2 && status.len() <= LONGEST_LINE + 1, "{}", status.len());
+            }
+        }
     }
 
     #[tokio::test]

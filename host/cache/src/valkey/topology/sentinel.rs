@@ -2,10 +2,12 @@
 
 use std::time::Duration as StdDuration;
 
-use redis::AsyncConnectionConfig;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo};
 
-use crate::valkey::connection::handshake::{self, HandshakeError};
+use crate::tcp::TimeLimit;
+use crate::valkey::connection::handshake::{Access, HandshakeError};
 use crate::valkey::connection::reply_limit::ReplyLimits;
+use crate::valkey::connection::stream::Network;
 use crate::valkey::options::{Endpoint, Sentinels, TlsOptions};
 
 /// A sentinel replies with what it reports at the login, and with an address.
@@ -20,13 +22,16 @@ const LIMITS: ReplyLimits = ReplyLimits { string: 64 << 10, reply: 1 << 20 };
 pub(in crate::valkey) async fn primary(
     sentinels: &Sentinels,
     tls: Option<&TlsOptions>,
+    network: &Network,
     time: StdDuration,
 ) -> Result<Endpoint, String> {
+    let access = Access::to_sentinels(sentinels, tls, network);
     let share = u32::try_from(sentinels.nodes.len()).ok().and_then(|nodes| time.checked_div(nodes.saturating_add(1)));
     let share = share.unwrap_or(time);
     let mut reason = "no sentinel is configured".to_owned();
     for node in &sentinels.nodes {
-        reason = match tokio::time::timeout(share, ask(node, sentinels, tls)).await {
+        let time = TimeLimit::new(share);
+        reason = match tokio::time::timeout_at(time.deadline(), ask(node, &sentinels.master, &access, time)).await {
             Ok(Ok(Some(primary))) => return Ok(primary),
             Ok(Ok(None)) => format!("the sentinel at `{node}` knows no master of that name"),
             Ok(Err(error)) => format!("the sentinel at `{node}`: {error}"),
@@ -40,13 +45,14 @@ pub(in crate::valkey) async fn primary(
 /// The address of the primary, from one sentinel; `None` if it does not know the name.
 pub(in crate::valkey) async fn ask(
     node: &Endpoint,
-    sentinels: &Sentinels,
-    tls: Option<&TlsOptions>,
+    master: &str,
+    access: &Access<'_>,
+    time: TimeLimit,
 ) -> Result<Option<Endpoint>, HandshakeError> {
-    let login = handshake::login(sentinels.username.as_deref(), sentinels.password.as_ref());
-    let mut client = handshake::connect(node, tls, LIMITS, &login, AsyncConnectionConfig::new()).await?;
+    let login = RedisConnectionInfo::default();
+    let mut client = access.connect(node, login, LIMITS, AsyncConnectionConfig::new(), time).await?;
     let mut question = redis::cmd("SENTINEL");
-    question.arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinels.master);
+    question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
     let primary: Option<(String, u16)> = question.query_async(&mut client).await?;
     Ok(primary.map(|(host, port)| Endpoint { host, port }))
 }

@@ -1,7 +1,7 @@
 //! The address of a server: a URL, single keys, a cluster or sentinels.
 
 use super::{new_directory, parse, parse_with, server, server_refusal};
-use crate::cache::valkey::{Deployment, Endpoint, Secret, Sentinels};
+use crate::cache::valkey::{Deployment, Endpoint, PasswordSource, Sentinels};
 use crate::config::Config;
 
 mod url {
@@ -48,7 +48,7 @@ mod url {
         };
         let (from_file, both) = (parse("redis://u@h"), parse("redis://u:x@h"));
         std::fs::remove_dir_all(&directory).unwrap();
-        assert_eq!(server(&from_file.unwrap(), "c").password, Some(Secret::new("s3cret")));
+        assert_eq!(server(&from_file.unwrap(), "c").password, Some(PasswordSource::File(directory.join("password"))));
         assert!(both.unwrap_err().to_string().contains("`caches.c.url`: the password is also set by `password_file`"));
     }
 
@@ -115,6 +115,28 @@ mod deployments {
         assert_eq!((master.as_str(), nodes, username.as_deref()), ("main", &addresses(&[("s", 26379)]), Some("u")));
         assert!(password.is_some() && !format!("{config:?}").contains("s3cret"));
         assert_eq!(server(&config, "c").deployment.to_string(), "main of sentinel s:26379");
+    }
+
+    #[test]
+    fn the_password_of_the_sentinels_can_be_in_a_file() {
+        let directory = new_directory();
+        std::fs::write(directory.join("password"), "s3cret\n").unwrap();
+        let parse = |keys: &str| {
+            let sentinel = format!("sentinel = {{ master = \"main\", nodes = [\"s:26379\"], {keys} }}");
+            let text = format!("[caches.c]\ntype = \"redis\"\n{sentinel}\n");
+            Config::parse(&text, "larder.toml", &directory, &|_| None)
+        };
+        let from_file = parse("password_file = \"password\"");
+        let both = parse("password = \"x\", password_file = \"password\"").unwrap_err().to_string();
+        let missing = parse("password_file = \"none\"").unwrap_err().to_string();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let config = from_file.unwrap();
+        let Deployment::Sentinel(Sentinels { password, .. }) = &server(&config, "c").deployment else {
+            panic!("{config:?}")
+        };
+        assert_eq!(password, &Some(PasswordSource::File(directory.join("password"))));
+        assert!(both.contains("`caches.c.sentinel`: the password is also set by"), "{both}");
+        assert!(missing.contains("`caches.c.sentinel`: cannot read `"), "{missing}");
     }
 
     #[test]

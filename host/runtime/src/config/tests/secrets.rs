@@ -1,6 +1,7 @@
 //! Passwords: where they are read from, and that no message shows one.
 
 use super::*;
+use crate::cache::valkey::PasswordSource;
 
 #[test]
 fn a_password_can_be_in_a_file_beside_the_configuration() {
@@ -8,12 +9,15 @@ fn a_password_can_be_in_a_file_beside_the_configuration() {
     std::fs::write(directory.join("password"), "s3cret\n").unwrap();
     let parse = |text: &str| Config::parse(text, "larder.toml", &directory, &|_| None);
     let from_file = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"password\"").unwrap();
-    let written = parse("[caches.c]\ntype = \"valkey\"\npassword = \"s3cret\"").unwrap();
     let missing = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"none\"").unwrap_err().to_string();
     std::fs::write(directory.join("long"), vec![b'x'; (64 << 10) + 1]).unwrap();
     let long = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"long\"").unwrap_err().to_string();
+    // As an editor of another system saves it.
+    std::fs::write(directory.join("marked"), "\u{feff}s3cret\n").unwrap();
+    let marked = parse("[caches.c]\ntype = \"valkey\"\npassword_file = \"marked\"").unwrap_err().to_string();
     std::fs::remove_dir_all(&directory).unwrap();
-    assert_eq!(from_file, written);
+    assert_eq!(server(&from_file, "c").password, Some(PasswordSource::File(directory.join("password"))));
+    assert!(marked.contains("without one") && !marked.contains("s3cret"), "{marked}");
     assert!(missing.contains("`caches.c.password_file`: cannot read"), "{missing}");
     assert!(long.contains("it is longer than 64 KiB") && !long.contains("xx"), "{long}");
 }
