@@ -58,7 +58,7 @@ fn check_has_the_documented_keys() {
     );
     let run = Larder::new(["check", "--json"]).config(&config).fail(1);
     let output = object(&run);
-    assert_documented(&[output.clone()], "larder check --json");
+    assert_documented(std::slice::from_ref(&output), "larder check --json");
     let cache = |name: &str| {
         let caches = output["caches"].as_array().unwrap();
         caches.iter().find(|cache| cache["name"] == name).unwrap_or_else(|| panic!("{output:#}")).clone()
@@ -126,7 +126,7 @@ async fn top_has_the_documented_keys() {
         serving.get("/visit/a").await;
     }
     let output = object(&run.await.unwrap());
-    assert_documented(&[output.clone()], "larder top --once --json");
+    assert_documented(std::slice::from_ref(&output), "larder top --once --json");
     let [c, ram] = [&output["caches"][0], &output["caches"][1]];
     assert_eq!(
         (&c["name"], &c["type"], &c["up"], &c["bytes"]),

@@ -200,6 +200,33 @@ async fn a_full_server_is_a_problem_and_its_user_lacks_nothing(kind: Kind) {
     assert_eq!((&memory["max_bytes"], &memory["policy"]), (&Value::from(100 << 10), &"noeviction".into()));
 }
 
+async fn check_advises_on_memory_and_disk(kind: Kind) {
+    let Some(server) = Server::start(kind) else { return };
+    let set = |name: &str, value: &str| {
+        ::redis::cmd("CONFIG").arg(&["SET", name, value]).exec(&mut server.client()).unwrap();
+    };
+    let advice = |more: &str| texts(&read(&check(&(server.cache("c") + more))), "advice");
+    assert!(advice("").starts_with("`maxmemory` is not set, "), "{}", advice(""));
+    set("maxmemory", "100mb");
+    for (policy, words) in [
+        ("noeviction", "`maxmemory-policy` is `noeviction`, "),
+        ("volatile-ttl", "`maxmemory-policy` is `volatile-ttl`, "),
+        ("volatile-lru", "`maxmemory-policy` evicts only values that expire: "),
+        ("allkeys-lru", ""),
+        ("allkeys-lfu", ""),
+    ] {
+        set("maxmemory-policy", policy);
+        let advice = advice("");
+        assert!(advice.starts_with(words) && advice.lines().count() == usize::from(!words.is_empty()), "{advice}");
+    }
+    set("maxmemory-policy", "volatile-lru");
+    assert_eq!(advice("max_expire = 600\n"), "");
+    set("save", "3600 1");
+    assert!(advice("max_expire = 600\n").starts_with("after a crash it starts from its last snapshot, "));
+    set("appendonly", "yes");
+    assert_eq!(advice("max_expire = 600\n"), "");
+}
+
 /// What a host sends is what the list has, and each command of the list is sent.
 async fn a_host_sends_the_commands_of_the_list_and_no_others(kind: Kind) {
     let Some(server) = Server::start(kind) else { return };
@@ -265,6 +292,7 @@ over_every_kind! {
     check_names_a_replica,
     commands_that_write_are_not_needed_where_no_plugin_writes,
     a_full_server_is_a_problem_and_its_user_lacks_nothing,
+    check_advises_on_memory_and_disk,
     a_host_sends_the_commands_of_the_list_and_no_others,
 }
 
