@@ -158,7 +158,12 @@ fn assert_a_failover_keeps_all_keys(keys: &Keys<'_>) {
     keys.cluster.fail_over(2);
     call_until_all_succeed(&mut session);
     for n in 0..24 {
-        assert_eq!(ask(&mut session, &format!("get key{n}")), format!("hit value{n}"));
+        // On a busy machine the nodes may take each other for failed for a moment.
+        let answer = wait_for("the cluster to answer", || {
+            let answer = ask(&mut session, &format!("get key{n}"));
+            (answer != "error Unavailable" && answer != "error Timeout").then_some(answer)
+        });
+        assert_eq!(answer, format!("hit value{n}"));
     }
     assert_eq!(ask(&mut session, "clear-all"), "24");
     session.succeed();
