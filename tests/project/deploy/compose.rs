@@ -137,6 +137,9 @@ fn every_container_is_confined_and_its_log_is_bounded() {
         let files: u64 = text(&options["max-file"]).parse().unwrap();
         assert!(bytes(text(&options["max-size"])) * files <= 64 << 20, "{name}: {options}");
         assert_eq!(service["restart"], "unless-stopped", "{name}");
+        // Without it a container that was unhealthy before its restart still is, and those that depend on it do not start.
+        let check = &service["healthcheck"];
+        assert!(check.is_null() || seconds(text(&check["start_period"])) >= Duration::from_secs(5), "{name}: {check}");
     }
     for name in ["valkey", "redis"] {
         let service = &compose["services"][name];

@@ -150,7 +150,8 @@ async fn every_panel_shows_the_hosts_of_compose_or_says_why_not() {
 #[tokio::test]
 async fn every_panel_shows_what_it_is_about() {
     let Some(mut server) = Server::start(Kind::Valkey) else { return };
-    let serve = "[serve]\nmax_queued_output = \"32KiB\"\n";
+    // The instance that holds a vacancy below runs until the end.
+    let serve = "[serve]\nmax_queued_output = \"32KiB\"\n[sandbox]\ntimeout = \"10m\"\n";
     let ram = format!("[caches.c]\ntype = \"ram\"\nmax_bytes = \"4KiB\"\n{serve}");
     let ram = ServeProcess::start_with_metrics(&ram);
     let mut shared = ServeProcess::start_with_metrics(&(server.cache("c") + serve));
@@ -160,6 +161,7 @@ async fn every_panel_shows_what_it_is_about() {
     let client = Client::connect(ram.address()).await;
     let held = tokio::spawn(async move { client.get("/hold/k").await });
     let shown = async {
+        let mut missing = panels().iter().map(|panel| text(&panel["title"]).to_owned()).collect::<BTreeSet<_>>();
         for round in 0_u32.. {
             for path in
                 ["/visit/k", "/visit/k", "/many/k", "/compute/k", "/visit/", "/panic", "/fetch?http://localhost/"]
@@ -173,12 +175,13 @@ async fn every_panel_shows_what_it_is_about() {
             }
             ram.get("/chatter/100000").await;
             malformed(ram.address()).await;
-            ram.get("/no-host").await;
             shared.process().signal("-HUP");
-            server.kill();
-            shared.get("/visit/k").await;
-            server.restart();
-            let missing = prometheus.panels_without(|value| value > 0.0).await;
+            if missing.contains("Reconnects and degraded reads") {
+                server.kill();
+                shared.get("/visit/k").await;
+                server.restart();
+            }
+            missing = prometheus.panels_without(|value| value > 0.0).await;
             if missing.is_empty() {
                 return;
             }
