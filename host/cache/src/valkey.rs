@@ -118,7 +118,10 @@ impl CacheBackend for ValkeyBackend {
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let key = self.stored_key(&key);
-        self.servers.call(&key, value.len(), &set_command(&key, &value, duration)).await
+        let (size, command) = (value.len(), set_command(&key, &value, duration));
+        // The command has a copy, and is copied again until it is sent.
+        drop(value);
+        self.servers.call(&key, size, &command).await
     }
 
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {

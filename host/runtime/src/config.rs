@@ -164,10 +164,15 @@ impl Config {
             Some(section) => Serve::from_section(&section)?,
             None => Serve::default(),
         };
+        let shares = Shares::new(sandbox.max_memory);
         for cache in caches.values_mut() {
+            let share = match &cache.backend {
+                BackendConfig::Ram { .. } => shares.value(),
+                BackendConfig::Server(_) => shares.server_value(),
+            };
             let policy = &mut cache.policy;
             policy.max_batch_bytes = sandbox.limits.max_batch_bytes;
-            policy.max_value_bytes = policy.max_value_bytes.min(Shares::new(sandbox.max_memory).value());
+            policy.max_value_bytes = policy.max_value_bytes.min(share);
         }
         Ok(Self { default, caches, plugins: plugins.grants, sandbox, serve, routes: plugins.routes })
     }

@@ -64,9 +64,15 @@ impl Shares {
         self.value().saturating_add(self.batch())
     }
 
-    /// One value of a cache, in bytes.
+    /// One value of a cache in RAM, in bytes.
     pub(crate) fn value(self) -> usize {
         self.part(4, 128 * KIB, u64::MAX)
+    }
+
+    /// One value of a cache on a server, in bytes. While it is sent, the host holds it up to three times: in the
+    /// command, in the bytes of the command, and in the buffer of the connection.
+    pub(crate) fn server_value(self) -> usize {
+        self.part(8, 128 * KIB, u64::MAX)
     }
 
     /// The keys and values of one batch, in bytes.
@@ -114,5 +120,6 @@ mod tests {
             (32 << 20, 10_000, 16 << 10, 64 << 10)
         );
         assert_eq!((default.random(), default.batch()), (1 << 20, 16 << 20));
+        assert_eq!((default.value(), default.server_value()), (32 << 20, 16 << 20));
     }
 }

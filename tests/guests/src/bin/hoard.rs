@@ -8,7 +8,7 @@ use wasip2::http::types::{
     ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
 };
 use wasip2::io::poll::{Pollable, poll};
-use wasip2::random::random::get_random_bytes;
+use wasip2::random::random::{get_random_bytes, get_random_u64};
 use wasip2::sockets::network::IpAddressFamily;
 use wasip2::sockets::tcp_create_socket::create_tcp_socket;
 
@@ -70,20 +70,9 @@ fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) ->
             forget(copy);
             is_copied
         }),
-        "bodies" => repeat(count, || {
-            let response = OutgoingResponse::new(Fields::new());
-            let body = response.body().expect("the body is taken once");
-            let stream = body.write().expect("the stream is taken once");
-            let mut is_written = false;
-            while let Ok(permit @ 1..) = stream.check_write() {
-                let permit = usize::try_from(permit).unwrap_or(usize::MAX);
-                is_written = stream.write(&vec![b'x'; permit.min(bytes)]).is_ok();
-            }
-            drop(stream);
-            forget(body);
-            forget(response);
-            is_written
-        }),
+        "bodies" => repeat(count, || hold_response(Fields::new(), bytes)),
+        "all" => all(count),
+        "all-and-more" => all(count).saturating_add(repeat(9_900, || hold_response(Fields::new(), 65_536))),
         "requests" => repeat(count, || {
             let request = OutgoingRequest::new(Fields::new());
             let text = "x".repeat(bytes);
@@ -133,6 +122,76 @@ fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) ->
         }
         other => panic!("no such attack: {other}"),
     }
+}
+
+/// Keeps the vacancy, if it is one.
+fn hold_vacancy(entry: larder::Entry) -> bool {
+    let is_vacant = matches!(entry, larder::Entry::Vacant(_));
+    forget(entry);
+    is_vacant
+}
+
+/// Makes a response whose body is written in parts of `bytes` until the host takes no more, and keeps it unsent.
+fn hold_response(fields: Fields, bytes: usize) -> bool {
+    let response = OutgoingResponse::new(fields);
+    let body = response.body().expect("the body is taken once");
+    let stream = body.write().expect("the stream is taken once");
+    let mut is_written = false;
+    while let Ok(permit @ 1..) = stream.check_write() {
+        let permit = usize::try_from(permit).unwrap_or(usize::MAX);
+        is_written = stream.write(&vec![b'x'; permit.min(bytes)]).is_ok();
+    }
+    drop(stream);
+    forget(body);
+    forget(response);
+    is_written
+}
+
+/// Uses at the same time what the host holds of each kind for a plugin with `max_memory = "16MiB"`, with this many
+/// responses, and the plugin's own memory. Then makes the largest calls. Returns 1 if all succeeded.
+fn all(responses: usize) -> usize {
+    const LARGE: usize = 2 << 20;
+    const PAGE: usize = 1 << 16;
+    let cache = larder::Cache::default().expect("there is a default cache");
+    let handles = repeat(900, || larder::Cache::default().map(forget).is_ok());
+    // Keys of this instance alone: another one would wait for the value.
+    let (instance, mut n) = (get_random_u64(), 0_usize);
+    let vacancies = repeat(200, || {
+        n = n.saturating_add(1);
+        matches!(cache.entry(format!("{instance}-{n}")).map(hold_vacancy), Ok(true))
+    });
+    let held = repeat(responses, || {
+        let fields = Fields::new();
+        let is_set = (0..200).all(|n| fields.append(&format!("x{n}"), b"").is_ok());
+        hold_response(fields, PAGE) && is_set
+    });
+    let pollables = repeat(900, || {
+        forget(subscribe_duration(HOUR));
+        true
+    });
+    let mut own = Vec::new();
+    let mut page = Vec::new();
+    while page.try_reserve_exact(PAGE).is_ok() {
+        page.resize(PAGE, 1_u8);
+        own.push(std::mem::take(&mut page));
+    }
+    // The memory stays the plugin's, and has room for what the calls take and return.
+    drop(own);
+    // More than a value may have, and then as much.
+    let _refused = cache.set_bytes("large", &vec![b'x'; 2 * LARGE]);
+    let value = vec![b'x'; LARGE];
+    let part = value.get(..130_000).unwrap_or_default();
+    let entries: Vec<(String, &[u8])> = (0..16).map(|n| (format!("part{n}"), part)).collect();
+    let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+    let calls = [
+        get_random_bytes(1 << 20).len() == 1 << 20,
+        cache.set_bytes("large", &value).is_ok(),
+        cache.get_bytes("large").is_ok_and(|found| found.is_some_and(|found| found.len() == LARGE)),
+        cache.set_many_bytes(&entries, larder::Duration::Default).is_ok(),
+        cache.get_many_bytes(&keys).is_ok_and(|found| found.iter().flatten().count() == 16),
+    ];
+    assert_eq!((handles, vacancies, held, pollables, calls), (900, 200, responses, 900, [true; 5]));
+    1
 }
 
 fn recurse(left: usize) -> usize {
