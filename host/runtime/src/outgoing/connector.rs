@@ -42,7 +42,8 @@ impl Connector {
         is_secure: bool,
         limit: Duration,
     ) -> Result<Box<dyn Stream>, Error> {
-        let addresses = self.look_up(destination).await?;
+        let addresses =
+            self.look_up(destination, |host, port| (host, port).to_socket_addrs().map(Vec::from_iter)).await?;
         let failed = |error| connect_error(destination, &error);
         let stream = reach(&addresses, limit).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -55,7 +56,12 @@ impl Connector {
         Ok(Box::new(stream))
     }
 
-    async fn look_up(&self, destination: &Destination) -> Result<Vec<SocketAddr>, Error> {
+    /// The addresses of the destination. A name is looked up by a function that may block.
+    async fn look_up(
+        &self,
+        destination: &Destination,
+        look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    ) -> Result<Vec<SocketAddr>, Error> {
         let (host, port) = (destination.host(), destination.port());
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -64,7 +70,7 @@ impl Connector {
         let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(|_| unknown())?;
         let looking = tokio::task::spawn_blocking(move || {
             let _permit_until_the_lookup_ends = permit;
-            (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)
+            look_up(&host, port)
         });
         match looking.await.map_err(io::Error::other).flatten() {
             Ok(addresses) if !addresses.is_empty() => Ok(addresses),
@@ -140,5 +146,89 @@ fn tls_error(destination: &Destination, error: &io::Error) -> Error {
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex};
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    /// Name lookups that last until they are let go.
+    #[derive(Default)]
+    struct Slow {
+        running: AtomicUsize,
+        most: AtomicUsize,
+        is_over: Mutex<bool>,
+        ended: Condvar,
+    }
+
+    impl Slow {
+        fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
+            let running = self.running.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+            self.most.fetch_max(running, Ordering::SeqCst);
+            drop(self.ended.wait_while(self.is_over.lock().unwrap(), |is_over| !*is_over).unwrap());
+            self.running.fetch_sub(1, Ordering::SeqCst);
+            Ok(vec![([127, 0, 0, 1], 80).into()])
+        }
+
+        async fn are_running(&self, count: usize) {
+            let running = async {
+                while self.running.load(Ordering::SeqCst) != count {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), running).await.expect("the lookups run");
+        }
+    }
+
+    /// Also if the plugin has stopped waiting: the thread of a lookup is occupied until it ends.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_plugin_has_at_most_16_name_lookups_at_a_time() {
+        let (connector, slow) = (Arc::new(Connector::default()), Arc::new(Slow::default()));
+        let mut asking = tokio::task::JoinSet::new();
+        let ask = |slow: &Arc<Slow>| {
+            let (connector, slow) = (Arc::clone(&connector), Arc::clone(slow));
+            async move {
+                let destination = Destination::new("name.example", 80).unwrap();
+                connector.look_up(&destination, move |_, _| slow.look_up()).await
+            }
+        };
+        for _ in 0..40 {
+            asking.spawn(ask(&slow));
+        }
+        slow.are_running(16).await;
+        asking.shutdown().await;
+        let mut next = pin!(ask(&slow));
+        assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(connector.lookups.available_permits(), 0);
+        *slow.is_over.lock().unwrap() = true;
+        slow.ended.notify_all();
+        assert_eq!(next.await.unwrap().len(), 1);
+        assert_eq!(slow.most.load(Ordering::SeqCst), 16);
+    }
+
+    /// A listener whose queue is full, so that it drops what would open a further connection.
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_is_given_up_at_the_limit() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+            queued.push(stream);
+        }
+        let destination = Destination::new(&address.to_string(), 80).unwrap();
+        let began = Instant::now();
+        // The clock is paused, and goes on when nothing else can.
+        let limit = Duration::from_secs(10);
+        let refused = Connector::default().connect(&destination, false, limit).await.map(drop);
+        assert!(matches!(refused, Err(Error::ConnectionTimeout)), "{refused:?}");
+        assert!((limit..limit * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
 }
