@@ -117,6 +117,26 @@ async fn a_time_limit_passes_the_vacancy_on() {
     assert!(stopped.contains("ran longer than 2s"), "{stopped}");
 }
 
+/// 20,000 instructions without a loop or a call between them, which would take minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_instructions_that_fill_memory_are_stopped_in_between() {
+    let config = "[sandbox]\ntimeout = \"1s\"\nmax_cpu_time = \"1m\"\n";
+    let runtime = Runtime::new(Config::from_toml(config).unwrap()).await.unwrap();
+    let fills = "i32.const 0 i32.const 1 i32.const 134217728 memory.fill ".repeat(20_000);
+    let component = wat::parse_str(format!(
+        "(component (core module $m (memory 2048) (func (export \"f\") {fills})) (core instance $i (instantiate $m))
+         (func (export \"f\") (canon lift (core func $i \"f\"))))"
+    ));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fill.wasm");
+    std::fs::write(&file, component.unwrap()).unwrap();
+    let plugin = runtime.load(&file, None).unwrap();
+    let options = RunOptions::default();
+    let run = tokio::time::timeout(TEST_TIMEOUT, runtime.invoke(&plugin, &options, "f()"));
+    let stopped = run.await.expect("it is stopped in between").unwrap_err().to_string();
+    assert!(stopped.contains("ran longer than 1s"), "{stopped}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fill_serves_all_waiters() {
     let host = Host::start("1m").await;

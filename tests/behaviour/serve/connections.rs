@@ -1,12 +1,16 @@
 //! Connections: clients that send nothing, take nothing, or open more of them than there may be.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_tests::http2_frames::{PREFACE, get, preface_with_window};
-use larder_tests::{Client, HttpResponse, Larder, ServeProcess, TEST_TIMEOUT, guest, program};
+use larder_tests::{Client, HttpResponse, Kind, Larder, ServeProcess, Server, TEST_TIMEOUT, guest, program, wait_for};
+use tempfile::TempDir;
 
 fn respond(config: &str) -> ServeProcess {
     let config = format!("[serve]\n{config}");
@@ -124,36 +128,108 @@ async fn max_connections_closes_the_oldest_idle_one_for_a_new_one() {
     answers.await.unwrap();
 }
 
+/// A host that may have 256 descriptors. Dropping this value kills it.
+struct Limited {
+    process: Child,
+    plugins: SocketAddr,
+    metrics: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Limited {
+    fn start(config: &str, plugin: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("larder.toml"), config).unwrap();
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\""]).arg(program()).current_dir(folder.path());
+        limited.args(["serve", "--addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"]).arg(guest(plugin));
+        let mut process = limited.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut address = |before: &str, after: &str| -> SocketAddr {
+            lines.next().unwrap().strip_prefix(before).unwrap().strip_suffix(after).unwrap().parse().unwrap()
+        };
+        let (plugins, metrics) = (address("listening on http://", ""), address("metrics on http://", "/metrics"));
+        Self { process, plugins, metrics, _folder: folder }
+    }
+
+    /// Ends the host and returns its log.
+    fn log(mut self) -> String {
+        self.process.kill().unwrap();
+        let mut log = Vec::new();
+        self.process.stderr.take().unwrap().read_to_end(&mut log).unwrap();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        let _already_dead = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// The whole answer to a GET request, of which the connection may be lost.
+fn answer(address: SocketAddr, path: &str) -> String {
+    let mut answer = Vec::new();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let _lost = connect(address, request.as_bytes()).read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
 /// More connections than the process has descriptors for.
 #[test]
 fn silent_connections_do_not_use_up_all_descriptors() {
-    let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\""]).arg(program());
-    limited.args(["serve", "--addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"]).arg(guest("respond"));
-    let mut process = limited.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let mut address = |before: &str, after: &str| -> SocketAddr {
-        lines.next().unwrap().strip_prefix(before).unwrap().strip_suffix(after).unwrap().parse().unwrap()
-    };
-    let (plugins, metrics) = (address("listening on http://", ""), address("metrics on http://", "/metrics"));
+    let host = Limited::start("", "respond");
+    let (plugins, metrics) = (host.plugins, host.metrics);
     let silent: Vec<_> = (0..372).map(|_| connect(plugins, b"")).collect();
     let began = Instant::now();
     for (address, path) in [(plugins, "/hello"), (metrics, "/healthz"), (plugins, "/hello"), (metrics, "/metrics")] {
-        let mut client =
-            connect(address, format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
+        let answer = answer(address, path);
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
         if path == "/metrics" {
             assert!(answer.contains("\nlarder_connections 14"), "{answer}");
         }
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    process.kill().unwrap();
-    let output = process.wait_with_output().unwrap();
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let log = host.log();
     assert!(log.matches("cannot accept").count() <= 2, "{log}");
     drop(silent);
+}
+
+/// A connection to the server that is opened anew needs a descriptor too.
+#[test]
+fn a_host_full_of_silent_connections_connects_to_its_server_again() {
+    let Some(mut server) = Server::start(Kind::Valkey) else { return };
+    let host = Limited::start(&server.cache("c"), "http");
+    assert!(answer(host.plugins, "/visit/k").starts_with("HTTP/1.1 200 OK\r\n"));
+    // New ones take the place of those that the host closes.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let crowding = std::thread::spawn({
+        let (is_over, address) = (Arc::clone(&is_over), host.plugins);
+        move || {
+            let mut silent = VecDeque::new();
+            while !is_over.load(Ordering::Relaxed) {
+                if silent.len() >= 372 {
+                    silent.pop_front();
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                silent.push_back(connect(address, b""));
+            }
+        }
+    });
+    wait_for("the host is full", || {
+        let export = answer(host.metrics, "/metrics");
+        let closed = "larder_closed_connections_total{reason=\"over-limit\"} ";
+        export.lines().find_map(|line| line.strip_prefix(closed)).filter(|count| *count != "0").map(drop)
+    });
+    server.kill();
+    wait_for("the server is missed", || answer(host.metrics, "/readyz").contains("c: degraded").then_some(()));
+    server.restart();
+    wait_for("the server is used again", || {
+        answer(host.plugins, "/visit/k").starts_with("HTTP/1.1 200 OK").then_some(())
+    });
+    is_over.store(true, Ordering::Relaxed);
+    crowding.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,6 +269,33 @@ async fn a_shutdown_does_not_wait_for_clients_that_do_not_read() {
     assert_eq!(finished.status, Some(0));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(!finished.stderr.contains("requests were still running"), "{}", finished.stderr);
+}
+
+/// 4,000 finished answers of 60 KB would be 240 MB.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_answers_that_are_not_taken_is_bounded() {
+    const CONNECTIONS: usize = 40;
+    const REQUESTS: usize = 100;
+    let mut serving = respond("max_concurrent_requests = 16\n");
+    assert_eq!(serving.get("/respond?piece=60000").await.status, 200);
+    let before = serving.process().peak_memory();
+    let mut bytes = preface_with_window(0);
+    (0..REQUESTS).for_each(|n| bytes.extend(get(u32::try_from(2 * n + 1).unwrap(), "/respond?piece=60000")));
+    let stalled: Vec<_> = (0..CONNECTIONS).map(|_| connect(serving.address(), &bytes)).collect();
+    let began = Instant::now();
+    loop {
+        let answered = value(&serving, "larder_requests_total{plugin=\"respond\",status=\"2xx\"}").await;
+        if answered + value(&serving, BUSY).await >= (CONNECTIONS * REQUESTS) as f64 {
+            break;
+        }
+        assert!(began.elapsed() < TEST_TIMEOUT, "the requests are not handled");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let grown = serving.process().peak_memory() - before;
+    println!("{} KiB", grown >> 10);
+    assert!(grown < 100 << 20, "{} KiB", grown >> 10);
+    drop(stalled);
 }
 
 /// Heads of 400 KB that do not end.

@@ -10,6 +10,7 @@
 //! - `limits`: requests above the concurrency limit are answered or refused; none is lost.
 //! - `loading`: a file that cannot be loaded is refused in one line while the other plugins are served.
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
+//! - `operator`: the metrics port and signals work whatever plugins, clients and servers do.
 //! - `outgoing`: which hosts a plugin's requests may reach, and what the plugin receives.
 //! - `reload`: a plugin's file is replaced while requests run.
 //! - `requests`: what a plugin receives, what the client receives, and errors in between.
@@ -28,6 +29,7 @@ mod http;
 mod limits;
 mod loading;
 pub(crate) mod metrics;
+mod operator;
 mod outgoing;
 mod reload;
 mod requests;

@@ -1,13 +1,14 @@
 //! `larder serve` under siege, in the release build: how long others wait while plugins, clients and readers misbehave.
 //!
 //! Each siege begins anew with one host. While it lasts, the health check is asked on the operator's port and a quiet
-//! plugin on the host's port; then SIGTERM is sent. `LARDER_PROGRAM` is the path of another build to compare with.
+//! plugin on the host's port; then SIGTERM is sent. If one of them takes longer than it may, the benchmark fails.
+//! `LARDER_PROGRAM` is the path of another build to compare with.
 
 #![allow(missing_docs, reason = "a benchmark is not a library")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use larder_tests::{Client, Kind, Server, guest, program};
@@ -18,6 +19,15 @@ const SIEGE: Duration = Duration::from_secs(8);
 
 /// The longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The bound on the 99th percentile of the health check.
+const MAX_HEALTH: Duration = Duration::from_millis(50);
+
+/// How much the 99th percentile of the quiet plugin may exceed that without a siege.
+const MAX_DELAY: Duration = Duration::from_millis(100);
+
+/// The bound on the time from SIGTERM until the port is closed.
+const MAX_TERMINATION: Duration = Duration::from_secs(1);
 
 /// What misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +89,8 @@ impl Host {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status().unwrap();
         while sent.elapsed() < PATIENCE {
-            let closed = match TcpStream::connect_timeout(&self.address, Duration::from_secs(1)) {
+            // A longer wait would count as the host's time if its queue of new connections is full.
+            let closed = match TcpStream::connect_timeout(&self.address, Duration::from_millis(100)) {
                 Ok(_) => false,
                 Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
             };
@@ -118,12 +129,29 @@ async fn ask(address: SocketAddr, path: &'static str) -> Vec<Duration> {
     times
 }
 
+fn percentile(times: &[Duration], percent: usize) -> Duration {
+    times[(times.len() * percent / 100).min(times.len() - 1)]
+}
+
 fn milliseconds(times: &[Duration]) -> String {
-    let percentile = |percent: usize| {
-        let time = times[(times.len() * percent / 100).min(times.len() - 1)];
-        if time >= PATIENCE { "none".to_owned() } else { format!("{:.1}", time.as_secs_f64() * 1e3) }
-    };
-    format!("{:>8} {:>8} {:>8}", percentile(50), percentile(99), percentile(100))
+    let [median, p99, longest] = [50, 99, 100].map(|percent| match percentile(times, percent) {
+        time if time >= PATIENCE => "none".to_owned(),
+        time => format!("{:.1}", time.as_secs_f64() * 1e3),
+    });
+    format!("{median:>8} {p99:>8} {longest:>8}")
+}
+
+/// What takes longer than it may. `alone` is the 99th percentile of the quiet plugin without a siege.
+fn violations(health: &[Duration], quiet: &[Duration], ended: Option<Duration>, alone: Duration) -> Vec<String> {
+    let (health, quiet) = (percentile(health, 99), percentile(quiet, 99));
+    let checks = [
+        ("the 99th percentile of /healthz", Some(health), MAX_HEALTH),
+        ("the 99th percentile of another plugin", Some(quiet), alone + MAX_DELAY),
+        ("SIGTERM", ended, MAX_TERMINATION),
+    ];
+    let exceeded = checks.into_iter().filter(|(_, time, max)| time.is_none_or(|time| time > *max));
+    let took = |time: Option<Duration>| time.map_or("no end in sight".to_owned(), |time| format!("{time:.1?}"));
+    exceeded.map(|(what, time, max)| format!("{what}: {}, and may take {max:.1?}", took(time))).collect()
 }
 
 /// Starts what misbehaves. It goes on until the set is dropped.
@@ -175,7 +203,7 @@ async fn lay(siege: Siege, host: &Host, server: Option<&Server>) -> JoinSet<()> 
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+async fn main() -> ExitCode {
     println!("milliseconds of 3 x 3: median, 99th percentile, longest; SIGTERM: until the port is closed");
     println!("{:<18}{:^26} | {:^26} | SIGTERM", "", "/healthz", "another plugin");
     let sieges = [
@@ -189,17 +217,27 @@ async fn main() {
         Siege::StoppedServer,
         Siege::All,
     ];
+    let mut alone = None;
+    let mut violated = Vec::new();
     for siege in sieges {
         let server = matches!(siege, Siege::StoppedServer | Siege::All).then(|| Server::start(Kind::Valkey)).flatten();
         let mut host = Host::start(server.as_ref());
         let besiegers = lay(siege, &host, server.as_ref()).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (health, quiet) = tokio::join!(ask(host.metrics, "/healthz"), ask(host.address, "/quiet/do/hello"));
-        let ended = host.terminate().await.map_or("none".to_owned(), |time| format!("{:.0}", time.as_secs_f64() * 1e3));
-        println!("{:<18}{} | {} | {ended:>7}", format!("{siege:?}"), milliseconds(&health), milliseconds(&quiet));
+        let ended = host.terminate().await;
+        let took = ended.map_or("none".to_owned(), |time| format!("{:.0}", time.as_secs_f64() * 1e3));
+        println!("{:<18}{} | {} | {took:>7}", format!("{siege:?}"), milliseconds(&health), milliseconds(&quiet));
+        let alone = *alone.get_or_insert_with(|| percentile(&quiet, 99));
+        violated.extend(violations(&health, &quiet, ended, alone).into_iter().map(|what| format!("{siege:?}: {what}")));
         drop(besiegers);
         if let Some(server) = &server {
             server.thaw();
         }
     }
+    if violated.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    violated.iter().for_each(|what| eprintln!("too long in {what}"));
+    ExitCode::FAILURE
 }
