@@ -187,11 +187,11 @@ async fn one_request_that_uses_every_share_at_once_takes_at_most_twice_its_max_m
     // The share of `max_memory` is less.
     let cache = server.cache("c") + "max_value_bytes = \"16MiB\"\n";
     let mut host = Host::start_with("max_memory = \"16MiB\"", &cache).await;
-    // The first one takes the most: the others get memory that it has left in the allocator.
+    // What is created on first use, such as the connections, and what the allocator keeps of memory that was given back.
+    const KEPT: u64 = 12 * MIB;
     for (attack, at_once) in [("all/18", 1), ("all-and-more/18", 1), ("all/18", 4)] {
         let peak = host.peak(attack, at_once).await;
-        // What is created on first use, such as the connections, is not the request's.
-        assert!(peak <= at_once * 33 * MIB + 3 * MIB, "{attack}: {} KiB", peak >> 10);
+        assert!(peak <= at_once * 33 * MIB + KEPT, "{attack}: {} KiB", peak >> 10);
     }
     assert_eq!(host.attack("all/18").await, HttpResponse::ok("1\n"));
 }

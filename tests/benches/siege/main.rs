@@ -150,7 +150,8 @@ fn violations(health: &[Duration], quiet: &[Duration], ended: Option<Duration>, 
         ("SIGTERM", ended, MAX_TERMINATION),
     ];
     let exceeded = checks.into_iter().filter(|(_, time, max)| time.is_none_or(|time| time > *max));
-    exceeded.map(|(what, time, max)| format!("{what}: {time:.1?}, and may take {max:.1?}")).collect()
+    let took = |time: Option<Duration>| time.map_or("no end in sight".to_owned(), |time| format!("{time:.1?}"));
+    exceeded.map(|(what, time, max)| format!("{what}: {}, and may take {max:.1?}", took(time))).collect()
 }
 
 /// Starts what misbehaves. It goes on until the set is dropped.
