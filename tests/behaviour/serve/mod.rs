@@ -17,6 +17,7 @@
 //! - `sandbox`: what a plugin can see of the machine, and what it cannot do to the host.
 //! - `shared`: two processes share a server.
 //! - `stalled`: nobody reads stdout or stderr, they are closed, or their disk is full.
+//! - `uploads`: bodies of requests that are slow, tiny, endless or broken.
 //! - `telemetry`: the log on standard error, and W3C traces.
 
 mod connections;
@@ -37,3 +38,4 @@ mod shared;
 mod shutdown;
 mod stalled;
 mod telemetry;
+mod uploads;
