@@ -2,12 +2,12 @@
 
 use crate::error::CacheError;
 
-/// Escapes control characters, so that untrusted text cannot begin a new line in a log or send control sequences to a
-/// terminal.
+/// Escapes control characters, line and paragraph separators and what changes the direction of text, so that untrusted
+/// text cannot begin a new line in a log, send control sequences to a terminal, or show its parts in another order.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || changes_layout(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
@@ -26,6 +26,15 @@ pub fn short_line(text: &str) -> String {
         Some((end, _)) => format!("{}…", one_line(text.get(..end).unwrap_or_default())),
         None => one_line(text),
     }
+}
+
+/// True for the characters that are no control characters and yet change where others are shown: U+2028 and U+2029, which
+/// separate lines and paragraphs, and those with the Unicode property `Bidi_Control`.
+pub fn changes_layout(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// Checks a key, a namespace or a pattern: 1 to `max` bytes without control characters.
@@ -55,5 +64,16 @@ mod tests {
         let cut = short_line(&"ü".repeat(100_000));
         assert_eq!(cut.chars().count(), 301);
         assert!(cut.ends_with('…'));
+    }
+
+    #[test]
+    fn one_line_has_no_character_that_breaks_or_reorders_it() {
+        let unsafe_characters = "\n\r\t\0\u{1b}\u{7f}\u{85}\u{9b}\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\
+                                 \u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        for character in unsafe_characters.chars() {
+            assert_eq!(one_line(&format!("a{character}b")), format!("a{}b", character.escape_default()));
+        }
+        let text = "Größe: 5 µs, עברית, עִבְרִית, 👨\u{200d}👩, \u{200b}\u{200c}";
+        assert_eq!(one_line(text), text);
     }
 }

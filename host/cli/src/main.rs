@@ -20,7 +20,6 @@ mod signals;
 mod telemetry;
 #[cfg(feature = "otlp")]
 mod traces;
-mod write_deadline;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -21,6 +21,7 @@ use larder_host::cache::Cache;
 use larder_host::cache::text::one_line;
 use larder_host::config::BackendConfig;
 use larder_host::metrics::{BUCKETS, BUILD_INFO, describe};
+use larder_host::write_deadline::WriteDeadline;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -29,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::process_metrics::ProcessMetrics;
-use crate::write_deadline::WriteDeadline;
 
 /// Interval between upkeep runs, which merge recorded samples into the histograms. Without upkeep, samples accumulate
 /// until the next scrape.
@@ -38,7 +38,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// The timeout for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a client may read nothing of a response.
+/// How long a client may take for each 8 KiB of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The maximum size of the head of a request, in bytes.

@@ -102,9 +102,10 @@ fn log_filter(is_server: bool) -> Targets {
     default_filter(is_server)
 }
 
-/// Warnings and errors of every crate; for a server also what Larder's crates log at `info`.
+/// Warnings and errors of every crate; for a server also what Larder's crates log at `info`. Of `h2` errors only: it warns
+/// of what any client may do, such as resetting many streams, as often as the client likes.
 fn default_filter(is_server: bool) -> Targets {
-    let filter = Targets::new().with_default(Level::WARN);
+    let filter = Targets::new().with_default(Level::WARN).with_target("h2", Level::ERROR);
     if is_server { filter.with_target(TARGET, Level::INFO) } else { filter }
 }
 
@@ -121,6 +122,8 @@ mod tests {
         }
         assert!(!default_filter(true).would_enable("hyper", &Level::INFO));
         assert!(default_filter(true).would_enable("hyper", &Level::WARN));
+        assert!(!default_filter(true).would_enable("h2::proto::streams::recv", &Level::WARN));
+        assert!(default_filter(true).would_enable("h2::proto::streams::recv", &Level::ERROR));
     }
 
     #[test]

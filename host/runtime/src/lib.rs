@@ -64,6 +64,7 @@
 //! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
 //! - [`console`]: the queues of stdout and stderr, shared by the output of plugins and the lines of the program.
+//! - [`write_deadline`]: how long a client may take for what is written to it, on each port of the program.
 //! - [`metrics`]: the metrics, through the facade of the `metrics` crate.
 //! - [`error`]: errors outside of cache calls.
 
@@ -107,6 +108,8 @@ mod sandbox;
 pub mod serve;
 #[cfg(feature = "serve")]
 mod trace;
+#[cfg(feature = "serve")]
+pub mod write_deadline;
 
 pub use larder_cache as cache;
 

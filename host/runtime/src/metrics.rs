@@ -50,7 +50,7 @@ pub const REFUSALS: Metric = metric(
     Kind::Counter,
     &["reason"],
     "HTTP requests that the host answered without a response from a plugin: `no-route`, `no-host`, `no-target`, \
-     `method`, `options` for `OPTIONS *`, `body-too-large`, `slow-body`, `busy`, `plugin-busy` over the \
+     `method`, `body-too-large`, `broken-body`, `slow-body`, `busy`, `plugin-busy` over the \
      plugin's own `max_concurrent_requests`, `ending`, `failed` or `timed-out`.",
 );
 /// Open connections.
@@ -70,6 +70,13 @@ pub const UNTAKEN_ANSWERS: Metric = metric(
     Kind::Counter,
     &[],
     "Answers over HTTP/2 that were broken off because the client took nothing of them.",
+);
+/// Bodies of requests that the client did not send.
+pub const SLOW_UPLOADS: Metric = metric(
+    "larder_slow_uploads_total",
+    Kind::Counter,
+    &[],
+    "Bodies of requests that were given up because the client sent too little of them while a plugin waited.",
 );
 /// Outgoing HTTP requests.
 pub const OUTGOING: Metric = metric(
@@ -109,6 +116,7 @@ pub const OF_PLUGINS: &[Metric] = &[
     CONNECTIONS,
     CONNECTIONS_CLOSED,
     UNTAKEN_ANSWERS,
+    SLOW_UPLOADS,
     OUTGOING,
     DROPPED_OUTPUT,
     DROPPED_LOG_LINES,

@@ -3,16 +3,16 @@
 use std::task::{Context, Poll};
 
 /// The bytes that a task reads before it lets the others run. hyper reads on within one poll as long as there is more.
-const MAX_READ: usize = 32 << 10;
+pub(crate) const MAX_READ: usize = 32 << 10;
 
 /// Counts the bytes that are read from one connection without a pause.
 #[derive(Debug, Default)]
 pub(crate) struct Pace(usize);
 
 impl Pace {
-    /// Pending if the task must let others run first. It is then woken at once.
-    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.0 < MAX_READ {
+    /// Pending if the task has read `max` bytes and must let others run first. It is then woken at once.
+    pub(crate) fn poll(&mut self, context: &Context<'_>, max: usize) -> Poll<()> {
+        if self.0 < max {
             return Poll::Ready(());
         }
         self.0 = 0;
@@ -37,12 +37,12 @@ mod tests {
         let context = Context::from_waker(Waker::noop());
         let mut pace = Pace::default();
         pace.note(Some(MAX_READ - 1));
-        assert!(pace.poll(&context).is_ready());
+        assert!(pace.poll(&context, MAX_READ).is_ready());
         pace.note(Some(1));
-        assert!(pace.poll(&context).is_pending());
-        assert!(pace.poll(&context).is_ready());
+        assert!(pace.poll(&context, MAX_READ).is_pending());
+        assert!(pace.poll(&context, MAX_READ).is_ready());
         pace.note(Some(MAX_READ));
         pace.note(None);
-        assert!(pace.poll(&context).is_ready());
+        assert!(pace.poll(&context, MAX_READ).is_ready());
     }
 }

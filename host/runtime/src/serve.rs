@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod answer_body;
 mod connection;
+mod crowd;
 mod descriptors;
 mod error_response;
 mod error_text;
@@ -19,6 +20,7 @@ mod request_state;
 mod response;
 mod state;
 mod target;
+mod upload;
 
 use std::convert::Infallible;
 use std::fmt;

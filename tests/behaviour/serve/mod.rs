@@ -18,6 +18,7 @@
 //! - `sandbox`: what a plugin can see of the machine, and what it cannot do to the host.
 //! - `shared`: two processes share a server.
 //! - `stalled`: nobody reads stdout or stderr, they are closed, or their disk is full.
+//! - `uploads`: bodies of requests that are slow, tiny, endless or broken.
 //! - `telemetry`: the log on standard error, and W3C traces.
 
 mod connections;
@@ -39,3 +40,4 @@ mod shared;
 mod shutdown;
 mod stalled;
 mod telemetry;
+mod uploads;

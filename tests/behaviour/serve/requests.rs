@@ -154,9 +154,10 @@ async fn an_invalid_request_is_400() {
     assert!(raw(&serving, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
     // A path that would say something to the operator's terminal.
     raw(&serving, &format!("GET /\u{9b}2J HTTP/1.1\r\nhost: h\r\n{close}"));
+    raw(&serving, &format!("GET /\u{202e}a\u{2028}b HTTP/1.1\r\nhost: h\r\n{close}"));
     assert!(raw(&serving, &format!("GET /hello HTTP/1.0\r\nhost: h\r\n{close}")).ends_with("hello\n"));
     let finished = serving.terminate().await;
-    assert!(!finished.stderr.contains('\u{9b}'), "{}", finished.stderr);
+    assert!(!finished.stderr.contains(['\u{9b}', '\u{202e}', '\u{2028}']), "{}", finished.stderr);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::config::sandbox::{MAX_COUNT, RawSandbox};
 use crate::config::serve::RawServe;
 use crate::config::server_address::{NodeAddress, Url};
 use crate::config::units::{
-    Count, Db, DurationOrZero, ExpireDuration, MAX_SIZE, Password, Port, PositiveDuration, Size,
+    Count, Db, DurationOrZero, ExpireDuration, MAX_SIZE, MIN_QUEUE, Password, Port, PositiveDuration, QueueSize, Size,
 };
 
 /// The JSON Schema of `larder.toml`, draft 7, as `larder schema` prints it. Needs the feature `schema`.
@@ -120,6 +120,14 @@ fn text(pattern: &str) -> Schema {
     json_schema!({ "type": "string", "pattern": format!(r"^({pattern})$|\$\{{") })
 }
 
+/// A number of bytes of at least `least`, or what `bytesize` reads.
+fn size(least: u64) -> Schema {
+    json_schema!({ "anyOf": [
+        { "type": "integer", "minimum": least, "maximum": MAX_SIZE },
+        text(r"[0-9]*\.?[0-9]*\s*([kKmMgGtTpPeE]?[bB]|[kKmMgGtTpPeE][iI]?[bB]?)?"),
+    ] })
+}
+
 /// A number of seconds of at least `least`, or what `humantime` reads, except `M`, which the configuration refuses.
 fn duration(least: f64, words: &str) -> Schema {
     const UNIT: &str = "nanos|nsec|ns|usec|us|µs|millis|msec|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|\
@@ -149,10 +157,8 @@ macro_rules! schemas {
 }
 
 schemas! {
-    Size: json_schema!({ "anyOf": [
-        { "type": "integer", "minimum": 1, "maximum": MAX_SIZE },
-        text(r"[0-9]*\.?[0-9]*\s*([kKmMgGtTpPeE]?[bB]|[kKmMgGtTpPeE][iI]?[bB]?)?"),
-    ] });
+    Size: size(1);
+    QueueSize: size(MIN_QUEUE);
     DurationOrZero: duration(0.0, "0|");
     PositiveDuration: duration(0.001, "");
     ExpireDuration: duration(0.001, "unlimited|");

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
-use crate::config::units::{Count, DurationOrZero, Size};
+use crate::config::units::{Count, DurationOrZero, QueueSize, Size};
 use crate::default_limits;
 
 /// The settings of the HTTP server. Start from [`Serve::default`] and set the fields that differ.
@@ -30,7 +30,7 @@ pub struct Serve {
     /// How long running requests may take to complete at shutdown. Defaults to 30 s.
     pub shutdown_timeout: Duration,
     /// The maximum of log lines and output of plugins that wait to be written to stdout, and to stderr, in bytes.
-    /// Further ones are dropped. Defaults to 1 MiB.
+    /// Further ones are dropped. At least 16 KiB. Defaults to 1 MiB.
     pub max_queued_output: u64,
 }
 
@@ -98,6 +98,6 @@ pub(super) struct RawServe {
     /// How long running requests may take to complete at shutdown. Defaults to `"30s"`.
     shutdown_timeout: Option<DurationOrZero>,
     /// The maximum of log lines and output of plugins that wait to be written to stdout, and to stderr. Further ones are
-    /// dropped. Defaults to `"1MiB"`.
-    max_queued_output: Option<Size>,
+    /// dropped. At least `"16KiB"`. Defaults to `"1MiB"`.
+    max_queued_output: Option<QueueSize>,
 }

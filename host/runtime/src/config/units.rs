@@ -12,6 +12,10 @@ use crate::cache::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size(pub(super) u64);
 
+/// The [`Size`] of a queue of output, at least 16 KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueSize(pub(super) u64);
+
 /// A duration: a number of seconds, or a string such as `"5m"`. May be zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DurationOrZero(pub(super) StdDuration);
@@ -96,6 +100,17 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl<'de> Deserialize<'de> for QueueSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Size::deserialize(deserializer)? {
+            Size(bytes) if bytes < MIN_QUEUE => Err(D::Error::custom(
+                "must be at least 16KiB: a line of the log may have 8 KiB, and with less room the host drops its own log",
+            )),
+            Size(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
+
 fn checked_size<E: Error>(bytes: u64) -> Result<Size, E> {
     match bytes {
         0 => Err(E::custom("must not be zero")),
@@ -103,6 +118,9 @@ fn checked_size<E: Error>(bytes: u64) -> Result<Size, E> {
         _ => Err(E::custom("must not be over 1TiB")),
     }
 }
+
+/// The smallest queue of output, in bytes: twice the longest line of the log.
+pub(super) const MIN_QUEUE: u64 = 16 << 10;
 
 /// The largest size, 1 TiB.
 pub(super) const MAX_SIZE: u64 = 1 << 40;

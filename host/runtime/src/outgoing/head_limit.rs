@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connector::Stream;
-use crate::pace::Pace;
+use crate::pace::{MAX_READ, Pace};
 
 /// The bytes that may still arrive before the head of the response is complete.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl AsyncRead for LimitedStream {
         if self.limit.is_exceeded() {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        ready!(self.pace.poll(context));
+        ready!(self.pace.poll(context, MAX_READ));
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = buffer.filled().len().saturating_sub(before);

@@ -86,13 +86,15 @@ fn request_seconds(plugin: &str) -> Histogram {
     histogram!(REQUEST_SECONDS.name, "plugin" => plugin.to_owned())
 }
 
-fn refusals(error: ErrorResponse) -> Counter {
-    counter!(REFUSALS.name, "reason" => error.name())
+fn refusals(reason: &'static str) -> Counter {
+    counter!(REFUSALS.name, "reason" => reason)
 }
 
 /// Counts a request that no plugin answered.
 pub(super) fn count_refusal(error: ErrorResponse) {
-    refusals(error).increment(1);
+    if let Some(reason) = error.reason() {
+        refusals(reason).increment(1);
+    }
 }
 
 /// Creates the series of all plugins, classes and reasons with 0: a rate or an alarm sees the first failure only if its
@@ -103,7 +105,7 @@ pub(super) fn create_series<'a>(plugins: impl IntoIterator<Item = &'a str>) {
         // A histogram exists once it has a handle.
         drop(request_seconds(plugin));
     }
-    ErrorResponse::ALL.iter().for_each(|error| refusals(*error).increment(0));
+    ErrorResponse::ALL.iter().filter_map(|error| error.reason()).for_each(|reason| refusals(reason).increment(0));
 }
 
 /// The beginning of a text of the client, who chooses its length.

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::connection::{ConnectionState, MIN_PROGRESS};
+use super::connection::ConnectionState;
 use super::request_state::RequestState;
+use crate::write_deadline::MIN_PROGRESS;
 
 /// An answer that is not untaken since any time.
 const NEVER: u64 = u64::MAX;

@@ -50,10 +50,6 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What the host buffers of one answer for an HTTP/2 client, in bytes.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// A client makes progress if it takes this much within the deadline, or all there is. Fewer bytes would let it hold
-/// an answer for as long as it likes.
-pub(super) const MIN_PROGRESS: usize = 8 << 10;
-
 /// The time of an event that has not happened, in milliseconds.
 const NEVER: u64 = u64::MAX;
 
@@ -63,9 +59,10 @@ pub(super) struct Timeouts {
     /// How long a connection may be open without a complete request head, before the first request or between two. Also
     /// how long the answer to a ping of HTTP/2 may take.
     pub(super) head: Duration,
-    /// How long a client may take nothing of an answer that is ready for it.
+    /// How long a client may take for each 8 KiB of an answer that is ready for it, and of an upload that a plugin waits
+    /// for.
     pub(super) write: Duration,
-    /// The same two, once the connection is to close.
+    /// The same as `head` and, for an answer, as `write`, once the connection is to close.
     pub(super) closing: Duration,
     /// The same as `write`, if new requests find no place because of it.
     pub(super) crowded: Duration,

@@ -24,6 +24,8 @@ pub(super) enum ErrorResponse {
     Options,
     /// No route matches the path.
     NoRoute,
+    /// The body is malformed, or the client broke it off.
+    BrokenBody,
     /// The body is longer than `max_request_body`.
     BodyTooLarge,
     /// `max_concurrent_requests` requests are running.
@@ -34,20 +36,21 @@ pub(super) enum ErrorResponse {
     Failed,
     /// The plugin exceeded `timeout`.
     TimedOut,
-    /// The plugin exceeded `timeout` while it waited for the body of the request.
+    /// The client sent too little of the body while the plugin waited for it.
     SlowBody,
     /// The host is shutting down, and the plugin was still running after `shutdown_timeout`.
     ShuttingDown,
 }
 
 impl ErrorResponse {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::InvalidHost,
         Self::InvalidTarget,
         Self::MethodNotAllowed,
         Self::UnknownMethod,
         Self::Options,
         Self::NoRoute,
+        Self::BrokenBody,
         Self::BodyTooLarge,
         Self::Busy,
         Self::PluginBusy,
@@ -59,7 +62,7 @@ impl ErrorResponse {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::InvalidHost | Self::InvalidTarget => StatusCode::BAD_REQUEST,
+            Self::InvalidHost | Self::InvalidTarget | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownMethod => StatusCode::NOT_IMPLEMENTED,
             Self::Options => StatusCode::NO_CONTENT,
@@ -72,14 +75,15 @@ impl ErrorResponse {
         }
     }
 
-    /// The `reason` label of the metric.
-    pub(super) fn name(self) -> &'static str {
-        match self {
+    /// The `reason` label of the metric of refused requests. `None` if the request was not refused.
+    pub(super) fn reason(self) -> Option<&'static str> {
+        Some(match self {
             Self::InvalidHost => "no-host",
             Self::InvalidTarget => "no-target",
             Self::MethodNotAllowed | Self::UnknownMethod => "method",
-            Self::Options => "options",
+            Self::Options => return None,
             Self::NoRoute => "no-route",
+            Self::BrokenBody => "broken-body",
             Self::BodyTooLarge => "body-too-large",
             Self::Busy => "busy",
             Self::PluginBusy => "plugin-busy",
@@ -87,7 +91,7 @@ impl ErrorResponse {
             Self::TimedOut => "timed-out",
             Self::SlowBody => "slow-body",
             Self::ShuttingDown => "ending",
-        }
+        })
     }
 
     /// The text for the client. It reveals nothing about the plugin or the host.
@@ -99,6 +103,7 @@ impl ErrorResponse {
             Self::UnknownMethod => "unknown method\n",
             Self::Options => "",
             Self::NoRoute => "no plugin serves this path\n",
+            Self::BrokenBody => "the request body is broken\n",
             Self::BodyTooLarge => "the request body is too large\n",
             Self::Busy | Self::PluginBusy => "too many concurrent requests\n",
             Self::Failed => "the plugin failed\n",

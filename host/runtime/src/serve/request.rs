@@ -20,6 +20,7 @@ use super::handler::Handler;
 use super::request_body::limited;
 use super::request_state::RequestState;
 use super::state::{ServedRoute, ServerState};
+use super::upload::Rule;
 use super::{response, target};
 use crate::cache::text::one_line;
 use crate::error::Error;
@@ -94,11 +95,13 @@ impl ServerState {
             return Err(ErrorResponse::BodyTooLarge);
         }
         let admitted = self.admission.admit(&route.admission).inspect_err(|_| {
+            self.crowd.note_refusal();
             self.connections.give_up_untaken(self.timeouts.crowded);
         })?;
         let shared = RequestState::new(admitted, answer);
         let method = request.method().clone();
-        let request = request.map(|body| limited(body, max, answer, &shared));
+        let rule = Rule { timeouts: self.timeouts, crowd: Arc::clone(&self.crowd) };
+        let request = request.map(|body| limited(body, max, rule, answer, &shared));
         let (respond, response) = oneshot::channel();
         let abort = AbortFlag::default();
         // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
@@ -127,7 +130,7 @@ impl ServerState {
                     match is_timeout {
                         true if shared.is_upload_awaited() => ErrorResponse::SlowBody,
                         true => ErrorResponse::TimedOut,
-                        false => ErrorResponse::Failed,
+                        false => shared.failure(),
                     }
                 })
             }
@@ -157,17 +160,24 @@ impl ServerState {
             Ok(Err(code)) => {
                 let (name, code) = (handler.plugin.name(), error_text(code));
                 if shared.may_be_the_clients_fault(false) {
-                    tracing::warn!("plugin `{name}` returned an error after its client had gone: {code}");
+                    tracing::warn!(
+                        "plugin `{name}` returned an error after its client had gone, or did not send its part: {code}"
+                    );
                 } else {
                     tracing::error!("plugin `{name}` returned an error instead of a response: {code}");
                 }
-                Err(ErrorResponse::Failed)
+                Err(shared.failure())
             }
             // The plugin ended without a response. Its outcome has the reason.
             Err(_) => match running.await {
                 Ok(Ok(())) => {
-                    tracing::error!("plugin `{}` sent no response", handler.plugin.name());
-                    Err(ErrorResponse::Failed)
+                    let (name, failure) = (handler.plugin.name(), shared.failure());
+                    if failure == ErrorResponse::Failed {
+                        tracing::error!("plugin `{name}` sent no response");
+                    } else {
+                        tracing::warn!("plugin `{name}` sent no response after its client failed to send the body");
+                    }
+                    Err(failure)
                 }
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(ErrorResponse::Failed),

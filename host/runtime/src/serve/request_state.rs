@@ -1,10 +1,12 @@
 //! What the parts of a request share while its plugin runs and its answer is sent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::admission::Admitted;
 use super::answer::Answer;
+use super::error_response::ErrorResponse;
+use super::upload::Upload;
 
 /// A request that a plugin answers. It counts against the maximum until this is dropped: when the plugin has ended, and
 /// its answer is taken or given up.
@@ -12,10 +14,12 @@ use super::answer::Answer;
 pub(super) struct RequestState {
     _admitted: Admitted,
     answer: Weak<Answer>,
-    /// The client closed the connection, broke off its request, or took too little of the answer.
+    /// The client closed the connection, broke off its request, sent too little of it, or took too little of the answer.
     is_client_gone: AtomicBool,
-    /// The plugin waits for bytes of the request.
-    is_upload_awaited: AtomicBool,
+    /// Absent if the request has no body.
+    upload: OnceLock<Arc<Upload>>,
+    /// The response to a request whose body failed, if the plugin has none.
+    body_failure: OnceLock<ErrorResponse>,
 }
 
 impl RequestState {
@@ -24,7 +28,8 @@ impl RequestState {
             _admitted: admitted,
             answer: Arc::downgrade(answer),
             is_client_gone: AtomicBool::new(false),
-            is_upload_awaited: AtomicBool::new(false),
+            upload: OnceLock::new(),
+            body_failure: OnceLock::new(),
         })
     }
 
@@ -32,13 +37,24 @@ impl RequestState {
         self.is_client_gone.store(true, Ordering::Release);
     }
 
-    pub(super) fn set_upload_awaited(&self, is_awaited: bool) {
-        self.is_upload_awaited.store(is_awaited, Ordering::Release);
+    /// The upload of the request. Created at the first call.
+    pub(super) fn upload(&self) -> &Arc<Upload> {
+        self.upload.get_or_init(|| Arc::new(Upload::new()))
+    }
+
+    /// Notes why the plugin did not get the whole body.
+    pub(super) fn body_failed(&self, response: ErrorResponse) {
+        let _second = self.body_failure.set(response);
+    }
+
+    /// The response if the plugin fails: its body did, or else the plugin itself.
+    pub(super) fn failure(&self) -> ErrorResponse {
+        self.body_failure.get().copied().unwrap_or(ErrorResponse::Failed)
     }
 
     /// True if the plugin waits for bytes of the request.
     pub(super) fn is_upload_awaited(&self) -> bool {
-        self.is_upload_awaited.load(Ordering::Acquire)
+        self.upload.get().is_some_and(|upload| upload.is_awaited())
     }
 
     /// True if the client, and not the plugin, may be the reason for a failure: it is gone, or, if the plugin was

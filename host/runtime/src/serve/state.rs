@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::access_log;
 use super::admission::{Admission, PluginAdmission};
 use super::connection::{OpenConnections, Timeouts};
+use super::crowd::Crowd;
 use super::descriptors::max_connections;
 use super::handler::Handler;
 use crate::cache::text::one_line;
@@ -32,6 +33,7 @@ pub(super) struct ServerState {
     pub(super) refusals: Arc<Semaphore>,
     pub(super) connections: Arc<OpenConnections>,
     pub(super) timeouts: Timeouts,
+    pub(super) crowd: Arc<Crowd>,
     /// Cancels the running requests.
     pub(super) cut_off: CancellationToken,
 }
@@ -75,7 +77,8 @@ impl ServerState {
         access_log::create_series(names.iter().map(String::as_str));
         let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));
         let (refusals, timeouts) = (Arc::new(Semaphore::new(MAX_REFUSALS)), Timeouts::default());
-        Ok(Self { runtime, routes, admission, refusals, connections, timeouts, cut_off: CancellationToken::new() })
+        let (crowd, cut_off) = (Arc::new(Crowd::new()), CancellationToken::new());
+        Ok(Self { runtime, routes, admission, refusals, connections, timeouts, crowd, cut_off })
     }
 
     /// The route of the path.

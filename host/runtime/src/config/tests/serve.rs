@@ -33,6 +33,11 @@ fn an_invalid_key_of_the_http_server_is_refused() {
         ("max_concurrent_requests = 0", "`serve.max_concurrent_requests`: must be from 1 to 65536"),
         ("max_connections = 0", "`serve.max_connections`: must be from 1 to 65536"),
         ("max_request_body = -1", "`serve.max_request_body`: "),
+        (
+            "max_queued_output = 16383",
+            "`serve.max_queued_output`: must be at least 16KiB: a line of the log may have 8 KiB",
+        ),
+        ("max_queued_output = \"1B\"", "`serve.max_queued_output`: must be at least 16KiB"),
         ("port = 80", "unknown key `port`"),
     ] {
         let refused = refusal(&format!("[serve]\n{line}\n"));

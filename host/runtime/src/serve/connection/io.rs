@@ -9,11 +9,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::{ConnectionState, MIN_PROGRESS, NEVER, Wish};
-use crate::pace::Pace;
+use super::{ConnectionState, NEVER, Wish};
+use crate::pace::{MAX_READ, Pace};
+use crate::write_deadline::{Progress, WriteProgress, total_len};
 
 /// What is read and discarded of a connection that closes, in bytes.
 const MAX_DISCARDED: usize = 1 << 20;
+
+/// The bytes of HTTP/2 that are read before other tasks run. h2 closes a connection on which too many small frames are
+/// unread, about 2,000 of one byte, so those who read the bodies need a turn before.
+const MAX_READ_HTTP2: usize = 8 << 10;
 
 /// The first bytes of HTTP/2.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
@@ -44,39 +49,31 @@ pub(super) struct WatchedIo<I: Reset> {
     has_read: bool,
     /// A client that floods the connection with frames does not keep the thread.
     pace: Pace,
-    /// Bytes written since the time in `blocked_since`.
-    progress: usize,
+    progress: WriteProgress,
     is_shut_down: bool,
     discarded: usize,
 }
 
 impl<I: Reset> WatchedIo<I> {
     pub(super) fn new(io: I, state: Arc<ConnectionState>) -> Self {
-        Self { io, state, has_read: false, pace: Pace::default(), progress: 0, is_shut_down: false, discarded: 0 }
+        Self {
+            io,
+            state,
+            has_read: false,
+            pace: Pace::default(),
+            progress: WriteProgress::default(),
+            is_shut_down: false,
+            discarded: 0,
+        }
     }
 
     /// Notes the outcome of a write of `len` bytes.
     fn note_write(&mut self, len: usize, written: &Poll<io::Result<usize>>) {
         let blocked = &self.state.blocked_since;
-        let is_blocked = blocked.load(Ordering::Relaxed) != NEVER;
-        match written {
-            Poll::Ready(Ok(count)) if *count >= len => {
-                if is_blocked {
-                    blocked.store(NEVER, Ordering::Release);
-                }
-            }
-            Poll::Ready(Ok(count)) => {
-                self.progress = self.progress.saturating_add(*count);
-                if self.progress >= MIN_PROGRESS || !is_blocked {
-                    self.progress = 0;
-                    blocked.store(self.state.now(), Ordering::Release);
-                }
-            }
-            Poll::Pending if !is_blocked => {
-                self.progress = 0;
-                blocked.store(self.state.now(), Ordering::Release);
-            }
-            Poll::Pending | Poll::Ready(Err(_)) => {}
+        match self.progress.note(len, written) {
+            Progress::Complete => blocked.store(NEVER, Ordering::Release),
+            Progress::Begins => blocked.store(self.state.now(), Ordering::Release),
+            Progress::GoesOn => {}
         }
     }
 }
@@ -95,7 +92,8 @@ impl<I: AsyncRead + Reset + Unpin> AsyncRead for WatchedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.pace.poll(context));
+        let max = if self.state.is_http2.load(Ordering::Relaxed) { MAX_READ_HTTP2 } else { MAX_READ };
+        ready!(self.pace.poll(context, max));
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(context, buffer);
         let read = buffer.filled().get(before..).unwrap_or_default();
@@ -124,8 +122,7 @@ impl<I: AsyncRead + AsyncWrite + Reset + Unpin> AsyncWrite for WatchedIo<I> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(context, slices);
-        let len = slices.iter().fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
-        self.note_write(len, &written);
+        self.note_write(total_len(slices), &written);
         written
     }
 

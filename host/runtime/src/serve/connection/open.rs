@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::{CloseReason, ConnectionState, Wish};
-use crate::metrics::{CONNECTIONS, UNTAKEN_ANSWERS};
+use crate::metrics::{CONNECTIONS, SLOW_UPLOADS, UNTAKEN_ANSWERS};
 
 /// How long a new connection waits for the room of an idle one. An idle connection needs one turn of its task.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +56,7 @@ impl OpenConnections {
         // All series exist from the start, so that their first increase is one.
         gauge!(CONNECTIONS.name).set(0.0);
         counter!(UNTAKEN_ANSWERS.name).increment(0);
+        counter!(SLOW_UPLOADS.name).increment(0);
         CloseReason::ALL.iter().for_each(|reason| reason.count(0));
         Arc::new(Self { max, epoch: Instant::now(), table: Mutex::default(), changed: Notify::new() })
     }
