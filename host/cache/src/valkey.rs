@@ -19,7 +19,7 @@ use tokio::io::AsyncRead;
 
 use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
-pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, TlsOptions};
+pub use options::{ClientCertificate, Deployment, Endpoint, Secret, Sentinels, ServerOptions, Start, TlsOptions};
 pub use server::info::ServerKind;
 
 use commands::compare_and_set::Expiry;
@@ -51,7 +51,8 @@ impl ValkeyBackend {
     /// # Errors
     ///
     /// [`CacheError::Unavailable`] with the kind, the address and the reason: a server is unreachable, refuses the
-    /// login, is too old, or does not match the configured deployment. The operator must fix it.
+    /// login, is too old, or does not match the configured deployment. The operator must fix it. With
+    /// [`Start::Degraded`] an unreachable server is no error: the backend is in an outage until it has connected.
     pub async fn connect(options: ServerOptions, policy: &Policy) -> Result<Self, CacheError> {
         let (prefix, lease, max_value_bytes) = (options.prefix.clone(), options.lease, policy.max_value_bytes);
         Ok(Self { servers: Arc::new(Servers::connect(options, policy).await?), prefix, lease, max_value_bytes })

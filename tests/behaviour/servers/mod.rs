@@ -8,6 +8,7 @@
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
 //! - `sentinel`: Sentinel names the primary, at the start and after a failover.
+//! - `start`: the start of a host while its server is away.
 //! - `tls`: which certificates are accepted, and the messages for those that are not.
 
 mod cluster;
@@ -18,4 +19,5 @@ mod large_values;
 mod migration;
 mod outage;
 mod sentinel;
+mod start;
 mod tls;

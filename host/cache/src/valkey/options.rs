@@ -60,6 +60,8 @@ pub struct ServerOptions {
     /// The number of regular connections to each server, over which calls are spread by key. At least 1; there is one
     /// more, the bulk connection. Defaults to 1.
     pub connections: u16,
+    /// What happens if the servers are unreachable when the backend is created. Defaults to [`Start::Require`].
+    pub start: Start,
     /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 10 s.
     pub lease: StdDuration,
 }
@@ -78,9 +80,22 @@ impl ServerOptions {
             connect_timeout: StdDuration::from_secs(2),
             timeout: StdDuration::from_millis(500),
             connections: 1,
+            start: Start::Require,
             lease: StdDuration::from_secs(10),
         }
     }
+}
+
+/// What happens if the servers of a cache are unreachable when its backend is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Start {
+    /// The backend is not created.
+    #[default]
+    Require,
+    /// The backend begins in an outage, and connects when it can. A server that refuses the login or the database, is
+    /// too old or contradicts the deployment is still an error: that does not pass by itself.
+    Degraded,
 }
 
 /// How the server of a cache is run.

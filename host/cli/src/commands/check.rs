@@ -46,7 +46,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<ExitCode> {
 
 /// Connects to a cache. Returns the cells SERVER, ROUND TRIP and SUPPORTS.
 async fn check(name: &str, config: &CacheConfig) -> Result<[String; 3], Error> {
-    let cache = connect_cache(name, config).await?;
+    let cache = connect_cache(name, &config.clone().required()).await?;
     let health = cache.check().await.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?;
     let server = format!("{} {}", health.kind, health.version);
     let round_trip = health.round_trip.map_or("-".to_owned(), |time| format!("{:.2} ms", time.as_secs_f64() * 1e3));

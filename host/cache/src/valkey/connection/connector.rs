@@ -14,7 +14,7 @@ use crate::valkey::connection::handshake::{self, HandshakeError};
 use crate::valkey::connection::invalidation::Invalidations;
 use crate::valkey::connection::reply_limit::ReplyLimits;
 use crate::valkey::error::ExchangeLimits;
-use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
+use crate::valkey::options::{Endpoint, Sentinels, ServerOptions, Start};
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::{Mode, ServerInfo};
 use crate::valkey::topology::sentinel;
@@ -98,17 +98,19 @@ impl Connector {
     /// # Errors
     ///
     /// [`CacheError::Unavailable`] with the server and the reason.
-    pub(in crate::valkey) async fn connect(&self) -> Result<Connection, CacheError> {
+    pub(in crate::valkey) async fn connect(&self) -> Result<Connection, ConnectFailure> {
         let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
         let server = format!("{} at `{}`", kind.name(), self.target);
-        let (action, reason) = match tokio::time::timeout(deadline, self.open()).await {
+        let (action, reason, is_final) = match tokio::time::timeout(deadline, self.open()).await {
             Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(ConnectError::Unusable(reason))) => ("use", reason),
-            Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string()),
-            Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason),
-            Err(_elapsed) => ("reach", format!("no answer within {deadline:?}")),
+            // The sentinels may name another server at the next attempt.
+            Ok(Err(ConnectError::Unusable(reason))) => ("use", reason, !matches!(self.target, Target::Primary(_))),
+            Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string(), error.is_final()),
+            Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason, false),
+            Err(_elapsed) => ("reach", format!("no answer within {deadline:?}"), false),
         };
-        Err(CacheError::Unavailable(format!("cannot {action} {server}: {reason}")))
+        let error = CacheError::Unavailable(format!("cannot {action} {server}: {reason}"));
+        Err(ConnectFailure { error, is_final })
     }
 
     async fn open(&self) -> Result<Connection, ConnectError> {
@@ -145,6 +147,42 @@ impl Connector {
         let probe = format!("{}\u{1f}probe", options.prefix);
         let capabilities = Capabilities::probe(&mut client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
         Ok(Connection { client, info, capabilities, lost, timeouts: AtomicU32::default(), opened: Instant::now() })
+    }
+}
+
+/// A failed attempt to connect.
+#[derive(Debug)]
+pub(in crate::valkey) struct ConnectFailure {
+    pub(in crate::valkey) error: CacheError,
+    /// True if another attempt fails too unless the operator changes the configuration or the server.
+    pub(in crate::valkey) is_final: bool,
+}
+
+impl ConnectFailure {
+    // Decision: docs/decisions/0071-a-cache-may-start-in-an-outage.md
+    /// The reason of the outage in which the cache starts, with a warning in the log.
+    ///
+    /// # Errors
+    ///
+    /// The error, if the cache must not start in an outage or if the failure is final.
+    pub(in crate::valkey) fn degraded(self, start: Start) -> Result<CacheError, CacheError> {
+        if start == Start::Require || self.is_final {
+            return Err(self.error);
+        }
+        tracing::warn!("{}; started in an outage, and trying to connect", self.error);
+        Ok(self.error)
+    }
+}
+
+impl From<CacheError> for ConnectFailure {
+    fn from(error: CacheError) -> Self {
+        Self { error, is_final: false }
+    }
+}
+
+impl From<ConnectFailure> for CacheError {
+    fn from(failure: ConnectFailure) -> Self {
+        failure.error
     }
 }
 

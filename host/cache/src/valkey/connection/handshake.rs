@@ -1,7 +1,7 @@
 //! The handshake with a server or a sentinel: the stream, the reply limit, and the login of the client.
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
 
 use crate::valkey::connection::reply_limit::{ReplyLimiter, ReplyLimits};
 use crate::valkey::connection::stream::{self, StreamError};
@@ -16,6 +16,24 @@ pub(in crate::valkey) enum HandshakeError {
     /// The server refused the login or a command of the handshake, or the stream broke.
     #[error("{}", describe(.0))]
     Login(#[from] RedisError),
+}
+
+impl HandshakeError {
+    /// True if another attempt fails too unless the operator changes the configuration or the server: the server
+    /// refuses the login, the database or the protocol, or a file of the configuration cannot be used.
+    pub(in crate::valkey) fn is_final(&self) -> bool {
+        match self {
+            Self::Stream(StreamError::Connection(_)) => false,
+            Self::Stream(_) => true,
+            Self::Login(error) => {
+                let is_refusal = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "NOPROTO" | "DENIED"));
+                let is_of_client =
+                    matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::RESP3NotSupported);
+                // The client's words: the server's own code is that of any error.
+                is_refusal || is_of_client || error.to_string().contains("refused to switch database")
+            }
+        }
+    }
 }
 
 fn describe(error: &RedisError) -> String {
