@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
 use larder_host::config::json_schema;
 
+use crate::operator::{OnSignal, Operator};
 use crate::telemetry::LogOptions;
 
 /// The command line of `larder`.
@@ -65,14 +66,14 @@ enum Command {
 }
 
 /// Runs the command. Returns its exit status.
-pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCode> {
     let path = cli.config.path.as_deref();
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match cli.command {
         Command::New(command) => command.run(),
-        Command::Run(command) => command.run(config()?).await,
-        Command::Serve(command) => command.run(config()?).await,
-        Command::Top(command) => command.run(path).await,
+        Command::Run(command) => command.run(config()?, operator).await,
+        Command::Serve(command) => command.run(config()?, operator).await,
+        Command::Top(command) => command.run(path, operator).await,
         Command::Ready(command) => command.run(path).await,
         Command::Check => check::run(&config()?).await,
         Command::Cache(command) => command.run(&config()?).await,
@@ -89,6 +90,15 @@ impl Cli {
     /// True for `larder serve`, which runs until a signal and serves many requests at a time.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Command::Serve(_))
+    }
+
+    /// What a signal does from the start of the command on.
+    pub(crate) fn on_signal(&self) -> OnSignal {
+        match self.command {
+            Command::Run(_) => OnSignal::Exit,
+            Command::Serve(_) => OnSignal::ExitServer,
+            _ => OnSignal::End,
+        }
     }
 
     /// True if the command may record traces.
