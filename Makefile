@@ -21,12 +21,12 @@ demo: target
 	target/debug/larder run target/$(WASM_TARGET)/release/memoise.wasm
 
 # Most tests wait for a server or a clock, so that more of them run at once than there are cores.
-TEST_THREADS ?= 8
+test: export RUST_TEST_THREADS ?= 8
 
 # The programs come first: the tests run them, and cargo would not build them for another package's tests.
 test: servers guests languages templates
 	$(CARGO) build --locked $(WITH_TRACES)
-	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked $(WITH_TRACES)
+	$(CARGO) test --locked $(WITH_TRACES)
 
 # Built as a release is, which takes minutes the first time; the measuring takes some more. docs/performance.md explains
 # what it prints; `make bench PART=ram` does a part, and `make bench RESULTS=docs/performance/results.json plots` brings that

@@ -126,23 +126,7 @@ impl Larder {
 
     /// Starts the process.
     pub fn start(mut self) -> LarderProcess {
-        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().unwrap();
-        let stdin = child.stdin.take();
-        // Threads read both streams, so that neither a full pipe nor a silent plugin blocks the other side.
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            let mut line = Vec::new();
-            while stdout.read_until(b'\n', &mut line).unwrap() > 0 && sender.send(std::mem::take(&mut line)).is_ok() {}
-        });
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            stderr.read_to_end(&mut text).unwrap();
-            String::from_utf8_lossy(&text).into_owned()
-        });
-        LarderProcess { child, stdin, stdout: lines, stderr: Some(stderr), _folder: self.folder }
+        LarderProcess::start(&mut self.command, self.folder)
     }
 
     /// Runs the command to its end with empty standard input.
@@ -175,6 +159,27 @@ pub struct LarderProcess {
 }
 
 impl LarderProcess {
+    /// Starts a command, of `larder` or of a program that runs it. The folder is removed with this value.
+    pub fn start(command: &mut Command, folder: TempDir) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdin = child.stdin.take();
+        // Threads read both streams, so that neither a full pipe nor a silent plugin blocks the other side.
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut line = Vec::new();
+            while stdout.read_until(b'\n', &mut line).unwrap() > 0 && sender.send(std::mem::take(&mut line)).is_ok() {}
+        });
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self { child, stdin, stdout: lines, stderr: Some(stderr), _folder: folder }
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -238,12 +243,31 @@ impl LarderProcess {
         LarderOutput { status: status.code(), stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr }
     }
 
+    /// Waits until the process has exited, with its standard input open.
+    pub fn wait(mut self) -> LarderOutput {
+        let _open = self.stdin.take();
+        self.finish()
+    }
+
     /// [`LarderProcess::finish`]. Panics with the process's output if it failed.
     pub fn succeed(self) -> LarderOutput {
         let finished = self.finish();
         assert_eq!(finished.status, Some(0), "{finished:#?}");
         finished
     }
+}
+
+/// The process that this process has started. Waits until there is one.
+pub fn child_of(parent: u32) -> u32 {
+    let parent = format!("PPid:\t{parent}");
+    let is_child = |status: &str| status.lines().any(|line| line == parent);
+    wait_for("the process has a child", || {
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).find(
+            |process: &u32| {
+                std::fs::read_to_string(format!("/proc/{process}/status")).is_ok_and(|text| is_child(&text))
+            },
+        )
+    })
 }
 
 fn text(line: &[u8]) -> String {

@@ -23,7 +23,7 @@ use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, 
 
 pub use inspection::inspect;
 pub use inspection::report::{CommandReport, Inspection, Memory, Persistence, Role, SentinelReport, ServerReport};
-pub use options::{ClientCertificate, Deployment, Endpoint, Sentinels, ServerOptions, TlsOptions};
+pub use options::{ClientCertificate, Deployment, Endpoint, Sentinels, ServerOptions, Start, TlsOptions};
 pub use password::{PasswordError, PasswordSource, Secret};
 pub use server::info::ServerKind;
 pub use server::registry::{ServerId, ServerRegistry};
@@ -60,7 +60,8 @@ impl ValkeyBackend {
     ///
     /// [`CacheError::Unavailable`] with the kind, the address and the reason: a server is unreachable, refuses the
     /// login, is too old, or does not match the configured deployment. [`CacheError::Overlap`] if another cache of the
-    /// registry is connected to the server and the prefixes overlap. The operator must fix it.
+    /// registry is connected to the server and the prefixes overlap. The operator must fix it. With [`Start::Degraded`] an
+    /// unreachable server is no error: the backend is in an outage until it has connected.
     pub async fn connect(
         name: &str,
         options: ServerOptions,

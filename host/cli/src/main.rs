@@ -16,6 +16,7 @@ mod metrics_server;
 mod metrics_url;
 mod operator;
 mod process_metrics;
+mod service_manager;
 mod signals;
 mod telemetry;
 #[cfg(feature = "otlp")]
@@ -30,6 +31,7 @@ use larder_host::cache::CacheError;
 use larder_host::console;
 
 use log_line::print_error;
+use operator::Operator;
 use telemetry::Telemetry;
 
 /// The exit status for errors in the command line or the configuration. Failures at run time exit with 1.
@@ -68,7 +70,16 @@ fn report_panics() {
 }
 
 fn run() -> ExitCode {
+    // Before the command line is read: a signal during the start must be handled too.
+    let operator = match Operator::start() {
+        Ok(operator) => operator,
+        Err(error) => {
+            print_error(&format!("cannot handle signals: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let cli = commands::Cli::parse();
+    operator.on_signal(cli.on_signal());
     let (is_server, runs_plugins, log) = (cli.is_server(), cli.runs_plugins(), cli.log);
     let mut runtime = if is_server {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -94,7 +105,8 @@ fn run() -> ExitCode {
     }
     drop(entered);
     let outcome = Telemetry::start(log, is_server, runs_plugins, &runtime).and_then(|telemetry| {
-        let outcome = runtime.block_on(commands::run(cli));
+        let outcome = runtime.block_on(commands::run(cli, &operator));
+        operator.ended.cancel();
         telemetry.shut_down(&runtime);
         outcome
     });

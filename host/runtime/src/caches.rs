@@ -27,7 +27,7 @@ impl Caches {
     /// # Errors
     ///
     /// [`Error::Cache`] for the first cache, by name, that cannot be used. The operator must correct the configuration
-    /// or the server.
+    /// or the server. A cache with `start = "degraded"` begins in an outage instead if its server is unreachable.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         metrics::describe(metrics::ALL);
         metrics::describe(metrics::OF_PLUGINS);
@@ -123,7 +123,8 @@ impl Caches {
 /// # Errors
 ///
 /// [`Error::Cache`] if its server is unreachable, too old, or refuses the host. The operator must correct the
-/// configuration or the server.
+/// configuration or the server. A cache with `start = "degraded"` begins in an outage if its server is unreachable;
+/// [`CacheConfig::required`] changes that.
 pub async fn connect_cache(name: &str, config: &CacheConfig) -> Result<Arc<Cache>, Error> {
     connect_registered(name, config, &ServerRegistry::default()).await
 }

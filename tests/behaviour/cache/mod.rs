@@ -6,6 +6,7 @@
 //! - `isolation`: a plugin cannot read or change what its grant and namespace exclude.
 //! - `memory`: the memory of the process stays near the configured size of a RAM cache.
 //! - `properties`: for random calls and patterns, RAM answers as the servers do.
+//! - `sleep`: durations go on while the machine sleeps.
 
 mod bounds;
 mod contract;
@@ -13,3 +14,4 @@ mod instructions;
 mod isolation;
 mod memory;
 pub(crate) mod properties;
+mod sleep;

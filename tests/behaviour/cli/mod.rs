@@ -11,6 +11,7 @@
 //! - `new`: `larder new` creates a project that builds, and overwrites no file.
 //! - `program`: where the configuration is found, `larder check` and `larder cache`.
 //! - `ready`: `larder ready`, the health check of a container.
+//! - `signals`: SIGTERM, Ctrl-C and SIGHUP: leases are given back, and no command ignores them.
 //! - `top`: the table of `larder top`, its messages, and the terminal after it.
 
 mod compiled;
@@ -24,4 +25,5 @@ mod man;
 mod new;
 mod program;
 mod ready;
+mod signals;
 mod top;

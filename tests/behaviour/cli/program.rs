@@ -95,7 +95,7 @@ fn larder_cache_reports_an_outage_instead_of_a_miss() {
         redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "no"]).exec(&mut client).unwrap();
         redis::cmd("REPLICAOF").arg(&["127.0.0.1", "1"]).exec(&mut client).unwrap();
         let run = Larder::new(["cache", "get", "k"]).config(&server.cache("c")).fail(1);
-        assert!(run.stderr.contains("larder: cache `c`: MasterDown: "), "{}", run.stderr);
+        assert!(run.stderr.contains("larder: cache `c`: MASTERDOWN "), "{}", run.stderr);
     }
 }
 

@@ -16,6 +16,7 @@
 //! - `requests`: what a plugin receives, what the client receives, and errors in between.
 //! - `routes`: several plugins in one server, each with its path and grant, and the errors at the start.
 //! - `sandbox`: what a plugin can see of the machine, and what it cannot do to the host.
+//! - `service_manager`: signals before the host listens, and what it tells a service manager such as systemd.
 //! - `shared`: two processes share a server.
 //! - `stalled`: nobody reads stdout or stderr, they are closed, or their disk is full.
 //! - `uploads`: bodies of requests that are slow, tiny, endless or broken.
@@ -36,6 +37,7 @@ mod reload;
 mod requests;
 mod routes;
 mod sandbox;
+mod service_manager;
 mod shared;
 mod shutdown;
 mod stalled;

@@ -13,6 +13,7 @@
 //! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
 //! - `rotation`: passwords and certificates that change while the host runs.
 //! - `sentinel`: Sentinel names the primary, at the start and after a failover.
+//! - `start`: the start of a host while its server is away.
 //! - `strangers`: something else than a Valkey or Redis server is at the address, or it takes no more clients.
 //! - `tls`: which certificates are accepted, and the messages for those that are not.
 
@@ -29,5 +30,6 @@ mod outage;
 mod rights;
 mod rotation;
 mod sentinel;
+mod start;
 mod strangers;
 mod tls;

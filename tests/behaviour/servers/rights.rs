@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use larder_host::cache::valkey::{COMMANDS, Need};
 use larder_host::cache::{Duration, Entry};
 use larder_host::{Config, connect_cache};
-use larder_tests::imitation::imitate;
+use larder_tests::imitation::{imitate, usual_reply};
 use larder_tests::repository::sources;
 use larder_tests::{Kind, Larder, LarderOutput, Server};
 use serde_json::Value;
@@ -318,17 +318,15 @@ fn every_command_in_the_code_is_in_the_list() {
     }
 }
 
-/// A server that speaks just enough of the protocol, and whose refusals have control sequences and 100 KB.
+/// A server whose refusals and reports have control sequences and 100 KB.
 #[test]
 fn the_words_of_a_server_are_escaped_and_cut() {
     let port = imitate(|_, command| {
         let info = "redis_version:7.2.0\r\nrole:slave\r\nmaster_host:\u{1b}[2J\r\nused_memory:1\r\n\
                     maxmemory_policy:\u{9b}2J\r\n";
         Some(match command[0].as_str() {
-            "HELLO" => "%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n".to_owned(),
             "INFO" => format!("${}\r\n{info}\r\n", info.len()),
-            "PING" => "+PONG\r\n".to_owned(),
-            "EVAL" | "CLIENT" => "+OK\r\n".to_owned(),
+            "HELLO" | "PING" | "EVAL" | "CLIENT" => usual_reply(command),
             _ => format!("-NOPERM \u{1b}[2J\u{9b}2J{}\r\n", "x".repeat(100_000)),
         })
     });

@@ -24,6 +24,9 @@ fn it_starts_reloads_and_ends_the_program_as_the_program_expects() {
     let words: Vec<&str> = start.split(' ').collect();
     assert_eq!(words[0], "/usr/local/bin/larder");
     assert_understood(&words[1..]);
+    // `tests/behaviour/serve/service_manager.rs` tests what the program says.
+    assert_eq!(value("Type"), "notify");
+    assert!(seconds(&value("TimeoutStartSec")) > Config::default().sandbox.loading.compile_timeout);
     // `tests/behaviour/serve/reload.rs` tests this signal.
     assert_eq!(value("ExecReload"), "kill -HUP $MAINPID");
     assert!(seconds(&value("TimeoutStopSec")) > Config::default().serve.shutdown_timeout);

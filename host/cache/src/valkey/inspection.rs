@@ -6,9 +6,11 @@ pub(in crate::valkey) mod report;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult, Value};
 
 use crate::tcp::TimeLimit;
+use crate::text::short_line;
 use crate::valkey::connection::handshake::Access;
 use crate::valkey::connection::reply_limit::ReplyLimits;
 use crate::valkey::connection::stream::Network;
@@ -53,15 +55,15 @@ async fn inspect_all(options: &ServerOptions, endpoints: BTreeSet<Endpoint>) -> 
 }
 
 /// Logs in. Does not select the database, for which the user may lack the right.
-async fn connect(options: &ServerOptions, endpoint: &Endpoint) -> Result<redis::aio::MultiplexedConnection, String> {
+async fn connect(options: &ServerOptions, endpoint: &Endpoint) -> Result<MultiplexedConnection, String> {
+    let login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
     let network = Network::new(options.resolver.clone());
     let access = Access::to_servers(options, &network);
-    let login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
     let time = TimeLimit::new(probe::deadline(options));
     let client = access.connect(endpoint, login, LIMITS, AsyncConnectionConfig::new(), time);
     match tokio::time::timeout_at(time.deadline(), client).await {
-        Ok(client) => client.map_err(|error| report::shorten(&error.to_string())),
-        Err(_elapsed) => Err(format!("no answer within {:?}", probe::deadline(options))),
+        Ok(client) => client.map_err(|error| short_line(&error.to_string())),
+        Err(_elapsed) => Err(format!("no answer within {:?}", time.limit())),
     }
 }
 
@@ -82,18 +84,17 @@ async fn primaries(options: &ServerOptions, seeds: &[Endpoint]) -> BTreeSet<Endp
 
 /// Asks each sentinel for the primary.
 async fn ask_sentinels(options: &ServerOptions, sentinels: &Sentinels) -> Vec<SentinelReport> {
+    let network = &Network::new(options.resolver.clone());
     let asked = sentinels.nodes.iter().map(|node| async move {
-        let deadline = probe::deadline(options);
-        let network = Network::new(options.resolver.clone());
-        let access = Access::to_sentinels(sentinels, options.tls.as_ref(), &network);
-        let time = TimeLimit::new(deadline);
-        let asked = sentinel::ask(node, &sentinels.master, &access, time);
-        let answer = tokio::time::timeout_at(time.deadline(), asked).await;
+        let access = Access::to_sentinels(sentinels, options.tls.as_ref(), network);
+        let time = TimeLimit::new(probe::deadline(options));
+        let answer = sentinel::ask(node, &sentinels.master, &access, time);
+        let answer = tokio::time::timeout_at(time.deadline(), answer).await;
         let (primary, problem) = match answer {
             Ok(Ok(Some(primary))) => (Some(primary), None),
             Ok(Ok(None)) => (None, Some(format!("it knows no master `{}`", sentinels.master))),
-            Ok(Err(error)) => (None, Some(report::shorten(&error.to_string()))),
-            Err(_elapsed) => (None, Some(format!("no answer within {deadline:?}"))),
+            Ok(Err(error)) => (None, Some(short_line(&error.to_string()))),
+            Err(_elapsed) => (None, Some(format!("no answer within {:?}", time.limit()))),
         };
         SentinelReport { address: node.clone(), primary, problem }
     });

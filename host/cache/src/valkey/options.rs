@@ -47,6 +47,8 @@ pub struct ServerOptions {
     /// The number of regular connections to each server, over which calls are spread by key. At least 1; there is one
     /// more, the bulk connection. Defaults to 1.
     pub connections: u16,
+    /// What happens if the servers are unreachable when the backend is created. Defaults to [`Start::Require`].
+    pub start: Start,
     /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 4 s, so that
     /// callers with the default [`Policy::wait`](crate::Policy::wait) of 5 s outlast it.
     pub lease: StdDuration,
@@ -67,6 +69,7 @@ impl ServerOptions {
             connect_timeout: StdDuration::from_secs(2),
             timeout: StdDuration::from_millis(500),
             connections: 1,
+            start: Start::Require,
             lease: StdDuration::from_secs(4),
         }
     }
@@ -81,6 +84,18 @@ impl ServerOptions {
 /// True if keys under one prefix may be keys under the other.
 pub(in crate::valkey) fn prefixes_overlap(prefix: &str, other: &str) -> bool {
     prefix.starts_with(other) || other.starts_with(prefix)
+}
+
+/// What happens if the servers of a cache are unreachable when its backend is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Start {
+    /// The backend is not created.
+    #[default]
+    Require,
+    /// The backend begins in an outage, and connects when it can. A server that refuses the login or the database, is
+    /// too old or contradicts the deployment is still an error: that does not pass by itself.
+    Degraded,
 }
 
 /// How the server of a cache is run.

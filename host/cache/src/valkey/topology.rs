@@ -165,7 +165,7 @@ impl Servers {
     pub(in crate::valkey) async fn check(&self) -> Result<Health, CacheError> {
         let primaries = self.primaries();
         let mut checks = try_join_all(primaries.iter().map(|pool| pool.check())).await?.into_iter();
-        let mut all = checks.next().ok_or_else(|| CacheError::Unavailable("the cluster has no nodes".to_owned()))?;
+        let mut all = checks.next().ok_or_else(|| with_topology!(self, topology => topology.unreached()))?;
         for Health { version, round_trip, supports, .. } in checks {
             all.round_trip = all.round_trip.max(round_trip);
             all.supports.retain(|feature| supports.contains(feature));
@@ -183,7 +183,8 @@ impl Servers {
         let reconnects = primaries.iter().map(|pool| pool.reconnects()).fold(0, u64::saturating_add);
         // The connections to nodes that left a cluster are gone, but a counter must not decrease.
         let before = self.max_reconnects.fetch_max(reconnects, Ordering::Relaxed);
-        let is_up = primaries.iter().all(|pool| pool.is_up());
+        // A cluster has no known primary until one of its nodes was reached.
+        let is_up = !primaries.is_empty() && primaries.iter().all(|pool| pool.is_up());
         BackendStatus::Server { kind, is_up, reconnects: reconnects.max(before) }
     }
 

@@ -79,7 +79,7 @@ impl CacheCommand {
         }
         let namespace = self.namespace.as_deref().map(Namespace::new).transpose().map_err(usage)?;
         // An operator must not mistake an outage for a miss.
-        let mut strict = cache.clone();
+        let mut strict = cache.clone().required();
         strict.policy.on_outage = OnOutage::Error;
         let cache = operator_view(connect_cache(name, &strict).await?, namespace);
         self.operation.run(&cache, self.json).await

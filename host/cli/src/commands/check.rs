@@ -49,7 +49,7 @@ impl Check {
         let mut connected = Vec::new();
         for (name, cache) in &config.caches {
             let connection = async {
-                let cache = connect_registered(name, cache, &registry).await?;
+                let cache = connect_registered(name, &cache.clone().required(), &registry).await?;
                 let failed = |reason: CacheError| Error::Cache { cache: name.clone(), reason };
                 let health = cache.check().await.map_err(failed)?;
                 Ok::<_, Error>((cache, health))

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
 use larder_host::config::json_schema;
 
+use crate::operator::{OnSignal, Operator};
 use crate::telemetry::LogOptions;
 
 /// The command line of `larder`.
@@ -75,7 +76,7 @@ enum Command {
 }
 
 /// Runs the command. Returns its exit status.
-pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCode> {
     let Cli { config: path, command, .. } = cli;
     let path = command.config().and_then(|config| config.path.clone()).or(path);
     let path = path.as_deref();
@@ -85,9 +86,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match command {
         Command::New(command) => command.run(),
-        Command::Run(Configured { command, .. }) => command.run(config()?).await,
-        Command::Serve(Configured { command, .. }) => command.run(config()?).await,
-        Command::Top(Configured { command, .. }) => command.run(path).await,
+        Command::Run(Configured { command, .. }) => command.run(config()?, operator).await,
+        Command::Serve(Configured { command, .. }) => command.run(config()?, operator).await,
+        Command::Top(Configured { command, .. }) => command.run(path, operator).await,
         Command::Ready(Configured { command, .. }) => command.run(path).await,
         Command::Check(Configured { command, .. }) => command.run(&config()?).await,
         Command::Cache(Configured { command, .. }) => command.run(&config()?).await,
@@ -119,6 +120,15 @@ impl Cli {
     /// True for `larder serve`, which runs until a signal and serves many requests at a time.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self.command, Command::Serve(_))
+    }
+
+    /// What a signal does from the start of the command on.
+    pub(crate) fn on_signal(&self) -> OnSignal {
+        match self.command {
+            Command::Run(_) => OnSignal::Exit,
+            Command::Serve(_) => OnSignal::ExitServer,
+            _ => OnSignal::End,
+        }
     }
 
     /// True if the command may record traces.

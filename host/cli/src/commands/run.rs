@@ -8,6 +8,7 @@ use larder_host::runtime::{Outcome, RunOptions, RuntimeOptions};
 use larder_host::{Config, Runtime, console};
 
 use super::compile_plugin;
+use crate::operator::{OnSignal, Operator, drain_timeout};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -31,7 +32,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+    /// Runs the plugin. A signal stops it; its leases are given back before the program exits.
+    pub(crate) async fn run(self, config: Config, operator: &Operator) -> anyhow::Result<ExitCode> {
         let Self { name, env, dirs, invoke, plugin, args } = self;
         let mut runtime_options = RuntimeOptions::default();
         // The pool refuses a component as `larder serve` does, before it runs.
@@ -40,21 +42,23 @@ impl Run {
         let runtime = Runtime::with_options(config, runtime_options).await?;
         let plugin = runtime.load(&plugin, name.as_deref())?;
         let options = RunOptions { args, env, dirs };
-        let outcome = match invoke {
-            None => runtime.run(&plugin, &options).await.map(Outcome::Exited),
-            Some(call) => runtime.invoke(&plugin, &options, &call).await,
+        operator.on_signal(OnSignal::ShutDown(drain_timeout(runtime.caches())));
+        let run = async {
+            match invoke {
+                None => Ok(runtime.run(&plugin, &options).await?),
+                Some(call) => print(runtime.invoke(&plugin, &options, &call).await?).await,
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            signal = operator.ending() => Err(signal),
+            status = run => Ok(status),
         };
         // Also after a trap: other processes may be waiting for the leases that the plugin held.
         runtime.caches().drain().await;
-        let status = match outcome? {
-            Outcome::Exited(status) => status,
-            Outcome::Returned(result) => {
-                let (Ok(text) | Err(text)) = &result;
-                if !text.is_empty() {
-                    console::write_all(console::Stream::Stdout, format!("{text}\n").as_bytes()).await?;
-                }
-                i32::from(result.is_err())
-            }
+        let status = match outcome {
+            Ok(status) => status?,
+            Err(signal) => return Ok(ExitCode::from(signal.exit_status())),
         };
         // The low byte, as in a shell, but never 0 for a status that is not 0.
         Ok(match u8::try_from(status & 0xff) {
@@ -63,6 +67,19 @@ impl Run {
             Err(_) => ExitCode::FAILURE,
         })
     }
+}
+
+/// Prints the result of a function. Returns the exit status.
+async fn print(outcome: Outcome<Result<String, String>>) -> anyhow::Result<i32> {
+    let result = match outcome {
+        Outcome::Exited(status) => return Ok(status),
+        Outcome::Returned(result) => result,
+    };
+    let (Ok(text) | Err(text)) = &result;
+    if !text.is_empty() {
+        console::write_all(console::Stream::Stdout, format!("{text}\n").as_bytes()).await?;
+    }
+    Ok(i32::from(result.is_err()))
 }
 
 fn parse_env(text: &str) -> Result<(String, String), String> {

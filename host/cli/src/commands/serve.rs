@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -13,11 +14,11 @@ use larder_host::runtime::RuntimeOptions;
 use larder_host::serve::{Server, raise_descriptor_limit};
 use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
 
 use crate::commands::compile_plugin;
 use crate::metrics_server::MetricsServer;
-use crate::operator::Operator;
+use crate::operator::{OnSignal, Operator, drain_timeout};
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -38,7 +39,7 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, config: Config, operator: &Operator) -> anyhow::Result<ExitCode> {
         let Self { addr, metrics_addr, name, watch, plugin } = self;
         raise_descriptor_limit();
         let addr = addr.unwrap_or(config.serve.addr);
@@ -66,14 +67,23 @@ impl Serve {
         };
         let server = Server::new(runtime, plugins)?;
         let metrics_addr = metrics.as_ref().map(MetricsServer::addr).transpose()?;
-        // Before the address is printed: a supervisor may send a signal as soon as it reads it.
-        let operator = Operator::start(metrics, caches, shutdown_timeout).await?;
         let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
         let mut lines = format!("listening on http://{}\n", listener.local_addr()?);
         if let Some(addr) = metrics_addr {
             lines.push_str(&format!("metrics on http://{addr}/metrics\n"));
         }
+        // Before the address is printed: a supervisor may send a signal as soon as it reads it.
+        operator.on_signal(OnSignal::ShutDownServer(shutdown_timeout.saturating_add(drain_timeout(&caches))));
+        if let Some(metrics) = metrics {
+            operator.spawn(metrics.run(caches, Handle::current(), operator.shutdown.clone()));
+        }
         console::write(Stream::Stdout, lines.as_bytes());
+        let service_manager = &operator.service_manager;
+        service_manager.ready();
+        operator.spawn({
+            let (service_manager, server) = (Arc::clone(service_manager), Handle::current());
+            async move { service_manager.keep_alive(server).await }
+        });
         let watch_files = async {
             match watch {
                 true => server.watch().await,
@@ -83,20 +93,24 @@ impl Serve {
         let outcome = tokio::select! {
             () = server.run(listener, operator.shutdown.cancelled()) => ExitCode::SUCCESS,
             never = watch_files => match never {},
-            never = reload_on_hangup(&server, &operator.reload) => match never {},
+            never = reload_on_hangup(&server, operator) => match never {},
         };
-        operator.ended.cancel();
         Ok(outcome)
     }
 }
 
 /// Reloads all plugins at each SIGHUP, also at one during a reload: a plugin that takes long must not keep the others
 /// from being reloaded.
-async fn reload_on_hangup(server: &Server, hangup: &Notify) -> Infallible {
+async fn reload_on_hangup(server: &Server, operator: &Operator) -> Infallible {
+    let Operator { reload: hangup, service_manager, .. } = operator;
     hangup.notified().await;
     loop {
+        service_manager.reloading();
         tokio::select! {
-            () = server.reload() => hangup.notified().await,
+            () = server.reload() => {
+                service_manager.ready();
+                hangup.notified().await;
+            }
             () = hangup.notified() => {}
         }
     }

@@ -23,6 +23,7 @@ use larder_host::config::parse_duration;
 use larder_host::{Config, Error};
 
 use crate::metrics_url::MetricsUrl;
+use crate::operator::Operator;
 use snapshot::Snapshot;
 use stats::Stats;
 
@@ -47,7 +48,7 @@ pub(crate) struct Top {
 
 impl Top {
     /// The configuration is read only if no address is given: the host may be on another machine.
-    pub(crate) async fn run(self, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, config: Option<&Path>, operator: &Operator) -> anyhow::Result<ExitCode> {
         let Self { once, json, interval, url } = self;
         let url = match url {
             Some(url) => url,
@@ -59,7 +60,7 @@ impl Top {
         if !std::io::stdout().is_terminal() {
             bail!("stdout is not a terminal: use `larder top --once`");
         }
-        dashboard::run(url, interval).await
+        dashboard::run(url, interval, operator).await
     }
 }
 

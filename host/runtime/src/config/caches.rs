@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cache::ram::least_capacity;
-use crate::cache::valkey::{ServerKind, ServerOptions};
+use crate::cache::valkey::{ServerKind, ServerOptions, Start};
 use crate::cache::{Namespace, OnOutage, Policy};
 use crate::config::deployment::{ConnectionKeys, RawSentinel, TlsKeys};
 use crate::config::document::{Environment, Fault, Section};
@@ -67,6 +67,15 @@ impl CacheConfig {
     /// A cache with this policy and backend.
     pub fn new(policy: Policy, backend: BackendConfig) -> Self {
         Self { policy, backend }
+    }
+
+    /// The same cache, but its server must be reachable at the start: for commands that do nothing without it.
+    #[must_use]
+    pub fn required(mut self) -> Self {
+        if let BackendConfig::Server(options) = &mut self.backend {
+            options.start = Start::Require;
+        }
+        self
     }
 
     /// True if the two caches share keys: a grant for one would be a grant for the other. Compares addresses as text;
@@ -245,7 +254,21 @@ cache_table! {
         #[serde(default, with = "RawOnOutage")]
         #[cfg_attr(feature = "schema", schemars(!default, with = "Option<RawOnOutage>"))]
         on_outage: OnOutage,
+        /// What a host does that starts while the server is unreachable: it exits, or it begins in an outage and connects
+        /// when it can. Defaults to `"require"`.
+        #[serde(default, with = "RawStart")]
+        #[cfg_attr(feature = "schema", schemars(!default, with = "Option<RawStart>"))]
+        start: Start,
     }
+}
+
+/// [`Start`] in TOML.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(remote = "Start", rename_all = "kebab-case")]
+enum RawStart {
+    Require,
+    Degraded,
 }
 
 /// [`OnOutage`] in TOML.
@@ -311,6 +334,7 @@ impl RawServer {
         options.timeout = self.timeout.map_or(options.timeout, |duration| duration.0);
         options.connections = connections;
         options.lease = lease;
+        options.start = self.start;
         Ok(CacheConfig::new(policy, BackendConfig::Server(Box::new(options))))
     }
 }

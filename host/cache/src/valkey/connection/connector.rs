@@ -19,8 +19,8 @@ use crate::valkey::connection::invalidation::Invalidations;
 use crate::valkey::connection::reply_limit::ReplyLimits;
 use crate::valkey::connection::stream::Network;
 use crate::valkey::connection::warning::WarningLimit;
-use crate::valkey::error::ExchangeLimits;
-use crate::valkey::options::{Endpoint, Sentinels, ServerOptions};
+use crate::valkey::error::{ExchangeLimits, server_text};
+use crate::valkey::options::{Endpoint, Sentinels, ServerOptions, Start};
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::{Mode, ServerInfo};
 use crate::valkey::server::registry::{Claim, Member, ServerId};
@@ -123,21 +123,24 @@ impl Connector {
     ///
     /// [`CacheError::Unavailable`] with the server and the reason; [`CacheError::Overlap`] if another cache of the host
     /// with an overlapping prefix is connected to the server.
-    pub(in crate::valkey) async fn connect(&self) -> Result<Connection, CacheError> {
+    pub(in crate::valkey) async fn connect(&self) -> Result<Connection, ConnectFailure> {
         let ServerOptions { kind, connect_timeout: deadline, .. } = *self.options;
         let server = format!("{} at `{}`", kind.name(), self.target);
         let time = TimeLimit::new(deadline);
-        let (action, reason) = match tokio::time::timeout_at(time.deadline(), self.open(time)).await {
+        let (action, reason, is_final) = match tokio::time::timeout_at(time.deadline(), self.open(time)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(ConnectError::Overlap(reason))) => {
-                return Err(CacheError::Overlap(format!("cannot use {server}: {reason}")));
+                let error = CacheError::Overlap(one_line(&format!("cannot use {server}: {reason}")));
+                return Err(ConnectFailure { error, is_final: true });
             }
-            Ok(Err(ConnectError::Unusable(reason))) => ("use", reason),
-            Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string()),
-            Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason),
-            Err(_elapsed) => ("reach", format!("no answer within {deadline:?}")),
+            // The sentinels may name another server at the next attempt.
+            Ok(Err(ConnectError::Unusable(reason))) => ("use", reason, !matches!(self.target, Target::Primary(_))),
+            Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string(), error.is_final()),
+            Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason, false),
+            Err(_elapsed) => ("reach", format!("no answer within {deadline:?}"), false),
         };
-        Err(CacheError::Unavailable(one_line(&format!("cannot {action} {server}: {reason}"))))
+        let error = CacheError::Unavailable(one_line(&format!("cannot {action} {server}: {reason}")));
+        Err(ConnectFailure { error, is_final })
     }
 
     async fn open(&self, time: TimeLimit) -> Result<Connection, ConnectError> {
@@ -180,6 +183,42 @@ impl Connector {
     }
 }
 
+/// A failed attempt to connect.
+#[derive(Debug)]
+pub(in crate::valkey) struct ConnectFailure {
+    pub(in crate::valkey) error: CacheError,
+    /// True if another attempt fails too unless the operator changes the configuration or the server.
+    pub(in crate::valkey) is_final: bool,
+}
+
+impl ConnectFailure {
+    // Decision: docs/decisions/0071-a-cache-may-start-in-an-outage.md
+    /// The reason of the outage in which the cache starts, with a warning in the log.
+    ///
+    /// # Errors
+    ///
+    /// The error, if the cache must not start in an outage or if the failure is final.
+    pub(in crate::valkey) fn degraded(self, start: Start) -> Result<CacheError, CacheError> {
+        if start == Start::Require || self.is_final {
+            return Err(self.error);
+        }
+        tracing::warn!("{}; started in an outage, and trying to connect", self.error);
+        Ok(self.error)
+    }
+}
+
+impl From<CacheError> for ConnectFailure {
+    fn from(error: CacheError) -> Self {
+        Self { error, is_final: false }
+    }
+}
+
+impl From<ConnectFailure> for CacheError {
+    fn from(failure: ConnectFailure) -> Self {
+        failure.error
+    }
+}
+
 /// Why a connection could not be opened.
 enum ConnectError {
     Handshake(HandshakeError),
@@ -194,7 +233,9 @@ enum ConnectError {
 /// Without `INFO`, Larder knows neither the version of the server nor which server it is.
 fn refused_info(error: RedisError) -> ConnectError {
     match error.code() {
-        Some("NOPERM") => ConnectError::Unusable(format!("the user needs the right to `INFO`: {error}")),
+        Some("NOPERM") => {
+            ConnectError::Unusable(format!("the user needs the right to `INFO`: {}", server_text(&error)))
+        }
         _ => error.into(),
     }
 }

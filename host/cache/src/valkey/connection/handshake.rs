@@ -37,6 +37,28 @@ impl From<std::io::Error> for HandshakeError {
     }
 }
 
+impl HandshakeError {
+    /// True if another attempt fails too unless the operator changes the configuration or the server: the server
+    /// refuses the login, the database or the protocol, or a file of the configuration cannot be used.
+    pub(in crate::valkey) fn is_final(&self) -> bool {
+        match self {
+            Self::Stream(StreamError::Connect(_) | StreamError::Connection(_) | StreamError::SilentTls(_)) => false,
+            // In protected mode; otherwise the server is at the limit of its clients.
+            Self::Greeting(GreetingError::Refused(reason)) => reason.starts_with("DENIED"),
+            // A server that is starting or ending.
+            Self::Greeting(GreetingError::Closed | GreetingError::Broken(_)) => false,
+            Self::Stream(_) | Self::Greeting(_) | Self::Password(_) | Self::WrongPassword(_) => true,
+            Self::Exchange(error) => {
+                let is_refusal = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "NOPROTO" | "DENIED"));
+                let is_of_client =
+                    matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::RESP3NotSupported);
+                // The client's words: the server's own code is that of any error.
+                is_refusal || is_of_client || error.to_string().contains("refused to switch database")
+            }
+        }
+    }
+}
+
 fn describe(error: &RedisError) -> String {
     match error.kind() {
         _ if error.code() == Some("WRONGPASS") => "it refused the user name or password".to_owned(),

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::valkey::backoff::Backoff;
-use crate::valkey::connection::connector::{Connection, Connector, Target};
+use crate::valkey::connection::connector::{ConnectFailure, Connection, Connector, Target};
 use crate::valkey::error::{
     ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only, needs_login, server_text,
 };
@@ -103,20 +103,28 @@ impl Exchange {
 
 impl ManagedConnection {
     /// Connects, and starts the reconnect task.
-    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, CacheError> {
+    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, ConnectFailure> {
         let connection = connector.connect().await?;
-        Ok(Self::manage(connector, Some(connection)))
+        Ok(Self::manage(connector, State::Up(Arc::new(connection))))
     }
 
     /// Starts the reconnect task, which opens the connection. Calls wait for the first attempt.
     pub(in crate::valkey) fn start(connector: Connector) -> Self {
-        Self::manage(connector, None)
+        Self::manage(connector, State::Reconnecting)
     }
 
-    fn manage(connector: Connector, connection: Option<Connection>) -> Self {
+    /// [`ManagedConnection::start`] after an attempt that failed for this reason. Calls fail with it meanwhile.
+    pub(in crate::valkey) fn start_down(connector: Connector, reason: CacheError) -> Self {
+        Self::manage(connector, State::Down(reason))
+    }
+
+    fn manage(connector: Connector, state: State) -> Self {
         let (limits, target) = (connector.limits, connector.target.clone());
-        let connection = connection.map(Arc::new);
-        let (sender, state) = watch::channel(connection.clone().map_or(State::Reconnecting, State::Up));
+        let connection = match &state {
+            State::Up(connection) => Some(Arc::clone(connection)),
+            State::Reconnecting | State::Down(_) => None,
+        };
+        let (sender, state) = watch::channel(state);
         let reconnects = Arc::new(AtomicU64::new(0));
         tokio::spawn(reconnect_task(connector, connection, sender, Arc::clone(&reconnects)));
         Self { state, limits, target, warned: Mutex::default(), reconnects, unanswered: AtomicU64::new(0) }
@@ -372,7 +380,7 @@ async fn reconnect_task(
         let opened = loop {
             match connector.connect().await {
                 Ok(opened) => break Arc::new(opened),
-                Err(error) => {
+                Err(ConnectFailure { error, .. }) => {
                     if connector.unreachable.allows() {
                         tracing::warn!("{error}; still trying");
                     } else {

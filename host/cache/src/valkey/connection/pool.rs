@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
-use crate::valkey::connection::connector::{Connector, Target};
+use crate::valkey::connection::connector::{ConnectFailure, Connector, Target};
 use crate::valkey::connection::managed::{Exchange, ManagedConnection};
 use crate::valkey::connection::routing::Route;
 use crate::valkey::error::ExchangeError;
@@ -30,7 +30,7 @@ pub(in crate::valkey) struct ConnectionPool {
 
 impl ConnectionPool {
     /// Connects, and keeps the connections open.
-    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, CacheError> {
+    pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, ConnectFailure> {
         let first = ManagedConnection::connect(connector.clone()).await?;
         let others = others(&connector).map(|_| ManagedConnection::connect(connector.clone()));
         Ok(Self { first, others: try_join_all(others).await?, bulk: OnceLock::new(), connector })
@@ -40,6 +40,13 @@ impl ConnectionPool {
     pub(in crate::valkey) fn start(connector: Connector) -> Self {
         let others = others(&connector).map(|_| ManagedConnection::start(connector.clone())).collect();
         Self { first: ManagedConnection::start(connector.clone()), others, bulk: OnceLock::new(), connector }
+    }
+
+    /// [`ConnectionPool::start`] after an attempt that failed for this reason. Calls fail with it meanwhile.
+    pub(in crate::valkey) fn start_down(connector: Connector, reason: &CacheError) -> Self {
+        let start = |connector: &Connector| ManagedConnection::start_down(connector.clone(), reason.clone());
+        let others = others(&connector).map(|_| start(&connector)).collect();
+        Self { first: start(&connector), others, bulk: OnceLock::new(), connector }
     }
 
     /// Like [`ConnectionPool::start`], with one regular connection whatever the options say.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::Issuer;
 use crate::valkey::commands::compare_and_set::{CompareAndSet, Expiry};
-use crate::valkey::error::{cannot_serve, is_read_only};
-use crate::valkey::inspection::report::{CommandReport, ServerReport, shorten};
+use crate::valkey::error::{cannot_serve, is_read_only, server_text};
+use crate::valkey::inspection::report::{CommandReport, ServerReport};
 use crate::valkey::options::{Deployment, ServerOptions};
 use crate::valkey::server::info::ServerInfo;
 use crate::valkey::server::rights::{self, COMMANDS, Need, Probe, ServerCommand};
@@ -38,7 +38,7 @@ impl Calls {
     async fn call<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CallError> {
         match tokio::time::timeout(self.deadline, command.query_async(&mut self.client)).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) if error.is_unrecoverable_error() => Err(CallError::Unanswered(words_of(&error))),
+            Ok(Err(error)) if error.is_unrecoverable_error() => Err(CallError::Unanswered(server_text(&error))),
             Ok(Err(error)) => Err(CallError::Server(error)),
             Err(_elapsed) => Err(CallError::Unanswered(format!("no answer within {:?}", self.deadline))),
         }
@@ -69,13 +69,13 @@ pub(in crate::valkey) async fn probe(
             // The server checks rights before its own state.
             Err(CallError::Server(error)) if is_state(&error) => {
                 if !is_read_only(&error) && error.redirect_node().is_none() {
-                    report.cannot_serve.get_or_insert_with(|| words_of(&error));
+                    report.cannot_serve.get_or_insert_with(|| server_text(&error));
                 }
                 None
             }
             // It needs the tracking, which was refused.
             Err(CallError::Server(error)) if command.name == "CLIENT CACHING" && error.code() != Some("NOPERM") => None,
-            Err(CallError::Server(error)) => Some(words_of(&error)),
+            Err(CallError::Server(error)) => Some(server_text(&error)),
             Err(CallError::Unanswered(reason)) => {
                 report.unreachable = Some(format!("it did not answer {}: {reason}", command.name));
                 return;
@@ -119,12 +119,4 @@ fn is_sent(command: &ServerCommand, options: &ServerOptions) -> bool {
 /// True if the error is about the state of the server, or about the node that has a key, and not about the command.
 fn is_state(error: &RedisError) -> bool {
     cannot_serve(error) || error.redirect_node().is_some()
-}
-
-/// The server's own words, or those of the client.
-fn words_of(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => shorten(&format!("{code} {detail}")),
-        _ => shorten(&error.to_string()),
-    }
 }

@@ -2,14 +2,11 @@
 
 use std::time::Duration as StdDuration;
 
-use crate::text::one_line;
+use crate::text::short_line;
 use crate::valkey::options::Endpoint;
 use crate::valkey::server::info::{ServerKind, field, reported_version};
 use crate::valkey::server::registry::ServerId;
 use crate::valkey::server::rights::ServerCommand;
-
-/// The most characters of a text of a server.
-const MAX_TEXT: usize = 300;
 
 /// What was found about the servers of a cache.
 #[derive(Debug, Clone, Default)]
@@ -137,10 +134,10 @@ impl ServerReport {
     /// Reads the reply to `INFO server replication memory persistence`.
     pub(in crate::valkey) fn read_info(&mut self, info: &str) {
         let number = |name: &str| field(info, name).and_then(|number| number.parse::<u64>().ok());
-        let text = |name: &str| field(info, name).map(shorten);
+        let text = |name: &str| field(info, name).map(short_line);
         if let Some((kind, version)) = reported_version(info) {
             self.kind = Some(kind);
-            self.version = Some(shorten(version));
+            self.version = Some(short_line(version));
         }
         self.mode = text("server_mode").or_else(|| text("redis_mode"));
         self.id = ServerId::from_info(info);
@@ -163,15 +160,6 @@ impl ServerReport {
             append_only: enabled > 0,
             last_write_succeeded: is_good("rdb_last_bgsave_status") && is_good("aof_last_write_status"),
         });
-    }
-}
-
-/// A text of a server as one line of limited length.
-pub(in crate::valkey) fn shorten(text: &str) -> String {
-    let line = one_line(text.trim());
-    match line.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
-        None => line,
     }
 }
 
@@ -212,11 +200,5 @@ mod tests {
             assert!(found.kind.is_none() && found.version.is_none() && found.role.is_none(), "{info}");
             assert!(found.memory.is_none() && found.persistence.is_none() && found.id.is_unknown(), "{info}");
         }
-    }
-
-    #[test]
-    fn a_text_of_a_server_is_one_line_of_limited_length() {
-        assert_eq!(shorten(" a\u{1b}[2J\nb\n"), "a\\u{1b}[2J\\nb");
-        assert_eq!(shorten(&"é".repeat(100_000)), "é".repeat(MAX_TEXT) + "…");
     }
 }

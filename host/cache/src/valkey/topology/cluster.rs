@@ -7,7 +7,7 @@
 // Decision: docs/decisions/0014-our-own-cluster-connections-and-slot-map.md
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::CacheError;
 use crate::valkey::backoff::Backoff;
-use crate::valkey::connection::connector::{Connector, Target};
+use crate::valkey::connection::connector::{ConnectFailure, Connector, Target};
 use crate::valkey::connection::managed::{Exchange, ManagedConnection};
 use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::connection::routing::{BatchEntry, Route};
@@ -49,6 +49,8 @@ struct Nodes {
     connector: Connector,
     seeds: Vec<Endpoint>,
     map: RwLock<Arc<SlotMap>>,
+    /// Why no node has been reached, while the map is empty.
+    unreached: Mutex<CacheError>,
     /// Notified when the map may be outdated.
     outdated: Arc<Notify>,
 }
@@ -85,9 +87,8 @@ impl SlotMap {
         self.owners.get(usize::from(slot)).filter(|owner| **owner != NO_OWNER).map(|owner| usize::from(*owner))
     }
 
-    fn pool_of_slot(&self, slot: u16) -> Result<Arc<ConnectionPool>, CacheError> {
-        let pool = self.owner(slot).and_then(|owner| self.primaries.get(owner));
-        pool.cloned().ok_or_else(|| no_node(slot))
+    fn pool_of_slot(&self, slot: u16) -> Option<Arc<ConnectionPool>> {
+        self.owner(slot).and_then(|owner| self.primaries.get(owner)).cloned()
     }
 
     fn pool_of(&self, node: &Endpoint) -> Option<Arc<ConnectionPool>> {
@@ -97,10 +98,6 @@ impl SlotMap {
     fn is_complete(&self) -> bool {
         self.owners.len() == usize::from(SLOTS) && !self.owners.contains(&NO_OWNER)
     }
-}
-
-fn no_node(slot: u16) -> CacheError {
-    CacheError::Unavailable(format!("the cluster has no node for slot {slot}"))
 }
 
 fn endpoint_of(pool: &ConnectionPool) -> Option<&Endpoint> {
@@ -126,35 +123,23 @@ struct SlotAssignment {
 }
 
 impl Cluster {
-    /// Reads the slot map from the first seed that replies, and connects to all primaries.
+    /// Reads the slot map from the first seed that replies, and connects to all primaries. A failure is an outage to
+    /// begin with, if the options say so.
     ///
     /// # Errors
     ///
     /// [`CacheError::Unavailable`] if no seed or one of the primaries cannot be used, or if slots have no node.
     pub(in crate::valkey) async fn connect(connector: Connector, seeds: Vec<Endpoint>) -> Result<Self, CacheError> {
-        let mut reason = CacheError::Unavailable("no node of the cluster is configured".to_owned());
+        let start = connector.options.start;
         let outdated = Arc::clone(&connector.on_loss);
-        let nodes = Arc::new(Nodes { connector, seeds, map: RwLock::default(), outdated });
-        for seed in &nodes.seeds {
-            match nodes.ask(seed).await {
-                Ok(ranges) => {
-                    let map = nodes.adopt(ranges);
-                    if !map.is_complete() {
-                        let text = format!("cannot use the cluster of `{seed}`: some slots have no node");
-                        return Err(CacheError::Unavailable(text));
-                    }
-                    let reached = map.primaries.iter().map(|pool| async { pool.reached().await });
-                    try_join_all(reached).await?;
-                    tokio::spawn(refresh_task(Arc::downgrade(&nodes), Arc::clone(&nodes.outdated)));
-                    return Ok(Self { nodes });
-                }
-                Err(error) => {
-                    tracing::debug!("{error}");
-                    reason = error;
-                }
-            }
+        let unreached = Mutex::new(CacheError::Unavailable("no node of the cluster is configured".to_owned()));
+        let nodes = Arc::new(Nodes { connector, seeds, map: RwLock::default(), unreached, outdated });
+        if let Err(failure) = nodes.reach().await {
+            nodes.set_unreached(failure.degraded(start)?);
+            nodes.outdated.notify_one();
         }
-        Err(reason)
+        tokio::spawn(refresh_task(Arc::downgrade(&nodes), Arc::clone(&nodes.outdated)));
+        Ok(Self { nodes })
     }
 
     pub(in crate::valkey) async fn call<T: FromRedisValue>(
@@ -188,7 +173,8 @@ impl Cluster {
         redirect: impl Fn(&T) -> Option<Redirect>,
     ) -> Result<(T, Arc<ConnectionPool>), CacheError> {
         let slot = slots::slot_of(key);
-        let mut pool = self.nodes.map().pool_of_slot(slot).inspect_err(|_| self.nodes.outdated.notify_one())?;
+        let map = self.nodes.map();
+        let mut pool = map.pool_of_slot(slot).ok_or_else(|| self.nodes.no_node(&map, slot))?;
         let deadline = pool.deadline();
         let mut is_asking = false;
         let mut redirects = 0_u32;
@@ -229,10 +215,7 @@ impl Cluster {
             let slot = slots::slot_of(indexed.1.key());
             match map.owner(slot).and_then(|owner| by_node.get_mut(owner)) {
                 Some(of_node) => of_node.push(indexed),
-                None => {
-                    self.nodes.outdated.notify_one();
-                    return Err(no_node(slot));
-                }
+                None => return Err(self.nodes.no_node(&map, slot)),
             }
         }
         let of_nodes = map.primaries.iter().zip(&by_node).filter(|(_, entries)| !entries.is_empty());
@@ -354,6 +337,11 @@ impl Cluster {
         self.nodes.map().primaries.clone()
     }
 
+    /// Why there is no primary.
+    pub(in crate::valkey) fn unreached(&self) -> CacheError {
+        self.nodes.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Refreshes the slot map, and asks all primaries which slots are moving.
     async fn slot_assignment(&self) -> Result<SlotAssignment, CacheError> {
         let map = self.nodes.refresh().await?;
@@ -383,6 +371,43 @@ impl Nodes {
         Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Reads the map from the first seed that replies, and connects to all primaries.
+    async fn reach(&self) -> Result<(), ConnectFailure> {
+        let mut failed: Option<ConnectFailure> = None;
+        for seed in &self.seeds {
+            match self.ask(seed).await {
+                Ok(ranges) => {
+                    let map = self.adopt(ranges);
+                    if !map.is_complete() {
+                        let text = format!("cannot use the cluster of `{seed}`: some slots have no node");
+                        return Err(CacheError::Unavailable(text).into());
+                    }
+                    try_join_all(map.primaries.iter().map(|pool| async { pool.reached().await })).await?;
+                    return Ok(());
+                }
+                Err(failure) => {
+                    tracing::debug!("{}", failure.error);
+                    // A refusal says more than that another seed is away.
+                    failed = failed.filter(|failed| failed.is_final).or(Some(failure));
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| CacheError::Unavailable("no node of the cluster is configured".to_owned()).into()))
+    }
+
+    fn set_unreached(&self, reason: CacheError) {
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The error for a slot without a node on the map, which is then refreshed.
+    fn no_node(&self, map: &SlotMap, slot: u16) -> CacheError {
+        self.outdated.notify_one();
+        if map.primaries.is_empty() {
+            return self.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
+        CacheError::Unavailable(format!("the cluster has no node for slot {slot}"))
+    }
+
     /// Replaces the map by that of these ranges, if they differ.
     fn adopt(&self, ranges: Vec<SlotRange>) -> Arc<SlotMap> {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
@@ -406,9 +431,9 @@ impl Nodes {
     }
 
     /// Asks a node for the slots, over a temporary connection.
-    async fn ask(&self, node: &Endpoint) -> Result<Vec<SlotRange>, CacheError> {
+    async fn ask(&self, node: &Endpoint) -> Result<Vec<SlotRange>, ConnectFailure> {
         let connection = ManagedConnection::connect(self.connector.to(Target::Node(node.clone()))).await?;
-        read_slots(connection.call(connection.deadline(), &slots_question()).await?, &node.host)
+        Ok(read_slots(connection.call(connection.deadline(), &slots_question()).await?, &node.host)?)
     }
 
     /// Refreshes the map: asks the primaries that are up, or else the replicas and the seeds. The first reply counts.
@@ -460,6 +485,7 @@ async fn refresh_task(nodes: Weak<Nodes>, outdated: Arc<Notify>) {
                 Ok(map) => map.is_complete() && map.primaries.iter().all(|pool| pool.is_up()),
                 Err(error) => {
                     tracing::debug!("{error}");
+                    nodes.set_unreached(error);
                     false
                 }
             };

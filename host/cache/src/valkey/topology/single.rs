@@ -18,8 +18,14 @@ pub(in crate::valkey) struct Single {
 }
 
 impl Single {
+    /// Connects. A failure is an outage to begin with, if the options say so.
     pub(in crate::valkey) async fn connect(connector: Connector) -> Result<Self, CacheError> {
-        Ok(Self { pool: Arc::new(ConnectionPool::connect(connector).await?) })
+        let start = connector.options.start;
+        let pool = match ConnectionPool::connect(connector.clone()).await {
+            Ok(pool) => pool,
+            Err(failure) => ConnectionPool::start_down(connector, &failure.degraded(start)?),
+        };
+        Ok(Self { pool: Arc::new(pool) })
     }
 
     pub(in crate::valkey) async fn call<T: FromRedisValue>(
@@ -71,5 +77,10 @@ impl Single {
 
     pub(in crate::valkey) fn primaries(&self) -> Vec<Arc<ConnectionPool>> {
         vec![Arc::clone(&self.pool)]
+    }
+
+    /// Never needed: there is always one primary. Has the signature of the cluster's.
+    pub(in crate::valkey) fn unreached(&self) -> CacheError {
+        CacheError::Unavailable("no server is configured".to_owned())
     }
 }

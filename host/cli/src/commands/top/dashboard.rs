@@ -13,17 +13,18 @@ use super::screen::draw;
 use super::snapshot::Snapshot;
 use super::view::View;
 use crate::metrics_url::MetricsUrl;
-use crate::signals::Signals;
+use crate::operator::{OnSignal, Operator};
 
 /// Shows a host until a key or a signal quits. If the host becomes unreachable, scrapes continue until it is back.
 ///
 /// # Errors
 ///
 /// If the first scrape fails, or the terminal cannot be used.
-pub(super) async fn run(url: MetricsUrl, interval: Duration) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(url: MetricsUrl, interval: Duration, operator: &Operator) -> anyhow::Result<ExitCode> {
     let first = Snapshot::scrape(&url).await?;
     let mut view = View::new(url.to_string(), first, Instant::now());
-    let (mut shutdown, mut hangup) = (Signals::new()?, Signals::new()?);
+    // The terminal is restored first.
+    operator.on_signal(OnSignal::ShutDown(Duration::ZERO));
     let mut terminal = Terminal::open()?;
     let mut events = events();
     let next = || async {
@@ -42,9 +43,8 @@ pub(super) async fn run(url: MetricsUrl, interval: Duration) -> anyhow::Result<E
                 Event::Key(key) if key.kind == KeyEventKind::Press && view.handle_key(key).is_break() => break,
                 _ => {}
             },
-            () = shutdown.shutdown() => break,
-            // The terminal was closed.
-            () = hangup.hangup() => break,
+            // With SIGHUP the terminal was closed.
+            _ = operator.ending() => break,
         }
     }
     Ok(ExitCode::SUCCESS)
