@@ -12,7 +12,7 @@ const RUN_OUTCOMES: [&str; 8] =
     ["returned", "exited", "trapped", "cut-off", "timeout", "max_cpu_time", "max_memory", "max_output"];
 
 /// The outcomes of a load: the label `outcome` of [`LOADS`].
-const LOAD_OUTCOMES: [&str; 10] = [
+const LOAD_OUTCOMES: [&str; 11] = [
     "compiled",
     "kept",
     "unreadable",
@@ -23,6 +23,7 @@ const LOAD_OUTCOMES: [&str; 10] = [
     "timed-out",
     "out-of-memory",
     "crashed",
+    "killed",
 ];
 
 /// Counts a load of a plugin's file by its outcome.

@@ -109,8 +109,8 @@ mod system {
     /// What the coarse clock shows. Two readings are equal if the kernel's clock has not ticked between them.
     pub(super) fn coarse() -> Option<u64> {
         let time = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).ok()?;
-        let nanoseconds = i64::from(time.tv_sec()).wrapping_mul(1_000_000_000).wrapping_add(i64::from(time.tv_nsec()));
-        Some(nanoseconds.cast_unsigned())
+        let seconds = u64::try_from(time.tv_sec()).ok()?.wrapping_mul(1_000_000_000);
+        Some(seconds.wrapping_add(u64::try_from(time.tv_nsec()).ok()?))
     }
 }
 
