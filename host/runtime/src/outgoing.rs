@@ -324,21 +324,3 @@ mod tests {
         assert_eq!(of(Some(Duration::from_millis(7))), [7, 7, 7]);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plugin_can_only_shorten_the_timeouts_of_a_request() {
-        let of = |wanted: Option<Duration>| {
-            let options =
-                RequestOptions { connect_timeout: wanted, first_byte_timeout: wanted, between_bytes_timeout: wanted };
-            let Timeouts { connect, first_byte, between_bytes } = Timeouts::new(options);
-            [connect, first_byte, between_bytes].map(|timeout| timeout.as_millis())
-        };
-        assert_eq!(of(None), [10_000, 60_000, 60_000]);
-        assert_eq!(of(Some(Duration::from_secs(3_600))), [10_000, 60_000, 60_000]);
-        assert_eq!(of(Some(Duration::from_millis(7))), [7, 7, 7]);
-    }
-}
