@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration as StdDuration, Instant};
 
 use ::redis::{Connection, cmd};
-use larder_host::cache::{Duration, Entry};
+use larder_host::cache::{CacheError, Duration, Entry};
 use larder_tests::{TEST_TIMEOUT, wait_for};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -179,17 +179,24 @@ async fn every_caller_gets_a_value_of_its_key_while_the_server_evicts(mut backen
             let mut callers = JoinSet::new();
             for caller in 0..CALLERS {
                 let cache = view(&caches[caller % caches.len()]);
-                callers.spawn(async move {
-                    match within(cache.get_or_set(key)).await.unwrap() {
-                        Entry::Occupied(value) => value,
-                        Entry::Vacant(vacancy) => {
-                            tokio::time::sleep(StdDuration::from_millis(50)).await;
-                            let value = format!("{policy} {key} {caller}");
-                            fill(&cache, vacancy, &value).await.unwrap();
-                            bytes(&value)
+                // A server that finds nothing to evict at the moment refuses a write: the caller asks again, or has its
+                // own value.
+                let asking = async move {
+                    loop {
+                        match cache.get_or_set(key).await {
+                            Ok(Entry::Occupied(value)) => break value,
+                            Ok(Entry::Vacant(vacancy)) => {
+                                tokio::time::sleep(StdDuration::from_millis(50)).await;
+                                let value = format!("{policy} {key} {caller}");
+                                let _refused_by_a_full_server = fill(&cache, vacancy, &value).await;
+                                break bytes(&value);
+                            }
+                            Err(CacheError::Unavailable(_)) => tokio::time::sleep(StdDuration::from_millis(20)).await,
+                            Err(error) => panic!("{error}"),
                         }
                     }
-                });
+                };
+                callers.spawn(within(asking));
             }
             let expected = format!("{policy} {key} ");
             for value in within(callers.join_all()).await {
@@ -210,8 +217,10 @@ fn flood(mut client: Connection, is_over: Arc<AtomicBool>) -> JoinHandle<()> {
         let value = vec![b'v'; 16 << 10];
         let mut n = 0_u64;
         while (!is_over.load(Ordering::Relaxed) || n < 1000) && began.elapsed() < TEST_TIMEOUT {
-            cmd("SET").arg(format!("noise:{n}")).arg(&value).arg("EX").arg(300).exec(&mut client).unwrap();
-            n += 1;
+            match cmd("SET").arg(format!("noise:{n}")).arg(&value).arg("EX").arg(300).exec(&mut client) {
+                Ok(()) => n += 1,
+                Err(error) => assert_eq!(error.code(), Some("OOM"), "{error}"),
+            }
         }
         assert!(n >= 1000, "{n} values of 16 KiB fit into 8 MiB");
     })
