@@ -162,7 +162,8 @@ impl Operator {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Hangup => hangup = true,
-                    signal => end = Some(signal),
+                    // One that is not handled does not take the place of one that is.
+                    signal => end = end.filter(|first| is_handled(*first)).or(Some(signal)),
                 },
                 Ok(()) = on_signal.changed() => {}
             }

@@ -1,5 +1,8 @@
 //! The start of a host while its server is away: `start` of a cache.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
 use larder_host::cache::{CacheError, OnOutage};
 use larder_host::{Caches, Config, operator_view};
 use larder_tests::{
@@ -73,6 +76,32 @@ fn a_silent_server_is_an_outage_too() {
     is_in_an_outage(&mut session);
     relay.set_fault(Fault::None);
     recovers(session);
+}
+
+/// It refuses to select a database, for a reason that passes.
+#[test]
+fn a_server_that_is_busy_with_a_script_is_an_outage_too() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start_with(kind, &["--lua-time-limit", "10"]) else { continue };
+        let mut endless = server.client();
+        let script = std::thread::spawn(move || {
+            let _killed: Result<(), _> = redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut endless);
+        });
+        let port = server.port();
+        let reply = move |command: &str| {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            stream.write_all(command.as_bytes()).unwrap();
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).unwrap();
+            line
+        };
+        wait_for("the script runs", || reply("PING\r\n").starts_with("-BUSY").then_some(()));
+        let mut session = session(&(server.cache("c") + "db = 1\n" + DEGRADED));
+        is_in_an_outage(&mut session);
+        assert_eq!(reply("SCRIPT KILL\r\n"), "+OK\r\n");
+        script.join().unwrap();
+        recovers(session);
+    }
 }
 
 #[test]

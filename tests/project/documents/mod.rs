@@ -162,7 +162,7 @@ fn the_rights_in_the_documents_are_the_commands_of_the_list() {
     assert_eq!(allowed(on_a_cluster), of_cluster);
 }
 
-/// The line creates a user of whom `larder check` says that it lacks nothing.
+/// `larder check` says that the user of this line lacks nothing.
 #[test]
 fn the_line_in_the_operations_guide_creates_a_user_that_lacks_nothing() {
     let line = blocks(&read("docs/operations.md"), "text").into_iter().find(|block| block.starts_with("ACL SETUSER "));

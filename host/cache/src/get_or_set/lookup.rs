@@ -73,7 +73,7 @@ impl<'a> Lookup<'a> {
         let claim = state.metrics.get_or_set.timed(state.backend.claim(self.key, &vacancy.lease)).await;
         // Then nothing was stored. After any other error the server may have granted the claim: the vacancy releases the
         // lease unless it is handed out.
-        if matches!(claim, Err(CacheError::Unavailable(_))) {
+        if matches!(claim, Err(CacheError::Unavailable(_) | CacheError::Overlap(_))) {
             vacancy.forget_lease();
         }
         // The lease that another caller holds; `None` in an outage.

@@ -70,7 +70,6 @@ const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "gone"];
 
 fn class(status: Option<StatusCode>) -> &'static str {
     status.map_or("gone", |status| match status.as_u16() {
-        100..200 => "1xx",
         200..300 => "2xx",
         300..400 => "3xx",
         400..500 => "4xx",

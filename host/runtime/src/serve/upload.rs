@@ -175,6 +175,7 @@ impl Upload {
         }
         let was_full = state.is_full();
         let part = if state.is_due(now) {
+            state.count_wait(now);
             state.next_piece = now.checked_add(PIECE_INTERVAL).unwrap_or(now);
             Poll::Ready(Received::Piece(state.take()))
         } else {

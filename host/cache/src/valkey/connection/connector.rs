@@ -209,7 +209,8 @@ impl ConnectFailure {
 
 impl From<CacheError> for ConnectFailure {
     fn from(error: CacheError) -> Self {
-        Self { error, is_final: false }
+        let is_final = matches!(error, CacheError::Overlap(_));
+        Self { error, is_final }
     }
 }
 

@@ -52,8 +52,10 @@ impl HandshakeError {
                 let is_refusal = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "NOPROTO" | "DENIED"));
                 let is_of_client =
                     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::RESP3NotSupported);
-                // The client's words: the server's own code is that of any error.
-                is_refusal || is_of_client || error.to_string().contains("refused to switch database")
+                // The client's words: the server's own code is that of any error. A server that is busy refuses too.
+                let text = error.to_string();
+                let is_of_database = text.contains("refused to switch database") && !text.contains("is busy running");
+                is_refusal || is_of_client || is_of_database
             }
         }
     }

@@ -381,11 +381,7 @@ async fn reconnect_task(
             match connector.connect().await {
                 Ok(opened) => break Arc::new(opened),
                 Err(ConnectFailure { error, .. }) => {
-                    if connector.unreachable.allows() {
-                        tracing::warn!("{error}; still trying");
-                    } else {
-                        tracing::debug!("{error}");
-                    }
+                    connector.unreachable.report(&error, true);
                     state.send_replace(State::Down(error));
                 }
             }

@@ -5,6 +5,8 @@ use std::time::Duration as StdDuration;
 
 use tokio::time::Instant;
 
+use crate::CacheError;
+
 /// The least interval between two warnings that a server cannot be reached. The host tries it about once a second.
 const INTERVAL: StdDuration = StdDuration::from_secs(60);
 
@@ -13,8 +15,17 @@ const INTERVAL: StdDuration = StdDuration::from_secs(60);
 pub(in crate::valkey) struct WarningLimit(Mutex<Option<Instant>>);
 
 impl WarningLimit {
+    /// Logs why the server cannot be reached: as a warning if it is the only report of that and a warning is allowed.
+    pub(in crate::valkey) fn report(&self, reason: &CacheError, is_only: bool) {
+        if is_only && self.allows() {
+            tracing::warn!("{reason}; still trying");
+        } else {
+            tracing::debug!("{reason}");
+        }
+    }
+
     /// True if a warning may be logged, which then counts as logged.
-    pub(in crate::valkey) fn allows(&self) -> bool {
+    fn allows(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let allowed = last.is_none_or(|last| last.elapsed() >= INTERVAL);
         if allowed {

@@ -130,12 +130,12 @@ impl Cluster {
     ///
     /// [`CacheError::Unavailable`] if no seed or one of the primaries cannot be used, or if slots have no node.
     pub(in crate::valkey) async fn connect(connector: Connector, seeds: Vec<Endpoint>) -> Result<Self, CacheError> {
-        let start = connector.options.start;
         let outdated = Arc::clone(&connector.on_loss);
         let unreached = Mutex::new(CacheError::Unavailable("no node of the cluster is configured".to_owned()));
         let nodes = Arc::new(Nodes { connector, seeds, map: RwLock::default(), unreached, outdated });
         if let Err(failure) = nodes.reach().await {
-            nodes.set_unreached(failure.degraded(start)?);
+            nodes.set_unreached(failure.degraded(nodes.connector.options.start)?);
+            nodes.connector.unreachable.postpone();
             nodes.outdated.notify_one();
         }
         tokio::spawn(refresh_task(Arc::downgrade(&nodes), Arc::clone(&nodes.outdated)));
@@ -484,7 +484,8 @@ async fn refresh_task(nodes: Weak<Nodes>, outdated: Arc<Notify>) {
             let is_current = match nodes.refresh().await {
                 Ok(map) => map.is_complete() && map.primaries.iter().all(|pool| pool.is_up()),
                 Err(error) => {
-                    tracing::debug!("{error}");
+                    // Without a node on the map, no connection reports the outage.
+                    nodes.connector.unreachable.report(&error, nodes.map().primaries.is_empty());
                     nodes.set_unreached(error);
                     false
                 }
