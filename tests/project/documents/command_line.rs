@@ -44,7 +44,7 @@ fn values(help: &str) -> Vec<String> {
 fn described(page: &str, command: &str) -> String {
     if command == "cache" {
         let (_, section) = page.split_once("\n## larder cache\n").unwrap();
-        return section.to_owned();
+        return section.split("\n## ").next().unwrap().to_owned();
     }
     let is_it = |paragraph: &&str| paragraph.contains(&format!("**`larder {command}"));
     let found: Vec<&str> = page.split("\n\n").filter(is_it).collect();
