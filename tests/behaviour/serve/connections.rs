@@ -54,10 +54,14 @@ async fn a_request_counts_until_its_answer_is_taken() {
         let mut bytes = preface_with_window(window);
         (1..40).step_by(2).for_each(|stream| bytes.extend(get(stream, "/respond?piece=60000")));
         let before = value(&serving, BUSY).await;
+        let given_up = value(&serving, "larder_untaken_answers_total").await;
         let stalled = connect(serving.address(), &bytes);
         until(&serving, BUSY, TEST_TIMEOUT, |busy| busy >= before + 16.0).await;
         until(&serving, "larder_instances{plugin=\"respond\"}", TEST_TIMEOUT, |running| running == 0.0).await;
-        assert_eq!(serving.get("/hello").await.status, 503, "no plugin runs, and all places are taken");
+        // No plugin runs, and all places are taken, for 5 s, which a busy machine may need to get here.
+        let status = serving.get("/hello").await.status;
+        let is_over = value(&serving, "larder_untaken_answers_total").await > given_up;
+        assert!(status == 503 || is_over, "{status}");
         drop(stalled);
         let answered = async { while serving.get("/hello").await.status != 200 {} };
         tokio::time::timeout(TEST_TIMEOUT, answered).await.expect("the places are free");
