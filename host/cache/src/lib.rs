@@ -29,7 +29,7 @@ mod policy;
 pub mod ram;
 mod scope;
 mod scoped;
-mod small_file;
+pub mod small_file;
 pub mod tcp;
 pub mod text;
 pub mod tls;

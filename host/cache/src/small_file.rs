@@ -1,4 +1,5 @@
-//! Small files that an operator may replace while the host runs: passwords and certificates.
+//! Files that others write: opened without waiting, and small ones read whole. An operator may replace a password or a
+//! certificate while the host runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,7 +25,12 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open_without_waiting(path: &Path) -> io::Result<File> {
+/// Opens a file for reading. Does not wait for the writer of a FIFO, and takes no terminal.
+///
+/// # Errors
+///
+/// The error of the file system.
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]

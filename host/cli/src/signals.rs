@@ -38,27 +38,7 @@ impl Signal {
     }
 }
 
-/// Makes a write over the limit on a file's size (`ulimit -f`) fail with an error, as on a full disk. By default its
-/// signal ends the process. The signal is handled and not ignored: a program that this one starts inherits neither. Call
-/// it on a Tokio runtime.
-///
-/// # Errors
-///
-/// If the operating system refuses a handler.
-#[cfg(unix)]
-pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    // The handler stays when the listener is dropped.
-    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
-}
-
-/// This platform has no such signal.
-#[cfg(not(unix))]
-pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
-    Ok(())
-}
-
-pub(crate) use platform::{Signals, is_ignored};
+pub(crate) use platform::{Signals, is_ignored, survive_file_size_limit};
 
 #[cfg(unix)]
 mod platform {
@@ -109,6 +89,18 @@ mod platform {
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
         mask.checked_shr(u32::from(signal.number()).saturating_sub(1)).is_some_and(|mask| mask & 1 == 1)
     }
+
+    /// Makes a write over the limit on a file's size (`ulimit -f`) fail with an error, as on a full disk. By default its
+    /// signal ends the process. The signal is handled and not ignored: a program that this one starts inherits neither.
+    /// Must be called on a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system refuses a handler.
+    pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
+        // The handler stays when the listener is dropped.
+        signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop)
+    }
 }
 
 #[cfg(not(unix))]
@@ -137,5 +129,10 @@ mod platform {
     /// False: this platform starts no process with a signal ignored.
     pub(crate) fn is_ignored(_signal: Signal) -> bool {
         false
+    }
+
+    /// This platform has no such signal.
+    pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 
-use super::file::open_without_waiting;
 use super::{CompiledForm, trusted_folder};
+use crate::cache::small_file::open_without_waiting;
 
 /// The environment variable that names the folder, or is `off`.
 const VARIABLE: &str = "LARDER_COMPILED";

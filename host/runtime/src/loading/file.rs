@@ -1,6 +1,5 @@
 //! Reads a plugin's file: without waiting for a writer, and not more than the limit.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::refusal::Refusal;
+use crate::cache::small_file::open_without_waiting;
 
 /// The time to read a file. A file system on a network may not answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,16 +56,4 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
         Ok(read) if read <= max => Ok(bytes),
         _ => Err(too_large(file.metadata().map_or(u64::MAX, |metadata| metadata.len()))),
     }
-}
-
-/// Opens a file for reading. Does not wait for the writer of a FIFO.
-pub(super) fn open_without_waiting(path: &Path) -> std::io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(
-        &mut options,
-        (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits().cast_signed(),
-    );
-    options.open(path)
 }
