@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::config::{Loading, Sandbox};
 use crate::error::Error;
@@ -22,14 +22,15 @@ struct InstancePool {
     counts: Loading,
 }
 
-/// How much of the memories of all instances together is cleared and kept between two instances instead of being returned
+// Decision: docs/decisions/0077-memories-are-given-back-between-instances.md
+/// How much of the tables of all instances together is cleared and kept between two instances instead of being returned
 /// to the system, in bytes.
-const KEPT_MEMORY: usize = 32 << 20;
+const KEPT_TABLES: usize = 32 << 20;
 
-/// How much of one memory is kept at most, in bytes. Clearing more takes longer than the page faults that it saves.
-const KEPT_OF_ONE: usize = 256 << 10;
+/// How much of one table is kept at most, in bytes: 8,192 elements.
+const KEPT_OF_ONE: usize = 64 << 10;
 
-/// How much of the stack of each instance is cleared and kept, in bytes.
+/// How much of the stack of each instance is cleared and kept, in bytes. Most runs use less.
 const KEPT_STACK: usize = 32 << 10;
 
 impl InstancePool {
@@ -52,15 +53,18 @@ impl InstancePool {
             .table_elements(MAX_TABLE_ELEMENTS)
             .total_stacks(instances)
             .max_memory_size(usize::try_from(self.max_memory).unwrap_or(usize::MAX))
-            .linear_memory_keep_resident(self.kept_of_each_memory())
-            .async_stack_keep_resident(KEPT_STACK);
+            // It would be the beginning of each memory, where most programs have the unused end of their stack.
+            .linear_memory_keep_resident(0)
+            .table_keep_resident(self.kept_of_each_table())
+            .async_stack_keep_resident(KEPT_STACK)
+            .pagemap_scan(Enabled::No);
         InstanceAllocationStrategy::Pooling(pool)
     }
 
-    /// How much of each memory is kept, in bytes: whole pages, because wasmtime rounds up.
-    fn kept_of_each_memory(self) -> usize {
-        let memories = self.instances.saturating_mul(self.counts.max_memories);
-        let kept = KEPT_MEMORY.checked_div(memories).unwrap_or(KEPT_MEMORY).min(KEPT_OF_ONE);
+    /// How much of each table is kept, in bytes: whole pages, because wasmtime rounds up.
+    fn kept_of_each_table(self) -> usize {
+        let tables = self.instances.saturating_mul(self.counts.max_tables);
+        let kept = KEPT_TABLES.checked_div(tables).unwrap_or(KEPT_TABLES).min(KEPT_OF_ONE);
         kept.saturating_sub(kept.checked_rem(page_size()).unwrap_or(0))
     }
 
@@ -143,12 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_that_a_pool_keeps_has_one_bound_whatever_its_instances_and_memories() {
+    fn the_tables_that_a_pool_keeps_have_one_bound_whatever_its_instances() {
         for instances in [1, 7, 256, 300, 100_000] {
-            for max_memories in [1, 3, 8, 65_536] {
-                let counts = Loading { max_memories, ..Loading::default() };
-                let kept = InstancePool { instances, max_memory: 1 << 20, counts }.kept_of_each_memory();
-                assert!(kept * instances * max_memories <= KEPT_MEMORY, "{instances} x {max_memories}: {kept}");
+            for max_tables in [1, 3, 32, 65_536] {
+                let counts = Loading { max_tables, ..Loading::default() };
+                let kept = InstancePool { instances, max_memory: 1 << 20, counts }.kept_of_each_table();
+                assert!(kept * instances * max_tables <= KEPT_TABLES, "{instances} x {max_tables}: {kept}");
                 assert!(kept <= KEPT_OF_ONE && kept.is_multiple_of(page_size()), "{kept}");
             }
         }

@@ -12,6 +12,7 @@
 //! - `metrics`: the metrics, `/readyz` and `/healthz` of a host.
 //! - `operator`: the metrics port and signals work whatever plugins, clients and servers do.
 //! - `outgoing`: which hosts a plugin's requests may reach, and what the plugin receives.
+//! - `pool`: an instance finds nothing of the one before it.
 //! - `reload`: a plugin's file is replaced while requests run.
 //! - `requests`: what a plugin receives, what the client receives, and errors in between.
 //! - `routes`: several plugins in one server, each with its path and grant, and the errors at the start.
@@ -33,6 +34,7 @@ mod loading;
 pub(crate) mod metrics;
 mod operator;
 mod outgoing;
+mod pool;
 mod reload;
 mod requests;
 mod routes;
