@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::error::CacheError;
 use crate::policy::Duration;
 use crate::scope::Scope;
+use crate::value::Value;
 
 /// One plugin's view of a cache in this process. Each call does the same as the call of
 /// [`ScopedCache`](crate::ScopedCache) with the same name.
@@ -76,6 +77,19 @@ impl<'a> FastPath<'a> {
     /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value
     /// that begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`].
     pub fn set(self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
+        self.set_value(key, value, duration)
+    }
+
+    /// Stores a copy of a value. It is copied after the checks, so a value that is refused takes no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`FastPath::set`].
+    pub fn set_copy(self, key: &str, value: &[u8], duration: Duration) -> Result<(), CacheError> {
+        self.set_value(key, value, duration)
+    }
+
+    pub(crate) fn set_value(self, key: &str, value: impl Value, duration: Duration) -> Result<(), CacheError> {
         let set = || self.cache.set_sync(self.backend, self.scope.key_to_write(key)?, value, duration);
         self.cache.metrics().set.call_sync(set)
     }
