@@ -173,9 +173,10 @@ async fn the_reply_of_a_server_is_held_within_max_memory() {
     let mut host = Host::start_with("max_memory = \"2MiB\"", &server.cache("c")).await;
     // One value fits, and the sum of many does not.
     assert_eq!(host.attack("get-many/1").await, HttpResponse::ok("1\n"));
+    // The rest of the bound is for the plugin's own memory and for the other shares.
     for at_once in [1, 4] {
         let peak = host.peak("get-many/40", at_once).await;
-        assert!(peak <= at_once * 5 * MIB, "{} KiB", peak >> 10);
+        assert!(peak <= at_once * 3 * MIB, "{} KiB", peak >> 10);
     }
     assert_eq!(host.attack("get-many/40").await, HttpResponse::ok("0\n"));
 }

@@ -116,7 +116,7 @@ fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) ->
             subscribe_duration(u64::try_from(count).unwrap_or(0).saturating_mul(1_000_000)).block();
             held.len().saturating_add(depth).min(1)
         }
-        // Reads keys with values of this many bytes in one call, which the host has to hold together.
+        // Reads many keys in one call, whose values the host has to hold together.
         "get-many" => {
             let keys: Vec<String> = (0..count).map(|n| format!("k{n}")).collect();
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
