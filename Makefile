@@ -52,7 +52,7 @@ bench-siege: servers guests
 
 # Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in
 # fuzz/found, which is not in the repository, and an input that fails in fuzz/artifacts; the corpus in the repository is
-# only read. Needs a nightly toolchain and a C++ compiler. No sanitizer: our one unsafe call is for wasmtime to check.
+# only read. Needs a nightly toolchain and a C++ compiler. No sanitizer: our unsafe calls are for wasmtime and glibc to check.
 TARGET ?= glob
 SECONDS ?= 60
 fuzz: guests

@@ -14,6 +14,7 @@ use crate::get_or_set::stats::GetOrSetStats;
 use crate::get_or_set::vacancy::Vacancy;
 use crate::key::{Key, Selection};
 use crate::policy::{Duration, OnOutage, Policy};
+use crate::value::Value;
 
 /// One configured cache. It applies a [`Policy`] to a [`CacheBackend`], and implements get-or-set.
 ///
@@ -71,9 +72,14 @@ impl Cache {
     /// [`CacheError::InvalidArgument`] for a duration of zero, or a value that begins with
     /// [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`]; the backend's.
     pub async fn set(&self, key: Key, value: Bytes, duration: Duration) -> Result<(), CacheError> {
-        let duration = self.state.policy.check_store([&value], duration)?;
+        self.set_value(key, value, duration).await
+    }
+
+    /// [`Cache::set`] of any kind of value.
+    pub(crate) async fn set_value(&self, key: Key, value: impl Value, duration: Duration) -> Result<(), CacheError> {
+        let duration = self.state.policy.check_store([value.as_ref()], duration)?;
         let leaders = self.state.in_flight.leaders_of([&key]);
-        let outcome = self.metrics().set.timed(self.state.backend.set(key, value, duration)).await;
+        let outcome = self.metrics().set.timed(self.state.backend.set(key, value.into_bytes(), duration)).await;
         self.end_write(leaders, outcome)
     }
 
@@ -82,12 +88,12 @@ impl Cache {
         &self,
         backend: &dyn SyncBackend,
         key: Key,
-        value: Bytes,
+        value: impl Value,
         duration: Duration,
     ) -> Result<(), CacheError> {
-        let duration = self.state.policy.check_store([&value], duration)?;
+        let duration = self.state.policy.check_store([value.as_ref()], duration)?;
         let leaders = self.state.in_flight.leaders_of([&key]);
-        self.metrics().set.timed_sync(|| backend.store(key, value, duration));
+        self.metrics().set.timed_sync(|| backend.store(key, value.into_bytes(), duration));
         self.end_write(leaders, Ok(()))
     }
 
@@ -97,10 +103,20 @@ impl Cache {
     ///
     /// As [`Cache::set`]. After an error of the backend some values may be stored.
     pub async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Duration) -> Result<(), CacheError> {
-        let duration = self.state.policy.check_store(entries.iter().map(|(_, value)| value), duration)?;
+        self.set_many_values(entries, duration).await
+    }
+
+    /// [`Cache::set_many`] of any kind of values.
+    pub(crate) async fn set_many_values<V: Value>(
+        &self,
+        entries: Vec<(Key, V)>,
+        duration: Duration,
+    ) -> Result<(), CacheError> {
+        let duration = self.state.policy.check_store(entries.iter().map(|(_, value)| value.as_ref()), duration)?;
         if entries.is_empty() {
             return Ok(());
         }
+        let entries: Vec<_> = entries.into_iter().map(|(key, value)| (key, value.into_bytes())).collect();
         let leaders = self.state.in_flight.leaders_of(entries.iter().map(|(key, _)| key));
         let outcome = self.metrics().set_many.timed(self.state.backend.set_many(entries, duration)).await;
         self.end_write(leaders, outcome)
@@ -130,12 +146,23 @@ impl Cache {
     /// As [`Cache::set`]. The vacancy is then released, as if it was dropped. In an outage the callers that still wait
     /// for the vacancy receive the value although it was not stored. A vacancy of another cache is released too, and is
     /// [`CacheError::InvalidArgument`].
-    pub async fn fill(&self, mut vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
+    pub async fn fill(&self, vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
+        self.fill_value(vacancy, value, duration).await
+    }
+
+    /// [`Cache::fill`] with any kind of value.
+    pub(crate) async fn fill_value(
+        &self,
+        mut vacancy: Vacancy,
+        value: impl Value,
+        duration: Duration,
+    ) -> Result<bool, CacheError> {
         if !Arc::ptr_eq(&vacancy.state, &self.state) {
             return Err(CacheError::InvalidArgument("vacancy: it belongs to another cache".to_owned()));
         }
         self.state.counters.computed.increment();
-        let duration = self.state.policy.check_store([&value], duration)?;
+        let duration = self.state.policy.check_store([value.as_ref()], duration)?;
+        let value = value.into_bytes();
         // A caller that asks after this point may come after a clear of the value that is stored here.
         let sent = self.state.in_flight.now();
         let stored = self.state.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration);

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::error::CacheError;
 use crate::policy::Duration;
 use crate::scope::Scope;
+use crate::value::Value;
 
 /// One plugin's view of a cache in this process. Each call does the same as the call of
 /// [`ScopedCache`](crate::ScopedCache) with the same name.
@@ -76,6 +77,19 @@ impl<'a> FastPath<'a> {
     /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, a duration of zero, or a value
     /// that begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`].
     pub fn set(self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
+        self.set_value(key, value, duration)
+    }
+
+    /// Stores a copy of a value. It is copied after the checks, so a value that is refused takes no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`FastPath::set`].
+    pub fn set_copy(self, key: &str, value: &[u8], duration: Duration) -> Result<(), CacheError> {
+        self.set_value(key, value, duration)
+    }
+
+    pub(crate) fn set_value(self, key: &str, value: impl Value, duration: Duration) -> Result<(), CacheError> {
         let set = || self.cache.set_sync(self.backend, self.scope.key_to_write(key)?, value, duration);
         self.cache.metrics().set.call_sync(set)
     }
@@ -85,9 +99,11 @@ impl<'a> FastPath<'a> {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::ram::RamBackend;
-    use crate::{Access, Namespace, Owner, Policy, ScopedCache};
+    use crate::{Access, Entry, Namespace, Owner, Policy, ScopedCache};
 
     #[test]
     fn a_look_up_allocates_nothing() {
@@ -106,5 +122,24 @@ mod tests {
             });
             assert_eq!(counted.count_total, 0);
         }
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_refused_is_not_copied() {
+        let policy = Policy { max_value_bytes: 10_000, ..Policy::default() };
+        let cache = Arc::new(Cache::new("cache", RamBackend::new(16 << 20, policy.max_value_bytes, &[]), policy));
+        let view = ScopedCache::new(Arc::clone(&cache), None, Access::ReadWrite, Owner::new());
+        let reader = ScopedCache::new(Arc::clone(&cache), None, Access::ReadOnly, Owner::new());
+        let Entry::Vacant(vacancy) = view.get_or_set("v").await.unwrap() else { panic!("no vacancy") };
+        let (large, small) = (vec![b'v'; 1 << 20], vec![b'v'; 10_000]);
+        let counted = allocation_counter::measure(|| {
+            assert!(view.fast_path().unwrap().set_copy("k", &large, Duration::Default).is_err());
+            assert!(view.fast_path().unwrap().set_copy("k", &small, Duration::Milliseconds(0)).is_err());
+            assert!(view.fast_path().unwrap().set_copy("", &small, Duration::Default).is_err());
+            assert!(reader.fast_path().unwrap().set_copy("k", &small, Duration::Default).is_err());
+            assert!(view.set_many_copies(vec![("k", &large[..])], Duration::Default).now_or_never().unwrap().is_err());
+            assert!(view.fill_copy(vacancy, &large, Duration::Default).now_or_never().unwrap().is_err());
+        });
+        assert!(counted.bytes_total < 8192, "{counted:?}");
     }
 }

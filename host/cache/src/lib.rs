@@ -34,6 +34,7 @@ pub mod tcp;
 pub mod text;
 pub mod tls;
 pub mod valkey;
+mod value;
 
 pub use backend::{BackendStatus, CacheBackend, Health, Release, SyncBackend};
 pub use cache::Cache;

@@ -76,7 +76,7 @@ impl Policy {
     /// Checks values that a plugin stores, and returns the duration that the backend gets.
     pub(crate) fn check_store<'a>(
         &self,
-        values: impl IntoIterator<Item = &'a Bytes>,
+        values: impl IntoIterator<Item = &'a [u8]>,
         duration: Duration,
     ) -> Result<Option<StdDuration>, CacheError> {
         let duration = self.resolve(duration)?;
@@ -107,7 +107,7 @@ impl Policy {
         Ok(limited.map(|duration| duration.min(Duration::LONGEST)))
     }
 
-    fn check_value(&self, value: &Bytes) -> Result<(), CacheError> {
+    fn check_value(&self, value: &[u8]) -> Result<(), CacheError> {
         let (len, max) = (value.len(), self.max_value_bytes);
         if len > max {
             return Err(CacheError::ValueTooLarge { len, max });

@@ -1,12 +1,11 @@
 //! What a plugin's view adds to a cache: the namespace, the access and the limits of one plugin instance.
 
-use bytes::Bytes;
-
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::Owner;
 use crate::glob::Pattern;
 use crate::key::{Key, KeyRef, Namespace, Selection};
 use crate::text::check_text;
+use crate::value::Value;
 
 /// What a plugin may do with the caches that it is granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,11 +106,11 @@ impl Scope {
     }
 
     /// The entries of a batch that is to be stored.
-    pub(crate) fn entries(&self, entries: Vec<(String, Bytes)>) -> Result<Vec<(Key, Bytes)>, CacheError> {
+    pub(crate) fn entries<V: Value>(&self, entries: Vec<(impl AsRef<str>, V)>) -> Result<Vec<(Key, V)>, CacheError> {
         self.check_write()?;
-        let bytes = |(key, value): &(String, Bytes)| key.len().saturating_add(value.len());
-        self.limits.check_batch("entries", entries.iter().map(bytes))?;
-        entries.into_iter().map(|(key, value)| Ok((self.key(&key)?, value))).collect()
+        let bytes = entries.iter().map(|(key, value)| key.as_ref().len().saturating_add(value.as_ref().len()));
+        self.limits.check_batch("entries", bytes)?;
+        entries.into_iter().map(|(key, value)| Ok((self.key(key.as_ref())?, value))).collect()
     }
 
     /// The keys of the key space that match a pattern, to be cleared.

@@ -14,6 +14,7 @@ use crate::get_or_set::vacancy::Vacancy;
 use crate::key::Namespace;
 use crate::policy::Duration;
 use crate::scope::{Access, Limits, Scope};
+use crate::value::Value;
 
 /// One plugin's view of a cache. It checks the plugin's arguments, puts its keys into its namespace, enforces its
 /// access, and counts its calls.
@@ -84,10 +85,23 @@ impl ScopedCache {
     /// that begins with [`Lease::MARK`](crate::Lease::MARK); [`CacheError::ValueTooLarge`]; in an outage as
     /// [`ScopedCache`] describes.
     pub async fn set(&self, key: &str, value: Bytes, duration: Duration) -> Result<(), CacheError> {
+        self.set_value(key, value, duration).await
+    }
+
+    /// Stores a copy of a value. It is copied after the checks, so a value that is refused takes no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::set`].
+    pub async fn set_copy(&self, key: &str, value: &[u8], duration: Duration) -> Result<(), CacheError> {
+        self.set_value(key, value, duration).await
+    }
+
+    async fn set_value(&self, key: &str, value: impl Value, duration: Duration) -> Result<(), CacheError> {
         if let Some(fast_path) = self.fast_path() {
-            return fast_path.set(key, value, duration);
+            return fast_path.set_value(key, value, duration);
         }
-        let set = async { self.cache.set(self.scope.key_to_write(key)?, value, duration).await };
+        let set = async { self.cache.set_value(self.scope.key_to_write(key)?, value, duration).await };
         self.metrics().set.call(set).await
     }
 
@@ -102,8 +116,29 @@ impl ScopedCache {
         entries: Vec<(String, V)>,
         duration: Duration,
     ) -> Result<(), CacheError> {
-        let entries = entries.into_iter().map(|(key, value)| (key, value.into())).collect();
-        let set = async { self.cache.set_many(self.scope.entries(entries)?, duration).await };
+        self.set_many_values(entries.into_iter().map(|(key, value)| (key, value.into())).collect(), duration).await
+    }
+
+    /// Stores copies of many values with one duration. They are copied after the checks, so a batch that is refused
+    /// takes no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::set_many`].
+    pub async fn set_many_copies(
+        &self,
+        entries: Vec<(impl AsRef<str>, &[u8])>,
+        duration: Duration,
+    ) -> Result<(), CacheError> {
+        self.set_many_values(entries, duration).await
+    }
+
+    async fn set_many_values<V: Value>(
+        &self,
+        entries: Vec<(impl AsRef<str>, V)>,
+        duration: Duration,
+    ) -> Result<(), CacheError> {
+        let set = async { self.cache.set_many_values(self.scope.entries(entries)?, duration).await };
         self.metrics().set_many.call(set).await
     }
 
@@ -129,6 +164,16 @@ impl ScopedCache {
     /// As [`Cache::fill`].
     pub async fn fill(&self, vacancy: Vacancy, value: Bytes, duration: Duration) -> Result<bool, CacheError> {
         self.metrics().fill.call(self.cache.fill(vacancy, value, duration)).await
+    }
+
+    /// Fills a vacancy with a copy of a value. It is copied after the checks, so a value that is refused takes no
+    /// memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::fill`].
+    pub async fn fill_copy(&self, vacancy: Vacancy, value: &[u8], duration: Duration) -> Result<bool, CacheError> {
+        self.metrics().fill.call(self.cache.fill_value(vacancy, value, duration)).await
     }
 
     /// Removes one key. Returns true if it held a value.

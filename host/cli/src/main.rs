@@ -9,6 +9,7 @@
     clippy::unwrap_used
 )]
 
+mod allocator;
 mod commands;
 mod json;
 mod log_line;

@@ -16,6 +16,7 @@ use larder_host::{Config, Error, Runtime};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
+use crate::allocator::fix_thresholds;
 use crate::commands::compile_plugin;
 use crate::metrics_server::MetricsServer;
 use crate::operator::{OnSignal, Operator, drain_timeout};
@@ -42,6 +43,7 @@ impl Serve {
     pub(crate) async fn run(self, config: Config, operator: &Operator) -> anyhow::Result<ExitCode> {
         let Self { addr, metrics_addr, name, watch, plugin } = self;
         raise_descriptor_limit();
+        fix_thresholds(config.sandbox.max_memory);
         let addr = addr.unwrap_or(config.serve.addr);
         let metrics_addr = metrics_addr.or(config.serve.metrics_addr);
         let shutdown_timeout = config.serve.shutdown_timeout;

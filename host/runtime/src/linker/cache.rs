@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracing::Level;
 use wasmtime::component::Resource;
 
@@ -18,11 +17,17 @@ use crate::cache::{CacheError, Duration, Entry, OpenError, PluginError, ScopedCa
 pub(super) enum CallError {
     /// The error that the plugin gets.
     Plugin(wit::Error),
-    /// The plugin traps: it used a handle that it does not hold, which only broken bindings do.
+    /// The plugin traps: it used a handle that it does not hold, or a text that is none, which only broken bindings do.
     Trap(wasmtime::Error),
 }
 
 pub(super) type CallResult<T> = Result<T, CallError>;
+
+impl From<wasmtime::Error> for CallError {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Trap(error)
+    }
+}
 
 impl From<wasmtime::component::ResourceTableError> for CallError {
     fn from(error: wasmtime::component::ResourceTableError) -> Self {
@@ -38,17 +43,14 @@ impl LarderView<'_> {
         (cache.fast_path().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
     }
 
-    fn cache(&self, handle: &Resource<OpenCache>) -> CallResult<Arc<ScopedCache>> {
-        Ok(Arc::clone(&self.table.get(handle)?.0))
-    }
-
     // Decision: docs/decisions/0028-a-fill-does-not-count-as-a-concurrent-call.md
-    /// Starts a call within the plugin's limit of concurrent calls. Fills and drops are not counted: the callers that
-    /// wait for a fill would otherwise block it.
-    fn begin_call(&self) -> CallResult<RunningCall> {
-        self.ctx.calls.begin().map_err(|max| {
+    /// Starts a call of a cache within the plugin's limit of concurrent calls. Fills and drops are not counted: the
+    /// callers that wait for a fill would otherwise block it.
+    pub(super) fn begin(&self, handle: &Resource<OpenCache>) -> CallResult<(RunningCall, Arc<ScopedCache>)> {
+        let call = self.ctx.calls.begin().map_err(|max| {
             CallError::Plugin(wit::Error::Other(format!("too many concurrent calls: the limit is {max}")))
-        })
+        })?;
+        Ok((call, Arc::clone(&self.table.get(handle)?.0)))
     }
 
     /// Adds a resource to the table, within the plugin's quota.
@@ -149,89 +151,20 @@ impl LarderView<'_> {
         Ok(())
     }
 
-    pub(super) async fn get(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<Option<Bytes>> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let found = cache.get(key).await;
-        self.report(&cache, found)
-    }
-
-    pub(super) async fn get_many(
+    /// What the plugin gets of `get-or-set`: the value, or a handle to the vacancy.
+    pub(super) fn entry(
         &mut self,
-        handle: Resource<OpenCache>,
-        keys: &[String],
-    ) -> CallResult<Vec<Option<Bytes>>> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let found = cache.get_many(keys).await;
-        self.report(&cache, found)
-    }
-
-    pub(super) async fn set(
-        &mut self,
-        handle: Resource<OpenCache>,
-        key: &str,
-        value: Bytes,
-        duration: wit::Duration,
-    ) -> CallResult<()> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let outcome = cache.set(key, value, duration.into()).await;
-        self.report(&cache, outcome)
-    }
-
-    pub(super) async fn set_many(
-        &mut self,
-        handle: Resource<OpenCache>,
-        entries: Vec<(String, Bytes)>,
-        duration: wit::Duration,
-    ) -> CallResult<()> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let outcome = cache.set_many(entries, duration.into()).await;
-        self.report(&cache, outcome)
-    }
-
-    pub(super) async fn get_or_set(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<wit::Entry> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let found = cache.get_or_set(key).await;
+        cache: Arc<ScopedCache>,
+        found: Result<Entry, CacheError>,
+    ) -> CallResult<wit::Entry> {
         match self.report(&cache, found)? {
             Entry::Occupied(value) => Ok(wit::Entry::Occupied(value)),
             Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy { cache, vacancy })?)),
         }
     }
 
-    pub(super) async fn clear(&mut self, handle: Resource<OpenCache>, key: &str) -> CallResult<bool> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let outcome = cache.clear(key).await;
-        self.report(&cache, outcome)
-    }
-
-    pub(super) async fn clear_pattern(&mut self, handle: Resource<OpenCache>, pattern: &str) -> CallResult<u64> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let outcome = cache.clear_pattern(pattern).await;
-        self.report(&cache, outcome)
-    }
-
-    pub(super) async fn clear_all(&mut self, handle: Resource<OpenCache>) -> CallResult<u64> {
-        let _call = self.begin_call()?;
-        let cache = self.cache(&handle)?;
-        let outcome = cache.clear_all().await;
-        self.report(&cache, outcome)
-    }
-
-    pub(super) async fn fill(
-        &mut self,
-        handle: Resource<HeldVacancy>,
-        value: Bytes,
-        duration: wit::Duration,
-    ) -> CallResult<bool> {
-        let HeldVacancy { cache, vacancy } = self.delete(handle)?;
-        let outcome = cache.fill(vacancy, value, duration.into()).await;
-        self.report(&cache, outcome)
+    pub(super) fn take_vacancy(&mut self, handle: Resource<HeldVacancy>) -> CallResult<HeldVacancy> {
+        Ok(self.delete(handle)?)
     }
 
     pub(super) fn drop_vacancy(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {

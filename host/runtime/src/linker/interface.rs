@@ -1,8 +1,8 @@
 //! The functions of `larder:cache/cache` by their names in `wit/cache.wit`.
 //!
 //! The functions are linked by hand instead of with `bindgen!`, to make a hit fast: the host reads a key in the
-//! plugin's memory without copying it, writes a value there straight from the cache, and creates no future for a cache
-//! with a fast path. Wasmtime checks the types when it links a plugin, and a test links a component that imports every
+//! plugin's memory without copying it, copies a value from there once the call's arguments are checked, writes a value
+//! there straight from the cache, and creates no future for a cache with a fast path. Wasmtime checks the types when it links a plugin, and a test links a component that imports every
 //! function.
 
 // Decision: docs/decisions/0043-the-interface-is-linked-by-hand-not-with-bindgen.md
@@ -12,7 +12,7 @@ use std::future::ready;
 
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType, WasmStr};
+use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
 
 use super::cache::{CallError, CallResult};
 use super::ctx::LarderView;
@@ -68,22 +68,34 @@ pub fn add_to_linker<T: Send + 'static>(
     interface.func_wrap_async("[method]cache.set-with-duration", move |store, (cache, key, value, duration)| {
         set(store, view, cache, key, value, duration)
     })?;
-    interface.func_wrap_async("[method]cache.set-many", move |mut store, (cache, entries, duration)| {
-        Box::new(async move { to_host_result(view(store.data_mut()).set_many(cache, entries, duration).await) })
+    interface.func_wrap_async("[method]cache.set-many", move |store, (cache, entries, duration)| {
+        set_many(store, view, cache, entries, duration)
     })?;
     interface
         .func_wrap_async("[method]cache.get-or-set", move |store, (cache, key)| get_or_set(store, view, cache, key))?;
-    interface.func_wrap_async("[method]cache.clear", move |mut store, (cache, key): (_, String)| {
-        Box::new(async move { to_host_result(view(store.data_mut()).clear(cache, &key).await) })
+    interface.func_wrap_async("[method]cache.clear", move |mut store, (cache, key): (_, WasmStr)| {
+        answer(async move {
+            let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+            let outcome = scoped.clear(&key.to_str(&store)?).await;
+            view(store.data_mut()).report(&scoped, outcome)
+        })
     })?;
-    interface.func_wrap_async("[method]cache.clear-pattern", move |mut store, (cache, pattern): (_, String)| {
-        Box::new(async move { to_host_result(view(store.data_mut()).clear_pattern(cache, &pattern).await) })
+    interface.func_wrap_async("[method]cache.clear-pattern", move |mut store, (cache, pattern): (_, WasmStr)| {
+        answer(async move {
+            let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+            let outcome = scoped.clear_pattern(&pattern.to_str(&store)?).await;
+            view(store.data_mut()).report(&scoped, outcome)
+        })
     })?;
     interface.func_wrap_async("[method]cache.clear-all", move |mut store, (cache,)| {
-        Box::new(async move { to_host_result(view(store.data_mut()).clear_all(cache).await) })
+        answer(async move {
+            let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+            let outcome = scoped.clear_all().await;
+            view(store.data_mut()).report(&scoped, outcome)
+        })
     })?;
-    interface.func_wrap_async("[static]vacancy.fill", move |mut store, (vacancy, value, duration)| {
-        Box::new(async move { to_host_result(view(store.data_mut()).fill(vacancy, value, duration).await) })
+    interface.func_wrap_async("[static]vacancy.fill", move |store, (vacancy, value, duration)| {
+        fill(store, view, vacancy, value, duration)
     })?;
     Ok(())
 }
@@ -100,9 +112,10 @@ fn get<T: Send + 'static>(
         let found = key.to_str(&store).map(|key| fast.get(&key));
         return respond(store, view, &scoped, found);
     }
-    Box::new(async move {
-        let key = key.to_str(&store)?.into_owned();
-        to_host_result(view(store.data_mut()).get(cache, &key).await)
+    answer(async move {
+        let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+        let found = scoped.get(&key.to_str(&store)?).await;
+        view(store.data_mut()).report(&scoped, found)
     })
 }
 
@@ -118,9 +131,10 @@ fn get_many<T: Send + 'static>(
         let found = texts(&store, &keys).map(|keys| fast.get_many(&keys));
         return respond(store, view, &scoped, found);
     }
-    Box::new(async move {
-        let keys: Vec<String> = texts(&store, &keys)?.into_iter().map(Cow::into_owned).collect();
-        to_host_result(view(store.data_mut()).get_many(cache, &keys).await)
+    answer(async move {
+        let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+        let found = scoped.get_many(&texts(&store, &keys)?).await;
+        view(store.data_mut()).report(&scoped, found)
     })
 }
 
@@ -129,18 +143,51 @@ fn set<T: Send + 'static>(
     view: View<T>,
     cache: CacheHandle,
     key: WasmStr,
-    value: Bytes,
+    value: WasmList<u8>,
     duration: wit::Duration,
 ) -> HostFuture<'_, ()> {
     if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache)
         && let Some(fast) = scoped.fast_path()
     {
-        let outcome = key.to_str(&store).map(|key| fast.set(&key, value, duration.into()));
+        let set = |key: Cow<'_, str>| fast.set_copy(&key, value.as_le_slice(&store), duration.into());
+        let outcome = key.to_str(&store).map(set);
         return respond(store, view, &scoped, outcome);
     }
-    Box::new(async move {
-        let key = key.to_str(&store)?.into_owned();
-        to_host_result(view(store.data_mut()).set(cache, &key, value, duration).await)
+    answer(async move {
+        let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+        let (key, value) = (key.to_str(&store)?, value.as_le_slice(&store));
+        let outcome = scoped.set_copy(&key, value, duration.into()).await;
+        view(store.data_mut()).report(&scoped, outcome)
+    })
+}
+
+fn set_many<T: Send + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    cache: CacheHandle,
+    entries: Vec<(WasmStr, WasmList<u8>)>,
+    duration: wit::Duration,
+) -> HostFuture<'_, ()> {
+    answer(async move {
+        let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+        let borrowed = entries.iter().map(|(key, value)| Ok((key.to_str(&store)?, value.as_le_slice(&store))));
+        let borrowed = borrowed.collect::<wasmtime::Result<Vec<_>>>()?;
+        let outcome = scoped.set_many_copies(borrowed, duration.into()).await;
+        view(store.data_mut()).report(&scoped, outcome)
+    })
+}
+
+fn fill<T: Send + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    vacancy: VacancyHandle,
+    value: WasmList<u8>,
+    duration: wit::Duration,
+) -> HostFuture<'_, bool> {
+    answer(async move {
+        let HeldVacancy { cache, vacancy } = view(store.data_mut()).take_vacancy(vacancy)?;
+        let outcome = cache.fill_copy(vacancy, value.as_le_slice(&store), duration.into()).await;
+        view(store.data_mut()).report(&cache, outcome)
     })
 }
 
@@ -159,10 +206,16 @@ fn get_or_set<T: Send + 'static>(
             return respond(store, view, &scoped, found.map(|value| Ok(wit::Entry::Occupied(value))));
         }
     }
-    Box::new(async move {
-        let key = key.to_str(&store)?.into_owned();
-        to_host_result(view(store.data_mut()).get_or_set(cache, &key).await)
+    answer(async move {
+        let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+        let found = scoped.get_or_set(&key.to_str(&store)?).await;
+        view(store.data_mut()).entry(scoped, found)
     })
+}
+
+/// The future of a call that may wait.
+fn answer<'a, R: 'a>(call: impl Future<Output = CallResult<R>> + Send + 'a) -> HostFuture<'a, R> {
+    Box::new(async move { to_host_result(call.await) })
 }
 
 /// A ready future with the outcome of a synchronous call.

@@ -69,8 +69,8 @@ impl Shares {
         self.part(4, 128 * KIB, u64::MAX)
     }
 
-    /// One value of a cache on a server, in bytes. While it is sent, the host holds it up to three times: in the
-    /// command, in the bytes of the command, and in the buffer of the connection.
+    /// One value of a cache on a server, in bytes. While it is sent, the host holds it up to four times: in the command,
+    /// in the bytes of the command, in the buffer of the connection, and for those who wait for a fill.
     pub(crate) fn server_value(self) -> usize {
         self.part(8, 128 * KIB, u64::MAX)
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use metrics::{Counter, Histogram, counter, histogram};
 use tracing::field::Empty;
@@ -34,7 +33,7 @@ pub(super) struct AccessLine {
 }
 
 impl AccessLine {
-    pub(super) fn new(request: &Request<Incoming>, handler: Option<Arc<Handler>>) -> Self {
+    pub(super) fn new<B>(request: &Request<B>, handler: Option<Arc<Handler>>) -> Self {
         // Without the query, which may contain secrets.
         let path = one_line(cut(request.uri().path(), MAX_PATH));
         let method = cut(request.method().as_str(), MAX_METHOD).to_owned();

@@ -5,6 +5,8 @@
 
 // Decision: docs/decisions/0060-a-connection-has-deadlines-of-its-own.md
 
+mod backlog;
+mod frames;
 mod io;
 mod open;
 mod streams;
@@ -12,6 +14,7 @@ mod streams;
 mod tests;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +34,8 @@ use tokio::time::{Instant, sleep};
 use super::answer::Answer;
 use super::answer_body::AnswerBody;
 use crate::metrics::{CONNECTIONS_CLOSED, UNTAKEN_ANSWERS};
+use backlog::Backlog;
+pub(super) use backlog::FollowedBody;
 use io::{Reset, WatchedIo};
 pub(super) use open::{OpenConnection, OpenConnections};
 use streams::StreamExecutor;
@@ -137,6 +142,8 @@ pub(super) struct ConnectionState {
     wish: AtomicU8,
     wished: Notify,
     streams: Mutex<Streams>,
+    /// The small frames of HTTP/2 that are unread.
+    backlog: Arc<Backlog>,
 }
 
 /// The streams of HTTP/2.
@@ -169,6 +176,7 @@ impl ConnectionState {
             wish: AtomicU8::new(Wish::None as u8),
             wished: Notify::new(),
             streams: Mutex::default(),
+            backlog: Arc::default(),
         }
     }
 
@@ -295,12 +303,16 @@ fn millis(duration: Duration) -> u64 {
 pub(super) async fn serve<I, F, R>(io: I, open: OpenConnection, timeouts: Timeouts, respond: F)
 where
     I: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>, Arc<Answer>) -> R,
+    F: Fn(Request<FollowedBody>, Arc<Answer>) -> R,
     R: Future<Output = Response<AnswerBody>> + Send + 'static,
 {
     let state = Arc::clone(open.state());
     let service = service_fn(|request: Request<Incoming>| {
         let answer = state.begin_request(request.version());
+        let request = match answer.is_http2() {
+            true => request.map(|body| state.backlog.follow(body)),
+            false => request.map(FollowedBody::of_http1),
+        };
         let response = respond(request, answer);
         async move { Ok::<_, Infallible>(response.await) }
     });
@@ -313,7 +325,10 @@ where
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
+            ended = poll_fn(|context| {
+                state.backlog.begin_turn();
+                connection.as_mut().poll(context)
+            }) => {
                 if let Err(error) = ended {
                     let http = error.downcast_ref::<hyper::Error>();
                     if http.is_some_and(hyper::Error::is_parse) {

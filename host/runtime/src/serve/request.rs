@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 use super::access_log::{AccessLine, count_refusal};
 use super::answer::{Answer, Held};
 use super::answer_body::AnswerBody;
+use super::connection::FollowedBody;
 use super::error_response::ErrorResponse;
 use super::error_text::error_text;
 use super::handler::Handler;
@@ -33,7 +34,7 @@ impl ServerState {
     /// Responds to a request: with the plugin's response, or an error response of the host.
     pub(super) async fn respond(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<FollowedBody>,
         answer: Arc<Answer>,
     ) -> Response<AnswerBody> {
         let (mut head, body) = request.into_parts();
@@ -86,7 +87,7 @@ impl ServerState {
         self: &Arc<Self>,
         route: &ServedRoute,
         handler: &Arc<Handler>,
-        request: Request<Incoming>,
+        request: Request<FollowedBody>,
         trace: Option<TraceContext>,
         answer: &Arc<Answer>,
     ) -> Result<(Response<WasiBody>, Option<u64>), ErrorResponse> {

@@ -6,18 +6,19 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::answer::Answer;
+use super::connection::FollowedBody;
 use super::error_response::ErrorResponse;
 use super::request_state::RequestState;
 use super::upload::{self, ReadError, Received, Rule, UploadEnd};
 
 /// The body of a request. Reading more than `max` bytes is an error for the plugin.
 pub(super) fn limited(
-    body: Incoming,
+    body: FollowedBody,
     max: u64,
     rule: Rule,
     answer: &Arc<Answer>,

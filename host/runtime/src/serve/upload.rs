@@ -31,8 +31,8 @@ const PIECE_INTERVAL: Duration = Duration::from_millis(1);
 /// What is read before the plugin asks for it, in bytes. One frame more may be.
 const MAX_AHEAD: usize = 16 << 10;
 
-/// The same while frames are smaller than [`TINY`]. h2 closes a connection on which about 2,000 of them are unread, so
-/// they are read sooner: as many as the first window of a stream has room for.
+/// The same while frames are smaller than [`TINY`]. All else that arrives on the connection waits while about 1,900 of
+/// them are unread, so more are read: as many as the first window of a stream has room for.
 const MAX_AHEAD_TINY: usize = 64 << 10;
 
 /// A frame below this costs h2 more than its bytes, in bytes.

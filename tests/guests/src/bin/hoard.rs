@@ -71,8 +71,11 @@ fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) ->
             is_copied
         }),
         "bodies" => repeat(count, || hold_response(Fields::new(), bytes)),
-        "all" => all(count),
-        "all-and-more" => all(count).saturating_add(repeat(9_900, || hold_response(Fields::new(), 65_536))),
+        "all" => all(count, bytes, false),
+        "all-too-large" => all(count, bytes, true),
+        "all-and-more" => {
+            all(count, bytes, false).saturating_add(repeat(9_900, || hold_response(Fields::new(), 65_536)))
+        }
         "requests" => repeat(count, || {
             let request = OutgoingRequest::new(Fields::new());
             let text = "x".repeat(bytes);
@@ -113,7 +116,7 @@ fn hoard(attack: &str, count: usize, bytes: usize, request: &IncomingRequest) ->
             subscribe_duration(u64::try_from(count).unwrap_or(0).saturating_mul(1_000_000)).block();
             held.len().saturating_add(depth).min(1)
         }
-        // Reads keys with values of this many bytes in one call, which the host has to hold together.
+        // Reads many keys in one call, whose values the host has to hold together.
         "get-many" => {
             let keys: Vec<String> = (0..count).map(|n| format!("k{n}")).collect();
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -147,25 +150,32 @@ fn hold_response(fields: Fields, bytes: usize) -> bool {
     is_written
 }
 
-/// Uses at the same time what the host holds of each kind for a plugin with `max_memory = "16MiB"`, with this many
-/// responses, and the plugin's own memory. Then makes the largest calls. Returns 1 if all succeeded.
-fn all(responses: usize) -> usize {
-    const LARGE: usize = 2 << 20;
+/// Uses at the same time what the host holds of each kind for a plugin whose `max_memory` is this many MiB, with this
+/// many responses, and the plugin's own memory. Then makes the largest calls, after some that are too large if
+/// `is_too_large`. Returns 1 if all others succeeded.
+fn all(responses: usize, mib: usize, is_too_large: bool) -> usize {
     const PAGE: usize = 1 << 16;
+    let max_memory = mib << 20;
+    // The largest value of a server.
+    let large = max_memory / 8;
+    let (opened, claimed, waiting) = ((mib * 56).min(900), (mib * 12).min(200), (mib * 56).min(8_000));
     let cache = larder::Cache::default().expect("there is a default cache");
-    let handles = repeat(900, || larder::Cache::default().map(forget).is_ok());
+    let handles = repeat(opened, || larder::Cache::default().map(forget).is_ok());
     // Keys of this instance alone: another one would wait for the value.
     let (instance, mut n) = (get_random_u64(), 0_usize);
-    let vacancies = repeat(200, || {
+    let mut claim = || {
         n = n.saturating_add(1);
-        matches!(cache.entry(format!("{instance}-{n}")).map(hold_vacancy), Ok(true))
-    });
+        cache.entry(format!("{instance}-{n}"))
+    };
+    let to_fill = claim();
+    let vacancies = repeat(claimed, || matches!(claim().map(hold_vacancy), Ok(true)));
+    let fields_of_each = (mib << 11).clamp(4 << 10, 16 << 10) / 80;
     let held = repeat(responses, || {
         let fields = Fields::new();
-        let is_set = (0..200).all(|n| fields.append(&format!("x{n}"), b"").is_ok());
+        let is_set = (0..fields_of_each).all(|n| fields.append(&format!("x{n}"), b"").is_ok());
         hold_response(fields, PAGE) && is_set
     });
-    let pollables = repeat(900, || {
+    let pollables = repeat(waiting, || {
         forget(subscribe_duration(HOUR));
         true
     });
@@ -177,20 +187,35 @@ fn all(responses: usize) -> usize {
     }
     // The memory stays the plugin's, and has room for what the calls take and return.
     drop(own);
-    // More than a value may have, and then as much.
-    let _refused = cache.set_bytes("large", &vec![b'x'; 2 * LARGE]);
-    let value = vec![b'x'; LARGE];
-    let part = value.get(..130_000).unwrap_or_default();
-    let entries: Vec<(String, &[u8])> = (0..16).map(|n| (format!("part{n}"), part)).collect();
+    let random = (max_memory / 16).min(1 << 20);
+    let part = vec![b'x'; large / 16 - 1000];
+    let entries = |count: usize| (0..count).map(|n| (format!("part{n}"), &part[..])).collect::<Vec<_>>();
+    let refused = match is_too_large {
+        true => {
+            let value = vec![b'x'; 2 * large];
+            [cache.set_bytes("large", &value), cache.set_many_bytes(&entries(32), larder::Duration::Default)]
+                .iter()
+                .all(Result::is_err)
+        }
+        false => true,
+    };
+    let value = vec![b'x'; large];
+    let entries = entries(16);
     let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+    let is_filled = match to_fill {
+        Ok(larder::Entry::Vacant(vacancy)) => vacancy.fill(&value, larder::Duration::Default).unwrap_or(false),
+        _ => false,
+    };
     let calls = [
-        get_random_bytes(1 << 20).len() == 1 << 20,
+        get_random_bytes(u64::try_from(random).unwrap_or(0)).len() == random,
+        is_filled,
         cache.set_bytes("large", &value).is_ok(),
-        cache.get_bytes("large").is_ok_and(|found| found.is_some_and(|found| found.len() == LARGE)),
+        cache.get_bytes("large").is_ok_and(|found| found.is_some_and(|found| found.len() == large)),
         cache.set_many_bytes(&entries, larder::Duration::Default).is_ok(),
         cache.get_many_bytes(&keys).is_ok_and(|found| found.iter().flatten().count() == 16),
+        refused,
     ];
-    assert_eq!((handles, vacancies, held, pollables, calls), (900, 200, responses, 900, [true; 5]));
+    assert_eq!((handles, vacancies, held, pollables, calls), (opened, claimed, responses, waiting, [true; 7]));
     1
 }
 

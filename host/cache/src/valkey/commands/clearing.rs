@@ -13,6 +13,10 @@ use crate::{CacheError, Lease, Selection};
 /// about 40 µs.
 const SCAN_COUNT: u64 = 1000;
 
+/// The room for each key of a page in the reply limit, in bytes: a key of a plugin has about 1 KiB at most, and a server
+/// may return more keys than it was asked for.
+const SCAN_KEY: u64 = 4 << 10;
+
 // Decision: docs/decisions/0048-a-clear-by-pattern-pipelines-commands-instead-of-running-a-script.md
 /// The number of pages that are removed concurrently. While fewer are, the next page is scanned.
 const CONCURRENT_REMOVALS: usize = 2;
@@ -63,8 +67,9 @@ async fn scan(
 
 /// One page of a scan: the next cursor, which is 0 after the last page, and the keys.
 async fn page(pool: &ConnectionPool, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
+    let count = pool.reply_limit().checked_div(SCAN_KEY).unwrap_or(1).clamp(1, SCAN_COUNT);
     let mut scan = redis::cmd("SCAN");
-    scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(SCAN_COUNT);
+    scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(count);
     let (next, found): (u64, Vec<Value>) = pool.call_bulk(scan).await?;
     let keys = found.into_iter().filter_map(|key| match key {
         Value::BulkString(key) => Some(key),

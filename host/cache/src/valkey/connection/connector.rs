@@ -32,8 +32,9 @@ use crate::{CacheError, Policy};
 /// longer than the values of the cache.
 const LEAST_STRING_LIMIT: u64 = 64 << 10;
 
-/// The least limit for a reply, in bytes: a page of a scan.
-const LEAST_REPLY_LIMIT: u64 = 4 << 20;
+/// The least limit for a reply, in bytes. What a plugin reads at once may be held up to this size although its limit is
+/// lower, so it is within the smallest `max_memory`.
+const LEAST_REPLY_LIMIT: u64 = 2 << 20;
 
 /// The number of calls that wait in the queue of a connection. Further calls wait for a free entry.
 const QUEUE: usize = 1024;

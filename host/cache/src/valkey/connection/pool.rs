@@ -105,6 +105,11 @@ impl ConnectionPool {
         self.connection(route).call(deadline, command).await
     }
 
+    /// The longest reply, in bytes.
+    pub(in crate::valkey) fn reply_limit(&self) -> u64 {
+        self.connector.limits.reply.reply
+    }
+
     /// Sends a command over the bulk connection and waits for its reply, within the deadline. Strings over the reply
     /// limit are errors within the reply.
     pub(in crate::valkey) async fn call_bulk<T: FromRedisValue>(&self, command: Cmd) -> Result<T, CacheError> {

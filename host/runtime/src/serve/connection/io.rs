@@ -9,16 +9,13 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::frames::Frames;
 use super::{ConnectionState, NEVER, Wish};
 use crate::pace::{MAX_READ, Pace};
 use crate::write_deadline::{Progress, WriteProgress, total_len};
 
 /// What is read and discarded of a connection that closes, in bytes.
 const MAX_DISCARDED: usize = 1 << 20;
-
-/// The bytes of HTTP/2 that are read before other tasks run. h2 closes a connection on which too many small frames are
-/// unread, about 2,000 of one byte, so those who read the bodies need a turn before.
-const MAX_READ_HTTP2: usize = 8 << 10;
 
 /// The first bytes of HTTP/2.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
@@ -47,6 +44,7 @@ pub(super) struct WatchedIo<I: Reset> {
     io: I,
     state: Arc<ConnectionState>,
     has_read: bool,
+    frames: Frames,
     /// A client that floods the connection with frames does not keep the thread.
     pace: Pace,
     progress: WriteProgress,
@@ -60,6 +58,7 @@ impl<I: Reset> WatchedIo<I> {
             io,
             state,
             has_read: false,
+            frames: Frames::new(),
             pace: Pace::default(),
             progress: WriteProgress::default(),
             is_shut_down: false,
@@ -92,18 +91,32 @@ impl<I: AsyncRead + Reset + Unpin> AsyncRead for WatchedIo<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let max = if self.state.is_http2.load(Ordering::Relaxed) { MAX_READ_HTTP2 } else { MAX_READ };
-        ready!(self.pace.poll(context, max));
+        let this = &mut *self;
+        ready!(this.pace.poll(context, MAX_READ));
+        // The first bytes tell the protocol.
+        let is_http1 = this.has_read && !this.state.is_http2.load(Ordering::Relaxed);
+        let room = if is_http1 { usize::MAX } else { ready!(this.state.backlog.poll_room(context)) };
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(context, buffer);
+        let polled = if buffer.remaining() <= room {
+            Pin::new(&mut this.io).poll_read(context, buffer)
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+            let polled = Pin::new(&mut this.io).poll_read(context, &mut part);
+            let read = part.filled().len();
+            buffer.advance(read);
+            polled
+        };
         let read = buffer.filled().get(before..).unwrap_or_default();
-        self.pace.note(polled.is_ready().then_some(read.len()));
+        this.pace.note(polled.is_ready().then_some(read.len()));
         if !read.is_empty() {
-            if !self.has_read {
-                self.has_read = true;
-                self.state.is_http2.store(read.starts_with(HTTP2), Ordering::Relaxed);
+            if !this.has_read {
+                this.has_read = true;
+                this.state.is_http2.store(read.starts_with(HTTP2), Ordering::Relaxed);
             }
-            self.state.has_unread.store(true, Ordering::Relaxed);
+            if this.state.is_http2.load(Ordering::Relaxed) {
+                this.state.backlog.add(this.frames.pass(read));
+            }
+            this.state.has_unread.store(true, Ordering::Relaxed);
         }
         polled
     }

@@ -28,7 +28,7 @@ fn body(len: usize) -> WasiBody {
 async fn served(connections: &Arc<OpenConnections>, buffer: usize) -> (DuplexStream, JoinHandle<()>) {
     let (client, host) = duplex(buffer);
     let open = connections.open().await.expect("there is room");
-    let respond = |request: Request<Incoming>, answer: Arc<Answer>| async move {
+    let respond = |request: Request<FollowedBody>, answer: Arc<Answer>| async move {
         let len = request.uri().path().trim_start_matches('/').parse().unwrap_or(ANSWER);
         Response::new(AnswerBody::new(body(len), answer, None))
     };
@@ -352,4 +352,67 @@ async fn an_answer_with_untaken_bytes_always_has_a_deadline() {
     taker.join().unwrap();
     drop(part);
     assert_eq!(answer.untaken_since(), NEVER);
+}
+
+/// An upload in frames of one byte.
+struct Tiny(usize);
+
+impl Body for Tiny {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        Poll::Ready(self.0.checked_sub(1).map(|left| {
+            self.0 = left;
+            Ok(Frame::data(Bytes::from_static(b"x")))
+        }))
+    }
+}
+
+/// h2 closes a connection with about 2,000 unread frames of one byte. The client may send 65,535 before any is read.
+#[tokio::test(start_paused = true)]
+async fn small_frames_that_are_read_late_or_never_wait_and_close_no_connection() {
+    let connections = OpenConnections::new(100);
+    let (client, host) = duplex(1 << 20);
+    let open = connections.open().await.expect("there is room");
+    let respond = |request: Request<FollowedBody>, answer: Arc<Answer>| async move {
+        let (head, mut upload) = request.into_parts();
+        let mut received = 0;
+        match head.uri.path() {
+            "/late" => {
+                sleep(Duration::from_secs(10)).await;
+                while let Some(frame) = upload.frame().await {
+                    received += frame.unwrap().into_data().unwrap().len();
+                    // Slower than the client.
+                    if received % 1000 == 0 {
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                }
+            }
+            "/never" => sleep(Duration::from_secs(10)).await,
+            "/refuse" => drop(upload),
+            _ => {}
+        }
+        Response::new(AnswerBody::new(body(received), answer, None))
+    };
+    tokio::spawn(serve(host, open, Timeouts::default(), respond));
+    let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (path, len, received) in [
+        ("/late", 200_000, 200_000),
+        ("/never", 200_000, 0),
+        ("/refuse", 200_000, 0),
+        ("/late", 100_000, 100_000),
+        ("/", 0, 0),
+    ] {
+        let request = Request::post(format!("http://h{path}")).body(Tiny(len)).unwrap();
+        send.ready().await.unwrap_or_else(|error| panic!("before {path}: {error:?}"));
+        let answer = send.send_request(request).await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let answer = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(answer.len(), received, "{path}");
+    }
+    assert!(!connection.is_finished());
 }
