@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn after(milliseconds: u64) -> Instant {
-        Instant::now() + StdDuration::from_millis(milliseconds)
+        Instant::now().checked_add(StdDuration::from_millis(milliseconds)).unwrap()
     }
 
     #[tokio::test]
