@@ -50,7 +50,8 @@ pub struct ValkeyBackend {
 }
 
 impl ValkeyBackend {
-    /// Connects to the servers and checks their versions. A reconnect task then keeps each connection open.
+    /// Connects to the servers and checks their versions. Tasks then serve each connection and keep it open. The runtime
+    /// of this call must keep running: calls may be made in another one, but these tasks end them at their deadlines.
     ///
     /// A stored value of more than `max_value_bytes` of the policy, and a batch of values of more than
     /// `max_batch_bytes`, is discarded while it arrives. `name` is the cache's name for the operator, and `registry` is

@@ -6,11 +6,11 @@ pub(in crate::valkey) mod report;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisResult, Value};
+use redis::{ProtocolVersion, RedisConnectionInfo, RedisResult, Value};
 
 use crate::tcp::TimeLimit;
 use crate::text::short_line;
+use crate::valkey::connection::client::Client;
 use crate::valkey::connection::handshake::Access;
 use crate::valkey::connection::reply_limit::ReplyLimits;
 use crate::valkey::connection::stream::Network;
@@ -55,12 +55,12 @@ async fn inspect_all(options: &ServerOptions, endpoints: BTreeSet<Endpoint>) -> 
 }
 
 /// Logs in. Does not select the database, for which the user may lack the right.
-async fn connect(options: &ServerOptions, endpoint: &Endpoint) -> Result<MultiplexedConnection, String> {
+async fn connect(options: &ServerOptions, endpoint: &Endpoint) -> Result<Client, String> {
     let login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
     let network = Network::new(options.resolver.clone());
     let access = Access::to_servers(options, &network);
     let time = TimeLimit::new(probe::deadline(options));
-    let client = access.connect(endpoint, login, LIMITS, AsyncConnectionConfig::new(), time);
+    let client = access.connect(endpoint, login, LIMITS, |_event| {}, time);
     match tokio::time::timeout_at(time.deadline(), client).await {
         Ok(client) => client.map_err(|error| short_line(&error.to_string())),
         Err(_elapsed) => Err(format!("no answer within {:?}", time.limit())),
@@ -70,11 +70,11 @@ async fn connect(options: &ServerOptions, endpoint: &Endpoint) -> Result<Multipl
 /// The primaries of a cluster, as the first seed that answers reports them; else that seed, else all seeds.
 async fn primaries(options: &ServerOptions, seeds: &[Endpoint]) -> BTreeSet<Endpoint> {
     for seed in seeds {
-        let Ok(mut client) = connect(options, seed).await else { continue };
+        let Ok(client) = connect(options, seed).await else { continue };
         let mut question = redis::cmd("CLUSTER");
         question.arg("SLOTS");
         let reply: Option<RedisResult<Value>> =
-            tokio::time::timeout(probe::deadline(options), question.query_async(&mut client)).await.ok();
+            tokio::time::timeout(probe::deadline(options), question.query_async(&mut client.unlimited())).await.ok();
         let ranges = reply.and_then(Result::ok).map(|reply| slots::read_ranges(reply, &seed.host));
         let primaries: BTreeSet<Endpoint> = ranges.into_iter().flatten().map(|range| range.primary).collect();
         return if primaries.is_empty() { [seed.clone()].into() } else { primaries };

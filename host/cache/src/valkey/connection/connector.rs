@@ -1,19 +1,17 @@
 //! The connector: opens connections to one server and checks what the server is and what it can do.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, Value,
-};
+use redis::{ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::tcp::TimeLimit;
 use crate::text::one_line;
+use crate::valkey::connection::client::Client;
+use crate::valkey::connection::driver::Event;
 use crate::valkey::connection::handshake::{Access, HandshakeError};
 use crate::valkey::connection::invalidation::Invalidations;
 use crate::valkey::connection::reply_limit::ReplyLimits;
@@ -36,13 +34,10 @@ const LEAST_STRING_LIMIT: u64 = 64 << 10;
 /// lower, so it is within the smallest `max_memory`.
 const LEAST_REPLY_LIMIT: u64 = 2 << 20;
 
-/// The number of calls that wait in the queue of a connection. Further calls wait for a free entry.
-const QUEUE: usize = 1024;
-
 /// An open connection.
 #[derive(Debug)]
 pub(in crate::valkey) struct Connection {
-    pub(in crate::valkey) client: MultiplexedConnection,
+    pub(in crate::valkey) client: Client,
     pub(in crate::valkey) info: ServerInfo,
     pub(in crate::valkey) capabilities: Capabilities,
     /// Tells the reconnect task to replace this connection.
@@ -158,27 +153,23 @@ impl Connector {
         // Decision: docs/decisions/0008-resp3-on-every-connection.md
         let login = RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
         let lost = Arc::new(Notify::new());
-        let on_push = {
+        let on_event = {
             let (lost, invalidations) = (Arc::clone(&lost), Arc::clone(&self.invalidations));
-            move |push: PushInfo| -> Result<(), Infallible> {
-                match push.kind {
-                    PushKind::Disconnection => lost.notify_one(),
-                    PushKind::Invalidate => invalidate(&invalidations, &push.data),
-                    _ => {}
-                }
-                Ok(())
+            move |event: Event| match event {
+                Event::Push(push) if push.kind == PushKind::Invalidate => invalidate(&invalidations, &push.data),
+                Event::Push(_) => {}
+                Event::Lost => lost.notify_one(),
             }
         };
-        let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(QUEUE).set_push_sender(on_push);
         let access = Access::to_servers(options, &self.network);
-        let mut client = access.connect(&endpoint, login, self.limits.reply, config, time).await?;
+        let client = access.connect(&endpoint, login, self.limits.reply, on_event, time).await?;
         let info: RedisResult<String> =
-            redis::cmd("INFO").arg("server").arg("replication").query_async(&mut client).await;
+            redis::cmd("INFO").arg("server").arg("replication").query_async(&mut client.unlimited()).await;
         let reported = info.map_err(refused_info)?;
         let info = ServerInfo::from_info(&reported, mode).map_err(ConnectError::Unusable)?;
         let claim = self.member.claim(ServerId::from_info(&reported)).map_err(ConnectError::Overlap)?;
         let probe = rights::probe_key(&options.prefix);
-        let capabilities = Capabilities::probe(&mut client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
+        let capabilities = Capabilities::probe(&client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
         Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim) })
     }

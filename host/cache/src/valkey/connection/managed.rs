@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::valkey::backoff::Backoff;
+use crate::valkey::connection::client::Caller;
 use crate::valkey::connection::connector::{ConnectFailure, Connection, Connector, Target};
 use crate::valkey::error::{
     ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only, needs_login, server_text,
@@ -77,14 +77,14 @@ impl Drop for PendingCall<'_> {
 
 /// One exchange: commands that are sent in one step, and their replies.
 #[derive(Debug)]
-pub(in crate::valkey) struct Exchange {
-    client: MultiplexedConnection,
+pub(in crate::valkey) struct Exchange<'a> {
+    client: Caller<'a>,
     pub(in crate::valkey) capabilities: Capabilities,
     /// Whether the slot of the key is moving to this node, so that each command must be preceded by `ASKING`.
     pub(in crate::valkey) is_asking: bool,
 }
 
-impl Exchange {
+impl Exchange<'_> {
     /// A pipeline of one command.
     pub(in crate::valkey) fn single(&self, command: Cmd) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(2);
@@ -136,7 +136,7 @@ impl ManagedConnection {
     ///
     /// The reason why it failed.
     pub(in crate::valkey) async fn reached(&self) -> Result<(), CacheError> {
-        self.connection().await.map(|_| ())
+        self.opened().await.map(|_| ())
     }
 
     /// True if the connection is open.
@@ -197,9 +197,9 @@ impl ManagedConnection {
         deadline: Instant,
         command: &Cmd,
     ) -> Result<T, CacheError> {
-        let send = async |mut exchange: Exchange| {
+        let send = async |exchange: Exchange<'_>| {
             // The same as `query_async`, without its box for each call.
-            let reply = exchange.client.send_packed_command(command).await?;
+            let reply = exchange.client.call(command).await?;
             Ok(T::from_redis_value(reply.extract_error()?)?)
         };
         self.send(deadline, false, send).await.map_err(|failed| failed.error)
@@ -212,7 +212,7 @@ impl ManagedConnection {
         deadline: Instant,
         pipeline: &Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, CacheError> {
-        let send = async |mut exchange: Exchange| pipeline.query_async(&mut exchange.client).await;
+        let send = async |mut exchange: Exchange<'_>| pipeline.query_async(&mut exchange.client).await;
         let replies: Vec<RedisResult<Value>> = self.send(deadline, false, send).await.map_err(|failed| failed.error)?;
         if replies.iter().any(|reply| reply.as_ref().is_err_and(wants_reconnect))
             && let State::Up(connection) = &*self.state.borrow()
@@ -228,9 +228,9 @@ impl ManagedConnection {
         &self,
         deadline: Instant,
         is_asking: bool,
-        commands: &impl Fn(&Exchange) -> Pipeline,
+        commands: &impl Fn(&Exchange<'_>) -> Pipeline,
     ) -> Result<T, ExchangeError> {
-        let send = async |mut exchange: Exchange| commands(&exchange).query_async(&mut exchange.client).await;
+        let send = async |mut exchange: Exchange<'_>| commands(&exchange).query_async(&mut exchange.client).await;
         self.send(deadline, is_asking, send).await
     }
 
@@ -247,41 +247,36 @@ impl ManagedConnection {
         &self,
         deadline: Instant,
         is_asking: bool,
-        send: impl AsyncFnOnce(Exchange) -> RedisResult<T>,
+        send: impl AsyncFnOnce(Exchange<'_>) -> RedisResult<T>,
     ) -> Result<T, ExchangeError> {
-        let mut used = None;
         let pending = PendingCall(&self.unanswered);
-        let exchange = async {
-            let connection = used.insert(self.connection().await?);
-            let (client, capabilities) = (connection.client.clone(), connection.capabilities);
-            Ok(send(Exchange { client, capabilities, is_asking }).await)
-        };
-        let reply = match tokio::time::timeout_at(deadline, exchange).await {
-            Ok(Err(down)) => {
+        let connection = match self.connection(deadline).await {
+            Ok(connection) => connection,
+            Err(down) => {
                 pending.answered();
                 return Err(ExchangeError { error: down, redirect: None });
             }
-            Ok(Ok(reply)) => {
-                pending.answered();
-                Some(reply)
-            }
-            Err(_elapsed) => None,
         };
-        // The first error of a pipeline is the cause of the others.
-        let reply = reply.map(|reply| reply.map_err(first_error));
-        if let Some(connection) = used {
-            let Connection { lost, timeouts, opened, .. } = &*connection;
-            match &reply {
-                None if timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
-                    lost.notify_one();
-                }
-                None => {}
-                Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
-                Some(Err(error)) if wants_reconnect(error) && opened.elapsed() > LEAST_AGE => lost.notify_one(),
-                // The counter is almost always 0, and all threads read it: do not write it again.
-                Some(_) if timeouts.load(Ordering::Relaxed) == 0 => {}
-                Some(_) => timeouts.store(0, Ordering::Relaxed),
+        let Connection { client, capabilities, lost, timeouts, opened, .. } = &*connection;
+        let exchange = Exchange { client: client.until(deadline), capabilities: *capabilities, is_asking };
+        let reply = match send(exchange).await {
+            Err(error) if error.is_timeout() => None,
+            // The first error of a pipeline is the cause of the others.
+            reply => {
+                pending.answered();
+                Some(reply.map_err(first_error))
             }
+        };
+        match &reply {
+            None if timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
+                lost.notify_one();
+            }
+            None => {}
+            Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
+            Some(Err(error)) if wants_reconnect(error) && opened.elapsed() > LEAST_AGE => lost.notify_one(),
+            // The counter is almost always 0, and all threads read it: do not write it again.
+            Some(_) if timeouts.load(Ordering::Relaxed) == 0 => {}
+            Some(_) => timeouts.store(0, Ordering::Relaxed),
         }
         match reply {
             Some(Ok(reply)) => Ok(reply),
@@ -290,11 +285,18 @@ impl ManagedConnection {
         }
     }
 
-    /// The open connection. Waits only while the first attempt to reconnect runs.
-    async fn connection(&self) -> Result<Arc<Connection>, CacheError> {
+    /// The open connection. Waits until the deadline, and only while the first attempt to reconnect runs.
+    async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, CacheError> {
         if let State::Up(connection) = &*self.state.borrow() {
             return Ok(Arc::clone(connection));
         }
+        // Boxed, to keep the future of a call that does not wait small.
+        let opened = Box::pin(tokio::time::timeout_at(deadline, self.opened()));
+        opened.await.unwrap_or(Err(CacheError::Timeout(self.limits.timeout)))
+    }
+
+    /// The connection after the first attempt to open it.
+    async fn opened(&self) -> Result<Arc<Connection>, CacheError> {
         let mut state = self.state.clone();
         match state.wait_for(|state| !matches!(state, State::Reconnecting)).await.as_deref() {
             Ok(State::Up(connection)) => Ok(Arc::clone(connection)),

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration as StdDuration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio::time::Instant;
 
 use crate::Issuer;
 use crate::valkey::commands::compare_and_set::{CompareAndSet, Expiry};
+use crate::valkey::connection::client::Client;
 use crate::valkey::error::{cannot_serve, is_read_only, server_text};
 use crate::valkey::inspection::report::{CommandReport, ServerReport};
 use crate::valkey::options::{Deployment, ServerOptions};
@@ -30,13 +30,13 @@ enum CallError {
 
 /// A connection whose calls have a deadline each.
 struct Calls {
-    client: MultiplexedConnection,
+    client: Client,
     deadline: StdDuration,
 }
 
 impl Calls {
     async fn call<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CallError> {
-        match tokio::time::timeout(self.deadline, command.query_async(&mut self.client)).await {
+        match tokio::time::timeout(self.deadline, command.query_async(&mut self.client.unlimited())).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) if error.is_unrecoverable_error() => Err(CallError::Unanswered(server_text(&error))),
             Ok(Err(error)) => Err(CallError::Server(error)),
@@ -46,11 +46,7 @@ impl Calls {
 }
 
 /// Asks the server of an open connection, and calls each command that a cache with these options sends to it.
-pub(in crate::valkey) async fn probe(
-    client: MultiplexedConnection,
-    options: &ServerOptions,
-    report: &mut ServerReport,
-) {
+pub(in crate::valkey) async fn probe(client: Client, options: &ServerOptions, report: &mut ServerReport) {
     let mut calls = Calls { client, deadline: deadline(options) };
     let info = ask(&mut calls, report).await;
     let key = rights::probe_key(&options.prefix);

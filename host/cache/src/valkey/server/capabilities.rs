@@ -1,10 +1,10 @@
 //! The optional features of a server, probed when a connection is opened.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use crate::Issuer;
 use crate::valkey::commands::compare_and_set::{CompareAndSet, Expiry};
+use crate::valkey::connection::client::Client;
 use crate::valkey::error::cannot_serve;
 use crate::valkey::server::info::ServerInfo;
 
@@ -24,7 +24,7 @@ impl Capabilities {
     /// The inner error is the reason why the server cannot be used: it has neither form of compare-and-set, so it could
     /// not refuse an outdated fill.
     pub(in crate::valkey) async fn probe(
-        client: &mut MultiplexedConnection,
+        client: &Client,
         info: &ServerInfo,
         probe: &str,
     ) -> RedisResult<Result<Self, String>> {
@@ -35,7 +35,7 @@ impl Capabilities {
             pipeline.add_command(compare_and_set.replace(probe, &unused, b"", Some(Expiry::Past)));
         }
         pipeline.cmd("CLIENT").arg("TRACKING").arg("ON").arg("OPTIN").cmd("CLIENT").arg("CACHING").arg("YES");
-        let replies: Vec<RedisResult<Value>> = pipeline.ignore_errors().query_async(client).await?;
+        let replies: Vec<RedisResult<Value>> = pipeline.ignore_errors().query_async(&mut client.unlimited()).await?;
         let mut replies = replies.into_iter();
         let mut next =
             || replies.next().unwrap_or_else(|| Err(RedisError::from((redis::ErrorKind::Client, "missing reply"))));

@@ -2,7 +2,7 @@
 
 use std::time::Duration as StdDuration;
 
-use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use redis::RedisConnectionInfo;
 
 use crate::tcp::TimeLimit;
 use crate::valkey::connection::handshake::{Access, HandshakeError};
@@ -50,9 +50,9 @@ pub(in crate::valkey) async fn ask(
     time: TimeLimit,
 ) -> Result<Option<Endpoint>, HandshakeError> {
     let login = RedisConnectionInfo::default();
-    let mut client = access.connect(node, login, LIMITS, AsyncConnectionConfig::new(), time).await?;
+    let client = access.connect(node, login, LIMITS, |_event| {}, time).await?;
     let mut question = redis::cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let primary: Option<(String, u16)> = question.query_async(&mut client).await?;
+    let primary: Option<(String, u16)> = question.query_async(&mut client.unlimited()).await?;
     Ok(primary.map(|(host, port)| Endpoint { host, port }))
 }
