@@ -10,6 +10,11 @@ EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p 
 NATIVE = -p larder -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz $(FEATURES)
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
 
+# The `wasmtime` that `larder serve` is compared with: in the version of the library that Larder uses.
+WASMTIME_VERSION = $(shell sed -n '/^name = "wasmtime"$$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
+OWN_WASMTIME = target/tools/wasmtime-$(WASMTIME_VERSION)/bin/wasmtime
+WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-allocator,logging,demangle,profiling,coredump,addr2line,debug-builtins,component-model,component-model-async,threads,gc,gc-copying,gc-drc,gc-null,stack-switching,pulley,debug
+
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
@@ -40,10 +45,21 @@ bench: servers guests
 plots:
 	docs/performance/draw.py
 
-# `larder serve` under load; `make bench-serve WASMTIME=wasmtime REQUESTS=1000000` also compares it with that program.
-bench-serve: servers guests
+# `larder serve` under load, in turns with `wasmtime serve`; the measuring takes five minutes. `make bench-serve
+# WASMTIME=path` names another `wasmtime` program, `PART=scale` does a part, and `make bench-serve
+# RESULTS=docs/performance/serve.json plots` brings the page up to date.
+WASMTIME ?=
+bench-serve: servers guests $(if $(WASMTIME),,$(OWN_WASMTIME))
 	$(CARGO) build --locked --release --bin larder
-	$(CARGO) bench --locked --bench serve
+	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) WASMTIME=$(or $(WASMTIME),$(abspath $(OWN_WASMTIME))) \
+		$(CARGO) bench --locked --bench serve -- $(PART)
+
+# The features of wasmtime's release that a request could notice: those that only add a subcommand or another compiler are
+# left out. The profile is that of its release, too.
+$(OWN_WASMTIME):
+	CARGO_PROFILE_RELEASE_STRIP=debuginfo CARGO_PROFILE_RELEASE_PANIC=abort \
+		$(CARGO) install --locked --root $(OWN_WASMTIME:/bin/wasmtime=) --no-default-features \
+		--features $(WASMTIME_FEATURES) wasmtime-cli@$(WASMTIME_VERSION)
 
 # `larder serve` while plugins, clients and readers misbehave; `LARDER_PROGRAM=path` measures another build.
 bench-siege: servers guests

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Draws docs/performance/*.svg and the tables of docs/performance.md from docs/performance/results.json.
+"""Draws docs/performance/*.svg and the tables of docs/performance.md from docs/performance/*.json.
 
-`make bench` writes the results and this script draws them. With `--check` it writes nothing, and fails if a file differs
-from what it would draw. Needs only the Python standard library.
+`make bench` and `make bench-serve` write the results and this script draws them. With `--check` it writes nothing, and
+fails if a file differs from what it would draw. Needs only the Python standard library.
 """
 
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "performance.md"
-RESULTS = FOLDER / "results.json"
+# By the name in the markers of the machine on which they were measured.
+RESULTS = {"machine": FOLDER / "results.json", "machine of serve": FOLDER / "serve.json"}
 
 # File name of each plot, and the beginning of its section's title.
 PLOTS = {
@@ -21,6 +22,8 @@ PLOTS = {
     "threads": "A hit of 100 bytes among 100,000 keys",
     "server": "100 bytes on a server, 64 calls at once on one thread",
     "clear": "Removing 10,000 of 1,000,000 values on a server",
+    "serve": "A hello component under",
+    "workers": "A request by worker threads",
 }
 
 WIDTH, LABEL, BAR, GAP = 860, 330, 16, 6
@@ -61,7 +64,7 @@ def bars(section):
             colour = COLOURS[nth % len(COLOURS)]
             lines.append(f'<text x="{LABEL - 10}" y="{y + 12}" text-anchor="end">{escape(row["what"])}</text>')
             lines.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}"/>')
-            label = f'{row["ratio"]:.2f} ×, {time(row["seconds"])}'
+            label = f'{row["ratio"]:.2f} ×, {row["label"] if "label" in row else time(row["seconds"])}'
             lines.append(f'<text x="{LABEL + width + 6:.1f}" y="{y + 12}">{label}</text>')
         y += BAR + GAP * 3
     title = f'<text class="title" x="10" y="18">{escape(section["title"])}</text>'
@@ -79,29 +82,33 @@ def table(section):
                 ratio = "1" if nth == 0 else f'{row["ratio"]:.2f}'
                 lines.append(f'| {place if nth == 0 else ""} | {row["what"]} | {time(row["seconds"])} | {ratio} |')
     else:
-        columns = max(len(row["numbers"]) for row in section["rows"])
-        lines += ["| | |" + " |" * columns, "|---|---|" + "---:|" * columns]
+        named = section.get("columns")
+        columns = len(named) if named else max(len(row["numbers"]) for row in section["rows"])
+        lines += ["| | |" + "".join(f" {name} |" for name in named or [""] * columns).replace("  |", " |")]
+        lines += ["|---|---|" + "---:|" * columns]
         for row in section["rows"]:
-            lines.append(f'| {row["place"]} | {row["what"]} | ' + " | ".join(row["numbers"]) + " |")
+            numbers = row["numbers"] + ([f'{row["ratio"]:.2f}'] if "ratio" in row else [])
+            lines.append(f'| {row["place"]} | {row["what"]} | ' + " | ".join(numbers) + " |")
     return "\n".join(lines)
 
 
-def drawn(results, page):
-    """Returns the text of every generated file, by path."""
+def drawn(runs, page):
+    """Returns the text of every generated file, by path. `runs` are the contents of the results files."""
     files = {}
-    sections = {section["title"]: section for section in results["results"]}
+    sections = {section["title"]: section for run in runs.values() for section in run["results"]}
     for name, begin in PLOTS.items():
         section = next(section for title, section in sections.items() if title.startswith(begin))
         files[FOLDER / f"{name}.svg"] = bars(section)
 
     def replacement(match):
         name = match[1]
-        if name == "machine":
-            machine = results["machine"]
+        if name in runs:
+            run = runs[name]
+            machine = run["machine"]
             text = (
-                f'Measured on {results["date"]}: {machine["cores"]} cores of {machine["processor"]}, '
+                f'Measured on {run["date"]}: {machine["cores"]} cores of {machine["processor"]}, '
                 f'{int(machine["memory"].split()[0]) / 2**20:.0f} GiB, {machine["system"]}; '
-                f'{", ".join(results["versions"])}.'
+                f'{", ".join(run["versions"])}.'
             )
         else:
             titles = [title for title in sections if title.startswith(name)]
@@ -117,11 +124,11 @@ def drawn(results, page):
 
 
 def main():
-    files = drawn(json.loads(RESULTS.read_text()), PAGE.read_text())
+    files = drawn({name: json.loads(file.read_text()) for name, file in RESULTS.items()}, PAGE.read_text())
     stale = [file for file, text in files.items() if not file.exists() or file.read_text() != text]
     if sys.argv[1:] == ["--check"]:
         if stale:
-            sys.exit(f"not drawn from {RESULTS.name}: {', '.join(file.name for file in stale)}")
+            sys.exit(f"not drawn from the results: {', '.join(file.name for file in stale)}")
         return
     for file in stale:
         file.write_text(files[file])

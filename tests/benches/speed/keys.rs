@@ -18,7 +18,7 @@ const VALUE: [u8; 100] = [b'v'; 100];
 
 /// The distribution from which keys are drawn.
 #[derive(Clone, Copy)]
-enum Order {
+pub(crate) enum Order {
     Uniform,
     /// The frequency of the nth key is proportional to 1/n.
     Zipf,
@@ -66,19 +66,19 @@ impl Candidate {
     }
 }
 
-/// Times hits by one thread and by two: the elapsed time divided by the hits of all threads.
-pub(crate) async fn threads() {
-    table::heading("A hit of 100 bytes among 100,000 keys, without a copy, by threads at once: time / all hits");
+/// Times hits by each of these numbers of threads: the elapsed time divided by the hits of all threads.
+pub(crate) async fn threads(orders: &[(Order, &str)], counts: &[usize], rounds: usize) {
     // With capacity for twice as many entries, no cache evicts.
     let candidates = Candidate::all(2 * KEYS as u64);
     let names: Vec<String> = (0..KEYS).map(name).collect();
     for cache in &candidates {
         names.iter().for_each(|name| cache.set(name));
     }
-    for (order, title) in [(Order::Uniform, "uniform"), (Order::Zipf, "Zipf")] {
-        let draws: [Vec<usize>; 2] = [1, 2].map(|seed| draws(order, seed));
-        for threads in [1, 2] {
-            let passes = table::interleave(candidates.len(), 15, async |candidate| {
+    let most = counts.iter().max().copied().unwrap_or_default();
+    for (order, title) in orders {
+        let draws: Vec<Vec<usize>> = (1..=most).map(|seed| draws(*order, seed as u64)).collect();
+        for &threads in counts {
+            let passes = table::interleave(candidates.len(), rounds, async |candidate| {
                 time(&candidates[candidate], &names, &draws[..threads]) / (threads * LOOK_UPS) as f64
             });
             table::candidates(

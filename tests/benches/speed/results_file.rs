@@ -1,5 +1,6 @@
 //! The results file: the measurements, the machine, and the versions.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -7,14 +8,17 @@ use serde_json::{Value, json};
 /// The environment variable with the path of the file.
 const VARIABLE: &str = "LARDER_RESULTS";
 
-/// Writes the results file, if the environment variable is set.
-pub(crate) fn write(results: Value) {
+/// The output of a program, without the last line break.
+pub(crate) fn output_of(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
+    let program = program.as_ref();
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Writes the results file, if the environment variable is set. `versions` are those of programs that were measured.
+pub(crate) fn write(results: Value, versions: Vec<String>) {
     let Some(file) = std::env::var_os(VARIABLE).filter(|file| !file.is_empty()) else { return };
-    let output_of = |program: &str, arguments: &[&str]| {
-        let output =
-            Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
     let line_of = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let value = text.lines().find(|line| line.starts_with(key)).and_then(|line| line.split_once([':', '=']));
@@ -28,6 +32,7 @@ pub(crate) fn write(results: Value) {
     };
     let versions: Vec<String> = std::iter::once(output_of("rustc", &["--version"]))
         .chain(["wasmtime", "quick_cache", "moka", "redis"].map(version))
+        .chain(versions)
         .collect();
     let contents = json!({
         "date": output_of("date", &["-u", "+%Y-%m-%d"]),

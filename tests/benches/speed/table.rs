@@ -44,6 +44,21 @@ pub(crate) fn heading(title: &str) {
     rows(|rows| rows.push(json!({ "title": title, "rows": [] })));
 }
 
+/// Names the columns of numbers of the section.
+pub(crate) fn columns(names: &[&str]) {
+    println!("  {:<34}{:<38}{}", "", "", names.iter().map(|name| format!(" {name:>18}")).collect::<String>());
+    rows(|rows| rows.last_mut().expect("a section is started before its columns are named")["columns"] = json!(names));
+}
+
+/// Adds a row with columns of numbers, and with the ratio to the first row of its group as the last column. `label` is the
+/// measurement that the ratio is of.
+pub(crate) fn measured(backend: &str, name: &str, numbers: &[String], ratio: f64, label: &str) {
+    let columns: String = numbers.iter().map(|number| format!(" {number:>18}")).collect();
+    println!("  {backend:<34}{name:<38}{columns}{:>17.2} x", ratio);
+    let ratio = (ratio * 100.0).round() / 100.0;
+    add(json!({ "place": backend, "what": name, "numbers": numbers, "ratio": ratio, "label": label }));
+}
+
 /// Adds a row with columns of numbers.
 pub(crate) fn row(backend: &str, label: &str, numbers: &[String]) {
     let columns: String = numbers.iter().map(|number| format!("{number:>15}")).collect();
