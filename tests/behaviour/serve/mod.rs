@@ -14,6 +14,7 @@
 //! - `outgoing`: which hosts a plugin's requests may reach, and what the plugin receives.
 //! - `reload`: a plugin's file is replaced while requests run.
 //! - `requests`: what a plugin receives, what the client receives, and errors in between.
+//! - `reuse`: an instance answers many requests, and what holds for each of them.
 //! - `routes`: several plugins in one server, each with its path and grant, and the errors at the start.
 //! - `sandbox`: what a plugin can see of the machine, and what it cannot do to the host.
 //! - `service_manager`: signals before the host listens, and what it tells a service manager such as systemd.
@@ -35,6 +36,7 @@ mod operator;
 mod outgoing;
 mod reload;
 mod requests;
+mod reuse;
 mod routes;
 mod sandbox;
 mod service_manager;

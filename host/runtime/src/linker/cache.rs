@@ -198,7 +198,7 @@ impl LarderView<'_> {
         let found = cache.get_or_set(key).await;
         match self.report(&cache, found)? {
             Entry::Occupied(value) => Ok(wit::Entry::Occupied(value)),
-            Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy { cache, vacancy })?)),
+            Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy(Some((cache, vacancy))))?)),
         }
     }
 
@@ -229,7 +229,7 @@ impl LarderView<'_> {
         value: Bytes,
         duration: wit::Duration,
     ) -> CallResult<bool> {
-        let HeldVacancy { cache, vacancy } = self.delete(handle)?;
+        let HeldVacancy(Some((cache, vacancy))) = self.delete(handle)? else { return Ok(false) };
         let outcome = cache.fill(vacancy, value, duration.into()).await;
         self.report(&cache, outcome)
     }
