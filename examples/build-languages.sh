@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the Python or the JavaScript example: `build-languages.sh python`. Installs its tools, whose versions are pinned in
+# Builds the Python or the JavaScript examples: `build-languages.sh python`. Installs its tools, whose versions are pinned in
 # the example's folder, from PyPI or npm into target/languages. If they cannot be installed, it prints the reason and exits
 # with 0, or with 1 in CI.
 set -eu
@@ -17,9 +17,12 @@ give_up() {
 # The WIT of the plugin with the interface as a dependency. Each language has its own copy, because both may be built at the
 # same time.
 wit=$built/$1-wit
-mkdir -p "$wit/deps"
+served_wit=$built/$1-served-wit
+mkdir -p "$wit/deps" "$served_wit/deps"
 cp examples/wit/plugin.wit "$wit/"
+cp "examples/wit/served-$1.wit" "$served_wit/"
 cp wit/cache.wit "$wit/deps/"
+cp wit/cache.wit "$served_wit/deps/"
 
 # The tools are installed again when their pinned versions change.
 case $1 in
@@ -38,6 +41,8 @@ python)
   cp examples/python/*.py "$built/python/"
   "$tools/bin/componentize-py" --quiet --wit-path "$wit" --world plugin \
     componentize --python-path "$built/python" plugin --output "$built/python.wasm.new"
+  "$tools/bin/componentize-py" --quiet --wit-path "$served_wit" --world served \
+    componentize --python-path "$built/python" served --output "$built/python-served.wasm.new"
   ;;
 javascript)
   tools=$built/npm
@@ -53,7 +58,10 @@ javascript)
   fi
   "$tools/node_modules/.bin/componentize-qjs" --sync --wit "$wit" --world plugin \
     --js examples/javascript/plugin.js --output "$built/javascript.wasm.new" >/dev/null
+  "$tools/node_modules/.bin/componentize-qjs" --sync --wit "$served_wit" --world served \
+    --js examples/javascript/served.js --output "$built/javascript-served.wasm.new" >/dev/null
   ;;
 esac
-# Rename only the complete file, so that an interrupted build leaves no broken plugin.
+# Rename only the complete files, so that an interrupted build leaves no broken plugin.
+mv "$built/$1-served.wasm.new" "$built/$1-served.wasm"
 mv "$built/$1.wasm.new" "$built/$1.wasm"

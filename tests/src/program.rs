@@ -30,7 +30,8 @@ pub fn guest(name: &str) -> PathBuf {
     guest
 }
 
-/// The path of the plugin of `examples/python` or `examples/javascript`, built by `make languages`.
+/// The path of a plugin of `examples/python` or `examples/javascript`, built by `make languages`: `python`,
+/// `python-served`, `javascript` or `javascript-served`.
 ///
 /// Returns `None`, with a note on standard error, if it is not built because its tools are unavailable. Panics in CI.
 pub fn language_plugin(name: &str) -> Option<PathBuf> {

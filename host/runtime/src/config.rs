@@ -11,6 +11,7 @@ mod error;
 mod hosts;
 mod loading;
 mod plugins;
+mod reuse;
 mod sandbox;
 #[cfg(feature = "schema")]
 mod schema;
@@ -31,6 +32,7 @@ pub use error::ConfigError;
 pub use hosts::{Destination, InvalidHost, OutgoingHost};
 pub use loading::Loading;
 pub use plugins::{Grant, Route};
+pub use reuse::Reuse;
 pub use sandbox::Sandbox;
 #[cfg(feature = "schema")]
 pub use schema::json_schema;

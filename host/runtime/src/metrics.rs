@@ -4,6 +4,36 @@ pub use larder_cache::metrics::*;
 
 /// Plugins that run.
 pub const INSTANCES: Metric = metric("larder_instances", Kind::Gauge, &["plugin"], "Running instances of a plugin.");
+/// Instances that wait for a request.
+pub const IDLE_INSTANCES: Metric = metric(
+    "larder_idle_instances",
+    Kind::Gauge,
+    &["plugin"],
+    "Instances of a plugin with `reuse` that wait for a request.",
+);
+/// New instances.
+pub const CREATED_INSTANCES: Metric = metric(
+    "larder_created_instances_total",
+    Kind::Counter,
+    &["plugin"],
+    "Instances of a plugin with `reuse` that were created because none was idle.",
+);
+/// Requests without a new instance.
+pub const REUSED_INSTANCES: Metric = metric(
+    "larder_reused_instances_total",
+    Kind::Counter,
+    &["plugin"],
+    "Requests to a plugin with `reuse` that got an idle instance.",
+);
+/// Ends of instances.
+pub const ENDED_INSTANCES: Metric = metric(
+    "larder_ended_instances_total",
+    Kind::Counter,
+    &["plugin", "reason"],
+    "Ends of instances that may answer many requests: after `requests`, `idle` or `max_age`; `full` if less than a quarter of \
+     a bound of the instance was left, `open` if an HTTP message was not finished, `displaced` if another request needed \
+     the place, `closed` by a reload or at shutdown, or `stopped` after a trap, an exit or a limit of the request.",
+);
 /// Ends of plugins.
 pub const RUNS: Metric = metric(
     "larder_runs_total",
@@ -107,6 +137,10 @@ pub const DROPPED_LOG_LINES: Metric = metric(
 /// The metrics of plugin runs and HTTP requests.
 pub const OF_PLUGINS: &[Metric] = &[
     INSTANCES,
+    IDLE_INSTANCES,
+    CREATED_INSTANCES,
+    REUSED_INSTANCES,
+    ENDED_INSTANCES,
     RUNS,
     LOADS,
     REFUSED_WRITES,

@@ -10,6 +10,8 @@ use crate::linker::{LarderCtx, LarderView};
 use crate::outgoing::Http;
 use crate::sandbox::{DirQuota, FileStreams, MemoryLimit, OutputLimit, Shares, weight};
 #[cfg(feature = "serve")]
+use crate::sandbox::{Room, has_open_message};
+#[cfg(feature = "serve")]
 use crate::trace::TraceContext;
 
 /// The data of a plugin's store.
@@ -35,6 +37,29 @@ impl PluginState {
     #[cfg(feature = "serve")]
     pub(crate) fn set_trace(&mut self, trace: Option<TraceContext>) {
         self.http.set_trace(trace);
+    }
+
+    /// Ends a request of an instance that may answer more: what holds for each request begins anew, and its vacancies
+    /// are given back. Returns what the instance may still take, or `None` if it holds a message that only its own end
+    /// ends.
+    #[cfg(feature = "serve")]
+    pub(crate) fn end_request(&mut self) -> Option<Room> {
+        self.output.end_request();
+        self.larder().end_work();
+        self.set_trace(None);
+        if has_open_message(&mut self.table) {
+            return None;
+        }
+        let [handles, vacancies] = self.larder().free_handles();
+        let (entries, weighed) = (self.table.iter_mut().count(), weight(&mut self.table, self.shares));
+        Some(Room {
+            is_exceeded: self.memory.is_exceeded,
+            memory: self.memory.left(),
+            entries: self.shares.entries().saturating_sub(entries),
+            weight: self.shares.weighed().saturating_sub(weighed),
+            handles,
+            vacancies,
+        })
     }
 
     pub(crate) fn larder(&mut self) -> LarderView<'_> {

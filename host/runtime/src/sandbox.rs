@@ -2,6 +2,8 @@
 
 mod dir_quota;
 mod file_streams;
+#[cfg(feature = "serve")]
+mod leftovers;
 mod output;
 mod shares;
 mod turns;
@@ -17,6 +19,8 @@ use crate::config::Loading;
 
 pub(crate) use dir_quota::{ChargedBlock, DirQuota, NEW_FILE};
 pub(crate) use file_streams::{FileInput, FileOutput, FileStreams, Listing};
+#[cfg(feature = "serve")]
+pub(crate) use leftovers::{Room, has_open_message};
 pub(crate) use output::{Output, OutputLimit};
 pub(crate) use shares::Shares;
 pub(crate) use turns::{Place, Turns};
@@ -51,6 +55,12 @@ impl MemoryLimit {
     pub(crate) fn exceed(&mut self, reason: String) -> wasmtime::Error {
         self.is_exceeded = true;
         wasmtime::Error::msg(reason)
+    }
+
+    /// The bytes that may still be taken.
+    #[cfg(feature = "serve")]
+    pub(crate) fn left(&self) -> u64 {
+        self.max.saturating_sub(self.used)
     }
 
     /// Counts a growth by this many bytes, if there is room for it.

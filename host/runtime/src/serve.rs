@@ -1,6 +1,7 @@
 //! The HTTP server: plugins that answer requests.
 //!
-//! Each request runs in a sandbox of its own, so no request sees the state of another. The server speaks HTTP/1.1 and
+//! Each request runs in a sandbox of its own, so no request sees the state of another, unless the plugin has a `reuse`.
+//! The server speaks HTTP/1.1 and
 //! HTTP/2 without TLS. Terminate TLS in a proxy.
 
 mod access_log;
@@ -14,6 +15,9 @@ mod error_response;
 mod error_text;
 mod file_watch;
 mod handler;
+mod instance_metrics;
+mod instances;
+mod places;
 mod request;
 mod request_body;
 mod request_state;
@@ -90,6 +94,8 @@ impl Server {
         }
         drop(listener);
         let options = runtime.serve();
+        let state = Arc::clone(&self.state);
+        let closing = tokio::task::spawn_blocking(move || state.close_instances());
         connections.shut_down();
         let completed = async {
             connections.until_closed().await;
@@ -104,6 +110,8 @@ impl Server {
             cut_off.cancel();
             let _late = tokio::time::timeout(CUT_OFF_TIMEOUT, admission.until_idle()).await;
         }
+        // It panics if one of them does when it is dropped, and the host ends all the same.
+        let _closed = closing.await;
         runtime.caches().drain().await;
     }
 

@@ -52,7 +52,7 @@ fn assert_documented(outputs: &[Value], heading: &str) {
 fn check_has_the_documented_keys() {
     let Some(watched) = Sentinels::start(Kind::Valkey) else { return };
     let config = format!(
-        "default = \"a\"\n[caches.a]\ntype = \"ram\"\n{}{}[caches.gone]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = 1\n",
+        "default = \"a\"\n[caches.a]\ntype = \"ram\"\n[plugins.p]\nreuse = {{ idle = \"1m\" }}\n[plugins.q]\n{}{}[caches.gone]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = 1\n",
         watched.cache("b"),
         watched.servers[1].cache("replica"),
     );
@@ -69,11 +69,14 @@ fn check_has_the_documented_keys() {
     let primary = format!("127.0.0.1:{}", watched.servers[0].port());
     assert_eq!((&b["deployment"], &b["servers"][0]["address"]), (&json!("sentinel"), &json!(primary)));
     assert_eq!((b["sentinels"].as_array().unwrap().len(), &b["sentinels"][2]["primary"]), (3, &json!(primary)));
+    let reuse = json!({ "requests": 1000, "idle_seconds": 60.0, "max_age_seconds": 600.0 });
+    assert_eq!(output["plugins"], json!([{ "name": "p", "reuse": reuse }, { "name": "q", "reuse": null }]));
     let gone = &cache("gone")["servers"][0];
     assert!(gone["error"].as_str().unwrap().contains("refused") && gone["role"].is_null(), "{gone:#}");
     // The same lines as without `--json`.
     let table = Larder::new(["check"]).config(&config).fail(1);
     assert_eq!(run.stderr, table.stderr);
+    assert!(table.stdout.contains("\nPLUGIN  REUSE  IDLE  MAX AGE\np       1000   1m    10m\n"), "{}", table.stdout);
     assert!(run.stderr.contains("larder: cache `gone`: cannot reach Redis at `127.0.0.1:1`: "), "{}", run.stderr);
 }
 

@@ -157,6 +157,12 @@ fn the_schema_accepts_what_the_host_accepts_and_refuses_the_same_values() {
             &["[]", "[\"*.example.org\", \"[::1]:80\", \"*\"]"],
             &["[\"http://h\"]", "\"h\""],
         ),
+        (
+            "[plugins.p]",
+            "reuse",
+            &["{}", "{ requests = 65536, idle = \"1h\", max_age = \"1day\" }"],
+            &["true", "1000", "{ requests = 0 }", "{ requests = 65537 }", "{ idle = 0 }", "{ concurrent = 16 }"],
+        ),
         ("[plugins.p]", "env", &["{}", "{ A = \"b\" }"], &["{ A = 1 }", "[]"]),
         ("[plugins.p]\npath = \"p.wasm\"", "route", &["\"/\"", "\"/shop\""], &["\"shop\"", "1"]),
         ("[sandbox]", "max_handles", &["1"], &["0", "65537"]),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
 use larder_host::metrics::{
-    BUCKETS, CALLS, CONNECTIONS_CLOSED, DROPPED_LOG_LINES, DROPPED_OUTPUT, GET_OR_SET, GOOD_OUTCOMES,
+    BUCKETS, CALLS, CONNECTIONS_CLOSED, DROPPED_LOG_LINES, DROPPED_OUTPUT, ENDED_INSTANCES, GET_OR_SET, GOOD_OUTCOMES,
     Kind as MetricKind, LOADS, Metric, OUTGOING, REFUSALS, REQUESTS, RUNS, all,
 };
 use larder_host::{Caches, Config, operator_view};
@@ -204,7 +204,7 @@ mod endpoint {
     #[tokio::test]
     async fn every_metric_is_exported_with_its_kind_and_labels() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
-        let ram = "default = \"c\"\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
+        let ram = "default = \"c\"\n[plugins.http]\nreuse = {}\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
         let serving = ServeProcess::start_with_metrics(&format!("{ram}{}", server.cache("c")));
         for path in [
             "/fetch?http://localhost/secret",
@@ -271,7 +271,7 @@ mod endpoint {
 
     #[tokio::test]
     async fn every_outcome_is_0_from_the_start() {
-        let serving = ServeProcess::start_with_metrics(RAM);
+        let serving = ServeProcess::start_with_metrics(&format!("{RAM}[plugins.http]\nreuse = {{}}\n"));
         let export = serving.get_from_metrics_port("/metrics").await.body;
         for (metric, label, of) in [
             (LOADS, "outcome", "plugin=\"http\""),
@@ -285,6 +285,8 @@ mod endpoint {
         }
         let limits = ["max_cpu_time", "max_memory", "max_output", "timeout"].map(str::to_owned);
         assert_eq!(unused(&export, &RUNS, "outcome", "plugin=\"http\""), &named(&RUNS) | &limits.into());
+        let ends = unused(&export, &ENDED_INSTANCES, "reason", "plugin=\"http\"");
+        assert_eq!(ends, &named(&ENDED_INSTANCES) | &["max_age".to_owned()].into());
         assert_eq!(unused(&export, &DROPPED_LOG_LINES, "stream", ""), ["stderr", "stdout"].map(str::to_owned).into());
         let classes = ["2xx", "3xx", "4xx", "5xx", "gone"].map(str::to_owned);
         for plugin in ["plugin=\"http\"", "plugin=\"-\""] {

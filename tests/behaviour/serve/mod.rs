@@ -15,6 +15,7 @@
 //! - `pool`: an instance finds nothing of the one before it.
 //! - `reload`: a plugin's file is replaced while requests run.
 //! - `requests`: what a plugin receives, what the client receives, and errors in between.
+//! - `reuse`: an instance answers many requests, and what holds for each of them.
 //! - `routes`: several plugins in one server, each with its path and grant, and the errors at the start.
 //! - `sandbox`: what a plugin can see of the machine, and what it cannot do to the host.
 //! - `service_manager`: signals before the host listens, and what it tells a service manager such as systemd.
@@ -37,6 +38,7 @@ mod outgoing;
 mod pool;
 mod reload;
 mod requests;
+mod reuse;
 mod routes;
 mod sandbox;
 mod service_manager;

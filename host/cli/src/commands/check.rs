@@ -87,9 +87,9 @@ impl Check {
             cache.advice.extend(undecided);
         }
         if self.json {
-            crate::json::print(&json::object(&checked))?;
+            crate::json::print(&json::object(&checked, config))?;
         } else {
-            writeln!(std::io::stdout(), "{}", table::tables(&checked))?;
+            writeln!(std::io::stdout(), "{}", table::tables(&checked, config))?;
         }
         for cache in &checked {
             cache.problems.iter().for_each(|problem| print_error(&problem.line(cache.name)));

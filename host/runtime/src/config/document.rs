@@ -138,13 +138,17 @@ impl<'i> Section<'i> {
         })
     }
 
-    /// The error for a key that violates a rule, at the position of the key, or of the section if the key is absent.
+    /// The error for a key that violates a rule, at the position of the key, or of the section if the key is absent. A
+    /// key of an inner table is written `table.key`.
     pub(super) fn fault(&self, key: &str, rule: &str) -> Fault {
-        let written = match &self.value {
-            DeValue::Table(table) => table.get(key).map(Spanned::span),
-            _ => None,
-        };
-        Fault::at(written.unwrap_or(self.span.clone()), format!("`{}.{key}`: {rule}", self.path))
+        let mut written = self.span.clone();
+        let mut value = &self.value;
+        for part in key.split('.') {
+            let DeValue::Table(table) = value else { break };
+            let Some(found) = table.get(part) else { break };
+            (written, value) = (found.span(), found.get_ref());
+        }
+        Fault::at(written, format!("`{}.{key}`: {rule}", self.path))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::caches::CacheConfig;
 use crate::config::document::{Fault, Section, quoted_list};
 use crate::config::env::Variables;
 use crate::config::hosts::{Destination, OutgoingHost};
+use crate::config::reuse::{RawReuse, Reuse};
 use crate::config::sandbox::{MAX_COUNT, count};
 use crate::config::units::{Count, Size};
 use crate::default_limits;
@@ -34,6 +35,8 @@ pub struct Grant {
     pub max_concurrent_requests: Option<usize>,
     /// The hosts that it may send HTTP requests to. Defaults to none.
     pub outgoing_hosts: Vec<OutgoingHost>,
+    /// How long its instances answer HTTP requests. Defaults to `None`: each request gets an instance of its own.
+    pub reuse: Option<Reuse>,
     /// Its environment variables. Defaults to none.
     pub env: Variables,
 }
@@ -48,6 +51,7 @@ impl Default for Grant {
             max_concurrent_calls: default_limits::MAX_CONCURRENT_CALLS,
             max_concurrent_requests: None,
             outgoing_hosts: Vec::new(),
+            reuse: None,
             env: Variables::default(),
         }
     }
@@ -141,6 +145,8 @@ pub(super) struct RawGrant {
     /// the scheme's default. Defaults to `[]`.
     #[serde(default)]
     outgoing_hosts: Vec<OutgoingHost>,
+    /// How long an instance answers HTTP requests, one after the other; absent: each request gets an instance of its own.
+    reuse: Option<RawReuse>,
     /// Its environment variables. Defaults to `{}`.
     #[serde(default)]
     env: Variables,
@@ -187,6 +193,7 @@ impl RawGrant {
             max_concurrent_calls,
             max_concurrent_requests,
             outgoing_hosts,
+            reuse,
             env,
             ..
         } = self;
@@ -215,6 +222,7 @@ impl RawGrant {
             max_concurrent_calls,
             max_concurrent_requests,
             outgoing_hosts,
+            reuse: reuse.map(|reuse| reuse.validate(section)).transpose()?,
             env,
         })
     }

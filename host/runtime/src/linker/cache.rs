@@ -10,7 +10,7 @@ use super::ctx::LarderView;
 use super::handles::{HeldVacancy, LimitedResource, OpenCache};
 use super::wit;
 use crate::cache::text::one_line;
-use crate::cache::{CacheError, Duration, Entry, OpenError, PluginError, ScopedCache};
+use crate::cache::{CacheError, Duration, Entry, OpenError, PluginError, ScopedCache, Vacancy};
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -159,12 +159,17 @@ impl LarderView<'_> {
     ) -> CallResult<wit::Entry> {
         match self.report(&cache, found)? {
             Entry::Occupied(value) => Ok(wit::Entry::Occupied(value)),
-            Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy { cache, vacancy })?)),
+            Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy(Some((cache, vacancy))))?)),
         }
     }
 
-    pub(super) fn take_vacancy(&mut self, handle: Resource<HeldVacancy>) -> CallResult<HeldVacancy> {
-        Ok(self.delete(handle)?)
+    /// Takes a vacancy out of the table. `None` if the request that took it has ended.
+    pub(super) fn take_vacancy(
+        &mut self,
+        handle: Resource<HeldVacancy>,
+    ) -> CallResult<Option<(Arc<ScopedCache>, Vacancy)>> {
+        let HeldVacancy(vacancy) = self.delete(handle)?;
+        Ok(vacancy)
     }
 
     pub(super) fn drop_vacancy(&mut self, handle: Resource<HeldVacancy>) -> wasmtime::Result<()> {

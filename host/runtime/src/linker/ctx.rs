@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 
 use super::call_limit::CallLimit;
+use super::handles::HeldVacancy;
 use crate::cache::PluginCaches;
 use crate::default_limits;
 
@@ -70,6 +71,25 @@ pub struct LarderView<'a> {
     pub ctx: &'a mut LarderCtx,
     /// The resource table of the store.
     pub table: &'a mut ResourceTable,
+}
+
+impl LarderView<'_> {
+    /// Ends a piece of work of an instance that goes on, such as one HTTP request: gives back the vacancies that it has
+    /// neither filled nor dropped, as if it had dropped them, and lets the next one cause log lines of its own. The
+    /// plugin's handles stay valid and still count; a fill with such a handle stores nothing.
+    pub fn end_work(&mut self) {
+        self.ctx.log_lines.held = 0;
+        if self.ctx.vacancies.held > 0 {
+            let held = self.table.iter_mut().filter_map(|resource| resource.downcast_mut::<HeldVacancy>());
+            held.for_each(|HeldVacancy(vacancy)| drop(vacancy.take()));
+        }
+    }
+
+    /// How many further cache handles and vacancies the plugin may hold.
+    #[cfg(feature = "serve")]
+    pub(crate) fn free_handles(&self) -> [usize; 2] {
+        [&self.ctx.handles, &self.ctx.vacancies].map(|quota| quota.max.saturating_sub(quota.held))
+    }
 }
 
 impl fmt::Debug for LarderView<'_> {

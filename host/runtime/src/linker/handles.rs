@@ -9,12 +9,9 @@ use crate::cache::{ScopedCache, Vacancy};
 #[derive(Debug)]
 pub(super) struct OpenCache(pub(super) Arc<ScopedCache>);
 
-/// A vacancy of a plugin, with its cache.
+/// A vacancy of a plugin, with its cache. `None` if the request that took it has ended: a fill then stores nothing.
 #[derive(Debug)]
-pub(super) struct HeldVacancy {
-    pub(super) cache: Arc<ScopedCache>,
-    pub(super) vacancy: Vacancy,
-}
+pub(super) struct HeldVacancy(pub(super) Option<(Arc<ScopedCache>, Vacancy)>);
 
 /// A kind of resource of which a plugin instance holds a limited number.
 pub(super) trait LimitedResource: Send + 'static {

@@ -185,7 +185,7 @@ fn fill<T: Send + 'static>(
     duration: wit::Duration,
 ) -> HostFuture<'_, bool> {
     answer(async move {
-        let HeldVacancy { cache, vacancy } = view(store.data_mut()).take_vacancy(vacancy)?;
+        let Some((cache, vacancy)) = view(store.data_mut()).take_vacancy(vacancy)? else { return Ok(false) };
         let outcome = cache.fill_copy(vacancy, value.as_le_slice(&store), duration.into()).await;
         view(store.data_mut()).report(&cache, outcome)
     })

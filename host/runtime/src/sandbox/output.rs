@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,20 +17,35 @@ use crate::console::{Backlog, Stream};
 /// Limits the output of one run on stdout and stderr together.
 #[derive(Debug)]
 pub(crate) struct OutputLimit {
+    #[cfg(feature = "serve")]
+    max: u64,
     left: AtomicU64,
     is_exceeded: AtomicBool,
     stdout: Arc<Backlog>,
     stderr: Arc<Backlog>,
+    /// The prefixed lines on stdout and stderr.
+    lines: [OnceLock<Arc<Lines>>; 2],
 }
 
 impl OutputLimit {
     pub(crate) fn new(max: u64) -> Arc<Self> {
         Arc::new(Self {
+            #[cfg(feature = "serve")]
+            max,
             left: AtomicU64::new(max),
             is_exceeded: AtomicBool::new(false),
             stdout: Arc::default(),
             stderr: Arc::default(),
+            lines: Default::default(),
         })
+    }
+
+    /// Ends the output of one of several requests that an instance answers: writes the lines that have no end yet, and
+    /// gives the next request the whole limit.
+    #[cfg(feature = "serve")]
+    pub(crate) fn end_request(&self) {
+        self.lines.iter().filter_map(OnceLock::get).for_each(|lines| lines.end());
+        self.left.store(self.max, Ordering::Relaxed);
     }
 
     /// Waits until the output of a run is written, or cannot be.
@@ -119,6 +134,14 @@ impl Lines {
         self.to.write_lines(&self.plugin, complete);
     }
 
+    /// Writes the line that has no end yet.
+    fn end(&self) {
+        let partial = std::mem::take(&mut *self.partial.lock().unwrap_or_else(PoisonError::into_inner));
+        if !partial.is_empty() {
+            self.to.write_lines(&self.plugin, self.line(&partial).into_bytes());
+        }
+    }
+
     /// Formats a line for the host's stream. It cannot contain a line break that would start a line of another plugin.
     fn line(&self, bytes: &[u8]) -> String {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
@@ -128,10 +151,7 @@ impl Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let partial = std::mem::take(self.partial.get_mut().unwrap_or_else(PoisonError::into_inner));
-        if !partial.is_empty() {
-            self.to.write_lines(&self.plugin, self.line(&partial).into_bytes());
-        }
+        self.end();
     }
 }
 
@@ -149,7 +169,13 @@ impl Output {
     /// Writes whole lines, each after the plugin's name.
     #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the HTTP server runs several plugins"))]
     pub(crate) fn prefixed(to: Stream, limit: &Arc<OutputLimit>, plugin: &Arc<str>) -> Self {
-        Self { to, limit: Arc::clone(limit), kind: Kind::Lines(Arc::new(Lines::new(to, plugin))) }
+        let [stdout, stderr] = &limit.lines;
+        let slot = match to {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        };
+        let lines = Arc::clone(slot.get_or_init(|| Arc::new(Lines::new(to, plugin))));
+        Self { to, limit: Arc::clone(limit), kind: Kind::Lines(lines) }
     }
 
     /// Queues as much as the limit allows, and returns the number of bytes. The caller has checked that there is room.

@@ -18,6 +18,7 @@ use super::connection::FollowedBody;
 use super::error_response::ErrorResponse;
 use super::error_text::error_text;
 use super::handler::Handler;
+use super::instances::Instance;
 use super::request_body::limited;
 use super::request_state::RequestState;
 use super::state::{ServedRoute, ServerState};
@@ -27,7 +28,7 @@ use crate::cache::text::one_line;
 use crate::error::Error;
 use crate::plugin_body::{AbortFlag, PluginBody, drained};
 use crate::plugin_state::PluginState;
-use crate::runtime::{Console, Outcome, RunOptions};
+use crate::runtime::Outcome;
 use crate::trace::{self, Joined, TraceContext};
 
 impl ServerState {
@@ -195,19 +196,27 @@ impl ServerState {
         respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
         abort: &AbortFlag,
     ) -> Result<(), Error> {
-        let Handler { plugin, proxy } = handler;
-        let mut store = self.runtime.store(plugin, &RunOptions::default(), Console::Prefixed)?;
+        let Handler { plugin, proxy: component, instances } = handler;
+        let mut instance = self.instance(handler).await?;
+        let Instance { store, proxy, .. } = &mut instance;
         store.data_mut().set_trace(trace);
         let handle = async |store: &mut Store<PluginState>| {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let respond = store.data_mut().http().new_response_outparam(respond)?;
-            let proxy = proxy.instantiate_async(&mut *store).await?;
+            let proxy = match proxy {
+                Some(proxy) => proxy,
+                None => proxy.insert(component.instantiate_async(&mut *store).await?),
+            };
             proxy.wasi_http_incoming_handler().call_handle(store, request, respond).await
         };
-        let ended = self.runtime.within_limits(plugin, &mut store, handle).await;
+        let ended = self.runtime.within_limits(plugin, store, handle).await;
         // Set before the store and the unfinished body in it are dropped.
         if !matches!(ended, Ok(Outcome::Returned(()) | Outcome::Exited(0))) {
             abort.set();
+        }
+        // Dropped, unless its call has returned: after anything else its state is not known.
+        if let (Some(instances), Ok(Outcome::Returned(()))) = (instances, &ended) {
+            instances.give_back(instance);
         }
         match ended? {
             Outcome::Returned(()) | Outcome::Exited(0) => Ok(()),

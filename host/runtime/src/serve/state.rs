@@ -13,6 +13,8 @@ use super::connection::{OpenConnections, Timeouts};
 use super::crowd::Crowd;
 use super::descriptors::max_connections;
 use super::handler::Handler;
+use super::instances::Instances;
+use super::places::Places;
 use crate::cache::text::one_line;
 use crate::console;
 use crate::error::Error;
@@ -34,6 +36,8 @@ pub(super) struct ServerState {
     pub(super) connections: Arc<OpenConnections>,
     pub(super) timeouts: Timeouts,
     pub(super) crowd: Arc<Crowd>,
+    /// `None` if no plugin has a `reuse`.
+    pub(super) places: Option<Arc<Places>>,
     /// Cancels the running requests.
     pub(super) cut_off: CancellationToken,
 }
@@ -55,13 +59,18 @@ impl ServerState {
     /// Sorts the routes, and checks that each plugin exports the HTTP handler.
     pub(super) fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
         let plugins: Vec<_> = plugins.into_iter().collect();
-        let admission = Admission::new(runtime.serve().max_concurrent_requests, plugins.len());
+        let max = runtime.serve().max_concurrent_requests;
+        let admission = Admission::new(max, plugins.len());
+        let grant = |plugin: &Plugin| runtime.caches().config().grant(plugin.name());
+        let places = plugins.iter().any(|(_, plugin)| grant(plugin).reuse.is_some()).then(|| Places::new(max));
         let mut routes = plugins
             .into_iter()
             .map(|(prefix, plugin)| {
-                let max = runtime.caches().config().grant(plugin.name()).max_concurrent_requests;
-                let admission = admission.plugin(max);
-                let handler = RwLock::new(Arc::new(Handler::new(plugin)?));
+                let grant = grant(&plugin);
+                let admission = admission.plugin(grant.max_concurrent_requests);
+                let reuse = grant.reuse.zip(places.as_ref());
+                let instances = reuse.map(|(reuse, places)| Instances::new(plugin.name(), reuse, Arc::clone(places)));
+                let handler = RwLock::new(Arc::new(Handler::new(plugin, instances)?));
                 Ok(ServedRoute {
                     prefix,
                     admission,
@@ -78,7 +87,7 @@ impl ServerState {
         let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));
         let (refusals, timeouts) = (Arc::new(Semaphore::new(MAX_REFUSALS)), Timeouts::default());
         let (crowd, cut_off) = (Arc::new(Crowd::new()), CancellationToken::new());
-        Ok(Self { runtime, routes, admission, refusals, connections, timeouts, crowd, cut_off })
+        Ok(Self { runtime, routes, admission, refusals, connections, timeouts, crowd, places, cut_off })
     }
 
     /// The route of the path.
@@ -100,9 +109,13 @@ impl ServedRoute {
     fn load_again(&self, runtime: &Runtime) {
         let old = self.handler();
         let (name, path) = (one_line(old.plugin.name()), old.plugin.path());
-        match runtime.load(path, Some(old.plugin.name())).and_then(Handler::new) {
+        let instances = || old.instances.as_ref().map(|instances| instances.successor());
+        match runtime.load(path, Some(old.plugin.name())).and_then(|plugin| Handler::new(plugin, instances())) {
             Ok(new) => {
                 *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                if let Some(instances) = &old.instances {
+                    instances.close();
+                }
                 tracing::info!("reloaded plugin `{name}`");
             }
             Err(error) => {

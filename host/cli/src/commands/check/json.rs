@@ -1,7 +1,7 @@
 //! The JSON of `larder check --json`. `docs/command-line.md` lists its keys.
 
 use larder_host::cache::valkey::{CommandReport, Deployment, Memory, Persistence, Role, SentinelReport, ServerReport};
-use larder_host::config::BackendConfig;
+use larder_host::config::{BackendConfig, Config, Grant, Reuse};
 use serde_json::{Value, json};
 
 use super::CheckedCache;
@@ -10,11 +10,24 @@ use super::table::{address, has_tracking};
 use crate::json::SCHEMA;
 
 /// The whole output.
-pub(super) fn object(caches: &[CheckedCache<'_>]) -> Value {
+pub(super) fn object(caches: &[CheckedCache<'_>], config: &Config) -> Value {
     json!({
         "schema": SCHEMA,
         "ok": caches.iter().all(CheckedCache::is_ok),
         "caches": caches.iter().map(cache).collect::<Vec<_>>(),
+        "plugins": config.plugins.iter().map(plugin).collect::<Vec<_>>(),
+    })
+}
+
+fn plugin((name, grant): (&String, &Grant)) -> Value {
+    json!({ "name": name, "reuse": grant.reuse.as_ref().map(reuse) })
+}
+
+fn reuse(reuse: &Reuse) -> Value {
+    json!({
+        "requests": reuse.requests,
+        "idle_seconds": reuse.idle.as_secs_f64(),
+        "max_age_seconds": reuse.max_age.as_secs_f64(),
     })
 }
 

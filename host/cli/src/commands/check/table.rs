@@ -3,17 +3,19 @@
 use bytesize::ByteSize;
 use comfy_table::{Table, presets};
 use larder_host::cache::valkey::{Memory, Need, Persistence, Role, ServerReport};
-use larder_host::config::BackendConfig;
+use larder_host::config::{BackendConfig, Config};
 
 use super::CheckedCache;
 
 /// A cell for what is not known or does not apply.
 const NONE: &str = "-";
 
-/// The tables of all caches and of their servers, and the advice, with an empty line between.
-pub(super) fn tables(caches: &[CheckedCache<'_>]) -> String {
+/// The tables of all caches, of their servers, and of the plugins with a `reuse`, and the advice, with an empty line
+/// between.
+pub(super) fn tables(caches: &[CheckedCache<'_>], config: &Config) -> String {
     let mut parts = vec![of_caches(caches)];
     parts.extend(of_servers(caches));
+    parts.extend(of_plugins(config));
     let advice = caches
         .iter()
         .flat_map(|cache| cache.advice.iter().map(|advice| format!("advice: {}", advice.line(cache.name))));
@@ -53,6 +55,18 @@ fn of_servers(caches: &[CheckedCache<'_>]) -> Option<String> {
     let rows: Vec<_> = servers.map(|(name, server)| row(name, server)).collect();
     let head = ["CACHE", "SERVER", "ROLE", "MEMORY", "EVICTION", "PERSISTENCE", "TRACKING", "COMMANDS"];
     (!rows.is_empty()).then(|| table(head, rows.into_iter()))
+}
+
+/// The plugins whose instances answer many requests, if there are any.
+fn of_plugins(config: &Config) -> Option<String> {
+    let reused = config.plugins.iter().filter_map(|(name, grant)| Some((name, grant.reuse?)));
+    let rows: Vec<_> = reused
+        .map(|(name, reuse)| {
+            let [idle, max_age] = [reuse.idle, reuse.max_age].map(|time| humantime::format_duration(time).to_string());
+            [name.clone(), reuse.requests.to_string(), idle, max_age]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| table(["PLUGIN", "REUSE", "IDLE", "MAX AGE"], rows.into_iter()))
 }
 
 fn row(cache: &str, server: &ServerReport) -> [String; 8] {

@@ -1,0 +1,146 @@
+//! The places of instances: there are as many as requests may run, and a request never waits for an idle instance.
+
+// Decision: docs/decisions/0076-an-idle-instance-gives-its-place-to-any-request.md
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::handler::Handler;
+use super::instances::Instance;
+use super::state::ServerState;
+use crate::error::Error;
+use crate::runtime::{Console, RunOptions};
+
+/// The places of all instances of a host, idle ones included.
+#[derive(Debug)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    /// The number of requests that look for a place. Meanwhile no instance becomes idle, so that none of them waits for
+    /// one that is.
+    wanted: AtomicUsize,
+}
+
+/// A request that looks for a place.
+struct Want<'a>(&'a AtomicUsize);
+
+impl Places {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { free: Arc::new(Semaphore::new(max)), wanted: AtomicUsize::new(0) })
+    }
+
+    /// True if a request looks for a place.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) > 0
+    }
+
+    fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+
+    fn want(&self) -> Want<'_> {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        Want(&self.wanted)
+    }
+
+    /// Takes a place. `displace` ends an idle instance, and returns false if there is none.
+    ///
+    /// Each other request that runs has one place at most, so a place without a request is that of an idle instance, or of
+    /// one that is being dropped.
+    async fn take(&self, displace: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+        if let Some(place) = self.try_take() {
+            return Some(place);
+        }
+        let _want = self.want();
+        while displace() {
+            if let Some(place) = self.try_take() {
+                return Some(place);
+            }
+        }
+        Arc::clone(&self.free).acquire_owned().await.ok()
+    }
+}
+
+impl Drop for Want<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl ServerState {
+    /// An idle instance of the plugin, or a new one.
+    pub(super) async fn instance(&self, handler: &Handler) -> Result<Instance, Error> {
+        if let Some(instances) = &handler.instances
+            && let Some(instance) = instances.take().await
+        {
+            return Ok(instance);
+        }
+        let place = match &self.places {
+            Some(places) => places.take(|| self.displace()).await,
+            // No instance is ever idle, so that there are as many places as requests.
+            None => None,
+        };
+        let store = self.runtime.store(&handler.plugin, &RunOptions::default(), Console::Prefixed)?;
+        let record = handler.instances.as_ref().map(|instances| instances.record());
+        Ok(Instance { store, proxy: None, record, _place: place })
+    }
+
+    /// Ends the instance that has been idle for longest, of all plugins. Returns false if none is idle.
+    fn displace(&self) -> bool {
+        loop {
+            let all = self.routes.iter().filter_map(|route| route.handler().instances.clone());
+            let idle = all.filter_map(|instances| instances.first_idle_since().map(|since| (since, instances)));
+            let Some((_, instances)) = idle.min_by_key(|(since, _)| *since) else { return false };
+            // It may have been taken meanwhile.
+            if instances.displace_first() {
+                return true;
+            }
+        }
+    }
+
+    /// Ends the idle instances of all plugins.
+    pub(super) fn close_instances(&self) {
+        self.routes.iter().filter_map(|route| route.handler().instances.clone()).for_each(|all| all.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_says_that_it_wants_a_place_before_it_looks_for_an_idle_instance() {
+        let places = Places::new(1);
+        let held = places.take(|| panic!("a place is free")).await.unwrap();
+        let looks = Cell::new(0);
+        {
+            let mut taking = pin!(places.take(|| {
+                assert!(places.are_wanted());
+                looks.set(looks.get() + 1);
+                false
+            }));
+            tokio::select! {
+                biased;
+                _ = &mut taking => panic!("no place is free"),
+                () = std::future::ready(()) => {}
+            }
+            assert!(places.are_wanted() && looks.get() == 1);
+            // That of an instance that was about to be dropped.
+            drop(held);
+            assert!(taking.await.is_some());
+        }
+        assert!(!places.are_wanted());
+    }
+
+    #[tokio::test]
+    async fn a_request_takes_the_place_of_an_idle_instance() {
+        let places = Places::new(1);
+        let idle = RefCell::new(places.take(|| panic!("a place is free")).await);
+        assert!(places.take(|| idle.take().is_some()).await.is_some());
+        assert!(!places.are_wanted());
+    }
+}
