@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::backend::{CacheBackend, Health, SyncBackend};
+use crate::backend::{CacheBackend, Health, NearLookup, SyncBackend};
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::{LeaderGuard, Leaders, Owner};
@@ -194,6 +194,11 @@ impl Cache {
     /// The synchronous interface of the backend, if it has one.
     pub(crate) fn as_sync(&self) -> Option<&dyn SyncBackend> {
         self.state.backend.as_sync()
+    }
+
+    /// The values of the backend that are near, if it has a near tier.
+    pub(crate) fn near(&self) -> Option<&dyn NearLookup> {
+        self.state.backend.near()
     }
 
     pub(crate) fn metrics(&self) -> &CacheMetrics {
