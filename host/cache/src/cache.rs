@@ -184,6 +184,9 @@ impl Cache {
     /// Sets those [metrics](crate::metrics) that are not recorded as calls happen. Performs no I/O.
     pub fn publish(&self) {
         self.metrics().publish(&self.state.backend.status(), &self.stats());
+        if let Some(near) = self.near() {
+            self.metrics().publish_near(&near.status());
+        }
     }
 
     /// True if reads return a miss in an outage.
