@@ -27,7 +27,9 @@ fn a_plugin_gets_the_same_answers_and_the_server_fewer_reads() {
             for _ in 0..50 {
                 assert_eq!(ask("get k"), "hit v");
             }
-            assert_eq!(reads(&server) - before, if is_near { 0 } else { 50 });
+            // The announcement of the plugin's own write may have poisoned the first fetch.
+            let reads = reads(&server) - before;
+            assert!(if is_near { reads <= 1 } else { reads == 50 }, "{reads} reads");
             // Within seconds, though the values may be a minute old.
             redis::cmd("SET").arg("cache:k").arg("w").exec(&mut server.client()).unwrap();
             wait_for("the announcement", || (ask("get k") == "hit w").then_some(()));
