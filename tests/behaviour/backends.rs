@@ -8,8 +8,8 @@ use larder_host::cache::{Access, Cache, CacheError, Duration, Namespace, Owner, 
 use larder_host::{Config, connect_cache, operator_view};
 use larder_tests::{Cluster, Kind, Server, TEST_TIMEOUT};
 
-/// Makes a test of each fact for RAM, Valkey, Redis and a Valkey with `SET … IFEQ`, and a test of all facts for a
-/// cluster. A fact is an async function that takes a [`Backend`].
+/// Makes a test of each fact for RAM, Valkey, Redis, a Valkey with `SET … IFEQ` and a near tier in front of Valkey, and a
+/// test of all facts for a cluster. A fact is an async function that takes a [`Backend`].
 ///
 /// Tests of RAM run with paused time, which advances when all tasks wait; a server has a clock of its own. A cluster
 /// takes seconds to start, so one serves all facts. Its test prints their names, so that a failure has a name.
@@ -24,6 +24,16 @@ macro_rules! over_every_backend {
             )+
         }
         $crate::backends::over_every_server! { $($fact),+ }
+        mod near {
+            $(
+                #[tokio::test]
+                async fn $fact() {
+                    if let Some(backend) = $crate::backends::Backend::near() {
+                        super::$fact(backend).await;
+                    }
+                }
+            )+
+        }
         mod cluster {
             #[tokio::test]
             async fn every_fact() {
@@ -111,6 +121,13 @@ impl Backend {
     pub(crate) fn server(kind: Kind) -> Option<Self> {
         let server = Server::start(kind)?;
         Some(Self { toml: server.cache("c"), place: Place::Server(server) })
+    }
+
+    /// A server of the test's own, with a near tier in front of it.
+    pub(crate) fn near() -> Option<Self> {
+        let mut backend = Self::server(Kind::Valkey)?;
+        backend.toml.push_str("near = {}\n");
+        Some(backend)
     }
 
     /// The server, for facts about servers alone.

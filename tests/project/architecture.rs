@@ -142,7 +142,7 @@ fn the_configuration_opens_no_connection() {
 
 #[test]
 fn one_file_constructs_backends() {
-    let constructors = ["RamBackend::new(", "ValkeyBackend::connect("];
+    let constructors = ["RamBackend::new(", "ValkeyBackend::connect"];
     let is_allowed = |path: &Path| path.ends_with("host/runtime/src/caches.rs");
     let hosts = ["host/runtime/src", "host/cli/src"].into_iter().flat_map(sources);
     let (allowed, others): (Vec<_>, Vec<_>) = hosts.partition(|(path, _)| is_allowed(path));

@@ -92,6 +92,47 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     fn as_sync(&self) -> Option<&dyn SyncBackend> {
         None
     }
+
+    /// The values of the backend that are near, if it has a near tier. `None` by default.
+    fn near(&self) -> Option<&dyn NearLookup> {
+        None
+    }
+}
+
+/// Values of a backend that are near: in this process, as copies of what a server holds.
+pub trait NearLookup {
+    /// The key's value, if it is near and may be served. After `None` the backend must be asked.
+    fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
+
+    /// A status snapshot; performs no I/O.
+    fn status(&self) -> NearStatus;
+}
+
+/// The status of a near tier, as the [metrics](crate::metrics) report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct NearStatus {
+    /// Look-ups that were answered near so far.
+    pub hits: u64,
+    /// Look-ups that had to ask the server so far.
+    pub misses: u64,
+    /// The size of all entries, in bytes.
+    pub bytes: u64,
+    /// The maximum size of all entries, in bytes.
+    pub max_bytes: u64,
+    /// The number of entries, including those that are not served any more and not yet swept.
+    pub entries: u64,
+    /// The number of entries evicted so far to make room for others.
+    pub evictions: u64,
+    /// The number of keys that servers announced as changed so far.
+    pub invalidations: u64,
+    /// How often so far all keys were removed from a server.
+    pub flushes: u64,
+    /// How often so far the announcements of a connection ended.
+    pub losses: u64,
+    /// The age of the oldest horizon: how long ago all announcements of a connection are known to have arrived. `None`
+    /// while no connection announces.
+    pub horizon_age: Option<StdDuration>,
 }
 
 /// The synchronous interface of a backend that stores its entries in this process. These calls cannot fail.

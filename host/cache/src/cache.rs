@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::backend::{CacheBackend, Health, SyncBackend};
+use crate::backend::{CacheBackend, Health, NearLookup, SyncBackend};
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::{LeaderGuard, Leaders, Owner};
@@ -211,6 +211,9 @@ impl Cache {
     /// Sets those [metrics](crate::metrics) that are not recorded as calls happen. Performs no I/O.
     pub fn publish(&self) {
         self.metrics().publish(&self.state.backend.status(), &self.stats());
+        if let Some(near) = self.near() {
+            self.metrics().publish_near(&near.status());
+        }
     }
 
     /// True if reads return a miss in an outage.
@@ -221,6 +224,11 @@ impl Cache {
     /// The synchronous interface of the backend, if it has one.
     pub(crate) fn as_sync(&self) -> Option<&dyn SyncBackend> {
         self.state.backend.as_sync()
+    }
+
+    /// The values of the backend that are near, if it has a near tier.
+    pub(crate) fn near(&self) -> Option<&dyn NearLookup> {
+        self.state.backend.near()
     }
 
     pub(crate) fn metrics(&self) -> &CacheMetrics {

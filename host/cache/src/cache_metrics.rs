@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
-use crate::backend::BackendStatus;
+use crate::backend::{BackendStatus, NearStatus};
 use crate::error::{CacheError, PluginError};
 use crate::get_or_set::stats::GetOrSetStats;
 use crate::metrics::{self as names, Metric};
@@ -157,6 +157,27 @@ impl CacheMetrics {
             ("abandoned", abandoned),
         ] {
             counter!(names::GET_OR_SET.name, "cache" => self.cache.clone(), "event" => event).absolute(total);
+        }
+    }
+}
+
+impl CacheMetrics {
+    /// Sets the metrics of a near tier.
+    pub(crate) fn publish_near(&self, status: &NearStatus) {
+        let cache = || self.cache.clone();
+        let set = |metric: Metric, value: f64| gauge!(metric.name, "cache" => cache()).set(value);
+        set(names::NEAR_BYTES, status.bytes as f64);
+        set(names::NEAR_MAX_BYTES, status.max_bytes as f64);
+        set(names::NEAR_ENTRIES, status.entries as f64);
+        // Without an announcing connection nothing is served near, and there is no age.
+        set(names::NEAR_HORIZON, status.horizon_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        counter!(names::NEAR_EVICTIONS.name, "cache" => cache()).absolute(status.evictions);
+        counter!(names::NEAR_INVALIDATIONS.name, "cache" => cache()).absolute(status.invalidations);
+        for (outcome, total) in [("hit", status.hits), ("miss", status.misses)] {
+            counter!(names::NEAR_LOOKUPS.name, "cache" => cache(), "outcome" => outcome).absolute(total);
+        }
+        for (cause, total) in [("flush", status.flushes), ("loss", status.losses)] {
+            counter!(names::NEAR_FLUSHES.name, "cache" => cache(), "cause" => cause).absolute(total);
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The synchronous fast path: calls on a cache in this process, without a future. A look-up allocates nothing.
+//! The synchronous fast path: calls on a cache in this process, and hits in a near tier, without a future. A look-up
+//! allocates nothing.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use crate::backend::SyncBackend;
+use crate::backend::{NearLookup, SyncBackend};
 use crate::cache::Cache;
 use crate::error::CacheError;
 use crate::policy::Duration;
@@ -92,6 +93,52 @@ impl<'a> FastPath<'a> {
     pub(crate) fn set_value(self, key: &str, value: impl Value, duration: Duration) -> Result<(), CacheError> {
         let set = || self.cache.set_sync(self.backend, self.scope.key_to_write(key)?, value, duration);
         self.cache.metrics().set.call_sync(set)
+    }
+}
+
+/// One plugin's view of what a cache has near. Each call returns what is near; after `None`, fall back to the call of
+/// [`ScopedCache`](crate::ScopedCache) with the same name, which asks the server or returns the error.
+#[derive(Clone, Copy)]
+pub struct NearPath<'a> {
+    scope: &'a Scope,
+    cache: &'a Cache,
+    near: &'a dyn NearLookup,
+}
+
+impl fmt::Debug for NearPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NearPath").field("scope", self.scope).field("cache", self.cache).finish_non_exhaustive()
+    }
+}
+
+impl<'a> NearPath<'a> {
+    pub(crate) fn new(scope: &'a Scope, cache: &'a Cache, near: &'a dyn NearLookup) -> Self {
+        Self { scope, cache, near }
+    }
+
+    /// The key's value, if it is near.
+    pub fn get(self, key: &str) -> Option<Bytes> {
+        let found @ Some(_) = self.look_up(key) else { return None };
+        self.cache.metrics().get.call_sync(|| Ok(found)).ok()?
+    }
+
+    /// The values of many keys, in the order of the keys, if all of them are near.
+    pub fn get_many(self, keys: &[impl AsRef<str>]) -> Option<Vec<Option<Bytes>>> {
+        self.scope.check_keys(keys).ok()?;
+        let found: Option<Vec<Option<Bytes>>> = keys.iter().map(|key| self.look_up(key.as_ref()).map(Some)).collect();
+        let found = self.cache.check_found(found?).ok()?;
+        self.cache.metrics().get_many.call_sync(|| Ok(found)).ok()
+    }
+
+    /// The key's value, if it is near and get-or-set may return it.
+    pub fn occupied(self, key: &str) -> Option<Bytes> {
+        self.scope.check_write().ok()?;
+        let found @ Some(_) = self.look_up(key) else { return None };
+        self.cache.metrics().get_or_set.call_sync(|| Ok(found)).ok()?
+    }
+
+    fn look_up(self, key: &str) -> Option<Bytes> {
+        self.scope.look_up(key, |key| self.near.look_up(key)).ok()?
     }
 }
 

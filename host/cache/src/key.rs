@@ -22,6 +22,11 @@ pub struct Key(Box<str>);
 pub struct KeyRef<'a>(&'a str);
 
 impl<'a> KeyRef<'a> {
+    /// A key that a server named, without the prefix of the cache. It may be no key of a plugin; it is only looked up.
+    pub(crate) fn from_server(key: &'a str) -> Self {
+        Self(key)
+    }
+
     /// The text of the key, including its namespace.
     pub fn as_str(self) -> &'a str {
         self.0

@@ -139,6 +139,60 @@ pub const RECONNECTS: Metric = metric(
     &["cache"],
     "Connections to the cache's server that were re-established after a loss.",
 );
+/// Look-ups in a near tier.
+pub const NEAR_LOOKUPS: Metric = metric(
+    "larder_near_lookups_total",
+    Kind::Counter,
+    &["cache", "outcome"],
+    "Keys looked up in a near tier: `hit` if the value was near, `miss` if the server was asked.",
+);
+/// The size of a near tier.
+pub const NEAR_BYTES: Metric =
+    metric("larder_near_bytes", Kind::Gauge, &["cache"], "Size of all entries of a near tier, in bytes.");
+/// The maximum size of a near tier.
+pub const NEAR_MAX_BYTES: Metric = metric(
+    "larder_near_max_bytes",
+    Kind::Gauge,
+    &["cache"],
+    "Maximum size of all entries of a near tier, in bytes: `max_bytes` of `near`.",
+);
+/// The entries of a near tier.
+pub const NEAR_ENTRIES: Metric = metric(
+    "larder_near_entries",
+    Kind::Gauge,
+    &["cache"],
+    "Entries of a near tier, including those that are not served any more and not yet swept.",
+);
+/// Evictions from a near tier.
+pub const NEAR_EVICTIONS: Metric = metric(
+    "larder_near_evictions_total",
+    Kind::Counter,
+    &["cache"],
+    "Entries that a near tier evicted to make room for others.",
+);
+/// Announced changes.
+pub const NEAR_INVALIDATIONS: Metric = metric(
+    "larder_near_invalidations_total",
+    Kind::Counter,
+    &["cache"],
+    "Keys that the server announced as changed to a near tier.",
+);
+/// Events after which nothing that was read over a connection is served near.
+pub const NEAR_FLUSHES: Metric = metric(
+    "larder_near_flushes_total",
+    Kind::Counter,
+    &["cache", "cause"],
+    "Events after which nothing that was read over a connection is served near: all keys were removed (`flush`), or \
+     the connection was lost (`loss`).",
+);
+/// The age of the horizon.
+pub const NEAR_HORIZON: Metric = metric(
+    "larder_near_horizon_seconds",
+    Kind::Gauge,
+    &["cache"],
+    "How long ago all announcements to a near tier are known to have arrived, for the connection for which it is longest. \
+     Over `max_staleness` nothing is served near; `NaN` while no connection announces.",
+);
 /// The values of the label `outcome` for calls that succeeded. Every other value is the name of an error.
 pub const GOOD_OUTCOMES: &[&str] = &["hit", "miss", "stored", "superseded", "ok"];
 
@@ -156,6 +210,14 @@ pub const ALL: &[Metric] = &[
     RAM_EVICTIONS,
     UP,
     RECONNECTS,
+    NEAR_LOOKUPS,
+    NEAR_BYTES,
+    NEAR_MAX_BYTES,
+    NEAR_ENTRIES,
+    NEAR_EVICTIONS,
+    NEAR_INVALIDATIONS,
+    NEAR_FLUSHES,
+    NEAR_HORIZON,
 ];
 
 /// Registers the help text and unit of each metric with the recorder.

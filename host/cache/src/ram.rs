@@ -4,12 +4,11 @@
 
 // Decision: docs/decisions/0025-a-share-of-a-ram-cache-is-a-partition-of-its-own.md
 
-mod clock;
+pub(crate) mod clock;
 mod leases;
-mod partition;
+pub(crate) mod partition;
 mod weight;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration as StdDuration;
 
@@ -22,7 +21,7 @@ use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Namespace, Selection};
 use crate::ram::clock::{Clock, NEVER};
 use crate::ram::leases::Leases;
-use crate::ram::partition::{Partition, Stored};
+use crate::ram::partition::{Partition, Partitions, Stored, Usage};
 
 pub use weight::{ENTRY_OVERHEAD, least_capacity};
 
@@ -32,13 +31,9 @@ const SWEEP_INTERVAL: StdDuration = StdDuration::from_secs(5);
 /// A cache in the memory of this process.
 #[derive(Debug)]
 pub struct RamBackend {
-    /// The entries without a namespace, and those of all namespaces without a share.
-    common: Partition,
-    /// The entries of the namespaces with a share.
-    shares: HashMap<Namespace, Partition>,
+    partitions: Partitions,
     clock: Clock,
     leases: Leases,
-    max_bytes: u64,
 }
 
 impl RamBackend {
@@ -49,15 +44,10 @@ impl RamBackend {
     /// Tokio runtime a task sweeps expired entries until the cache is dropped. Without a runtime they stay until they
     /// are read, overwritten or evicted.
     pub fn new(max_bytes: u64, max_value_bytes: usize, shares: &[(Namespace, u64)]) -> Arc<Self> {
-        let rest = shares.iter().fold(max_bytes, |rest, (_, share)| rest.saturating_sub(*share));
-        let partition =
-            |(namespace, share): &(Namespace, u64)| (namespace.clone(), Partition::new(*share, max_value_bytes));
         let backend = Arc::new(Self {
-            common: Partition::new(rest, max_value_bytes),
-            shares: shares.iter().map(partition).collect(),
+            partitions: Partitions::new(max_bytes, max_value_bytes, shares),
             clock: Clock::new(),
             leases: Leases::default(),
-            max_bytes,
         });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(sweep(Arc::downgrade(&backend)));
@@ -65,18 +55,12 @@ impl RamBackend {
         backend
     }
 
-    /// The partition of the keys with this namespace, or without one.
-    fn partition(&self, namespace: Option<&str>) -> &Partition {
-        namespace.and_then(|namespace| self.shares.get(namespace)).unwrap_or(&self.common)
-    }
-
     fn partition_of(&self, key: KeyRef<'_>) -> &Partition {
-        // Most caches have no shares; they skip the search for the namespace.
-        if self.shares.is_empty() { &self.common } else { self.partition(key.namespace()) }
+        self.partitions.of(key)
     }
 
     fn stored(&self, value: Bytes, duration: Option<StdDuration>) -> Stored {
-        Stored { value, expires_at: duration.map_or(NEVER, |duration| self.clock.after(duration)) }
+        Stored { value, expires_at: duration.map_or(NEVER, |duration| self.clock.after(duration)), beside: () }
     }
 
     fn insert(&self, key: Key, stored: Stored) {
@@ -85,8 +69,7 @@ impl RamBackend {
 
     fn remove_expired(&self) {
         let now = self.clock.now();
-        self.common.remove_expired(now);
-        self.shares.values().for_each(|share| share.remove_expired(now));
+        self.partitions.all().for_each(|partition| partition.sweep(now, |_| false));
     }
 }
 
@@ -144,7 +127,7 @@ impl CacheBackend for RamBackend {
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
         self.leases.remove_selected(selection).await;
-        Ok(self.partition(selection.namespace()).take_selected(selection, &self.clock).await)
+        Ok(self.partitions.of_namespace(selection.namespace()).take_selected(selection, &self.clock).await)
     }
 
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
@@ -186,13 +169,8 @@ impl CacheBackend for RamBackend {
     }
 
     fn status(&self) -> BackendStatus {
-        let sum = |of: fn(&Partition) -> u64| self.shares.values().map(of).fold(of(&self.common), u64::saturating_add);
-        BackendStatus::Ram {
-            bytes: sum(|partition| partition.entries.weight()),
-            max_bytes: self.max_bytes,
-            entries: sum(|partition| partition.entries.len() as u64),
-            evictions: sum(|partition| partition.evictions.count()),
-        }
+        let Usage { bytes, max_bytes, entries, evictions } = self.partitions.usage();
+        BackendStatus::Ram { bytes, max_bytes, entries, evictions }
     }
 
     fn as_sync(&self) -> Option<&dyn SyncBackend> {

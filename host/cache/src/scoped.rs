@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::cache::Cache;
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
-use crate::fast_path::FastPath;
+use crate::fast_path::{FastPath, NearPath};
 use crate::get_or_set::in_flight::Owner;
 use crate::get_or_set::lookup::Entry;
 use crate::get_or_set::vacancy::Vacancy;
@@ -51,6 +51,11 @@ impl ScopedCache {
         Some(FastPath::new(&self.scope, &self.cache, self.cache.as_sync()?))
     }
 
+    /// The synchronous path of what is near, if the cache has a near tier.
+    pub fn near_path(&self) -> Option<NearPath<'_>> {
+        Some(NearPath::new(&self.scope, &self.cache, self.cache.near()?))
+    }
+
     /// Returns the key's value, or `None` on a miss.
     ///
     /// # Errors
@@ -60,6 +65,9 @@ impl ScopedCache {
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, CacheError> {
         if let Some(fast_path) = self.fast_path() {
             return fast_path.get(key);
+        }
+        if let Some(value) = self.near_path().and_then(|near| near.get(key)) {
+            return Ok(Some(value));
         }
         self.metrics().get.call(async { self.cache.get(&self.scope.key(key)?).await }).await
     }
@@ -73,6 +81,9 @@ impl ScopedCache {
     pub async fn get_many(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Bytes>>, CacheError> {
         if let Some(fast_path) = self.fast_path() {
             return fast_path.get_many(keys);
+        }
+        if let Some(values) = self.near_path().and_then(|near| near.get_many(keys)) {
+            return Ok(values);
         }
         self.metrics().get_many.call(async { self.cache.get_many(&self.scope.keys(keys)?).await }).await
     }
@@ -151,6 +162,9 @@ impl ScopedCache {
     /// already holds; in an outage as [`ScopedCache`] describes.
     pub async fn get_or_set(&self, key: &str) -> Result<Entry, CacheError> {
         if let Some(value) = self.fast_path().and_then(|fast_path| fast_path.occupied(key)) {
+            return Ok(Entry::Occupied(value));
+        }
+        if let Some(value) = self.near_path().and_then(|near| near.occupied(key)) {
             return Ok(Entry::Occupied(value));
         }
         let found = async { self.cache.get_or_set(&self.scope.key_to_write(key)?, self.scope.owner).await };

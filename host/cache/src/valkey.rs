@@ -19,6 +19,8 @@ use bytes::Bytes;
 use redis::Cmd;
 use tokio::io::AsyncRead;
 
+use crate::near::backend::{FarBackend, NearBackend};
+use crate::near::tier::{Fetched, Keep, Tier};
 use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
 
 pub use inspection::inspect;
@@ -30,7 +32,8 @@ pub use server::registry::{ServerId, ServerRegistry};
 pub use server::rights::{COMMANDS, Need, ServerCommand};
 
 use commands::compare_and_set::Expiry;
-use commands::{clearing, leases};
+use commands::tracked::Read;
+use commands::{clearing, leases, tracked};
 use connection::reply_limit::{ReplyLimiter, ReplyLimits};
 use topology::Servers;
 
@@ -69,9 +72,74 @@ impl ValkeyBackend {
         policy: &Policy,
         registry: &ServerRegistry,
     ) -> Result<Self, CacheError> {
+        Self::connect_to(name, options, policy, registry, None).await
+    }
+
+    /// As [`ValkeyBackend::connect`], with the near tier in front of it that the options name, if they name one.
+    ///
+    /// # Errors
+    ///
+    /// As [`ValkeyBackend::connect`]; also [`CacheError::Unavailable`] for a near tier in front of a cluster.
+    pub async fn connect_near(
+        name: &str,
+        options: ServerOptions,
+        policy: &Policy,
+        registry: &ServerRegistry,
+    ) -> Result<Arc<dyn CacheBackend>, CacheError> {
+        let Some(near) = &options.near else {
+            return Ok(Arc::new(Self::connect(name, options, policy, registry).await?));
+        };
+        if matches!(options.deployment, Deployment::Cluster(_)) {
+            return Err(CacheError::Unavailable("a near tier is not available on a cluster".to_owned()));
+        }
+        let tier = Arc::new(Tier::new(near));
+        let far = Self::connect_to(name, options, policy, registry, Some(Arc::clone(&tier))).await?;
+        Ok(Arc::new(NearBackend::new(far, tier)))
+    }
+
+    async fn connect_to(
+        name: &str,
+        options: ServerOptions,
+        policy: &Policy,
+        registry: &ServerRegistry,
+        near: Option<Arc<Tier>>,
+    ) -> Result<Self, CacheError> {
         let member = registry.join(name, &options);
         let (prefix, lease, max_value_bytes) = (options.prefix.clone(), options.lease, policy.max_value_bytes);
-        Ok(Self { servers: Arc::new(Servers::connect(options, policy, member).await?), prefix, lease, max_value_bytes })
+        let servers = Arc::new(Servers::connect(options, policy, member, near).await?);
+        Ok(Self { servers, prefix, lease, max_value_bytes })
+    }
+
+    /// The command that stores a lease if the key holds nothing.
+    fn lease_command(&self, key: &str, lease: &Lease) -> Cmd {
+        let mut command = command("SET", key, lease.as_bytes().len().saturating_add(OPTION_BYTES));
+        command.arg(lease.as_bytes()).arg("NX").arg("PX").arg(milliseconds(self.lease));
+        command
+    }
+
+    /// What a claim found after it failed: a server that cannot store, because it is full or a replica, may still have
+    /// the value. If the connection was lost, the server may have stored the lease.
+    async fn claimed(&self, key: &str, lease: &Lease, error: CacheError) -> Result<Claim, CacheError> {
+        match self.servers.read(key, &get_command(key)).await {
+            Ok(Some(stored)) if stored == lease.as_bytes() => Ok(Claim::Granted),
+            Ok(Some(stored)) => self.claim_of(Some(stored)),
+            Ok(None) | Err(_) => Err(error),
+        }
+    }
+
+    /// The result of a claim that found this.
+    fn claim_of(&self, stored: Option<Bytes>) -> Result<Claim, CacheError> {
+        Ok(match stored {
+            None => Claim::Granted,
+            Some(stored) => match Lease::read(&stored) {
+                Some(lease) => Claim::Leased(lease),
+                None => Claim::Value(self.check_size(stored)?),
+            },
+        })
+    }
+
+    fn fetched(&self, Read { stored, keep }: Read) -> Result<Fetched, CacheError> {
+        Ok(Fetched { value: self.value(stored)?, keep })
     }
 
     /// The key as it is stored on the server.
@@ -166,25 +234,10 @@ impl CacheBackend for ValkeyBackend {
         let key = self.stored_key(key);
         let mut claim = command("SET", &key, lease.as_bytes().len().saturating_add(OPTION_BYTES));
         claim.arg(lease.as_bytes()).arg("NX").arg("GET").arg("PX").arg(milliseconds(self.lease));
-        let stored: Option<Bytes> = match self.servers.read(&key, &claim).await {
-            // A server that cannot store, because it is full or a replica, may still have the value. If the connection
-            // was lost, the server may have stored the lease.
-            Err(error @ (CacheError::Unavailable(_) | CacheError::Lost(_))) => {
-                match self.servers.read(&key, &get_command(&key)).await {
-                    Ok(Some(stored)) if stored == lease.as_bytes() => None,
-                    Ok(Some(stored)) => Some(stored),
-                    Ok(None) | Err(_) => return Err(error),
-                }
-            }
-            reply => reply?,
-        };
-        Ok(match stored {
-            None => Claim::Granted,
-            Some(stored) => match Lease::read(&stored) {
-                Some(lease) => Claim::Leased(lease),
-                None => Claim::Value(self.check_size(stored)?),
-            },
-        })
+        match self.servers.read(&key, &claim).await {
+            Err(error @ (CacheError::Unavailable(_) | CacheError::Lost(_))) => self.claimed(&key, lease, error).await,
+            reply => self.claim_of(reply?),
+        }
     }
 
     async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
@@ -222,6 +275,39 @@ impl CacheBackend for ValkeyBackend {
 
     fn status(&self) -> BackendStatus {
         self.servers.status()
+    }
+}
+
+#[async_trait]
+impl FarBackend for ValkeyBackend {
+    async fn fetch(&self, key: &Key) -> Result<Fetched, CacheError> {
+        let key = self.stored_key(key);
+        self.fetched(tracked::read(&self.servers, &key, &get_command(&key)).await?)
+    }
+
+    async fn fetch_many(&self, keys: &[Key]) -> Result<Vec<Fetched>, CacheError> {
+        let keys: Vec<String> = keys.iter().map(|key| self.stored_key(key)).collect();
+        let read = tracked::read_many(&self.servers, &keys).await?;
+        read.into_iter().map(|read| self.fetched(read)).collect()
+    }
+
+    async fn fetch_or_claim(&self, key: &Key, lease: &Lease) -> Result<(Claim, Option<Keep>), CacheError> {
+        let stored_key = self.stored_key(key);
+        let (get, set) = (get_command(&stored_key), self.lease_command(&stored_key, lease));
+        // The server may have executed the `SET` of the first claim.
+        let plain = async {
+            match self.claim(key, lease).await? {
+                Claim::Leased(found) if found == *lease => Ok::<_, CacheError>(Claim::Granted),
+                claim => Ok(claim),
+            }
+        };
+        match tracked::claim(&self.servers, &stored_key, &get, &set, plain).await {
+            Ok((Claim::Value(value), keep)) => Ok((Claim::Value(self.check_size(value)?), keep)),
+            Err(error @ (CacheError::Unavailable(_) | CacheError::Lost(_))) => {
+                Ok((self.claimed(&stored_key, lease, error).await?, None))
+            }
+            claimed => claimed,
+        }
     }
 }
 

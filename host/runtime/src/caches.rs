@@ -144,8 +144,8 @@ pub async fn connect_registered(
         BackendConfig::Ram { max_bytes, shares } => RamBackend::new(*max_bytes, config.policy.max_value_bytes, shares),
         BackendConfig::Server(options) => {
             let options = ServerOptions::clone(options);
-            let connected = ValkeyBackend::connect(name, options, &config.policy, registry).await;
-            Arc::new(connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?)
+            let connected = ValkeyBackend::connect_near(name, options, &config.policy, registry).await;
+            connected.map_err(|reason| Error::Cache { cache: name.to_owned(), reason })?
         }
     };
     Ok(Arc::new(Cache::new(name, backend, config.policy.clone())))

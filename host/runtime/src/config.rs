@@ -10,6 +10,7 @@ mod env;
 mod error;
 mod hosts;
 mod loading;
+mod near;
 mod plugins;
 mod reuse;
 mod sandbox;

@@ -146,6 +146,7 @@ fn the_schema_accepts_what_the_host_accepts_and_refuses_the_same_values() {
         (valkey, "url", &["\"valkeys://h\"", "\"redis://u:p@h:1/2\""], &["\"http://h\"", "1"]),
         (valkey, "cluster", &["[\"h:1\", \"[::1]:2\"]"], &["[\"h\"]", "\"h:1\"", "[1]"]),
         (valkey, "sentinel", &["{ master = \"m\", nodes = [\"h:1\"] }"], &["{ master = \"m\" }", "{ nodes = [] }"]),
+        (valkey, "near", &["{}", "{ max_staleness = \"2s\", max_bytes = \"1MiB\" }"], &["true", "{ max = 1 }"]),
         (valkey, "password", &["\"secret\""], &["1"]),
         ("[plugins.p]", "access", &["\"read-only\"", "\"read-write\""], &["\"readonly\""]),
         ("[plugins.p]", "namespace", &["\"n\""], &["\"\""]),

@@ -9,6 +9,8 @@
 //! - `identity`: two caches with overlapping prefixes never use one server, whatever its addresses are.
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
+//! - `near`: copies of values in the process, and when they go: by announcements, losses, silence and expiry.
+//! - `near_plugin`: plugins on a cache with a near tier.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
 //! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
 //! - `rotation`: passwords and certificates that change while the host runs.
@@ -26,6 +28,8 @@ mod faults;
 mod identity;
 mod large_values;
 mod migration;
+mod near;
+mod near_plugin;
 mod outage;
 mod rights;
 mod rotation;

@@ -114,10 +114,11 @@ fn panels() -> Vec<Value> {
     list(&dashboard["panels"]).to_owned()
 }
 
-/// The titles of the panels that say that they are empty without a RAM cache, or without a plugin with `reuse`. No other
+/// The titles of the panels that say that they are empty without a RAM cache, a near tier, or a plugin with `reuse`. No other
 /// panel may be empty.
 fn may_be_empty() -> BTreeSet<String> {
-    let without = ["Empty without a cache of type `ram`.", "Empty without a plugin with `reuse`."];
+    let without =
+        ["a cache of type `ram`", "a near tier", "a plugin with `reuse`"].map(|what| format!("Empty without {what}."));
     let says_so = |panel: &Value| {
         panel["description"].as_str().is_some_and(|text| without.iter().any(|without| text.ends_with(without)))
     };
@@ -156,7 +157,7 @@ async fn every_panel_shows_what_it_is_about() {
     let serve = "[serve]\nmax_queued_output = \"32KiB\"\n[sandbox]\ntimeout = \"10m\"\n";
     let ram = format!("[caches.c]\ntype = \"ram\"\nmax_bytes = \"4KiB\"\n[plugins.http]\nreuse = {{}}\n{serve}");
     let ram = ServeProcess::start_with_metrics(&ram);
-    let mut shared = ServeProcess::start_with_metrics(&(server.cache("c") + serve));
+    let mut shared = ServeProcess::start_with_metrics(&(server.cache("c") + "near = {}\n" + serve));
     let hosts = [&ram, &shared].map(|host| host.metrics_address().to_string());
     let Some(prometheus) = Prometheus::start(&hosts).await else { return };
     // A vacancy that is held, in an instance that runs, over a connection that is open.

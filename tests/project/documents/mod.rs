@@ -94,7 +94,7 @@ fn the_deployed_configuration_states_every_key_with_its_default() {
     // The options in comments are valid as well, without alternatives to each other, and with TLS for its options.
     let by_keys = ["url", "cluster", "sentinel", "password_file"];
     let by_url = ["cluster", "sentinel", "host", "port", "db", "username", "password", "password_file", "tls"];
-    let by_cluster = ["url", "sentinel", "host", "port", "password_file"];
+    let by_cluster = ["url", "sentinel", "host", "port", "password_file", "near"];
     let by_sentinel = ["url", "cluster", "host", "port", "password_file"];
     for left_out in [&by_keys[..], &by_url, &by_cluster, &by_sentinel] {
         let uncommented = |line: &str| {

@@ -8,7 +8,7 @@ use std::time::Duration as StdDuration;
 use tokio::time::Instant;
 
 /// The expiry time of an entry that does not expire.
-pub(super) const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// How long a reading may have been the last one while the coarse clock shows the same time, in milliseconds. The kernel
 /// advances that clock each few milliseconds; this is far more.
@@ -16,7 +16,7 @@ const COARSE_ERROR: u64 = 1_000;
 
 /// Measures milliseconds.
 #[derive(Debug)]
-pub(super) struct Clock(Source);
+pub(crate) struct Clock(Source);
 
 #[derive(Debug)]
 enum Source {
@@ -25,11 +25,20 @@ enum Source {
     // Decision: docs/decisions/0017-the-ram-cache-uses-tokios-clock.md
     /// Tokio's clock, since this time. It can be paused, and may stand still while the machine sleeps.
     Tokio(Instant),
+    /// A clock that a test sets.
+    #[cfg(test)]
+    Set(std::sync::Arc<AtomicU64>),
 }
 
 impl Clock {
+    /// A clock that shows what the test stores.
+    #[cfg(test)]
+    pub(crate) fn set_by(time: &std::sync::Arc<AtomicU64>) -> Self {
+        Self(Source::Set(std::sync::Arc::clone(time)))
+    }
+
     /// A clock that starts now. Tokio's time must not be paused later.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let before = std::time::Instant::now();
         let started = Instant::now();
         // If Tokio's time runs, it is between the two; if it is paused, it is before both.
@@ -41,25 +50,29 @@ impl Clock {
         })
     }
 
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         match &self.0 {
             Source::System(_) => system_now(),
             Source::Tokio(started) => u64::try_from(started.elapsed().as_millis()).unwrap_or(NEVER),
+            #[cfg(test)]
+            Source::Set(time) => time.load(Ordering::SeqCst),
         }
     }
 
     /// The time after this duration; [`NEVER`] if that is out of range.
-    pub(super) fn after(&self, duration: StdDuration) -> u64 {
+    pub(crate) fn after(&self, duration: StdDuration) -> u64 {
         self.now().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(NEVER))
     }
 
     /// True if a time is in the future. A reading of the coarse clock costs a third and suffices for most entries. The
     /// result is exact unless the kernel's tick is over a second late.
-    pub(super) fn is_before(&self, time: u64) -> bool {
+    pub(crate) fn is_before(&self, time: u64) -> bool {
         match &self.0 {
             _ if time == NEVER => true,
             Source::System(last) => last.is_before(time, system::coarse(), system_now),
             Source::Tokio(_) => self.now() < time,
+            #[cfg(test)]
+            Source::Set(_) => self.now() < time,
         }
     }
 }

@@ -1,73 +1,142 @@
-//! A partition of a RAM cache, with a limit of its own: a quick_cache with expiry.
+//! The partitions of a RAM cache, each with a limit of its own: a quick_cache with expiry.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
-use crate::key::{Key, KeyRef, Selection};
+use crate::key::{Key, KeyRef, Namespace, Selection};
 use crate::ram::clock::{Clock, NEVER};
 use crate::ram::weight::{least_capacity, weight};
 
+/// The number of cores. The system takes long to tell it.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+
+/// The partitions of one cache. `S` is what the cache stores beside each value.
 #[derive(Debug)]
-pub(super) struct Partition {
-    pub(super) entries: Cache<Key, Stored, ByBytes, DefaultHashBuilder, Evictions>,
-    pub(super) evictions: Evictions,
+pub(crate) struct Partitions<S = ()> {
+    /// The entries without a namespace, and those of all namespaces without a share.
+    common: Partition<S>,
+    /// The entries of the namespaces with a share.
+    shares: HashMap<Namespace, Partition<S>>,
+    max_bytes: u64,
+}
+
+/// The size of the partitions of one cache together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// The size of all entries, in bytes.
+    pub(crate) bytes: u64,
+    pub(crate) max_bytes: u64,
+    /// The number of entries, including dead ones that are not yet swept.
+    pub(crate) entries: u64,
+    /// The number of entries evicted so far to make room for others.
+    pub(crate) evictions: u64,
+}
+
+impl<S: Clone> Partitions<S> {
+    /// Partitions of `max_bytes` together for values of up to `max_value_bytes`. Each of the `shares` reserves a number
+    /// of bytes for one namespace.
+    pub(crate) fn new(max_bytes: u64, max_value_bytes: usize, shares: &[(Namespace, u64)]) -> Self {
+        let rest = shares.iter().fold(max_bytes, |rest, (_, share)| rest.saturating_sub(*share));
+        let partition =
+            |(namespace, share): &(Namespace, u64)| (namespace.clone(), Partition::new(*share, max_value_bytes));
+        Self {
+            common: Partition::new(rest, max_value_bytes),
+            shares: shares.iter().map(partition).collect(),
+            max_bytes,
+        }
+    }
+
+    /// The partition of the keys with this namespace, or without one.
+    pub(crate) fn of_namespace(&self, namespace: Option<&str>) -> &Partition<S> {
+        namespace.and_then(|namespace| self.shares.get(namespace)).unwrap_or(&self.common)
+    }
+
+    pub(crate) fn of(&self, key: KeyRef<'_>) -> &Partition<S> {
+        // Most caches have no shares; they skip the search for the namespace.
+        if self.shares.is_empty() { &self.common } else { self.of_namespace(key.namespace()) }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Partition<S>> {
+        std::iter::once(&self.common).chain(self.shares.values())
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let sum = |of: fn(&Partition<S>) -> u64| self.all().map(of).fold(0, u64::saturating_add);
+        Usage {
+            bytes: sum(|partition| partition.entries.weight()),
+            max_bytes: self.max_bytes,
+            entries: sum(|partition| partition.entries.len() as u64),
+            evictions: sum(|partition| partition.evictions.count()),
+        }
+    }
+}
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct Partition<S = ()> {
+    pub(super) entries: Cache<Key, Stored<S>, ByBytes, DefaultHashBuilder, Evictions>,
+    evictions: Evictions,
     /// No entry expires before this time. The sweeper checks it first.
     earliest_expiry: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub(super) value: Bytes,
-    /// A time of the backend's [`Clock`]; [`NEVER`] without expiry.
-    pub(super) expires_at: u64,
+pub(crate) struct Stored<S = ()> {
+    pub(crate) value: Bytes,
+    /// A time of the cache's [`Clock`]; [`NEVER`] without expiry.
+    pub(crate) expires_at: u64,
+    /// What the cache stores beside the value.
+    pub(crate) beside: S,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct ByBytes;
+pub(crate) struct ByBytes;
 
-impl Weighter<Key, Stored> for ByBytes {
-    fn weight(&self, key: &Key, stored: &Stored) -> u64 {
+impl<S> Weighter<Key, Stored<S>> for ByBytes {
+    fn weight(&self, key: &Key, stored: &Stored<S>) -> u64 {
         weight(key.as_str().len(), stored.value.len())
     }
 }
 
 /// Counts evictions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Evictions(Arc<AtomicU64>);
+pub(crate) struct Evictions(Arc<AtomicU64>);
 
 impl Evictions {
-    pub(super) fn count(&self) -> u64 {
+    fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Lifecycle<Key, Stored> for Evictions {
+impl<S> Lifecycle<Key, Stored<S>> for Evictions {
     /// Evicted entries, dropped after the shard's lock is released. One or two, if entries are of similar size.
-    type RequestState = [Option<(Key, Stored)>; 2];
+    type RequestState = [Option<(Key, Stored<S>)>; 2];
 
-    fn before_evict(&self, _evicted: &mut Self::RequestState, _key: &Key, _stored: &mut Stored) {
+    fn before_evict(&self, _evicted: &mut Self::RequestState, _key: &Key, _stored: &mut Stored<S>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Also called for a value that is replaced under its own key, which is not an eviction.
-    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored) {
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key, stored: Stored<S>) {
         if let Some(free) = evicted.iter_mut().find(|place| place.is_none()) {
             *free = Some((key, stored));
         }
     }
 }
 
-impl Partition {
+impl<S: Clone> Partition<S> {
     /// A partition of `max_bytes`. It has at most four shards per core, and fewer if a shard could not hold the largest
     /// value.
-    pub(super) fn new(max_bytes: u64, max_value_bytes: usize) -> Self {
+    fn new(max_bytes: u64, max_value_bytes: usize) -> Self {
         let fitting = max_bytes.checked_div(least_capacity(max_value_bytes)).unwrap_or(1).max(1);
-        let wanted = std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_mul(4));
+        let wanted = CORES.saturating_mul(4);
         let most = usize::try_from(fitting).unwrap_or(usize::MAX).min(wanted);
         // quick_cache rounds up to a power of two; rounding down here keeps each shard large enough.
         let shards = 1_usize.checked_shl(most.ilog2()).unwrap_or(1);
@@ -91,9 +160,23 @@ impl Partition {
         if clock.is_before(stored.expires_at) {
             return Some(stored.value);
         }
-        // Checks again under the lock, to keep a new value that was set in between.
-        self.entries.remove_if(key.as_str(), |stored| !clock.is_before(stored.expires_at));
+        self.remove_if(key.as_str(), |stored| !clock.is_before(stored.expires_at));
         None
+    }
+
+    /// The entry of a key, dead or alive.
+    pub(crate) fn get(&self, key: KeyRef<'_>) -> Option<Stored<S>> {
+        self.entries.get(key.as_str())
+    }
+
+    /// Removes an entry if it is dead. Checks it under the lock, to keep a new value that was set in between.
+    pub(crate) fn remove_if(&self, key: &str, is_dead: impl Fn(&Stored<S>) -> bool) {
+        self.entries.remove_if(key, |stored| is_dead(stored));
+    }
+
+    /// Removes an entry. Returns true if there was one.
+    pub(crate) fn remove(&self, key: &str) -> bool {
+        self.entries.remove(key).is_some()
     }
 
     /// Removes an entry. Returns true if it had not expired.
@@ -101,14 +184,14 @@ impl Partition {
         self.entries.remove(key).is_some_and(|(_, stored)| clock.is_before(stored.expires_at))
     }
 
-    pub(super) fn insert(&self, key: Key, stored: Stored) {
+    pub(crate) fn insert(&self, key: Key, stored: Stored<S>) {
         let expires_at = stored.expires_at;
         self.entries.insert(key, stored);
         self.note_expiry(expires_at);
     }
 
     /// Stores a value if the key has no live entry. Returns true if it was stored.
-    pub(super) fn insert_if_absent(&self, key: &Key, fresh: Stored, clock: &Clock) -> bool {
+    pub(super) fn insert_if_absent(&self, key: &Key, fresh: Stored<S>, clock: &Clock) -> bool {
         let expires_at = fresh.expires_at;
         let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
             if clock.is_before(stored.expires_at) { EntryAction::Retain(()) } else { EntryAction::ReplaceWithGuard }
@@ -126,7 +209,7 @@ impl Partition {
     }
 
     /// Removes the selected keys. Returns how many had not expired.
-    pub(super) async fn take_selected(&self, selection: &Selection, clock: &Clock) -> u64 {
+    pub(crate) async fn take_selected(&self, selection: &Selection, clock: &Clock) -> u64 {
         let mut removed = 0_u64;
         // Decision: docs/decisions/0020-a-clear-by-pattern-in-ram-yields-between-keys.md
         // As on a server: every key present throughout is visited, no lock is held for long, and other tasks can run.
@@ -147,14 +230,19 @@ impl Partition {
         self.earliest_expiry.fetch_min(expires_at, Ordering::AcqRel);
     }
 
-    /// Removes expired entries. Returns at once if no entry can have expired.
-    pub(super) fn remove_expired(&self, now: u64) {
+    /// Makes the next sweep visit all entries, after some of them died before their expiry.
+    pub(crate) fn note_deaths(&self) {
+        self.note_expiry(0);
+    }
+
+    /// Removes the entries that have expired or that are dead. Returns at once if no entry can have expired.
+    pub(crate) fn sweep(&self, now: u64, is_dead: impl Fn(&Stored<S>) -> bool) {
         if now < self.earliest_expiry.load(Ordering::Acquire) {
             return;
         }
         self.earliest_expiry.store(NEVER, Ordering::Release);
         self.entries.retain(|_, stored| {
-            let live = now < stored.expires_at;
+            let live = now < stored.expires_at && !is_dead(stored);
             if live {
                 self.note_expiry(stored.expires_at);
             }

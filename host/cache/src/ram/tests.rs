@@ -32,11 +32,11 @@ async fn expired_entries_are_swept_without_being_read() {
     }
     ram.set(key("long"), "v".into(), secs(60)).await.unwrap();
     ram.set(key("unlimited"), "v".into(), None).await.unwrap();
-    assert_eq!(ram.common.entries.len(), 102);
+    assert_eq!(ram.partitions.of_namespace(None).entries.len(), 102);
     tokio::time::sleep(SWEEP_INTERVAL * 2).await;
-    assert_eq!(ram.common.entries.len(), 2);
+    assert_eq!(ram.partitions.of_namespace(None).entries.len(), 2);
     tokio::time::sleep(StdDuration::from_secs(60)).await;
-    assert_eq!(ram.common.entries.len(), 1);
+    assert_eq!(ram.partitions.of_namespace(None).entries.len(), 1);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_clear_yields_to_other_tasks_between_keys() {
     let (yields, removed) = yields_during_a_clear(&ram).await;
     assert_eq!(removed, 100);
     assert!(yields >= 30, "{yields} yields");
-    assert_eq!(ram.common.entries.len(), 900);
+    assert_eq!(ram.partitions.of_namespace(None).entries.len(), 900);
 }
 
 #[tokio::test]
@@ -97,9 +97,13 @@ async fn weight_stays_within_max_bytes() {
     for n in 0..5_000 {
         ram.set(key(&format!("key{n}")), vec![0; 1024].into(), None).await.unwrap();
     }
-    assert!(ram.common.entries.weight() <= 1 << 20);
+    assert!(ram.partitions.of_namespace(None).entries.weight() <= 1 << 20);
     // 857 of these entries weigh 1 MiB. Each shard evicts entries on its own, so part of the capacity may stay free.
-    assert!(ram.common.entries.len() > 500, "{} entries", ram.common.entries.len());
+    assert!(
+        ram.partitions.of_namespace(None).entries.len() > 500,
+        "{} entries",
+        ram.partitions.of_namespace(None).entries.len()
+    );
 }
 
 #[tokio::test]
@@ -108,8 +112,8 @@ async fn overwriting_a_key_keeps_one_entry() {
     for n in 0..1_000 {
         ram.set(key("k"), vec![0; n].into(), secs(60)).await.unwrap();
     }
-    assert_eq!(ram.common.entries.len(), 1);
-    assert_eq!(ram.common.entries.weight(), ENTRY_OVERHEAD + 1 + 999);
+    assert_eq!(ram.partitions.of_namespace(None).entries.len(), 1);
+    assert_eq!(ram.partitions.of_namespace(None).entries.weight(), ENTRY_OVERHEAD + 1 + 999);
 }
 
 /// Every shard must store it, not only the cache as a whole.
@@ -143,10 +147,10 @@ async fn shares_and_the_rest_stay_within_max_bytes_together() {
         }
     }
     for namespace in ["a", "b"] {
-        let weight = ram.partition(Some(namespace)).entries.weight();
+        let weight = ram.partitions.of_namespace(Some(namespace)).entries.weight();
         assert!((128 << 10..=256 << 10).contains(&weight), "{weight}");
     }
-    let weight = ram.common.entries.weight();
+    let weight = ram.partitions.of_namespace(None).entries.weight();
     assert!((256 << 10..=512 << 10).contains(&weight), "{weight}");
 }
 
@@ -166,7 +170,7 @@ async fn clears_fills_and_sweeps_apply_to_shares() {
     assert!(ram.fill(key(&a, "k2"), &lease, "w".into(), None).await.unwrap());
     assert_eq!(ram.get(&key(&a, "k2")).await.unwrap(), Some("w".into()));
     tokio::time::sleep(SWEEP_INTERVAL * 2).await;
-    assert_eq!(["a", "b"].map(|name| ram.partition(Some(name)).entries.len()), [1, 1]);
+    assert_eq!(["a", "b"].map(|name| ram.partitions.of_namespace(Some(name)).entries.len()), [1, 1]);
     assert_eq!(ram.clear_matching(&Selection::all(Some(a.clone()))).await.unwrap(), 1);
     assert_eq!(ram.get(&key(&b, "k2")).await.unwrap(), Some("v".into()));
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration as StdDuration;
 
+use crate::NearOptions;
 use crate::tcp::Resolver;
 use crate::valkey::password::PasswordSource;
 use crate::valkey::server::info::ServerKind;
@@ -52,6 +53,8 @@ pub struct ServerOptions {
     /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 4 s, so that
     /// callers with the default [`Policy::wait`](crate::Policy::wait) of 5 s outlast it.
     pub lease: StdDuration,
+    /// The near tier in front of the server. Defaults to none. Not available on a cluster.
+    pub near: Option<NearOptions>,
 }
 
 impl ServerOptions {
@@ -71,6 +74,7 @@ impl ServerOptions {
             connections: 1,
             start: Start::Require,
             lease: StdDuration::from_secs(4),
+            near: None,
         }
     }
 

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use redis::{Cmd, FromRedisValue, Pipeline};
+use redis::{Cmd, FromRedisValue, Pipeline, Value};
 
+use crate::near::tier::Tier;
 use crate::valkey::connection::connector::{Connector, Target};
 use crate::valkey::connection::invalidation::Invalidations;
 use crate::valkey::connection::managed::Exchange;
@@ -63,6 +64,7 @@ impl Servers {
         options: ServerOptions,
         policy: &Policy,
         member: Member,
+        near: Option<Arc<Tier>>,
     ) -> Result<Self, CacheError> {
         let (kind, router) = (options.kind, Router::new(options.connections));
         let (target, seeds) = match options.deployment.clone() {
@@ -73,7 +75,7 @@ impl Servers {
                 None => return Err(CacheError::Unavailable("no node of the cluster is configured".to_owned())),
             },
         };
-        let connector = Connector::new(options, target, policy, member);
+        let connector = Connector::new(options, target, policy, member).with_near(near);
         let invalidations = Arc::clone(&connector.invalidations);
         let topology = match seeds {
             None => Topology::Single(Single::connect(connector).await?),
@@ -118,6 +120,41 @@ impl Servers {
     ) -> Result<T, CacheError> {
         let route = self.router.route(key.as_bytes(), size);
         with_topology!(self, topology => topology.exchange(key, route, commands).await)
+    }
+
+    /// [`Servers::exchange`] for commands whose first reply is the value of the key. Routing learns the size of the value.
+    pub(in crate::valkey) async fn read_with(
+        &self,
+        key: &str,
+        commands: impl Fn(&Exchange) -> Pipeline,
+    ) -> Result<Vec<Value>, CacheError> {
+        let route = self.router.route(key.as_bytes(), 0);
+        let replies: Result<Vec<Value>, CacheError> =
+            with_topology!(self, topology => topology.exchange(key, route, commands).await);
+        match &replies {
+            Ok(replies) => self.router.observe(key.as_bytes(), replies.first().map_or(0, len), route),
+            Err(CacheError::ValueTooLarge { len, .. }) => self.router.observe(key.as_bytes(), *len, route),
+            Err(_) => {}
+        }
+        replies
+    }
+
+    /// [`Servers::exchange`] for commands whose first reply has the values of the keys, on a single server. Routing learns
+    /// the sizes.
+    pub(in crate::valkey) async fn read_many_with(
+        &self,
+        keys: &[String],
+        commands: impl Fn(&Exchange) -> Pipeline,
+    ) -> Result<Vec<Value>, CacheError> {
+        let route = self.router.route_batch(keys);
+        let first = keys.first().map_or("", String::as_str);
+        let replies: Vec<Value> = with_topology!(self, topology => topology.exchange(first, route, commands).await)?;
+        if let Some(Value::Array(values)) = replies.first() {
+            for (key, value) in keys.iter().zip(values) {
+                self.router.observe(key.as_bytes(), len(value), route);
+            }
+        }
+        Ok(replies)
     }
 
     /// Reads the values of many keys, in their order. A key of another type has no value. Routing learns the sizes.
@@ -197,4 +234,9 @@ impl Servers {
     fn primaries(&self) -> Vec<Arc<ConnectionPool>> {
         with_topology!(self, topology => topology.primaries())
     }
+}
+
+/// The length of a value; 0 for none.
+fn len(value: &Value) -> usize {
+    if let Value::BulkString(value) = value { value.len() } else { 0 }
 }

@@ -10,6 +10,7 @@ use crate::cache::valkey::{ServerKind, ServerOptions, Start};
 use crate::cache::{Namespace, OnOutage, Policy};
 use crate::config::deployment::{ConnectionKeys, RawSentinel, TlsKeys};
 use crate::config::document::{Environment, Fault, Section};
+use crate::config::near::RawNear;
 use crate::config::server_address::{ConnectionSettings, NodeAddress, Url};
 use crate::config::units::{Db, DurationOrZero, ExpireDuration, Password, Port, PositiveDuration, Size};
 
@@ -89,13 +90,19 @@ impl CacheConfig {
         }
     }
 
-    /// Reserves a share of a RAM cache for a namespace, unless it has one. A server has no shares.
+    /// Reserves a share of a RAM cache or of a near tier for a namespace, unless it has one. A server has no shares.
     pub(super) fn reserve_share(&mut self, name: &str, namespace: &Namespace, share: u64) -> Result<(), String> {
-        let BackendConfig::Ram { max_bytes, shares } = &mut self.backend else { return Ok(()) };
+        let max_value_bytes = self.policy.max_value_bytes;
+        let (max_bytes, shares, max_value_bytes) = match &mut self.backend {
+            BackendConfig::Ram { max_bytes, shares } => (max_bytes, shares, max_value_bytes),
+            BackendConfig::Server(options) => match &mut options.near {
+                Some(near) => (&mut near.max_bytes, &mut near.shares, near.max_value_bytes),
+                None => return Ok(()),
+            },
+        };
         if shares.iter().any(|(other, _)| other == namespace) {
             return Ok(());
         }
-        let max_value_bytes = self.policy.max_value_bytes;
         let least = least_capacity(max_value_bytes);
         if share < least {
             return Err(format!(
@@ -259,6 +266,8 @@ cache_table! {
         #[serde(default, with = "RawStart")]
         #[cfg_attr(feature = "schema", schemars(!default, with = "Option<RawStart>"))]
         start: Start,
+        /// The near tier: the memory of each host process in front of the server. Absent: none.
+        near: Option<RawNear>,
     }
 }
 
@@ -324,6 +333,7 @@ impl RawServer {
         if !(MIN_LEASE..=LONGEST_LEASE).contains(&lease) {
             return Err(invalid("lease", "must be from 100ms to 1h"));
         }
+        options.near = self.near.map(|near| near.validate(&policy, &deployment, section)).transpose()?;
         options.deployment = deployment;
         options.db = db;
         options.prefix = prefix;

@@ -36,11 +36,12 @@ impl From<wasmtime::component::ResourceTableError> for CallError {
 }
 
 impl LarderView<'_> {
-    /// The cache of a handle, if it has a fast path and the plugin may start a call. Any error of the call is found on
-    /// the asynchronous path.
+    /// The cache of a handle, if it has a fast path or a near tier and the plugin may start a call. Any error of the call
+    /// is found on the asynchronous path.
     pub(super) fn fast_path_cache(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
         let OpenCache(cache) = self.table.get(handle).ok()?;
-        (cache.fast_path().is_some() && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
+        let has_path = cache.fast_path().is_some() || cache.near_path().is_some();
+        (has_path && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
     }
 
     // Decision: docs/decisions/0028-a-fill-does-not-count-as-a-concurrent-call.md

@@ -106,11 +106,15 @@ fn get<T: Send + 'static>(
     cache: CacheHandle,
     key: WasmStr,
 ) -> HostFuture<'_, Option<Bytes>> {
-    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache)
-        && let Some(fast) = scoped.fast_path()
-    {
-        let found = key.to_str(&store).map(|key| fast.get(&key));
-        return respond(store, view, &scoped, found);
+    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache) {
+        if let Some(fast) = scoped.fast_path() {
+            let found = key.to_str(&store).map(|key| fast.get(&key));
+            return respond(store, view, &scoped, found);
+        }
+        let near = scoped.near_path().and_then(|near| Some(near.get(&key.to_str(&store).ok()?)));
+        if let Some(found @ Some(_)) = near {
+            return respond(store, view, &scoped, Ok(Ok(found)));
+        }
     }
     answer(async move {
         let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
@@ -125,11 +129,15 @@ fn get_many<T: Send + 'static>(
     cache: CacheHandle,
     keys: Vec<WasmStr>,
 ) -> HostFuture<'_, Vec<Option<Bytes>>> {
-    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache)
-        && let Some(fast) = scoped.fast_path()
-    {
-        let found = texts(&store, &keys).map(|keys| fast.get_many(&keys));
-        return respond(store, view, &scoped, found);
+    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache) {
+        if let Some(fast) = scoped.fast_path() {
+            let found = texts(&store, &keys).map(|keys| fast.get_many(&keys));
+            return respond(store, view, &scoped, found);
+        }
+        let near = scoped.near_path().and_then(|near| near.get_many(&texts(&store, &keys).ok()?));
+        if let Some(found) = near {
+            return respond(store, view, &scoped, Ok(Ok(found)));
+        }
     }
     answer(async move {
         let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
@@ -197,11 +205,13 @@ fn get_or_set<T: Send + 'static>(
     cache: CacheHandle,
     key: WasmStr,
 ) -> HostFuture<'_, wit::Entry> {
-    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache)
-        && let Some(fast) = scoped.fast_path()
-    {
+    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache) {
         // Nothing is found on a miss: the asynchronous path waits for another caller's value or returns a vacancy.
-        let found = key.to_str(&store).map(|key| fast.occupied(&key));
+        let occupied = |key: &str| match scoped.fast_path() {
+            Some(fast) => fast.occupied(key),
+            None => scoped.near_path()?.occupied(key),
+        };
+        let found = key.to_str(&store).map(|key| occupied(&key));
         if let Some(found) = found.transpose() {
             return respond(store, view, &scoped, found.map(|value| Ok(wit::Entry::Occupied(value))));
         }

@@ -8,6 +8,8 @@ use redis::{ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisRes
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::near::feeds::Feed;
+use crate::near::tier::Tier;
 use crate::tcp::TimeLimit;
 use crate::text::one_line;
 use crate::valkey::connection::client::Client;
@@ -47,6 +49,8 @@ pub(in crate::valkey) struct Connection {
     pub(in crate::valkey) opened: Instant,
     /// Keeps caches with overlapping prefixes from the server.
     pub(in crate::valkey) claim: Arc<Claim>,
+    /// Announces the changes of what was read over this connection to the near tier, if there is one.
+    pub(in crate::valkey) feed: Option<Arc<Feed>>,
 }
 
 /// The server that a connection leads to.
@@ -80,6 +84,8 @@ pub(in crate::valkey) struct Connector {
     member: Member,
     /// The waiters for key changes, which all connections of a cache share.
     pub(in crate::valkey) invalidations: Arc<Invalidations>,
+    /// The near tier, for connections whose reads it may keep.
+    near: Option<Arc<Tier>>,
     /// Notified when a connection is lost.
     pub(in crate::valkey) on_loss: Arc<Notify>,
     /// Limits the warnings that the server cannot be reached.
@@ -103,9 +109,15 @@ impl Connector {
             limits,
             member,
             invalidations: Arc::default(),
+            near: None,
             on_loss: Arc::default(),
             unreachable: Arc::default(),
         }
+    }
+
+    /// The same with a near tier.
+    pub(in crate::valkey) fn with_near(self, near: Option<Arc<Tier>>) -> Self {
+        Self { near, ..self }
     }
 
     /// The same for another server.
@@ -153,12 +165,20 @@ impl Connector {
         // Decision: docs/decisions/0008-resp3-on-every-connection.md
         let login = RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
         let lost = Arc::new(Notify::new());
+        let feed = self.near.as_ref().and_then(Feed::open).map(Arc::new);
         let on_event = {
             let (lost, invalidations) = (Arc::clone(&lost), Arc::clone(&self.invalidations));
+            let (feed, prefix) = (feed.clone(), self.options.prefix.clone());
             move |event: Event| match event {
-                Event::Push(push) if push.kind == PushKind::Invalidate => invalidate(&invalidations, &push.data),
+                // In the order in which the server sent it: before any later reply is handed out.
+                Event::Push(push) if push.kind == PushKind::Invalidate => {
+                    invalidate(&invalidations, feed.as_deref(), &prefix, &push.data);
+                }
                 Event::Push(_) => {}
-                Event::Lost => lost.notify_one(),
+                Event::Lost => {
+                    feed.iter().for_each(|feed| feed.close());
+                    lost.notify_one();
+                }
             }
         };
         let access = Access::to_servers(options, &self.network);
@@ -170,8 +190,12 @@ impl Connector {
         let claim = self.member.claim(ServerId::from_info(&reported)).map_err(ConnectError::Overlap)?;
         let probe = rights::probe_key(&options.prefix);
         let capabilities = Capabilities::probe(&client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
+        if let Some(feed) = feed.as_ref().filter(|_| !capabilities.tracking) {
+            feed.close();
+            tracing::warn!("no values are kept near: the server at `{}` does not announce changes", self.target);
+        }
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
-        Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim) })
+        Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim), feed })
     }
 }
 
@@ -245,17 +269,33 @@ impl From<RedisError> for ConnectError {
     }
 }
 
-/// Wakes the waiters for the keys of an invalidation message. Without a list of keys, as after `FLUSHDB`, the message
-/// is about all keys.
-fn invalidate(invalidations: &Invalidations, message: &[Value]) {
+/// Wakes the waiters for the keys of an invalidation message, and tells the near tier. Without a list of keys, as after
+/// `FLUSHDB`, the message is about all keys.
+fn invalidate(invalidations: &Invalidations, feed: Option<&Feed>, prefix: &str, message: &[Value]) {
     match message {
         [Value::Array(keys)] => {
             for key in keys {
-                if let Value::BulkString(key) = key {
-                    invalidations.invalidate(key);
+                match (key, feed) {
+                    (Value::BulkString(key), feed) => {
+                        feed.iter().for_each(|feed| announce(feed, prefix, key));
+                        invalidations.invalidate(key);
+                    }
+                    // The reply limit has left it out.
+                    (_, feed) => feed.iter().for_each(|feed| feed.flush()),
                 }
             }
         }
-        _ => invalidations.invalidate_all(),
+        _ => {
+            feed.iter().for_each(|feed| feed.flush());
+            invalidations.invalidate_all();
+        }
+    }
+}
+
+/// Tells the near tier that a key has changed. A key of another prefix is not near.
+fn announce(feed: &Feed, prefix: &str, key: &[u8]) {
+    let own = key.strip_prefix(prefix.as_bytes()).and_then(|own| std::str::from_utf8(own).ok());
+    if let Some(own) = own {
+        feed.announced(own);
     }
 }

@@ -14,6 +14,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, V
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::near::feeds::Feed;
 use crate::valkey::backoff::Backoff;
 use crate::valkey::connection::client::Caller;
 use crate::valkey::connection::connector::{ConnectFailure, Connection, Connector, Target};
@@ -82,6 +83,8 @@ pub(in crate::valkey) struct Exchange<'a> {
     pub(in crate::valkey) capabilities: Capabilities,
     /// Whether the slot of the key is moving to this node, so that each command must be preceded by `ASKING`.
     pub(in crate::valkey) is_asking: bool,
+    /// The feed of the connection to the near tier.
+    pub(in crate::valkey) feed: Option<Arc<Feed>>,
 }
 
 impl Exchange<'_> {
@@ -257,8 +260,9 @@ impl ManagedConnection {
                 return Err(ExchangeError { error: down, redirect: None });
             }
         };
-        let Connection { client, capabilities, lost, timeouts, opened, .. } = &*connection;
-        let exchange = Exchange { client: client.until(deadline), capabilities: *capabilities, is_asking };
+        let Connection { client, capabilities, lost, timeouts, opened, feed, .. } = &*connection;
+        let (client, feed) = (client.until(deadline), feed.clone());
+        let exchange = Exchange { client, capabilities: *capabilities, is_asking, feed };
         let reply = match send(exchange).await {
             Err(error) if error.is_timeout() => None,
             // The first error of a pipeline is the cause of the others.
@@ -342,6 +346,31 @@ fn connection_lost() -> CacheError {
     CacheError::Unavailable("the connection was lost".to_owned())
 }
 
+/// Pings the server as long as the connection has a feed, each time after the answer to the last ping: that confirms
+/// that the announcements are complete. Returns when the connection is lost.
+async fn keep_complete(connection: &Connection, timeout: StdDuration) {
+    let Some(feed) = &connection.feed else { return std::future::pending().await };
+    let mut client = connection.client.clone();
+    let ping = redis::cmd("PING");
+    loop {
+        let sent = feed.tier().now();
+        match tokio::time::timeout(timeout, ping.query_async::<Value>(&mut client)).await {
+            Ok(Ok(_pong)) => {
+                connection.timeouts.store(0, Ordering::Relaxed);
+                feed.answered(sent);
+            }
+            Ok(Err(error)) if error.is_unrecoverable_error() => return,
+            // The server cannot serve, or wants another login: calls find out which.
+            Ok(Err(_)) => {}
+            Err(_) if connection.timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
+                return;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(feed.ping_interval()).await;
+    }
+}
+
 /// Reopens the connection each time it is lost, until the managed connection is dropped.
 async fn reconnect_task(
     connector: Connector,
@@ -364,7 +393,9 @@ async fn reconnect_task(
             tokio::select! {
                 () = connection.lost.notified() => {}
                 () = state.closed() => return,
+                () = keep_complete(&connection, connector.limits.timeout) => {}
             }
+            connection.feed.iter().for_each(|feed| feed.close());
             tracing::warn!("lost the connection to {kind} at `{target}`");
             // A server that stopped replying is unlikely to accept a connection, and does not refuse one either. Calls
             // would wait for that attempt in vain.

@@ -182,7 +182,7 @@ impl ConnectionPool {
                 nth.and_then(|nth| nth.checked_sub(1)).and_then(|nth| self.others.get(nth)).unwrap_or(&self.first)
             }
             Route::Bulk => {
-                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone()));
+                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone().with_near(None)));
                 if bulk.is_up() { bulk } else { &self.first }
             }
         }

@@ -115,7 +115,7 @@ pub const COMMANDS: [ServerCommand; 20] = [
     command("GETRANGE", Need::Writes, "clears, and callers of get-or-set that wait", |probe| {
         words(&[&probe.key, "0", "0"])
     }),
-    command("PTTL", Need::Writes, "callers of get-or-set that wait", |probe| words(&[&probe.key])),
+    command("PTTL", Need::Writes, "callers of get-or-set that wait, and the near tier", |probe| words(&[&probe.key])),
     command("UNLINK", Need::Writes, "clear, clear-pattern and clear-all", |probe| words(&[&probe.key])),
     command("SCAN", Need::Writes, "clear-pattern and clear-all", |probe| {
         words(&["0", "MATCH", &probe.key, "COUNT", "1"])
@@ -123,12 +123,18 @@ pub const COMMANDS: [ServerCommand; 20] = [
     command("EVAL", Need::Scripts, "fill, and the release and renewal of leases", |probe| {
         arguments(&CompareAndSet::Script.replace(&probe.key, &probe.lease, b"", Some(Expiry::Past)))
     }),
-    command("CLIENT TRACKING", Need::Tracking, "waking callers that wait as soon as there is a value", |_| {
-        words(&["ON", "OPTIN"])
-    }),
-    command("CLIENT CACHING", Need::Tracking, "waking callers that wait as soon as there is a value", |_| {
-        words(&["YES"])
-    }),
+    command(
+        "CLIENT TRACKING",
+        Need::Tracking,
+        "waking callers that wait as soon as there is a value, and the near tier",
+        |_| words(&["ON", "OPTIN"]),
+    ),
+    command(
+        "CLIENT CACHING",
+        Need::Tracking,
+        "waking callers that wait as soon as there is a value, and the near tier",
+        |_| words(&["YES"]),
+    ),
     command("CLUSTER SLOTS", Need::Cluster, "finding the node of a key", |_| Vec::new()),
     command("CLUSTER NODES", Need::Cluster, "clear-pattern and clear-all while slots move", |_| Vec::new()),
     command("ASKING", Need::Cluster, "keys in a slot that moves", |_| Vec::new()),

@@ -205,3 +205,22 @@ fn a_plugin_needs_known_caches_and_a_valid_namespace() {
     assert!(refusal(&format!("{ram}[plugins.p]\nnamespace = \"a\\u001f\"")).contains("control characters"));
     assert!(refusal(&format!("{ram}[plugins.p]\naccess = \"write-only\"")).contains("`plugins.p.access`: "));
 }
+
+#[test]
+fn a_near_tier_is_refused_by_the_name_of_its_key() {
+    for (near, rule) in [
+        ("{ max_staleness = \"99ms\" }", "`caches.c.near`: `max_staleness` must be from 100ms to 60s"),
+        ("{ max_staleness = \"61s\" }", "`caches.c.near`: `max_staleness` must be from 100ms to 60s"),
+        ("{ max_bytes = \"64KiB\" }", "`caches.c.near`: `max_bytes` must be at least 74242 to hold a value of"),
+        ("{ max_value_bytes = \"2MiB\" }", "`max_value_bytes` must not be over that of the cache, which is 1048576"),
+        ("{ max_stale = 1 }", "`caches.c.near.max_stale`: unknown key `max_stale`"),
+        ("{ max_expire = 0 }", "`caches.c.near.max_expire`"),
+        ("true", "`caches.c.near`"),
+    ] {
+        let error = server_refusal(&format!("near = {near}"));
+        assert!(error.starts_with("larder.toml:3:") && error.contains(rule), "{near}: {error}");
+    }
+    let cluster = server_refusal("cluster = [\"a:1\"]\nnear = {}");
+    assert!(cluster.contains("`caches.c.near`: is not available on a cluster"), "{cluster}");
+    assert!(ram_refusal("near = {}").contains("unknown key `near`"));
+}

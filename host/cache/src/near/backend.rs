@@ -1,0 +1,232 @@
+//! A backend with a near tier in front of it.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::backend::{BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release};
+use crate::error::CacheError;
+use crate::get_or_set::lease::{Claim, Lease};
+use crate::key::{Key, KeyRef, Selection};
+use crate::near::tier::{Begun, Fetch, Fetched, Keep, Tier};
+
+/// The interval between sweeps of entries that are not served any more.
+const SWEEP_INTERVAL: StdDuration = StdDuration::from_secs(5);
+
+/// A backend that announces the changes of the keys that it has read. A tier without I/O is in front of it.
+#[async_trait]
+pub(crate) trait FarBackend: CacheBackend {
+    /// [`CacheBackend::get`], with what is needed to keep the value.
+    async fn fetch(&self, key: &Key) -> Result<Fetched, CacheError>;
+
+    /// [`CacheBackend::get_many`], with what is needed to keep the values.
+    async fn fetch_many(&self, keys: &[Key]) -> Result<Vec<Fetched>, CacheError>;
+
+    /// [`CacheBackend::claim`], with what is needed to keep the value.
+    async fn fetch_or_claim(&self, key: &Key, lease: &Lease) -> Result<(Claim, Option<Keep>), CacheError>;
+}
+
+/// A backend with a near tier in front of it.
+#[derive(Debug)]
+pub(crate) struct NearBackend<F> {
+    far: F,
+    tier: Arc<Tier>,
+}
+
+impl<F: FarBackend> NearBackend<F> {
+    /// Puts a tier in front of a backend, whose feeds announce to this tier. On a Tokio runtime a task sweeps the tier
+    /// until the backend is dropped.
+    pub(crate) fn new(far: F, tier: Arc<Tier>) -> Self {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tier = Arc::downgrade(&tier);
+            runtime.spawn(async move {
+                let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+                interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                loop {
+                    interval.tick().await;
+                    match tier.upgrade() {
+                        Some(tier) => tier.sweep(),
+                        None => return,
+                    }
+                }
+            });
+        }
+        Self { far, tier }
+    }
+
+    /// A write of these keys. What is near is not served after it, and what is being fetched is not kept.
+    fn write(&self, keys: Vec<Key>) -> Write<'_> {
+        let write = Write { tier: &self.tier, keys };
+        write.invalidate();
+        write
+    }
+}
+
+/// A write that was sent. The keys are invalidated before it, and again when it is over, also if it is given up.
+#[derive(Debug)]
+struct Write<'a> {
+    tier: &'a Tier,
+    keys: Vec<Key>,
+}
+
+impl Write<'_> {
+    fn invalidate(&self) {
+        self.keys.iter().for_each(|key| self.tier.invalidate(key.as_ref()));
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        self.invalidate();
+    }
+}
+
+impl<F: FarBackend> NearLookup for NearBackend<F> {
+    fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
+        self.tier.look_up(key)
+    }
+
+    fn status(&self) -> NearStatus {
+        self.tier.status()
+    }
+}
+
+#[async_trait]
+impl<F: FarBackend> CacheBackend for NearBackend<F> {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
+        match self.tier.begin(key) {
+            Begun::Hit(value) => return Ok(Some(value)),
+            Begun::Join(join) => {
+                if let Some(reply) = join.reply().await {
+                    return reply;
+                }
+            }
+            Begun::Fetch(fetch) => {
+                let fetched = self.far.fetch(key).await;
+                fetch.complete(&fetched);
+                return Ok(fetched?.value);
+            }
+        }
+        // The call that was joined was given up. Joining another one could be endless.
+        let value = self.far.get(key).await?;
+        self.tier.invalidate(key.as_ref());
+        Ok(value)
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
+        let mut values: Vec<Option<Bytes>> = keys.iter().map(|key| self.tier.look_up(key.as_ref())).collect();
+        let far: Vec<Key> =
+            keys.iter().zip(&values).filter(|(_, value)| value.is_none()).map(|(key, _)| key.clone()).collect();
+        if far.is_empty() {
+            return Ok(values);
+        }
+        self.tier.count_misses(far.len());
+        // A key that is repeated, or that another call fetches, is read all the same: a batch is one round trip.
+        let fetches: Vec<Option<Fetch>> = far.iter().map(|key| self.tier.begin_alone(key)).collect();
+        let fetched = self.far.fetch_many(&far).await?;
+        let mut read = Vec::with_capacity(fetched.len());
+        for ((key, fetch), fetched) in far.iter().zip(fetches).zip(fetched) {
+            read.push(fetched.value.clone());
+            match fetch {
+                Some(fetch) => fetch.complete(&Ok(fetched)),
+                None => self.tier.invalidate(key.as_ref()),
+            }
+        }
+        let mut read = read.into_iter();
+        for value in values.iter_mut().filter(|value| value.is_none()) {
+            *value = read.next().flatten();
+        }
+        Ok(values)
+    }
+
+    async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
+        let _write = self.write(vec![key.clone()]);
+        self.far.set(key, value, duration).await
+    }
+
+    async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {
+        let _write = self.write(entries.iter().map(|(key, _)| key.clone()).collect());
+        self.far.set_many(entries, duration).await
+    }
+
+    async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
+        let _write = self.write(vec![key.clone()]);
+        self.far.clear(key).await
+    }
+
+    async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
+        let cleared = self.far.clear_matching(selection).await;
+        // Also after an error: some keys may be removed.
+        self.tier.invalidate_selected(selection).await;
+        cleared
+    }
+
+    async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
+        let fetch = match self.tier.begin(key) {
+            Begun::Hit(value) => return Ok(Claim::Value(value)),
+            Begun::Join(join) => {
+                if let Some(Ok(Some(value))) = join.reply().await {
+                    return Ok(Claim::Value(value));
+                }
+                self.tier.begin_alone(key)
+            }
+            Begun::Fetch(fetch) => Some(fetch),
+        };
+        let claimed = self.far.fetch_or_claim(key, lease).await;
+        match fetch {
+            Some(fetch) => fetch.complete(&as_fetched(&claimed)),
+            None => self.tier.invalidate(key.as_ref()),
+        }
+        Ok(claimed?.0)
+    }
+
+    async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
+        self.far.changed(key, lease).await
+    }
+
+    async fn fill(
+        &self,
+        key: Key,
+        lease: &Lease,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        let _write = self.write(vec![key.clone()]);
+        self.far.fill(key, lease, value, duration).await
+    }
+
+    fn lease_time(&self) -> Option<StdDuration> {
+        self.far.lease_time()
+    }
+
+    async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError> {
+        self.far.renew(key, lease).await
+    }
+
+    fn release(&self, key: &Key, lease: &Lease) -> Release {
+        self.far.release(key, lease)
+    }
+
+    async fn check(&self) -> Result<Health, CacheError> {
+        self.far.check().await
+    }
+
+    fn status(&self) -> BackendStatus {
+        self.far.status()
+    }
+
+    fn near(&self) -> Option<&dyn NearLookup> {
+        Some(self)
+    }
+}
+
+/// What a claim has read. Without a value nothing is kept.
+fn as_fetched(claimed: &Result<(Claim, Option<Keep>), CacheError>) -> Result<Fetched, CacheError> {
+    match claimed {
+        Ok((Claim::Value(value), keep)) => Ok(Fetched { value: Some(value.clone()), keep: *keep }),
+        Ok((Claim::Granted | Claim::Leased(_), _)) => Ok(Fetched { value: None, keep: None }),
+        Err(error) => Err(error.clone()),
+    }
+}

@@ -1,0 +1,350 @@
+//! The core of the near tier: the entries, the fetches under way and the feeds, without I/O.
+//!
+//! All changes are made under one lock, so a change sees each other one as a whole. A hit takes no lock.
+
+// Decision: docs/decisions/0081-a-near-tier-tracks-what-it-has-read.md
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration as StdDuration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::backend::NearStatus;
+use crate::error::CacheError;
+use crate::key::{Key, KeyRef, Selection};
+use crate::near::NearOptions;
+use crate::near::feeds::{Feeds, Stamp};
+use crate::ram::clock::{Clock, NEVER};
+use crate::ram::partition::{Partitions, Stored, Usage};
+
+/// The most feeds at a time. What is read over further ones is not kept. A server has one for each connection.
+const MAX_FEEDS: u16 = 1024;
+
+/// What a read returns.
+pub(crate) type Reply = Result<Option<Bytes>, CacheError>;
+
+/// The state of the near tier of one cache.
+#[derive(Debug)]
+pub(crate) struct Tier {
+    entries: Partitions<Stamp>,
+    clock: Clock,
+    feeds: Feeds,
+    /// The fetches under way that others may join and that may be kept. One that is poisoned is not in it any more.
+    /// A std mutex: nothing awaits while it is locked.
+    pending: Mutex<HashMap<Key, Pending>>,
+    /// The number of the next fetch.
+    next: AtomicU64,
+    /// In milliseconds of the clock.
+    max_staleness: u64,
+    max_expire: Option<StdDuration>,
+    max_value_bytes: usize,
+    counters: Counters,
+}
+
+/// What is counted for the metrics.
+#[derive(Debug, Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    invalidations: AtomicU64,
+    flushes: AtomicU64,
+    losses: AtomicU64,
+}
+
+/// Why what was read over a feed is not served any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// The server announced that any key may have changed.
+    Announced,
+    /// The feed has ended.
+    Ended,
+}
+
+/// A fetch under way.
+#[derive(Debug)]
+struct Pending {
+    number: u64,
+    begun: u64,
+    reply: watch::Receiver<Option<Reply>>,
+}
+
+impl Pending {
+    fn joined_until(&self, tier: &Tier) -> u64 {
+        self.begun.saturating_add(tier.max_staleness)
+    }
+}
+
+/// What a call does that asks for a key.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// The value is near.
+    Hit(Bytes),
+    /// Another call fetches the key.
+    Join(Join),
+    /// This call fetches the key.
+    Fetch(Fetch),
+}
+
+/// A fetch of another call.
+#[derive(Debug)]
+pub(crate) struct Join {
+    reply: watch::Receiver<Option<Reply>>,
+    /// The time until the fetch is `max_staleness` old.
+    time: StdDuration,
+}
+
+impl Join {
+    /// The reply to the fetch. `None` if the call that made it was given up, or has not taken the reply in time: its
+    /// plugin may get few turns.
+    pub(crate) async fn reply(mut self) -> Option<Reply> {
+        let reply = tokio::time::timeout(self.time, self.reply.wait_for(Option::is_some));
+        reply.await.ok()?.ok()?.clone()
+    }
+}
+
+/// What a server returned for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    /// The value; a lease is none.
+    pub(crate) value: Option<Bytes>,
+    /// `None` if the server does not announce changes of the key.
+    pub(crate) keep: Option<Keep>,
+}
+
+/// What is needed to keep a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// The feed that announces changes of the key, as it was before the read was sent.
+    pub(crate) stamp: Stamp,
+    /// The remaining life of the value when it was read, or later; `None` without expiry.
+    pub(crate) life: Option<StdDuration>,
+}
+
+impl Tier {
+    pub(crate) fn new(options: &NearOptions) -> Self {
+        Self::with_clock(options, Clock::new(), MAX_FEEDS)
+    }
+
+    pub(super) fn with_clock(options: &NearOptions, clock: Clock, max_feeds: u16) -> Self {
+        let max_staleness = u64::try_from(options.staleness().as_millis()).unwrap_or(NEVER);
+        Self {
+            entries: Partitions::new(options.max_bytes, options.max_value_bytes, &options.shares),
+            clock,
+            feeds: Feeds::new(max_staleness, max_feeds),
+            pending: Mutex::default(),
+            next: AtomicU64::new(0),
+            max_staleness,
+            max_expire: options.max_expire,
+            max_value_bytes: options.max_value_bytes,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn feeds(&self) -> &Feeds {
+        &self.feeds
+    }
+
+    /// The time of the tier's clock, in milliseconds. It goes on while the machine sleeps.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    /// The value of a key, if it is near and may be served.
+    pub(crate) fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
+        let partition = self.entries.of(key);
+        let stored = partition.get(key)?;
+        let until = self.feeds.served_until(stored.beside).min(stored.expires_at);
+        if self.clock.is_before(until) {
+            count(&self.counters.hits);
+            return Some(stored.value);
+        }
+        // A late horizon may move on, and then the entry may be served again.
+        partition.remove_if(key.as_str(), |stored| self.is_dead(stored) || !self.clock.is_before(stored.expires_at));
+        None
+    }
+
+    /// Begins a call that asks for a key: a hit, a fetch, or a fetch of another call to wait for.
+    pub(crate) fn begin(self: &Arc<Self>, key: &Key) -> Begun {
+        let mut pending = self.lock();
+        // A fetch of another call may have ended since the caller looked.
+        if let Some(value) = self.look_up(key.as_ref()) {
+            return Begun::Hit(value);
+        }
+        count(&self.counters.misses);
+        let now = self.now();
+        match pending.get(key) {
+            // A value that was read earlier may be older than `max_staleness`.
+            Some(other) if now < other.joined_until(self) => {
+                let time = StdDuration::from_millis(other.joined_until(self).saturating_sub(now));
+                Begun::Join(Join { reply: other.reply.clone(), time })
+            }
+            _ => Begun::Fetch(self.register(&mut pending, key, now)),
+        }
+    }
+
+    /// Begins the fetch of a key by a call that cannot wait for another one's. `None` if there is one.
+    pub(crate) fn begin_alone(self: &Arc<Self>, key: &Key) -> Option<Fetch> {
+        let mut pending = self.lock();
+        let now = self.now();
+        let is_young = pending.get(key).is_some_and(|other| now < other.joined_until(self));
+        (!is_young).then(|| self.register(&mut pending, key, now))
+    }
+
+    fn register(self: &Arc<Self>, pending: &mut HashMap<Key, Pending>, key: &Key, now: u64) -> Fetch {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, reply) = watch::channel(None);
+        pending.insert(key.clone(), Pending { number, begun: now, reply });
+        Fetch { tier: Arc::clone(self), key: key.clone(), number, begun: now, reply: sender }
+    }
+
+    /// A key has changed or may be about to, or a call has read it: what is near may be older, and so may what is being
+    /// fetched.
+    pub(crate) fn invalidate(&self, key: KeyRef<'_>) {
+        let mut pending = self.lock();
+        pending.remove(key.as_str());
+        self.entries.of(key).remove(key.as_str());
+    }
+
+    /// A server announced that a key has changed.
+    pub(super) fn announced(&self, key: &str) {
+        count(&self.counters.invalidations);
+        self.invalidate(KeyRef::from_server(key));
+    }
+
+    /// Counts look-ups of a batch that were not answered.
+    pub(crate) fn count_misses(&self, misses: usize) {
+        self.counters.misses.fetch_add(u64::try_from(misses).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// [`Tier::invalidate`] for the selected keys. Yields to other tasks in between.
+    pub(crate) async fn invalidate_selected(&self, selection: &Selection) {
+        // All of them: to match many keys with a slow pattern under the lock would block others.
+        self.lock().clear();
+        // What is stored from now on was read from now on.
+        self.entries.of_namespace(selection.namespace()).take_selected(selection, &self.clock).await;
+    }
+
+    /// A feed was flushed or has ended. Its entries are dead already.
+    pub(super) fn flushed(&self, cause: Flush) {
+        count(match cause {
+            Flush::Announced => &self.counters.flushes,
+            Flush::Ended => &self.counters.losses,
+        });
+        self.lock().clear();
+        self.entries.all().for_each(|partition| partition.note_deaths());
+    }
+
+    /// Frees the memory of entries that are not served any more.
+    pub(crate) fn sweep(&self) {
+        let now = self.now();
+        self.entries.all().for_each(|partition| partition.sweep(now, |stored| self.is_dead(stored)));
+    }
+
+    /// A snapshot for the metrics.
+    pub(crate) fn status(&self) -> NearStatus {
+        let Usage { bytes, max_bytes, entries, evictions } = self.entries.usage();
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { hits, misses, invalidations, flushes, losses } = &self.counters;
+        let horizon_age = self.feeds.lowest_horizon().map(|horizon| self.now().saturating_sub(horizon));
+        NearStatus {
+            hits: total(hits),
+            misses: total(misses),
+            bytes,
+            max_bytes,
+            entries,
+            evictions,
+            invalidations: total(invalidations),
+            flushes: total(flushes),
+            losses: total(losses),
+            horizon_age: horizon_age.map(StdDuration::from_millis),
+        }
+    }
+
+    /// What the core would answer for a key: its entry, until when that is served, and whether a fetch may be joined.
+    #[cfg(test)]
+    pub(super) fn snapshot(&self, key: &Key) -> (Option<(Bytes, u64, u64)>, Option<u64>) {
+        let entry = self.entries.of(key.as_ref()).get(key.as_ref());
+        let entry = entry.map(|stored| (stored.value, stored.expires_at, self.feeds.served_until(stored.beside)));
+        (entry, self.lock().get(key).map(|pending| pending.begun))
+    }
+
+    fn is_dead(&self, stored: &Stored<Stamp>) -> bool {
+        !self.feeds.is_current(stored.beside)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds one to a counter.
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A fetch that this call makes. It begins before the read is sent. If it is dropped without a reply, those who wait for
+/// it ask again.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    tier: Arc<Tier>,
+    key: Key,
+    number: u64,
+    begun: u64,
+    reply: watch::Sender<Option<Reply>>,
+}
+
+impl Fetch {
+    /// Ends the fetch with what the server returned. Keeps the value unless something poisoned the fetch.
+    pub(crate) fn complete(self, fetched: &Result<Fetched, CacheError>) {
+        let mut pending = self.tier.lock();
+        let is_poisoned = !self.forget(&mut pending);
+        if let Ok(fetched) = fetched {
+            let partition = self.tier.entries.of(self.key.as_ref());
+            match self.stored(fetched) {
+                Some(stored) if !is_poisoned => partition.insert(self.key.clone(), stored),
+                _ => {
+                    // This value is returned now. What is near, and what another call fetches, may be older.
+                    pending.remove(self.key.as_str());
+                    partition.remove(self.key.as_str());
+                }
+            }
+        }
+        drop(pending);
+        let reply = fetched.as_ref().map(|fetched| fetched.value.clone()).map_err(Clone::clone);
+        self.reply.send_replace(Some(reply));
+    }
+
+    /// The entry for a value that may be kept.
+    fn stored(&self, fetched: &Fetched) -> Option<Stored<Stamp>> {
+        let value = fetched.value.clone().filter(|value| value.len() <= self.tier.max_value_bytes)?;
+        let Keep { stamp, life } = fetched.keep.filter(|keep| self.tier.feeds.is_current(keep.stamp))?;
+        let life = match (life, self.tier.max_expire) {
+            (Some(life), Some(max)) => Some(life.min(max)),
+            (life, max) => life.or(max),
+        };
+        // From the time before the read was sent: the server counted the life from a later time on.
+        let milliseconds = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(NEVER));
+        let expires_at = milliseconds.map_or(NEVER, |life| self.begun.saturating_add(life));
+        Some(Stored { value, expires_at, beside: stamp })
+    }
+
+    /// Removes the fetch from those that others may join. Returns false if it was poisoned.
+    fn forget(&self, pending: &mut HashMap<Key, Pending>) -> bool {
+        let is_own = pending.get(self.key.as_str()).is_some_and(|pending| pending.number == self.number);
+        if is_own {
+            pending.remove(self.key.as_str());
+        }
+        is_own
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        // Whoever waits learns it when the sender is dropped.
+        let mut pending = self.tier.lock();
+        self.forget(&mut pending);
+    }
+}
