@@ -350,21 +350,22 @@ fn connection_lost() -> CacheError {
 /// that the announcements are complete. Returns when the connection is lost.
 async fn keep_complete(connection: &Connection, timeout: StdDuration) {
     let Some(feed) = &connection.feed else { return std::future::pending().await };
-    let mut client = connection.client.clone();
     let ping = redis::cmd("PING");
     loop {
         let sent = feed.tier().now();
-        match tokio::time::timeout(timeout, ping.query_async::<Value>(&mut client)).await {
-            Ok(Ok(_pong)) => {
+        let reply = connection.client.until(Instant::now() + timeout).call(&ping).await;
+        match reply.and_then(Value::extract_error) {
+            Ok(_pong) => {
                 connection.timeouts.store(0, Ordering::Relaxed);
                 feed.answered(sent);
             }
-            Ok(Err(error)) if error.is_unrecoverable_error() => return,
-            // The server cannot serve, or wants another login: calls find out which.
-            Ok(Err(_)) => {}
-            Err(_) if connection.timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
-                return;
+            Err(error) if error.is_timeout() => {
+                if connection.timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 {
+                    return;
+                }
             }
+            Err(error) if error.is_unrecoverable_error() => return,
+            // The server cannot serve, or wants another login: calls find out which.
             Err(_) => {}
         }
         tokio::time::sleep(feed.ping_interval()).await;
