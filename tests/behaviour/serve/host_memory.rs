@@ -121,6 +121,9 @@ async fn what_exceeds_the_share_of_a_plugin_stops_it_and_names_max_memory() {
     let finished = host.0.terminate().await;
     let named = finished.stderr.matches("`max_memory` of `[sandbox]`").count();
     assert_eq!(named, 5, "{}", finished.stderr);
+    // All but the pollables, of which there are too many.
+    let weighed = finished.stderr.matches("its open files and HTTP messages take over 512.0 KiB").count();
+    assert_eq!(weighed, 4, "{}", finished.stderr);
 }
 
 #[tokio::test]
