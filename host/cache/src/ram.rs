@@ -21,7 +21,7 @@ use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Namespace, Selection};
 use crate::ram::clock::{Clock, NEVER};
 use crate::ram::leases::Leases;
-use crate::ram::partition::{Partition, Partitions, Stored, Usage};
+use crate::ram::partition::{Partitions, Stored, Usage};
 
 pub use weight::{ENTRY_OVERHEAD, least_capacity};
 
@@ -55,16 +55,12 @@ impl RamBackend {
         backend
     }
 
-    fn partition_of(&self, key: KeyRef<'_>) -> &Partition {
-        self.partitions.of(key)
-    }
-
     fn stored(&self, value: Bytes, duration: Option<StdDuration>) -> Stored {
         Stored { value, expires_at: duration.map_or(NEVER, |duration| self.clock.after(duration)), beside: () }
     }
 
     fn insert(&self, key: Key, stored: Stored) {
-        self.partition_of(key.as_ref()).insert(key, stored);
+        self.partitions.of(key.as_ref()).insert(key, stored);
     }
 
     fn remove_expired(&self) {
@@ -88,7 +84,7 @@ async fn sweep(backend: Weak<RamBackend>) {
 
 impl SyncBackend for RamBackend {
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
-        self.partition_of(key).live(key, &self.clock)
+        self.partitions.of(key).live(key, &self.clock)
     }
 
     fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>) {
@@ -122,7 +118,7 @@ impl CacheBackend for RamBackend {
 
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         self.leases.remove([key]);
-        Ok(self.partition_of(key.as_ref()).take(key, &self.clock))
+        Ok(self.partitions.of(key.as_ref()).take(key, &self.clock))
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
@@ -147,7 +143,7 @@ impl CacheBackend for RamBackend {
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {
         let fresh = self.stored(value, duration);
-        let store = || self.partition_of(key.as_ref()).insert_if_absent(&key, fresh, &self.clock);
+        let store = || self.partitions.of(key.as_ref()).insert_if_absent(&key, fresh, &self.clock);
         Ok(self.leases.fill(&key, lease, store))
     }
 

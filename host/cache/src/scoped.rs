@@ -161,10 +161,11 @@ impl ScopedCache {
     /// [`CacheError::ReadOnly`]; [`CacheError::InvalidArgument`] for an invalid key, or one whose vacancy this owner
     /// already holds; in an outage as [`ScopedCache`] describes.
     pub async fn get_or_set(&self, key: &str) -> Result<Entry, CacheError> {
-        if let Some(value) = self.fast_path().and_then(|fast_path| fast_path.occupied(key)) {
-            return Ok(Entry::Occupied(value));
-        }
-        if let Some(value) = self.near_path().and_then(|near| near.occupied(key)) {
+        let found = match self.fast_path() {
+            Some(fast_path) => fast_path.occupied(key),
+            None => self.near_path().and_then(|near| near.occupied(key)),
+        };
+        if let Some(value) = found {
             return Ok(Entry::Occupied(value));
         }
         let found = async { self.cache.get_or_set(&self.scope.key_to_write(key)?, self.scope.owner).await };

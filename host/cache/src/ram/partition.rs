@@ -58,6 +58,7 @@ impl<S: Clone> Partitions<S> {
         namespace.and_then(|namespace| self.shares.get(namespace)).unwrap_or(&self.common)
     }
 
+    #[inline]
     pub(crate) fn of(&self, key: KeyRef<'_>) -> &Partition<S> {
         // Most caches have no shares; they skip the search for the namespace.
         if self.shares.is_empty() { &self.common } else { self.of_namespace(key.namespace()) }
