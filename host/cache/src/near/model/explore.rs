@@ -14,7 +14,7 @@ pub(super) struct Explored {
     pub(super) violation: Option<String>,
 }
 
-// Decision: docs/decisions/0083-the-core-of-the-near-tier-is-explored-by-replay.md
+// Decision: docs/decisions/0078-the-core-of-the-near-tier-is-explored-by-replay.md
 /// Explores until all states were visited or a promise is broken. The core cannot be copied, so a branch is reached by
 /// taking its steps again from the start.
 pub(super) fn explore(bounds: Bounds, broken: Option<Broken>) -> Explored {
