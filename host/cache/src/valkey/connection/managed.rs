@@ -352,8 +352,9 @@ async fn keep_complete(connection: &Connection, timeout: StdDuration) {
     let Some(feed) = &connection.feed else { return std::future::pending().await };
     let ping = redis::cmd("PING");
     loop {
-        let sent = feed.tier().now();
-        let reply = connection.client.until(Instant::now() + timeout).call(&ping).await;
+        let (sent, now) = (feed.tier().now(), Instant::now());
+        let deadline = now.checked_add(timeout).unwrap_or(now);
+        let reply = connection.client.until(deadline).call(&ping).await;
         match reply.and_then(Value::extract_error) {
             Ok(_pong) => {
                 connection.timeouts.store(0, Ordering::Relaxed);
