@@ -204,15 +204,9 @@ mod endpoint {
     #[tokio::test]
     async fn every_metric_is_exported_with_its_kind_and_labels() {
         let Some(server) = Server::start(Kind::Valkey) else { return };
-        let ram = "default = \"c\"
-[plugins.http]
-reuse = {}
-[caches.ram]
-type = \"ram\"
-max_bytes = \"2MiB\"
-";
-        let serving = ServeProcess::start_with_metrics(&format!("{ram}{}near = {{}}
-", server.cache("c")));
+        let ram = "default = \"c\"\n[plugins.http]\nreuse = {}\n[caches.ram]\ntype = \"ram\"\nmax_bytes = \"2MiB\"\n";
+        let config = format!("{ram}{}near = {{}}\n", server.cache("c"));
+        let serving = ServeProcess::start_with_metrics(&config);
         for path in [
             "/fetch?http://localhost/secret",
             "/compute/secret-key",
