@@ -46,8 +46,8 @@ pub enum Entry {
 ///
 /// Dropping a vacancy without filling it passes it to exactly one of the waiters. A trap does the same.
 ///
-/// The host renews the vacancy while the plugin instance exists, up to the cache's `max_lease` (5 minutes by default).
-/// After that it passes to another caller, and filling it stores nothing.
+/// The host renews the vacancy until the plugin's run or HTTP request ends, up to the cache's `max_lease` (5 minutes by
+/// default). After that it passes to another caller, and filling it stores nothing.
 #[derive(Debug)]
 pub struct Vacancy(bindings::Vacancy);
 

@@ -16,7 +16,8 @@ use crate::outgoing::Outgoing;
 use crate::plugin_state::PluginState;
 use crate::run_metrics::{RunMetrics, count_load};
 
-/// A plugin that is loaded, compiled and linked. Each run gets a new instance of it.
+/// A plugin that is loaded, compiled and linked. Each run gets a new instance of it; so does each HTTP request, unless
+/// the plugin has a `reuse`.
 pub struct Plugin {
     name: Arc<str>,
     path: PathBuf,

@@ -24,9 +24,9 @@ pub(crate) use leftovers::{Room, has_open_message};
 pub(crate) use output::{Output, OutputLimit};
 pub(crate) use shares::Shares;
 pub(crate) use turns::{Place, Turns};
-#[cfg(feature = "serve")]
-pub(crate) use weight::MAX_AUTHORITY;
 pub(crate) use weight::weight;
+#[cfg(feature = "serve")]
+pub(crate) use weight::{MAX_AUTHORITY, MAX_HEAD};
 
 /// Limits the memory of one instance: its linear memories and the elements of its tables together.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! The HTTP server: plugins that answer requests.
 //!
 //! Each request runs in a sandbox of its own, so no request sees the state of another, unless the plugin has a `reuse`.
-//! The server speaks HTTP/1.1 and
-//! HTTP/2 without TLS. Terminate TLS in a proxy.
+//! The server speaks HTTP/1.1 and HTTP/2 without TLS. Terminate TLS in a proxy.
 
 mod access_log;
 mod admission;

@@ -28,7 +28,7 @@ struct Shape {
 fn shapes() -> impl Strategy<Value = Shape> {
     let stride = prop_oneof![Just(8_u32), Just(4096), Just(8192), Just(20_000)];
     let data = proptest::collection::vec(0..60_000_u32, 0..4);
-    (1..24_u32, 0..4_u32, (1..3_000_u32, 0..600_u32), 0..6_u32, data, stride).prop_map(
+    (1..24_u32, 0..4_u32, (1..9_500_u32, 0..600_u32), 0..6_u32, data, stride).prop_map(
         |(pages, grown, elements, globals, data, stride)| Shape { pages, grown, elements, globals, data, stride },
     )
 }

@@ -317,7 +317,7 @@ async fn a_shutdown_ends_idle_instances_while_requests_run() {
 #[tokio::test]
 async fn a_plugin_that_leaves_things_behind_gets_new_instances_before_a_bound_fails_a_request() {
     let limits = "[sandbox]\nmax_memory = \"4MiB\"\nmax_handles = 40\n";
-    for path in ["/fields/2", "/handles/5", "/memory/100"] {
+    for path in ["/fields/2", "/handles/5", "/memory/100", "/head"] {
         let serving = start("warm", "reuse = {}", &format!("{ONE}{limits}"));
         let mut most = 0;
         for _ in 0..200 {

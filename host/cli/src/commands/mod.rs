@@ -57,7 +57,7 @@ enum Command {
     New(new::New),
     /// Run a plugin, or one of its exported functions.
     Run(Configured<run::Run>),
-    /// Serve HTTP requests with plugins, each request in its own sandbox.
+    /// Serve HTTP requests with plugins, each request in its own sandbox unless the plugin has a `reuse`.
     Serve(Configured<serve::Serve>),
     /// Live dashboard of a running host (needs `--metrics-addr`).
     Top(Configured<top::Top>),

@@ -2,8 +2,8 @@
 //!
 //! The functions are linked by hand instead of with `bindgen!`, to make a hit fast: the host reads a key in the
 //! plugin's memory without copying it, copies a value from there once the call's arguments are checked, writes a value
-//! there straight from the cache, and creates no future for a cache with a fast path. Wasmtime checks the types when it links a plugin, and a test links a component that imports every
-//! function.
+//! there straight from the cache, and creates no future for a cache with a fast path or for a value that is near. Wasmtime
+//! checks the types when it links a plugin, and a test links a component that imports every function.
 
 // Decision: docs/decisions/0043-the-interface-is-linked-by-hand-not-with-bindgen.md
 

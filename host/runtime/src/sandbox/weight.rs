@@ -34,13 +34,17 @@ mod http {
     use wasmtime_wasi_http::FieldMap;
     use wasmtime_wasi_http::p2::body::HostFutureTrailers;
     use wasmtime_wasi_http::p2::types::{
-        HostFutureIncomingResponse, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
+        HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest,
+        HostOutgoingResponse,
     };
 
     use crate::sandbox::Shares;
 
     /// The host's own structures of a message with a body, or of a response that is awaited. In bytes.
     const MESSAGE: usize = 8 << 10;
+
+    /// The longest head of a request to a plugin, in bytes. A longer one is answered with status 431.
+    pub(crate) const MAX_HEAD: usize = 32 << 10;
 
     /// The longest authority of a request, in bytes: a host name and a port.
     pub(crate) const MAX_AUTHORITY: usize = 1 << 10;
@@ -58,6 +62,10 @@ mod http {
             fields(&request.headers).saturating_add(body()).saturating_add(target)
         } else if let Some(response) = resource.downcast_ref::<HostIncomingResponse>() {
             fields(&response.headers).saturating_add(MESSAGE)
+        } else if let Some(request) = resource.downcast_ref::<HostIncomingRequest>() {
+            // Its head is not accessible here. That of the request that is answered is the connection's; an instance that
+            // answers many may keep those of earlier ones.
+            if request.body.is_none() { MAX_HEAD.saturating_add(MESSAGE) } else { 0 }
         } else if resource.is::<HostFutureIncomingResponse>() {
             MESSAGE
         } else if let Some(HostFutureTrailers::Done(Ok(Some(map)))) = resource.downcast_ref() {
@@ -108,4 +116,4 @@ mod http {
 }
 
 #[cfg(feature = "serve")]
-pub(crate) use http::MAX_AUTHORITY;
+pub(crate) use http::{MAX_AUTHORITY, MAX_HEAD};

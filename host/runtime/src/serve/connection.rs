@@ -34,14 +34,12 @@ use tokio::time::{Instant, sleep};
 use super::answer::Answer;
 use super::answer_body::AnswerBody;
 use crate::metrics::{CONNECTIONS_CLOSED, UNTAKEN_ANSWERS};
+use crate::sandbox::MAX_HEAD;
 use backlog::Backlog;
 pub(super) use backlog::FollowedBody;
 use io::{Reset, WatchedIo};
 pub(super) use open::{OpenConnection, OpenConnections};
 use streams::StreamExecutor;
-
-/// The longest head of a request, in bytes. A longer one is answered with status 431.
-const MAX_HEAD: usize = 32 << 10;
 
 /// The requests that one HTTP/2 connection may have open at a time.
 const MAX_STREAMS: u32 = 200;

@@ -153,7 +153,7 @@ impl Instances {
         let mut idle = self.lock();
         // Read under the lock: a request that wants a place has said so before it looks for idle instances.
         if end.is_none() {
-            end = match (idle.is_closed, self.places.are_wanted()) {
+            end = match (idle.is_closed || self.places.are_closed(), self.places.are_wanted()) {
                 (true, _) => Some(EndReason::Closed),
                 (false, true) => Some(EndReason::Displaced),
                 (false, false) => None,

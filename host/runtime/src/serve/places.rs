@@ -3,7 +3,7 @@
 // Decision: docs/decisions/0076-an-idle-instance-gives-its-place-to-any-request.md
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,6 +20,8 @@ pub(super) struct Places {
     /// The number of requests that look for a place. Meanwhile no instance becomes idle, so that none of them waits for
     /// one that is.
     wanted: AtomicUsize,
+    /// True once the host shuts down: no instance becomes idle any more.
+    are_closed: AtomicBool,
 }
 
 /// A request that looks for a place.
@@ -27,12 +29,21 @@ struct Want<'a>(&'a AtomicUsize);
 
 impl Places {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(max)), wanted: AtomicUsize::new(0) })
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(max)),
+            wanted: AtomicUsize::new(0),
+            are_closed: AtomicBool::new(false),
+        })
     }
 
     /// True if a request looks for a place.
     pub(super) fn are_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) > 0
+    }
+
+    /// True once the host shuts down.
+    pub(super) fn are_closed(&self) -> bool {
+        self.are_closed.load(Ordering::SeqCst)
     }
 
     fn try_take(&self) -> Option<OwnedSemaphorePermit> {
@@ -101,6 +112,10 @@ impl ServerState {
 
     /// Ends the idle instances of all plugins.
     pub(super) fn close_instances(&self) {
+        // Before the lists are closed: a reload that ends now has a new one.
+        if let Some(places) = &self.places {
+            places.are_closed.store(true, Ordering::SeqCst);
+        }
         self.routes.iter().filter_map(|route| route.handler().instances.clone()).for_each(|all| all.close());
     }
 }

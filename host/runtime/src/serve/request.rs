@@ -1,4 +1,4 @@
-//! The handling of one request: admission, and the run of the plugin in a sandbox of its own.
+//! The handling of one request: admission, and the run of the plugin in an instance of the plugin.
 
 use std::sync::Arc;
 

@@ -77,6 +77,11 @@ impl Guest for Warm {
                 forget(request.consume().expect("the body is taken once"));
                 String::new()
             }
+            // Keeps the head of the request.
+            "head" => {
+                forget(request);
+                String::new()
+            }
             "unfinished" => String::new(),
             "silent" => return forget(respond),
             other => panic!("no such thing: {other}"),

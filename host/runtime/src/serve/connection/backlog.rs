@@ -241,10 +241,17 @@ impl Body for FollowedBody {
         let Some(follower) = &this.follower else { return polled };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let cost = frame.data_ref().map_or(0, |data| cost(data.len()));
-                if cost > 0 {
-                    follower.backlog.update(|state| state.cost = state.cost.saturating_sub(cost));
-                }
+                // The last frame of a stream was not counted.
+                let is_last = this.body.as_ref().is_none_or(Body::is_end_stream);
+                let cost = if is_last { 0 } else { frame.data_ref().map_or(0, |data| cost(data.len())) };
+                follower.backlog.update(|state| {
+                    state.cost = state.cost.saturating_sub(cost);
+                    // More may have arrived since it was.
+                    state.bodies.get_mut(&follower.id).and_then(|body| {
+                        body.is_dry = false;
+                        body.waker.take()
+                    })
+                });
             }
             Poll::Ready(None | Some(Err(_))) => this.follower = None,
             Poll::Pending => {
