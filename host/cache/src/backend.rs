@@ -104,6 +104,9 @@ pub trait NearLookup {
     /// The key's value, if it is near and may be served. After `None` the backend must be asked.
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
 
+    /// Counts look-ups that a call was answered with. A look-up does not count itself: one call may make several.
+    fn count_hits(&self, hits: usize);
+
     /// A status snapshot; performs no I/O.
     fn status(&self) -> NearStatus;
 }

@@ -119,6 +119,7 @@ impl<'a> NearPath<'a> {
     /// The key's value, if it is near.
     pub fn get(self, key: &str) -> Option<Bytes> {
         let found @ Some(_) = self.look_up(key) else { return None };
+        self.near.count_hits(1);
         self.cache.metrics().get.call_sync(|| Ok(found)).ok()?
     }
 
@@ -127,6 +128,7 @@ impl<'a> NearPath<'a> {
         self.scope.check_keys(keys).ok()?;
         let found: Option<Vec<Option<Bytes>>> = keys.iter().map(|key| self.look_up(key.as_ref()).map(Some)).collect();
         let found = self.cache.check_found(found?).ok()?;
+        self.near.count_hits(found.len());
         self.cache.metrics().get_many.call_sync(|| Ok(found)).ok()
     }
 
@@ -134,6 +136,7 @@ impl<'a> NearPath<'a> {
     pub fn occupied(self, key: &str) -> Option<Bytes> {
         self.scope.check_write().ok()?;
         let found @ Some(_) = self.look_up(key) else { return None };
+        self.near.count_hits(1);
         self.cache.metrics().get_or_set.call_sync(|| Ok(found)).ok()?
     }
 

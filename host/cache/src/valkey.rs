@@ -92,7 +92,7 @@ impl ValkeyBackend {
         if matches!(options.deployment, Deployment::Cluster(_)) {
             return Err(CacheError::Unavailable("a near tier is not available on a cluster".to_owned()));
         }
-        let tier = Arc::new(Tier::new(near));
+        let tier = Arc::new(Tier::new(near, options.timeout));
         let far = Self::connect_to(name, options, policy, registry, Some(Arc::clone(&tier))).await?;
         Ok(Arc::new(NearBackend::new(far, tier)))
     }

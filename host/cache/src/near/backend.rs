@@ -88,6 +88,10 @@ impl<F: FarBackend> NearLookup for NearBackend<F> {
         self.tier.look_up(key)
     }
 
+    fn count_hits(&self, hits: usize) {
+        self.tier.count_hits(hits);
+    }
+
     fn status(&self) -> NearStatus {
         self.tier.status()
     }
@@ -119,6 +123,7 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
         let mut values: Vec<Option<Bytes>> = keys.iter().map(|key| self.tier.look_up(key.as_ref())).collect();
         let far: Vec<Key> =
             keys.iter().zip(&values).filter(|(_, value)| value.is_none()).map(|(key, _)| key.clone()).collect();
+        self.tier.count_hits(values.len().saturating_sub(far.len()));
         if far.is_empty() {
             return Ok(values);
         }

@@ -234,7 +234,8 @@ fn the_entries_of_a_share_evict_only_each_other() {
 fn the_status_counts_look_ups_announcements_and_the_age_of_the_horizon() {
     let setup = setup(&NearOptions::default());
     setup.bring_near(&key("k"), "v");
-    assert!(setup.look_up(&key("k")).is_some());
+    assert!(setup.look_up(&key("k")).is_some(), "not counted");
+    assert!(matches!(setup.tier.begin(&key("k")), Begun::Hit(_)));
     setup.advance(300);
     setup.feed.announced("k");
     setup.feed.announced("never read");

@@ -39,6 +39,8 @@ pub(crate) struct Tier {
     next: AtomicU64,
     /// In milliseconds of the clock.
     max_staleness: u64,
+    /// For how long after its begin a fetch may be joined and waited for, in milliseconds.
+    joined_for: u64,
     max_expire: Option<StdDuration>,
     max_value_bytes: usize,
     counters: Counters,
@@ -73,7 +75,7 @@ struct Pending {
 
 impl Pending {
     fn joined_until(&self, tier: &Tier) -> u64 {
-        self.begun.saturating_add(tier.max_staleness)
+        self.begun.saturating_add(tier.joined_for)
     }
 }
 
@@ -92,7 +94,7 @@ pub(crate) enum Begun {
 #[derive(Debug)]
 pub(crate) struct Join {
     reply: watch::Receiver<Option<Reply>>,
-    /// The time until the fetch is `max_staleness` old.
+    /// The time until the fetch is as old as a read may take, and `max_staleness` at most.
     time: StdDuration,
 }
 
@@ -124,8 +126,11 @@ pub(crate) struct Keep {
 }
 
 impl Tier {
-    pub(crate) fn new(options: &NearOptions) -> Self {
-        Self::with_clock(options, Clock::new(), MAX_FEEDS)
+    /// `timeout` is that of a read: a fetch that takes longer is given up, or its caller gets no turn.
+    pub(crate) fn new(options: &NearOptions, timeout: StdDuration) -> Self {
+        let mut tier = Self::with_clock(options, Clock::new(), MAX_FEEDS);
+        tier.joined_for = u64::try_from(timeout.as_millis()).unwrap_or(NEVER).min(tier.max_staleness);
+        tier
     }
 
     pub(super) fn with_clock(options: &NearOptions, clock: Clock, max_feeds: u16) -> Self {
@@ -137,6 +142,7 @@ impl Tier {
             pending: Mutex::default(),
             next: AtomicU64::new(0),
             max_staleness,
+            joined_for: max_staleness,
             max_expire: options.max_expire,
             max_value_bytes: options.max_value_bytes,
             counters: Counters::default(),
@@ -158,7 +164,6 @@ impl Tier {
         let stored = partition.get(key)?;
         let until = self.feeds.served_until(stored.beside).min(stored.expires_at);
         if self.clock.is_before(until) {
-            count(&self.counters.hits);
             return Some(stored.value);
         }
         // A late horizon may move on, and then the entry may be served again.
@@ -171,6 +176,7 @@ impl Tier {
         let mut pending = self.lock();
         // A fetch of another call may have ended since the caller looked.
         if let Some(value) = self.look_up(key.as_ref()) {
+            count(&self.counters.hits);
             return Begun::Hit(value);
         }
         count(&self.counters.misses);
@@ -212,6 +218,11 @@ impl Tier {
     pub(super) fn announced(&self, key: &str) {
         count(&self.counters.invalidations);
         self.invalidate(KeyRef::from_server(key));
+    }
+
+    /// Counts look-ups that were answered near. A look-up does not count itself: one call may make several.
+    pub(crate) fn count_hits(&self, hits: usize) {
+        self.counters.hits.fetch_add(u64::try_from(hits).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Counts look-ups of a batch that were not answered.

@@ -130,7 +130,9 @@ pub(in crate::valkey) async fn claim(
         let mut read = Pipeline::with_capacity(4);
         let is_tracked = used.note(exchange);
         track(exchange, &mut read, is_tracked, get);
-        exchange.add(&mut read, time_left(key));
+        if is_tracked {
+            exchange.add(&mut read, time_left(key));
+        }
         exchange.add(&mut read, set.clone());
         read
     });
@@ -145,7 +147,7 @@ pub(in crate::valkey) async fn claim(
         }
         Err(error) => return Err(error),
     };
-    let (stored, time_left) = (stored(replies.next())?, replies.next());
+    let (stored, time_left) = (stored(replies.next())?, used.as_ref().and_then(|_| replies.next()));
     // Also if there was a value: it expired before the lease was stored.
     if !matches!(replies.next(), Some(Value::Nil) | None) {
         return Ok((Claim::Granted, None));

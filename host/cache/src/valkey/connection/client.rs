@@ -113,9 +113,13 @@ impl ConnectionLike for Caller<'_> {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        let commands = pipeline.get_packed_pipeline();
+        let (commands, expected) = (pipeline.get_packed_pipeline(), offset.saturating_add(count));
         Box::pin(async move {
-            let replies = self.send(Some(offset.saturating_add(count)), |bytes| bytes.extend_from_slice(&commands));
+            // The server replies nothing, so the reply would be that of another call.
+            if expected == 0 {
+                return Ok(Vec::new());
+            }
+            let replies = self.send(Some(expected), |bytes| bytes.extend_from_slice(&commands));
             match replies.await? {
                 Value::Array(mut replies) => {
                     replies.drain(..offset.min(replies.len()));
@@ -254,6 +258,54 @@ mod tests {
         assert!(second.unwrap_err().is_unrecoverable_error());
         assert_eq!(events.recv().await, Some("lost"));
         assert!(client.unlimited().call(&ping).await.unwrap_err().is_unrecoverable_error());
+    }
+
+    #[tokio::test]
+    async fn commands_queued_behind_others_are_written_without_a_reply() {
+        let (client, mut server, _events) = client(1 << 10);
+        let mut set = redis::cmd("SET");
+        set.arg("k").arg(vec![b'v'; 1 << 16]);
+        let ping = redis::cmd("PING");
+        let calls = async { tokio::join!(client.unlimited().call(&set), client.unlimited().call(&ping)) };
+        let serve = async {
+            let mut begun = [0; 1];
+            server.read_exact(&mut begun).await.unwrap();
+            // The socket is full, and another command comes.
+            let late = client.queue.push(None, None, |bytes: &mut Vec<u8>| bytes.extend_from_slice(PING));
+            let late = late.unwrap_or_else(|_| panic!("there is room"));
+            let mut rest = [&set.get_packed_command()[1..], PING, PING].concat();
+            let read = tokio::time::timeout(StdDuration::from_secs(10), server.read_exact(&mut rest));
+            read.await.expect("all commands are written").unwrap();
+            server.write_all(b"+OK\r\n+1\r\n+2\r\n").await.unwrap();
+            late.await.unwrap().unwrap()
+        };
+        let ((first, second), third) = tokio::join!(calls, serve);
+        assert_eq!((first.unwrap(), third), (Value::Okay, Value::SimpleString("2".to_owned())));
+        assert_eq!(second.unwrap(), Value::SimpleString("1".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_pipeline_without_commands_takes_no_reply() {
+        let (client, mut server, _events) = client(1 << 16);
+        let mut caller = client.unlimited();
+        assert_eq!(caller.req_packed_commands(&Pipeline::new(), 0, 0).await.unwrap(), []);
+        let ping = redis::cmd("PING");
+        let reply = async {
+            expect(&mut server, PING).await;
+            server.write_all(b"+1\r\n").await.unwrap();
+        };
+        let (reply, ()) = tokio::join!(client.unlimited().call(&ping), reply);
+        assert_eq!(reply.unwrap(), Value::SimpleString("1".to_owned()));
+    }
+
+    #[test]
+    fn calls_end_with_the_runtime_of_their_driver() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (of_driver, of_caller) = (runtime(), runtime());
+        let (client, _server, _events) = of_driver.block_on(async { client(1 << 16) });
+        drop(of_driver);
+        let reply = of_caller.block_on(client.unlimited().call(&redis::cmd("PING")));
+        assert!(reply.unwrap_err().is_unrecoverable_error());
     }
 
     #[tokio::test]

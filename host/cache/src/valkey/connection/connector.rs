@@ -1,8 +1,8 @@
 //! The connector: opens connections to one server and checks what the server is and what it can do.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
 use redis::{ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisResult, Value};
 use tokio::sync::Notify;
@@ -165,18 +165,19 @@ impl Connector {
         // Decision: docs/decisions/0008-resp3-on-every-connection.md
         let login = RedisConnectionInfo::default().set_db(i64::from(options.db)).set_protocol(ProtocolVersion::RESP3);
         let lost = Arc::new(Notify::new());
-        let feed = self.near.as_ref().and_then(Feed::open).map(Arc::new);
+        // Set once the server is known to announce: an attempt to connect does not count as a feed that was lost.
+        let feed: Arc<OnceLock<Arc<Feed>>> = Arc::default();
         let on_event = {
             let (lost, invalidations) = (Arc::clone(&lost), Arc::clone(&self.invalidations));
             let (feed, prefix) = (feed.clone(), self.options.prefix.clone());
             move |event: Event| match event {
                 // In the order in which the server sent it: before any later reply is handed out.
                 Event::Push(push) if push.kind == PushKind::Invalidate => {
-                    invalidate(&invalidations, feed.as_deref(), &prefix, &push.data);
+                    invalidate(&invalidations, feed.get().map(Arc::as_ref), &prefix, &push.data);
                 }
                 Event::Push(_) => {}
                 Event::Lost => {
-                    feed.iter().for_each(|feed| feed.close());
+                    feed.get().into_iter().for_each(|feed| feed.close());
                     lost.notify_one();
                 }
             }
@@ -190,10 +191,15 @@ impl Connector {
         let claim = self.member.claim(ServerId::from_info(&reported)).map_err(ConnectError::Overlap)?;
         let probe = rights::probe_key(&options.prefix);
         let capabilities = Capabilities::probe(&client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
-        if let Some(feed) = feed.as_ref().filter(|_| !capabilities.tracking) {
-            feed.close();
-            tracing::warn!("no values are kept near: the server at `{}` does not announce changes", self.target);
-        }
+        let opened_feed = match &self.near {
+            Some(tier) if capabilities.tracking => Feed::open(tier).map(Arc::new),
+            Some(_) => {
+                tracing::warn!("no values are kept near: the server at `{}` does not announce changes", self.target);
+                None
+            }
+            None => None,
+        };
+        let feed = opened_feed.inspect(|opened| _ = feed.set(Arc::clone(opened)));
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
         Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim), feed })
     }

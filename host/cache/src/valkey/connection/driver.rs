@@ -26,7 +26,7 @@ pub(in crate::valkey) enum Event {
 }
 
 /// The driver of a connection, as a future that ends with it.
-pub(in crate::valkey) struct Driver<S, E> {
+pub(in crate::valkey) struct Driver<S, E: FnMut(Event)> {
     stream: S,
     queue: Arc<Queue>,
     on_event: E,
@@ -38,6 +38,7 @@ pub(in crate::valkey) struct Driver<S, E> {
     /// The calls whose commands were taken from the queue, in their order.
     calls: VecDeque<WaitingCall>,
     deadlines: Deadlines,
+    has_ended: bool,
 }
 
 /// A call without all of its replies.
@@ -56,7 +57,7 @@ struct Deadlines {
     earliest: Option<Instant>,
 }
 
-impl<S, E> Driver<S, E> {
+impl<S, E: FnMut(Event)> Driver<S, E> {
     pub(in crate::valkey) fn new(stream: S, queue: Arc<Queue>, on_event: E) -> Self {
         Self {
             stream,
@@ -68,6 +69,7 @@ impl<S, E> Driver<S, E> {
             replies: Replies::default(),
             calls: VecDeque::new(),
             deadlines: Deadlines { timer: Box::pin(tokio::time::sleep_until(Instant::now())), earliest: None },
+            has_ended: false,
         }
     }
 }
@@ -102,10 +104,16 @@ where
 {
     /// Does what can be done without waiting. Ready after the client was dropped.
     fn advance(&mut self, cx: &mut Context<'_>) -> RedisResult<Poll<()>> {
-        let is_closed = self.take_commands(cx);
-        self.write(cx).map_err(lost)?;
-        if is_closed {
-            return Ok(Poll::Ready(()));
+        loop {
+            let is_closed = self.take_commands(cx);
+            self.write(cx).map_err(lost)?;
+            if is_closed {
+                return Ok(Poll::Ready(()));
+            }
+            // Commands that were queued while others were written have woken this task, and do not again.
+            if !self.outgoing.is_empty() || self.queue.lock().bytes.is_empty() {
+                break;
+            }
         }
         // Reads also while the stream takes no bytes: the server may wait until its replies are read.
         self.read(cx)?;
@@ -194,9 +202,14 @@ where
         }
         Ok(())
     }
+}
 
+impl<S, E: FnMut(Event)> Driver<S, E> {
     /// Ends all calls, also those that are still queued.
     fn end(&mut self, error: &RedisError) {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
         let queued = {
             let mut commands = self.queue.lock();
             commands.is_closed = true;
@@ -209,7 +222,16 @@ where
         for call in waiting.chain(queued.into_iter().map(|call| call.reply)) {
             let _dropped = call.send(Err(error.clone()));
         }
-        (self.on_event)(Event::Lost);
+        if !std::thread::panicking() {
+            (self.on_event)(Event::Lost);
+        }
+    }
+}
+
+impl<S, E: FnMut(Event)> Drop for Driver<S, E> {
+    /// If the task ends in another way, such as with its runtime, no call may wait for ever.
+    fn drop(&mut self) {
+        self.end(&closed());
     }
 }
 

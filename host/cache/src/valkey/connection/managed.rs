@@ -346,12 +346,15 @@ fn connection_lost() -> CacheError {
     CacheError::Unavailable("the connection was lost".to_owned())
 }
 
-/// Pings the server as long as the connection has a feed, each time after the answer to the last ping: that confirms
+/// Pings the server as long as the connection has an open feed, each time after the answer to the last ping: that confirms
 /// that the announcements are complete. Returns when the connection is lost.
 async fn keep_complete(connection: &Connection, timeout: StdDuration) {
     let Some(feed) = &connection.feed else { return std::future::pending().await };
     let ping = redis::cmd("PING");
     loop {
+        if feed.stamp().is_none() {
+            return std::future::pending().await;
+        }
         let (sent, now) = (feed.tier().now(), Instant::now());
         let deadline = now.checked_add(timeout).unwrap_or(now);
         let reply = connection.client.until(deadline).call(&ping).await;
