@@ -113,13 +113,12 @@ fn a_signal_during_the_compilation_of_a_plugin_ends_the_host_and_its_compiler() 
         let _manager = Manager::at(&notify);
         let host: LarderProcess = larder.env("NOTIFY_SOCKET", notify).start();
         let compiler = child_of(host.id());
-        // Its own limit is the first thing that it sets, after it has replaced the host's program and environment.
-        let limited = || {
-            std::fs::read_to_string(format!("/proc/{compiler}/limits")).is_ok_and(|limits| {
-                limits.lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 "))
-            })
+        // Until then it has the host's program and environment.
+        let runs = || {
+            let arguments = std::fs::read(format!("/proc/{compiler}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&arguments).contains("compile-plugin")
         };
-        wait_for("the compiler runs", || limited().then_some(()));
+        wait_for("the compiler runs", || runs().then_some(()));
         let environment = std::fs::read(format!("/proc/{compiler}/environ")).unwrap();
         assert!(!String::from_utf8_lossy(&environment).contains("NOTIFY_SOCKET"), "{environment:?}");
         host.terminate();
