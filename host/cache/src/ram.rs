@@ -9,7 +9,7 @@ mod leases;
 pub(crate) mod partition;
 mod weight;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use crate::ram::partition::{Partitions, Stored, Usage};
 
 pub use weight::{ENTRY_OVERHEAD, least_capacity};
 
-/// The interval between sweeps of expired entries.
+/// The interval between sweeps of entries that are not served any more.
 const SWEEP_INTERVAL: StdDuration = StdDuration::from_secs(5);
 
 /// A cache in the memory of this process.
@@ -49,9 +49,7 @@ impl RamBackend {
             clock: Clock::new(),
             leases: Leases::default(),
         });
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(sweep(Arc::downgrade(&backend)));
-        }
+        sweep_at_intervals(&backend, Self::remove_expired);
         backend
     }
 
@@ -69,17 +67,22 @@ impl RamBackend {
     }
 }
 
-/// Removes expired entries at an interval, until the cache is dropped.
-async fn sweep(backend: Weak<RamBackend>) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        match backend.upgrade() {
-            Some(backend) => backend.remove_expired(),
-            None => return,
+/// Sweeps the entries of a cache that are not served any more, until the cache is dropped: in a task, if there is a Tokio
+/// runtime.
+pub(crate) fn sweep_at_intervals<T: Send + Sync + 'static>(cache: &Arc<T>, sweep: fn(&T)) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let cache = Arc::downgrade(cache);
+    runtime.spawn(async move {
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            match cache.upgrade() {
+                Some(cache) => sweep(&cache),
+                None => return,
+            }
         }
-    }
+    });
 }
 
 impl SyncBackend for RamBackend {

@@ -214,7 +214,7 @@ async fn what_was_read_over_a_lost_connection_is_not_served(kind: Kind) {
         let (old, new) = (format!("old{n}"), format!("new{n}"));
         setup.run(&["SET", "cache:k", &old]);
         within(async { while setup.get("k").await.as_deref() != Some(&*old) {} }).await;
-        // The transaction keeps others out between the loss and the write, whose announcement nobody gets.
+        // The transaction keeps others out between the loss and the write, whose announcement the host does not get.
         let mut client = setup.server.client();
         let mut lose = ::redis::pipe();
         lose.cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).ignore();

@@ -11,9 +11,7 @@ use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Selection};
 use crate::near::tier::{Begun, Fetch, Fetched, Keep, Tier};
-
-/// The interval between sweeps of entries that are not served any more.
-const SWEEP_INTERVAL: StdDuration = StdDuration::from_secs(5);
+use crate::ram::sweep_at_intervals;
 
 /// A backend that announces the changes of the keys that it has read. A tier without I/O is in front of it.
 #[async_trait]
@@ -39,20 +37,7 @@ impl<F: FarBackend> NearBackend<F> {
     /// Puts a tier in front of a backend, whose feeds announce to this tier. On a Tokio runtime a task sweeps the tier
     /// until the backend is dropped.
     pub(crate) fn new(far: F, tier: Arc<Tier>) -> Self {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let tier = Arc::downgrade(&tier);
-            runtime.spawn(async move {
-                let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-                interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-                loop {
-                    interval.tick().await;
-                    match tier.upgrade() {
-                        Some(tier) => tier.sweep(),
-                        None => return,
-                    }
-                }
-            });
-        }
+        sweep_at_intervals(&tier, Tier::sweep);
         Self { far, tier }
     }
 

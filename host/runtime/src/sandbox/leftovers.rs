@@ -42,7 +42,7 @@ impl Room {
 pub(crate) fn has_open_message(table: &mut ResourceTable) -> bool {
     table.iter_mut().any(|resource| {
         if let Some(request) = resource.downcast_mut::<HostIncomingRequest>() {
-            // Nobody reads it any more. It would hold the connection.
+            // It is not read any more, and would hold the connection.
             drop(request.body.take());
             return false;
         }

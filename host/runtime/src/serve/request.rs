@@ -1,4 +1,4 @@
-//! The handling of one request: admission, and the run of the plugin in an instance of the plugin.
+//! The handling of one request: admission, and the call of an instance of the plugin.
 
 use std::sync::Arc;
 

@@ -87,7 +87,7 @@ pub(super) enum Step {
     Deliver(Link),
     /// The task of a call takes its reply.
     Finish(usize),
-    /// The tracked connection is lost, and nobody notices.
+    /// The tracked connection is lost, and the host does not notice.
     Break,
     /// The loss is noticed, and there is a new connection.
     Reconnect,

@@ -1,4 +1,4 @@
-//! The small frames of an HTTP/2 connection that nobody has read: the host stops reading from the connection before they
+//! The unread small frames of an HTTP/2 connection: the host stops reading from the connection before they
 //! are too many for h2, which would close it.
 
 // Decision: docs/decisions/0074-small-frames-wait-in-the-socket.md
@@ -194,7 +194,7 @@ impl FollowedBody {
         Self::new(body, None)
     }
 
-    /// Reads small frames on. The client learns at a large one, or at the end of the limits, that nobody wants the body.
+    /// Reads small frames on. The client learns at a large one, or at the end of the limits, that the body is not wanted.
     async fn read_on(mut self) {
         let mut left = READ_ON_BYTES;
         loop {
