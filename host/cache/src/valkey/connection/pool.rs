@@ -87,7 +87,7 @@ impl ConnectionPool {
 
     /// Ends what was read over the connections for the near tier: the server has lost some of its keys to another one.
     pub(in crate::valkey) fn flush_feeds(&self) {
-        self.regular().for_each(ManagedConnection::flush_feed);
+        self.regular().chain(self.bulk.get()).for_each(ManagedConnection::flush_feed);
     }
 
     /// Sends a `PING` over each regular connection. Reports the server, and the longest round trip.
@@ -183,7 +183,7 @@ impl ConnectionPool {
                 nth.and_then(|nth| nth.checked_sub(1)).and_then(|nth| self.others.get(nth)).unwrap_or(&self.first)
             }
             Route::Bulk => {
-                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone().with_near(None)));
+                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone()));
                 if bulk.is_up() { bulk } else { &self.first }
             }
         }
