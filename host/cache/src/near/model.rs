@@ -14,6 +14,7 @@
 mod explore;
 mod steps;
 mod takeover;
+mod wires;
 mod world;
 
 use explore::{Explored, explore};

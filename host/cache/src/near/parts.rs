@@ -1,17 +1,15 @@
 //! The parts of the keys that a server has, if other servers have the rest: the slots of a node of a cluster.
 
-/// The number of parts that keys are divided into: the slots of a cluster.
-const PARTS: usize = 16_384;
-
-const BITS: usize = 64;
+/// The words of a set with a bit for each part. Keys are divided into 16,384 parts, the slots of a cluster.
+const WORDS: usize = 16_384 / 64;
 
 /// A set of parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Parts(Box<[u64; PARTS / BITS]>);
+pub(crate) struct Parts(Box<[u64; WORDS]>);
 
 impl Parts {
     pub(crate) fn none() -> Self {
-        Self(Box::new([0; PARTS / BITS]))
+        Self(Box::new([0; WORDS]))
     }
 
     /// Adds a part. A number that no part has is ignored.
@@ -35,8 +33,7 @@ impl Parts {
 
 /// The word of a part, and its bit there.
 fn place(part: u16) -> (usize, u64) {
-    let part = usize::from(part);
-    (part / BITS, 1 << (part % BITS))
+    (usize::from(part / 64), 1_u64.rotate_left(u32::from(part % 64)))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::steps::{Announce, Bounds, Broken, Link, Step};
 use super::takeover::{self, Takeover};
+use super::wires::{Command, Found, Message, Version};
 use crate::error::CacheError;
 use crate::key::Key;
 use crate::near::NearOptions;
@@ -20,41 +21,6 @@ use crate::ram::clock::Clock;
 /// The milliseconds of a tick. `max_staleness` is two of them.
 const TICK: u64 = 100;
 const MAX_STALENESS: u64 = 2 * TICK;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Command {
-    Get(usize),
-    Set(usize),
-    Ping(u64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Message {
-    Reply(usize, Found),
-    /// The key is on the other node.
-    Moved(usize),
-    /// The time of the ping, and whether the node has the key.
-    Pong(u64, bool),
-    Changed,
-    AllChanged,
-}
-
-/// What a call finds or makes: the version of the key, and the remaining life of its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Found {
-    version: usize,
-    has_value: bool,
-    life: Option<u64>,
-}
-
-/// One state of the key. They are numbered in order.
-#[derive(Debug, Clone, Copy, Hash)]
-struct Version {
-    has_value: bool,
-    expires_at: Option<u64>,
-    /// When the next version replaced it.
-    until: Option<u64>,
-}
 
 /// A call of this process.
 #[derive(Debug)]

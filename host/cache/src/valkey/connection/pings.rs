@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::near::parts::Parts;
 use crate::valkey::connection::client::Caller;
 use crate::valkey::connection::connector::{Connection, Connector, Target};
+use crate::valkey::error::Redirect;
 use crate::valkey::options::Endpoint;
 use crate::valkey::server::rights::probe_key;
 use crate::valkey::topology::slots::{self, slot_of};
@@ -82,13 +83,22 @@ impl Node<'_> {
         let replies: Vec<RedisResult<Value>> = questions.query_async(&mut caller).await?;
         let mut replies = replies.into_iter();
         let ranges = replies.next().transpose()?.unwrap_or(Value::Nil);
-        let state = replies.next().transpose().map(|_time_left| ());
+        let state = served(replies.next());
         let owned = slots::owned_by(self.endpoint, &slots::read_ranges(ranges, &self.endpoint.host));
         if !self.probe.as_ref().is_some_and(|probe| owned.contains(slot_of(probe.as_bytes()))) {
             self.probe = find_probe(self.prefix, &owned);
         }
         // Without a key to ask for, it is unknown whether the node serves its slots.
         Ok((if self.probe.is_some() { owned } else { Parts::none() }, state))
+    }
+}
+
+/// What the reply to the probe says. The probe does not exist, so a slot that moves away redirects it with `ASK`, but the node
+/// still has the slot.
+fn served(reply: Option<RedisResult<Value>>) -> RedisResult<()> {
+    match reply {
+        Some(Err(error)) if !Redirect::read(&error).is_some_and(|redirect| redirect.is_asking) => Err(error),
+        _ => Ok(()),
     }
 }
 
