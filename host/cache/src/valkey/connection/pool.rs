@@ -183,6 +183,7 @@ impl ConnectionPool {
                 nth.and_then(|nth| nth.checked_sub(1)).and_then(|nth| self.others.get(nth)).unwrap_or(&self.first)
             }
             Route::Bulk => {
+                // Decision: docs/decisions/0084-the-bulk-connection-has-a-feed-too.md
                 let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone()));
                 if bulk.is_up() { bulk } else { &self.first }
             }
