@@ -183,8 +183,7 @@ pub const NEAR_FLUSHES: Metric = metric(
     Kind::Counter,
     &["cache", "cause"],
     "Events after which nothing that was read over a connection is served near: all keys were removed or \
-     a cluster node lost slots (`flush`), or \
-     the connection was lost (`loss`).",
+     a cluster node lost slots (`flush`), or the connection was lost (`loss`).",
 );
 /// The age of the horizon.
 pub const NEAR_HORIZON: Metric = metric(
