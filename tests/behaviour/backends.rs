@@ -9,7 +9,7 @@ use larder_host::{Config, connect_cache, operator_view};
 use larder_tests::{Cluster, Kind, Server, TEST_TIMEOUT};
 
 /// Makes a test of each fact for RAM, Valkey, Redis, a Valkey with `SET … IFEQ` and a near tier in front of Valkey, and a
-/// test of all facts for a cluster. A fact is an async function that takes a [`Backend`].
+/// test of all facts for a cluster without and with a near tier. A fact is an async function that takes a [`Backend`].
 ///
 /// Tests of RAM run with paused time, which advances when all tasks wait; a server has a clock of its own. A cluster
 /// takes seconds to start, so one serves all facts. Its test prints their names, so that a failure has a name.
@@ -39,11 +39,13 @@ macro_rules! over_every_backend {
             async fn every_fact() {
                 let Some(cluster) = larder_tests::Cluster::start(larder_tests::Kind::Valkey) else { return };
                 let cluster = std::sync::Arc::new(cluster);
-                $(
-                    eprintln!("{}", stringify!($fact));
-                    cluster.flush();
-                    super::$fact($crate::backends::Backend::cluster(&cluster)).await;
-                )+
+                for near in ["", "near = {}\n"] {
+                    $(
+                        eprintln!("{} {near}", stringify!($fact));
+                        cluster.flush();
+                        super::$fact($crate::backends::Backend::cluster(&cluster, near)).await;
+                    )+
+                }
             }
         }
     };
@@ -112,9 +114,9 @@ impl Backend {
         Self { toml: "[caches.c]\ntype = \"ram\"\n".to_owned(), place: Place::Ram }
     }
 
-    /// A cluster that other facts use too, one after the other.
-    pub(crate) fn cluster(cluster: &Arc<Cluster>) -> Self {
-        Self { toml: cluster.cache("c"), place: Place::Cluster(Arc::clone(cluster)) }
+    /// A cluster that other facts use too, one after the other, with more keys of the cache's table.
+    pub(crate) fn cluster(cluster: &Arc<Cluster>, more: &str) -> Self {
+        Self { toml: cluster.cache("c") + more, place: Place::Cluster(Arc::clone(cluster)) }
     }
 
     /// A server of the test's own, which ends with this value.

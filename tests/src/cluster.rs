@@ -159,6 +159,14 @@ impl Cluster {
         });
     }
 
+    /// Assigns a slot to a node in its own table alone, whose claim then spreads to the others. The node takes it from an
+    /// owner with a lower configuration epoch, such as an initial primary before it.
+    pub fn start_claim(&self, slot: u16, node: usize) {
+        let (mut client, slot) = (self.nodes[node].client(), slot.to_string());
+        ask::<()>(&mut client, &["CLUSTER", "DELSLOTS", &slot]);
+        ask::<()>(&mut client, &["CLUSTER", "ADDSLOTS", &slot]);
+    }
+
     /// Returns a guard for a slot that a test moves. If the test fails, the guard gives the slot back to its initial
     /// owner, without keys, so that other tests can use the cluster.
     pub fn guard_slot(&self, slot: u16) -> SlotGuard<'_> {

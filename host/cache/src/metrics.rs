@@ -182,8 +182,8 @@ pub const NEAR_FLUSHES: Metric = metric(
     "larder_near_flushes_total",
     Kind::Counter,
     &["cache", "cause"],
-    "Events after which nothing that was read over a connection is served near: all keys were removed (`flush`), or \
-     the connection was lost (`loss`).",
+    "Events after which nothing that was read over a connection is served near: all keys were removed or \
+     a cluster node lost slots (`flush`), or the connection was lost (`loss`).",
 );
 /// The age of the horizon.
 pub const NEAR_HORIZON: Metric = metric(

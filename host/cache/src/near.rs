@@ -7,6 +7,7 @@ pub(crate) mod feeds;
 #[cfg(test)]
 mod model;
 mod options;
+pub(crate) mod parts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tier;

@@ -32,8 +32,9 @@ pub use server::registry::{ServerId, ServerRegistry};
 pub use server::rights::{COMMANDS, Need, ServerCommand};
 
 use commands::compare_and_set::Expiry;
-use commands::tracked::Read;
-use commands::{clearing, leases, tracked};
+use commands::reads::Read;
+use commands::{clearing, leases, reads};
+use connection::managed::Exchange;
 use connection::reply_limit::{ReplyLimiter, ReplyLimits};
 use topology::Servers;
 
@@ -79,7 +80,7 @@ impl ValkeyBackend {
     ///
     /// # Errors
     ///
-    /// As [`ValkeyBackend::connect`]; also [`CacheError::Unavailable`] for a near tier in front of a cluster.
+    /// As [`ValkeyBackend::connect`].
     pub async fn connect_near(
         name: &str,
         options: ServerOptions,
@@ -89,9 +90,6 @@ impl ValkeyBackend {
         let Some(near) = &options.near else {
             return Ok(Arc::new(Self::connect(name, options, policy, registry).await?));
         };
-        if matches!(options.deployment, Deployment::Cluster(_)) {
-            return Err(CacheError::Unavailable("a near tier is not available on a cluster".to_owned()));
-        }
         let tier = Arc::new(Tier::new(near, options.timeout));
         let far = Self::connect_to(name, options, policy, registry, Some(Arc::clone(&tier))).await?;
         Ok(Arc::new(NearBackend::new(far, tier)))
@@ -197,8 +195,8 @@ impl CacheBackend for ValkeyBackend {
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
         let keys: Vec<String> = keys.iter().map(|key| self.stored_key(key)).collect();
-        let stored = self.servers.read_many(&keys).await?;
-        stored.into_iter().map(|stored| self.value(stored)).collect()
+        let read = reads::read_many(&self.servers, &keys, false).await?;
+        read.into_iter().map(|read| self.value(read.stored)).collect()
     }
 
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
@@ -213,7 +211,7 @@ impl CacheBackend for ValkeyBackend {
         let entries: Vec<(String, Bytes)> =
             entries.into_iter().map(|(key, value)| (self.stored_key(&key), value)).collect();
         // Not `MSET`, which has no duration. A batch is one round trip too.
-        let commands = |entries: &[(String, Bytes)]| {
+        let commands = |_exchange: &Exchange, entries: &[(String, Bytes)]| {
             entries.iter().map(|(key, value)| set_command(key, value, duration)).collect()
         };
         for reply in self.servers.batch(&entries, commands).await?.into_iter().flatten() {
@@ -281,13 +279,12 @@ impl CacheBackend for ValkeyBackend {
 #[async_trait]
 impl FarBackend for ValkeyBackend {
     async fn fetch(&self, key: &Key) -> Result<Fetched, CacheError> {
-        let key = self.stored_key(key);
-        self.fetched(tracked::read(&self.servers, &key, &get_command(&key)).await?)
+        self.fetched(reads::read(&self.servers, &self.stored_key(key)).await?)
     }
 
     async fn fetch_many(&self, keys: &[Key]) -> Result<Vec<Fetched>, CacheError> {
         let keys: Vec<String> = keys.iter().map(|key| self.stored_key(key)).collect();
-        let read = tracked::read_many(&self.servers, &keys).await?;
+        let read = reads::read_many(&self.servers, &keys, true).await?;
         read.into_iter().map(|read| self.fetched(read)).collect()
     }
 
@@ -301,7 +298,7 @@ impl FarBackend for ValkeyBackend {
                 claim => Ok(claim),
             }
         };
-        match tracked::claim(&self.servers, &stored_key, &get, &set, plain).await {
+        match reads::claim(&self.servers, &stored_key, &get, &set, plain).await {
             Ok((Claim::Value(value), keep)) => Ok((Claim::Value(self.check_size(value)?), keep)),
             Err(error @ (CacheError::Unavailable(_) | CacheError::Lost(_))) => {
                 Ok((self.claimed(&stored_key, lease, error).await?, None))

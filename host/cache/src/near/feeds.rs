@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
 
+use crate::near::parts::Parts;
 use crate::near::tier::{Flush, Tier};
 
 /// Pings within `max_staleness`.
@@ -84,11 +85,24 @@ pub(crate) struct Feed {
     generation: u64,
     /// When the last ping that was answered was sent; 0 before the first.
     last_answered: AtomicU64,
+    /// The parts that the server had at the last answer; `None` for a server that has all keys.
+    parts: Option<Mutex<Parts>>,
 }
 
 impl Feed {
-    /// Opens a feed. `None` if there are too many.
+    /// Opens a feed of a server that has all keys. `None` if there are too many.
     pub(crate) fn open(tier: &Arc<Tier>) -> Option<Self> {
+        Self::open_with(tier, None)
+    }
+
+    // Decision: docs/decisions/0083-a-node-of-a-cluster-is-asked-which-slots-it-has.md
+    /// Opens a feed of a server that has some parts of the keys, and may lose them to another one without announcing it.
+    /// It has none until [`Feed::has_parts`]. `None` if there are too many feeds.
+    pub(crate) fn open_partial(tier: &Arc<Tier>) -> Option<Self> {
+        Self::open_with(tier, Some(Mutex::new(Parts::none())))
+    }
+
+    fn open_with(tier: &Arc<Tier>, parts: Option<Mutex<Parts>>) -> Option<Self> {
         let feeds = tier.feeds();
         let number = feeds.free().pop()?;
         let slot = feeds.slot(number)?;
@@ -98,7 +112,7 @@ impl Feed {
         slot.state.store(generation << FLUSH_BITS, Ordering::Release);
         // Everything that will be read over the feed is read after this time.
         slot.horizon.fetch_max(tier.now(), Ordering::AcqRel);
-        Some(Self { tier: Arc::clone(tier), slot: number, generation, last_answered: AtomicU64::new(0) })
+        Some(Self { tier: Arc::clone(tier), slot: number, generation, last_answered: AtomicU64::new(0), parts })
     }
 
     /// The tier to which this feed announces.
@@ -110,6 +124,16 @@ impl Feed {
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         let state = self.tier.feeds().slot(self.slot)?.state.load(Ordering::Acquire);
         (state >> FLUSH_BITS == self.generation).then_some(Stamp { slot: self.slot, state })
+    }
+
+    /// The state of the feed, for a read of a key of this part. `None` also if the server is not known to have the part.
+    pub(crate) fn stamp_of(&self, part: impl FnOnce() -> u16) -> Option<Stamp> {
+        // The stamp first: a part that is lost leaves the set before the feed is flushed.
+        let stamp = self.stamp()?;
+        match &self.parts {
+            Some(parts) => lock(parts).contains(part()).then_some(stamp),
+            None => Some(stamp),
+        }
     }
 
     /// The server announced that a key has changed, given with its namespace and without the prefix of the cache.
@@ -147,6 +171,18 @@ impl Feed {
         self.complete_up_to(previous);
     }
 
+    /// The server has these parts of the keys now. What was read over the feed is not served any more if a part was lost:
+    /// another server announces its writes. Returns true then.
+    pub(crate) fn has_parts(&self, now: Parts) -> bool {
+        let Some(parts) = &self.parts else { return false };
+        let before = std::mem::replace(&mut *lock(parts), now.clone());
+        let is_lost = !now.contains_all(&before);
+        if is_lost {
+            self.flush();
+        }
+        is_lost
+    }
+
     /// Every announcement of a write up to this time has arrived.
     pub(super) fn complete_up_to(&self, time: u64) {
         if self.stamp().is_some()
@@ -170,6 +206,10 @@ impl Feed {
         let slot = self.tier.feeds().slot(self.slot);
         slot.is_some_and(|slot| slot.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok())
     }
+}
+
+fn lock(parts: &Mutex<Parts>) -> MutexGuard<'_, Parts> {
+    parts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Feed {

@@ -13,6 +13,8 @@
 
 mod explore;
 mod steps;
+mod takeover;
+mod wires;
 mod world;
 
 use explore::{Explored, explore};
@@ -36,13 +38,27 @@ const EXPIRY: Bounds = Bounds { reads: 2, pings: 2, ticks: 4, expires_at: Some(3
 /// All keys are removed.
 const REMOVAL: Bounds = Bounds { reads: 2, flushes: 1, pings: 2, ticks: 3, ..Bounds::NONE };
 
-const SCENARIOS: [(&str, Bounds); 6] = [
+/// A node of a cluster loses the key to another one, which the process learns from it, from another node, or by a ping.
+const TAKEOVER: Bounds =
+    Bounds { reads: 3, own_writes: 1, foreign_writes: 1, takeovers: 1, is_known: true, ..Bounds::NONE };
+
+/// A node that may be cut off from the cluster loses the key, while the clock runs.
+const ISOLATION: Bounds =
+    Bounds { reads: 2, foreign_writes: 1, pings: 2, ticks: 2, takeovers: 1, is_known: true, ..Bounds::NONE };
+
+/// A node got the key after the last ping, and loses it.
+const UNKNOWN: Bounds = Bounds { is_known: false, ..ISOLATION };
+
+const SCENARIOS: [(&str, Bounds); 9] = [
     ("races", RACES),
     ("readers", READERS),
     ("writers", WRITERS),
     ("silence", SILENCE),
     ("expiry", EXPIRY),
     ("removal", REMOVAL),
+    ("takeover", TAKEOVER),
+    ("isolation", ISOLATION),
+    ("unknown", UNKNOWN),
 ];
 
 /// The scenarios with both ways in which servers announce.
@@ -119,4 +135,14 @@ fn an_entry_that_is_kept_for_longer_than_the_key_lives_is_caught() {
 #[test]
 fn an_ignored_removal_of_all_keys_is_caught() {
     assert_caught(Broken::NoFlush, "removal");
+}
+
+#[test]
+fn a_node_that_is_not_asked_for_its_slots_is_stale_for_ever() {
+    assert_caught(Broken::PingOnly, "isolation");
+}
+
+#[test]
+fn what_a_node_serves_before_it_is_known_to_have_the_key_is_not_kept() {
+    assert_caught(Broken::KeepUnknown, "unknown");
 }

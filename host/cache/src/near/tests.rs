@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::NearOptions;
 use super::feeds::Feed;
+use super::parts::Parts;
 use super::tier::{Begun, Fetched, Keep, Tier};
 use crate::error::CacheError;
 use crate::key::{Key, Namespace, Selection};
@@ -188,6 +189,29 @@ fn what_was_read_over_an_ended_feed_is_never_served_and_is_swept() {
     assert!(setup.look_up(&key("a")).is_some());
     setup.feed.flush();
     assert!(setup.look_up(&key("a")).is_none());
+}
+
+/// A node of a cluster.
+#[test]
+fn a_feed_serves_what_was_read_while_its_server_was_known_to_have_the_part() {
+    let mut setup = setup(&NearOptions::default());
+    setup.feed = Feed::open_partial(&setup.tier).unwrap();
+    let parts = |all: &[u16]| {
+        let mut parts = Parts::none();
+        all.iter().for_each(|part| parts.insert(*part));
+        parts
+    };
+    assert!(setup.feed.stamp_of(|| 1).is_none(), "the server has not answered");
+    assert!(!setup.feed.has_parts(parts(&[1, 2])));
+    let before = setup.feed.stamp_of(|| 1).unwrap();
+    setup.bring_near(&key("k"), "v");
+    // One more part is no loss.
+    assert!(!setup.feed.has_parts(parts(&[1, 2, 3])));
+    assert!(setup.look_up(&key("k")).is_some());
+    assert!(setup.feed.has_parts(parts(&[1, 3])));
+    assert!(setup.look_up(&key("k")).is_none());
+    assert!(setup.feed.stamp_of(|| 2).is_none());
+    assert_ne!(setup.feed.stamp_of(|| 1), Some(before), "what was under way is not kept");
 }
 
 #[test]

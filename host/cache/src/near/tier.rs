@@ -20,8 +20,9 @@ use crate::near::feeds::{Feeds, Stamp};
 use crate::ram::clock::{Clock, NEVER};
 use crate::ram::partition::{Partitions, Stored, Usage};
 
-/// The most feeds at a time. What is read over further ones is not kept. A server has one for each connection.
-const MAX_FEEDS: u16 = 1024;
+/// The most feeds at a time. What is read over further ones is not kept. Each connection to a server or a node of a cluster
+/// has one, so 64 nodes may have 64 connections each.
+const MAX_FEEDS: u16 = 4096;
 
 /// What a read returns.
 pub(crate) type Reply = Result<Option<Bytes>, CacheError>;

@@ -3,4 +3,4 @@
 pub(in crate::valkey) mod clearing;
 pub(in crate::valkey) mod compare_and_set;
 pub(in crate::valkey) mod leases;
-pub(in crate::valkey) mod tracked;
+pub(in crate::valkey) mod reads;

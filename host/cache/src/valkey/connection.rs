@@ -8,6 +8,7 @@ pub(in crate::valkey) mod handshake;
 pub(in crate::valkey) mod invalidation;
 pub(in crate::valkey) mod lent;
 pub(in crate::valkey) mod managed;
+pub(in crate::valkey) mod pings;
 pub(in crate::valkey) mod pool;
 pub(in crate::valkey) mod queue;
 pub(in crate::valkey) mod replies;

@@ -53,7 +53,7 @@ pub struct ServerOptions {
     /// The duration of a lease that is not renewed, for example because its holder was killed. Defaults to 4 s, so that
     /// callers with the default [`Policy::wait`](crate::Policy::wait) of 5 s outlast it.
     pub lease: StdDuration,
-    /// The near tier in front of the server. Defaults to none. Not available on a cluster.
+    /// The near tier in front of the server. Defaults to none.
     pub near: Option<NearOptions>,
 }
 

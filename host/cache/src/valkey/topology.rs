@@ -33,6 +33,8 @@ pub(in crate::valkey) struct Servers {
     router: Router,
     invalidations: Arc<Invalidations>,
     kind: ServerKind,
+    /// The most bytes of the values of a batch.
+    max_batch: usize,
     /// The highest number of reconnects that was reported.
     max_reconnects: AtomicU64,
 }
@@ -77,11 +79,12 @@ impl Servers {
         };
         let connector = Connector::new(options, target, policy, member).with_near(near);
         let invalidations = Arc::clone(&connector.invalidations);
+        let max_batch = usize::try_from(connector.limits.reply.reply).unwrap_or(usize::MAX);
         let topology = match seeds {
             None => Topology::Single(Single::connect(connector).await?),
             Some(seeds) => Topology::Cluster(Cluster::connect(connector, seeds).await?),
         };
-        Ok(Self { topology, router, invalidations, kind, max_reconnects: AtomicU64::new(0) })
+        Ok(Self { topology, router, invalidations, kind, max_batch, max_reconnects: AtomicU64::new(0) })
     }
 
     /// Sends a command that sends a value of `size` bytes for a key, and waits for its reply, within the deadline.
@@ -139,32 +142,43 @@ impl Servers {
         replies
     }
 
-    /// [`Servers::exchange`] for commands whose first reply has the values of the keys, on a single server. Routing learns
-    /// the sizes.
-    pub(in crate::valkey) async fn read_many_with(
+    /// [`Servers::batch`] for commands that read the keys. `read` makes what was read out of the replies for a group, and
+    /// `len` is the length of a value. Routing learns the sizes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Servers::batch`]; [`CacheError::ValueTooLarge`] if the values together exceed the reply limit.
+    pub(in crate::valkey) async fn read_batch<E: BatchEntry + Sync, T>(
         &self,
-        keys: &[String],
-        commands: impl Fn(&Exchange) -> Pipeline,
-    ) -> Result<Vec<Value>, CacheError> {
-        let route = self.router.route_batch(keys);
-        let first = keys.first().map_or("", String::as_str);
-        let replies: Vec<Value> = with_topology!(self, topology => topology.exchange(first, route, commands).await)?;
-        if let Some(Value::Array(values)) = replies.first() {
-            for (key, value) in keys.iter().zip(values) {
-                self.router.observe(key.as_bytes(), len(value), route);
+        entries: &[E],
+        commands: impl Fn(&Exchange, &[E]) -> Vec<Cmd> + Sync,
+        read: impl Fn(&[E], Replies) -> Vec<Result<T, CacheError>>,
+        len: impl Fn(&T) -> usize,
+    ) -> Result<Vec<Result<T, CacheError>>, CacheError> {
+        let route = self.router.route_batch(entries);
+        let mut found = Vec::with_capacity(entries.len());
+        let mut bytes = 0_usize;
+        for part in entries.chunks(with_topology!(self, topology => topology.read_part())) {
+            let groups = with_topology!(self, topology => topology.batch(part, route, &commands).await)?;
+            let size = part.len().checked_div(groups.len()).unwrap_or(1).max(1);
+            let of_part = part.chunks(size).zip(groups).flat_map(|(group, replies)| read(group, replies));
+            for (entry, value) in part.iter().zip(of_part) {
+                match &value {
+                    Ok(value) => {
+                        bytes = bytes.saturating_add(len(value));
+                        self.router.observe(entry.key(), len(value), route);
+                    }
+                    // The value crossed the network, although it was discarded.
+                    Err(CacheError::ValueTooLarge { len, .. }) => self.router.observe(entry.key(), *len, route),
+                    Err(_) => {}
+                }
+                found.push(value);
+            }
+            if bytes > self.max_batch {
+                return Err(CacheError::ValueTooLarge { len: bytes, max: self.max_batch });
             }
         }
-        Ok(replies)
-    }
-
-    /// Reads the values of many keys, in their order. A key of another type has no value. Routing learns the sizes.
-    pub(in crate::valkey) async fn read_many(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        let route = self.router.route_batch(keys);
-        let values = with_topology!(self, topology => topology.read_many(keys, route).await)?;
-        for (key, value) in keys.iter().zip(&values) {
-            self.router.observe(key.as_bytes(), value.as_ref().map_or(0, Bytes::len), route);
-        }
-        Ok(values)
+        Ok(found)
     }
 
     /// Sends commands for many keys, in one round trip to each server. `commands` makes the commands for a group of
@@ -173,7 +187,7 @@ impl Servers {
     pub(in crate::valkey) async fn batch<E: BatchEntry + Sync>(
         &self,
         entries: &[E],
-        commands: impl Fn(&[E]) -> Vec<Cmd> + Sync,
+        commands: impl Fn(&Exchange, &[E]) -> Vec<Cmd> + Sync,
     ) -> Result<Vec<Replies>, CacheError> {
         let route = self.router.route_batch(entries);
         with_topology!(self, topology => topology.batch(entries, route, commands).await)
@@ -183,7 +197,7 @@ impl Servers {
     pub(in crate::valkey) async fn bulk_batch<E: BatchEntry + Sync>(
         &self,
         entries: &[E],
-        commands: impl Fn(&[E]) -> Vec<Cmd> + Sync,
+        commands: impl Fn(&Exchange, &[E]) -> Vec<Cmd> + Sync,
     ) -> Result<Vec<Replies>, CacheError> {
         with_topology!(self, topology => topology.batch(entries, Route::Bulk, commands).await)
     }

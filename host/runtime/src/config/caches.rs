@@ -333,7 +333,7 @@ impl RawServer {
         if !(MIN_LEASE..=LONGEST_LEASE).contains(&lease) {
             return Err(invalid("lease", "must be from 100ms to 1h"));
         }
-        options.near = self.near.map(|near| near.validate(&policy, &deployment, section)).transpose()?;
+        options.near = self.near.map(|near| near.validate(&policy, section)).transpose()?;
         options.deployment = deployment;
         options.db = db;
         options.prefix = prefix;

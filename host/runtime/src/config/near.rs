@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 
-use crate::cache::valkey::Deployment;
 use crate::cache::{NearOptions, Policy};
 use crate::config::document::{Fault, Section};
 use crate::config::units::{PositiveDuration, Size};
@@ -24,16 +23,8 @@ pub(super) struct RawNear {
 }
 
 impl RawNear {
-    pub(super) fn validate(
-        self,
-        policy: &Policy,
-        deployment: &Deployment,
-        section: &Section<'_>,
-    ) -> Result<NearOptions, Fault> {
+    pub(super) fn validate(self, policy: &Policy, section: &Section<'_>) -> Result<NearOptions, Fault> {
         let invalid = |rule: &str| Err(section.fault("near", rule));
-        if matches!(deployment, Deployment::Cluster(_)) {
-            return invalid("is not available on a cluster");
-        }
         let mut options = NearOptions::default();
         options.max_bytes = self.max_bytes.map_or(options.max_bytes, |size| size.0);
         options.max_staleness = self.max_staleness.map_or(options.max_staleness, |duration| duration.0);

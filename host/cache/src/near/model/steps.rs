@@ -14,6 +14,10 @@ pub(super) struct Bounds {
     pub(super) pings: u8,
     pub(super) breaks: u8,
     pub(super) ticks: u8,
+    /// Takeovers of the key by another node of a cluster.
+    pub(super) takeovers: u8,
+    /// Whether the node was known to have the key from the start. Otherwise the first answer to a ping says so.
+    pub(super) is_known: bool,
     /// The tick at which the first value expires. The server does not announce it.
     pub(super) expires_at: Option<u64>,
     pub(super) announce: Announce,
@@ -30,6 +34,8 @@ impl Bounds {
         pings: 0,
         breaks: 0,
         ticks: 0,
+        takeovers: 0,
+        is_known: false,
         expires_at: None,
         announce: Announce::AtOnce,
     };
@@ -67,6 +73,10 @@ pub(super) enum Broken {
     NoExpiry,
     /// The announcement that all keys were removed is ignored.
     NoFlush,
+    /// A node is not asked whether it still has the key.
+    PingOnly,
+    /// What a node serves is kept before it is known to have the key.
+    KeepUnknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,6 +102,12 @@ pub(super) enum Step {
     /// The loss is noticed, and there is a new connection.
     Reconnect,
     Tick,
+    /// Another node takes the key over. The node that had it does not know, and answers as before.
+    TakeOver,
+    /// The node learns that another one has the key.
+    Learn,
+    /// The process learns which node has the key.
+    NewMap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,6 +9,8 @@ use std::time::Duration as StdDuration;
 use bytes::Bytes;
 
 use super::steps::{Announce, Bounds, Broken, Link, Step};
+use super::takeover::{self, Takeover};
+use super::wires::{Command, Found, Message, Version};
 use crate::error::CacheError;
 use crate::key::Key;
 use crate::near::NearOptions;
@@ -19,38 +21,6 @@ use crate::ram::clock::Clock;
 /// The milliseconds of a tick. `max_staleness` is two of them.
 const TICK: u64 = 100;
 const MAX_STALENESS: u64 = 2 * TICK;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Command {
-    Get(usize),
-    Set(usize),
-    Ping(u64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Message {
-    Reply(usize, Found),
-    Pong(u64),
-    Changed,
-    AllChanged,
-}
-
-/// What a call finds or makes: the version of the key, and the remaining life of its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Found {
-    version: usize,
-    has_value: bool,
-    life: Option<u64>,
-}
-
-/// One state of the key. They are numbered in order.
-#[derive(Debug, Clone, Copy, Hash)]
-struct Version {
-    has_value: bool,
-    expires_at: Option<u64>,
-    /// When the next version replaced it.
-    until: Option<u64>,
-}
 
 /// A call of this process.
 #[derive(Debug)]
@@ -73,11 +43,11 @@ enum Kind {
 }
 
 pub(super) struct World {
-    bounds: Bounds,
-    broken: Option<Broken>,
+    pub(super) bounds: Bounds,
+    pub(super) broken: Option<Broken>,
     clock: Arc<AtomicU64>,
     tier: Arc<Tier>,
-    feed: Feed,
+    pub(super) feed: Feed,
     key: Key,
     versions: Vec<Version>,
     /// Whether the server would announce the next change to the tracked connection.
@@ -89,6 +59,7 @@ pub(super) struct World {
     messages: [VecDeque<Message>; 2],
     is_broken: bool,
     is_pinging: bool,
+    pub(super) takeover: Takeover,
     calls: Vec<Call>,
     /// The newest version that a call has returned.
     returned: usize,
@@ -107,7 +78,9 @@ impl World {
             ..NearOptions::default()
         };
         let tier = Arc::new(Tier::with_clock(&options, Clock::set_by(&clock), 2));
-        let feed = Feed::open(&tier).unwrap();
+        let feed = if bounds.takeovers > 0 { Feed::open_partial(&tier) } else { Feed::open(&tier) };
+        let feed = feed.unwrap();
+        takeover::prepare(&feed, &bounds);
         let expires_at = bounds.expires_at.map(|ticks| (1000 + ticks) * TICK);
         Self {
             bounds,
@@ -124,6 +97,7 @@ impl World {
             messages: Default::default(),
             is_broken: false,
             is_pinging: false,
+            takeover: Takeover::default(),
             calls: Vec::new(),
             returned: 0,
             hits: 0,
@@ -151,7 +125,7 @@ impl World {
         add(bounds.pings > 0 && !self.is_pinging, Step::Ping);
         add(bounds.flushes > 0, Step::Flush);
         add(bounds.foreign_writes > 0, Step::ForeignWrite);
-        add(bounds.own_writes > 0, Step::OwnWrite);
+        add(bounds.own_writes > 0 && !self.takeover.loses_writes(), Step::OwnWrite);
         add(bounds.plain_reads > 0, Step::PlainRead);
         add(bounds.reads > 0, Step::Read);
         add(self.turn.iter().any(|said| !said.is_empty()) || !self.deferred.is_empty(), Step::EndTurn);
@@ -162,6 +136,7 @@ impl World {
         for (number, call) in self.calls.iter().enumerate() {
             add(call.reply.is_some() && !matches!(call.kind, Kind::Over), Step::Finish(number));
         }
+        steps.extend(self.takeover_steps());
         steps
     }
 
@@ -177,7 +152,8 @@ impl World {
                 self.bounds.own_writes -= 1;
                 self.tier.invalidate(self.key.as_ref());
                 let call = self.call(Kind::Write);
-                let link = if self.bounds.writes_apart { Link::Plain } else { Link::Tracked };
+                let is_apart = self.bounds.writes_apart || self.takeover.is_followed();
+                let link = if is_apart { Link::Plain } else { Link::Tracked };
                 self.send(link, Command::Set(call));
             }
             Step::ForeignWrite => {
@@ -185,6 +161,9 @@ impl World {
                 self.store(true);
                 self.announce(Message::Changed);
             }
+            Step::TakeOver => self.take_over(),
+            Step::Learn => self.learn(),
+            Step::NewMap => self.follow(),
             Step::Flush => {
                 self.bounds.flushes -= 1;
                 self.store(false);
@@ -257,9 +236,10 @@ impl World {
                     self.call(Kind::Join(other));
                 }
                 None => {
-                    let stamp = self.feed.stamp();
+                    let stamp = self.stamp();
                     let call = self.call(Kind::Fetch(Some(fetch), stamp));
-                    self.send(Link::Tracked, Command::Get(call));
+                    let link = if self.takeover.is_followed() { Link::Plain } else { Link::Tracked };
+                    self.send(link, Command::Get(call));
                 }
             },
             Begun::Join(_) => {
@@ -273,14 +253,30 @@ impl World {
 
     /// The key gets a new version.
     fn store(&mut self, has_value: bool) {
-        let now = self.now();
-        self.versions.last_mut().unwrap().until = Some(now);
+        let newest = self.newest();
+        if !self.takeover.is_current(newest) {
+            self.replaced(newest);
+        }
         self.versions.push(Version { has_value, expires_at: None, until: None });
+    }
+
+    /// No node answers with this version from now on.
+    pub(super) fn replaced(&mut self, version: usize) {
+        self.versions[version].until = Some(self.now());
+    }
+
+    pub(super) fn newest(&self) -> usize {
+        self.versions.len() - 1
+    }
+
+    /// Whether a write is under way to the node at the other end of the tracked connection.
+    pub(super) fn is_writing(&self) -> bool {
+        self.commands[Link::Tracked as usize].iter().any(|command| matches!(command, Command::Set(_)))
     }
 
     fn announce(&mut self, message: Message) {
         match self.bounds.announce {
-            _ if self.is_broken => {}
+            _ if self.is_broken || self.takeover.kept().is_some() => {}
             Announce::AtOnce if self.is_tracked || message == Message::AllChanged => {
                 self.is_tracked = false;
                 self.messages[Link::Tracked as usize].push_back(message);
@@ -298,25 +294,28 @@ impl World {
     }
 
     fn execute(&mut self, link: Link) {
+        let is_refused = link == Link::Tracked && self.takeover.is_refused();
         match self.commands[link as usize].pop_front().unwrap() {
+            Command::Get(call) | Command::Set(call) if is_refused => self.say(link, Message::Moved(call)),
             Command::Get(call) => {
                 self.is_tracked |= link == Link::Tracked;
-                let found = self.found();
+                let found = self.found(self.takeover.kept().filter(|_| link == Link::Tracked));
                 self.say(link, Message::Reply(call, found));
             }
             Command::Set(call) => {
                 self.store(true);
-                let found = self.found();
+                let found = self.found(None);
                 // A change by the connection itself is announced after the reply.
                 self.say(link, Message::Reply(call, found));
                 self.announce(Message::Changed);
             }
-            Command::Ping(sent) => self.say(link, Message::Pong(sent)),
+            Command::Ping(sent) => self.say(link, Message::Pong(sent, !is_refused)),
         }
     }
 
-    fn found(&self) -> Found {
-        let version = self.versions.len() - 1;
+    /// The newest version, or an older one that the node still has.
+    fn found(&self, kept: Option<usize>) -> Found {
+        let version = kept.unwrap_or(self.newest());
         let Version { has_value, expires_at, .. } = self.versions[version];
         Found { version, has_value, life: expires_at.map(|expires_at| expires_at - self.now()) }
     }
@@ -331,8 +330,10 @@ impl World {
     fn deliver(&mut self, link: Link) {
         match self.messages[link as usize].pop_front().unwrap() {
             Message::Reply(call, found) => self.calls[call].reply = Some(found),
-            Message::Pong(sent) => {
+            Message::Moved(call) => self.redirected(call),
+            Message::Pong(sent, has_part) => {
                 self.is_pinging = false;
+                self.learn_parts(has_part);
                 if self.broken == Some(Broken::OnePing) {
                     self.feed.complete_up_to(sent);
                 }
@@ -368,6 +369,20 @@ impl World {
             _ => {}
         }
         self.end(number, found.version);
+    }
+
+    /// Sends the command of a call to the node that has the key. What that returns is not kept.
+    fn redirected(&mut self, call: usize) {
+        self.follow();
+        let command = match &mut self.calls[call].kind {
+            Kind::Fetch(_, stamp) => {
+                *stamp = None;
+                Command::Get(call)
+            }
+            Kind::Write => Command::Set(call),
+            _ => Command::Get(call),
+        };
+        self.send(Link::Plain, command);
     }
 
     fn fetched(&self, found: Found, stamp: Option<Stamp>) -> Fetched {
@@ -436,6 +451,7 @@ impl World {
         (bounds.flushes, bounds.pings, bounds.breaks, bounds.ticks).hash(&mut hasher);
         (self.is_tracked, self.is_broken, self.is_pinging, self.returned, &self.versions).hash(&mut hasher);
         (&self.commands, &self.turn, &self.deferred, &self.messages).hash(&mut hasher);
+        (self.takeover, self.stamp().is_some()).hash(&mut hasher);
         (self.tier.snapshot(&self.key), self.feed.snapshot()).hash(&mut hasher);
         for Call { begun, floor, kind, reply } in &self.calls {
             if !matches!(kind, Kind::Over) {

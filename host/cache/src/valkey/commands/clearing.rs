@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, Value};
 
+use crate::valkey::connection::managed::Exchange;
 use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::topology::Servers;
 use crate::{CacheError, Lease, Selection};
@@ -80,7 +81,7 @@ async fn page(pool: &ConnectionPool, glob: &str, cursor: u64) -> Result<(u64, Ve
 }
 
 /// The commands that remove keys, and show for each key first whether it holds a lease, without reading its value.
-fn unlink_commands(keys: &[Vec<u8>]) -> Vec<Cmd> {
+fn unlink_commands(_exchange: &Exchange, keys: &[Vec<u8>]) -> Vec<Cmd> {
     let mut commands = Vec::with_capacity(keys.len().saturating_add(1));
     for key in keys {
         let mut mark = redis::cmd("GETRANGE");

@@ -1,7 +1,7 @@
 //! The connector: opens connections to one server and checks what the server is and what it can do.
 
 use std::fmt;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use redis::{ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisResult, Value};
@@ -36,6 +36,9 @@ const LEAST_STRING_LIMIT: u64 = 64 << 10;
 /// lower, so it is within the smallest `max_memory`.
 const LEAST_REPLY_LIMIT: u64 = 2 << 20;
 
+/// A connection is lost after this number of consecutive calls that timed out: a silent partition closes no socket.
+pub(in crate::valkey) const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
+
 /// An open connection.
 #[derive(Debug)]
 pub(in crate::valkey) struct Connection {
@@ -51,6 +54,13 @@ pub(in crate::valkey) struct Connection {
     pub(in crate::valkey) claim: Arc<Claim>,
     /// Announces the changes of what was read over this connection to the near tier, if there is one.
     pub(in crate::valkey) feed: Option<Arc<Feed>>,
+}
+
+impl Connection {
+    /// Counts a call that timed out. Returns true if the connection is lost.
+    pub(in crate::valkey) fn timed_out(&self) -> bool {
+        self.timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1
+    }
 }
 
 /// The server that a connection leads to.
@@ -191,17 +201,25 @@ impl Connector {
         let claim = self.member.claim(ServerId::from_info(&reported)).map_err(ConnectError::Overlap)?;
         let probe = rights::probe_key(&options.prefix);
         let capabilities = Capabilities::probe(&client, &info, &probe).await?.map_err(ConnectError::Unusable)?;
-        let opened_feed = match &self.near {
-            Some(tier) if capabilities.tracking => Feed::open(tier).map(Arc::new),
-            Some(_) => {
-                tracing::warn!("no values are kept near: the server at `{}` does not announce changes", self.target);
-                None
-            }
-            None => None,
-        };
+        let opened_feed = self.near.as_ref().and_then(|tier| self.open_feed(tier, capabilities));
         let feed = opened_feed.inspect(|opened| _ = feed.set(Arc::clone(opened)));
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
         Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim), feed })
+    }
+
+    fn open_feed(&self, tier: &Arc<Tier>, capabilities: Capabilities) -> Option<Arc<Feed>> {
+        if !capabilities.tracking {
+            tracing::warn!("no values are kept near: the server at `{}` does not announce changes", self.target);
+            return None;
+        }
+        let opened = match &self.target {
+            Target::Node(_) => Feed::open_partial(tier),
+            Target::Server(_) | Target::Primary(_) => Feed::open(tier),
+        };
+        if opened.is_none() {
+            tracing::warn!("no values of `{}` are kept near: the cache has too many connections", self.target);
+        }
+        opened.map(Arc::new)
     }
 }
 

@@ -17,16 +17,16 @@ use tokio::time::Instant;
 use crate::near::feeds::Feed;
 use crate::valkey::backoff::Backoff;
 use crate::valkey::connection::client::Caller;
-use crate::valkey::connection::connector::{ConnectFailure, Connection, Connector, Target};
+use crate::valkey::connection::connector::{
+    ConnectFailure, Connection, Connector, TIMEOUTS_OF_A_LOST_CONNECTION, Target,
+};
+use crate::valkey::connection::pings::keep_complete;
 use crate::valkey::error::{
     ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only, needs_login, server_text,
 };
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::ServerInfo;
 use crate::{CacheError, Health};
-
-/// A connection is lost after this number of consecutive calls that timed out: a silent partition closes no socket.
-const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
 /// A younger connection is kept although its server takes no writes or wants another login, to limit the rate of
 /// reconnects.
@@ -95,6 +95,13 @@ impl Exchange<'_> {
         pipeline
     }
 
+    /// A pipeline of several commands.
+    pub(in crate::valkey) fn pipeline(&self, commands: Vec<Cmd>) -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        commands.into_iter().for_each(|command| self.add(&mut pipeline, command));
+        pipeline
+    }
+
     /// Adds a command, preceded by `ASKING` if it needs it.
     pub(in crate::valkey) fn add(&self, pipeline: &mut Pipeline, command: Cmd) {
         if self.is_asking {
@@ -145,6 +152,13 @@ impl ManagedConnection {
     /// True if the connection is open.
     pub(in crate::valkey) fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(_))
+    }
+
+    /// Ends what was read over the connection for the near tier: the server has lost some of its keys to another one.
+    pub(in crate::valkey) fn flush_feed(&self) {
+        if let State::Up(connection) = &*self.state.borrow() {
+            connection.feed.iter().for_each(|feed| feed.flush());
+        }
     }
 
     /// The number of times that the connection was reopened after a loss.
@@ -208,14 +222,16 @@ impl ManagedConnection {
         self.send(deadline, false, send).await.map_err(|failed| failed.error)
     }
 
-    /// Sends a pipeline that ignores errors and waits for all replies until the deadline. Each command may fail by
-    /// itself.
+    /// Sends commands that depend on the connection, and waits for all replies until the deadline. Each command may fail
+    /// by itself.
     pub(in crate::valkey) async fn batch(
         &self,
         deadline: Instant,
-        pipeline: &Pipeline,
+        commands: impl FnOnce(&Exchange<'_>) -> Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, CacheError> {
-        let send = async |mut exchange: Exchange<'_>| pipeline.query_async(&mut exchange.client).await;
+        let send = async |mut exchange: Exchange<'_>| {
+            commands(&exchange).ignore_errors().query_async(&mut exchange.client).await
+        };
         let replies: Vec<RedisResult<Value>> = self.send(deadline, false, send).await.map_err(|failed| failed.error)?;
         if replies.iter().any(|reply| reply.as_ref().is_err_and(wants_reconnect))
             && let State::Up(connection) = &*self.state.borrow()
@@ -272,9 +288,7 @@ impl ManagedConnection {
             }
         };
         match &reply {
-            None if timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 => {
-                lost.notify_one();
-            }
+            None if connection.timed_out() => lost.notify_one(),
             None => {}
             Some(Err(error)) if error.is_unrecoverable_error() => lost.notify_one(),
             Some(Err(error)) if wants_reconnect(error) && opened.elapsed() > LEAST_AGE => lost.notify_one(),
@@ -346,36 +360,6 @@ fn connection_lost() -> CacheError {
     CacheError::Unavailable("the connection was lost".to_owned())
 }
 
-/// Pings the server as long as the connection has an open feed, each time after the answer to the last ping: that confirms
-/// that the announcements are complete. Returns when the connection is lost.
-async fn keep_complete(connection: &Connection, timeout: StdDuration) {
-    let Some(feed) = &connection.feed else { return std::future::pending().await };
-    let ping = redis::cmd("PING");
-    loop {
-        if feed.stamp().is_none() {
-            return std::future::pending().await;
-        }
-        let (sent, now) = (feed.tier().now(), Instant::now());
-        let deadline = now.checked_add(timeout).unwrap_or(now);
-        let reply = connection.client.until(deadline).call(&ping).await;
-        match reply.and_then(Value::extract_error) {
-            Ok(_pong) => {
-                connection.timeouts.store(0, Ordering::Relaxed);
-                feed.answered(sent);
-            }
-            Err(error) if error.is_timeout() => {
-                if connection.timeouts.fetch_add(1, Ordering::Relaxed) >= TIMEOUTS_OF_A_LOST_CONNECTION - 1 {
-                    return;
-                }
-            }
-            Err(error) if error.is_unrecoverable_error() => return,
-            // The server cannot serve, or wants another login: calls find out which.
-            Err(_) => {}
-        }
-        tokio::time::sleep(feed.ping_interval()).await;
-    }
-}
-
 /// Reopens the connection each time it is lost, until the managed connection is dropped.
 async fn reconnect_task(
     connector: Connector,
@@ -397,8 +381,8 @@ async fn reconnect_task(
             claim = Some(Arc::clone(&connection.claim));
             tokio::select! {
                 () = connection.lost.notified() => {}
-                () = state.closed() => return,
-                () = keep_complete(&connection, connector.limits.timeout) => {}
+                () = state.closed() => return connection.feed.iter().for_each(|feed| feed.close()),
+                () = keep_complete(&connection, &connector) => {}
             }
             connection.feed.iter().for_each(|feed| feed.close());
             tracing::warn!("lost the connection to {kind} at `{target}`");

@@ -85,6 +85,11 @@ impl ConnectionPool {
         all.map(ManagedConnection::reconnects).fold(0, u64::saturating_add)
     }
 
+    /// Ends what was read over the connections for the near tier: the server has lost some of its keys to another one.
+    pub(in crate::valkey) fn flush_feeds(&self) {
+        self.regular().chain(self.bulk.get()).for_each(ManagedConnection::flush_feed);
+    }
+
     /// Sends a `PING` over each regular connection. Reports the server, and the longest round trip.
     pub(in crate::valkey) async fn check(&self) -> Result<Health, CacheError> {
         let mut health = self.first.check().await?;
@@ -113,24 +118,20 @@ impl ConnectionPool {
     /// Sends a command over the bulk connection and waits for its reply, within the deadline. Strings over the reply
     /// limit are errors within the reply.
     pub(in crate::valkey) async fn call_bulk<T: FromRedisValue>(&self, command: Cmd) -> Result<T, CacheError> {
-        let mut replies = self.batch(Route::Bulk, vec![command]).await?;
+        let mut replies = self.batch(Route::Bulk, |exchange| exchange.single(command)).await?;
         self.first.read(replies.pop())
     }
 
-    /// Sends commands in one step and waits for all replies, within the deadline. Each command may fail by itself.
+    /// Sends commands that depend on the connection in one step, and waits for all replies, within the deadline. Each
+    /// command may fail by itself.
     pub(in crate::valkey) async fn batch(
         &self,
         route: Route,
-        commands: Vec<Cmd>,
+        commands: impl FnOnce(&Exchange) -> Pipeline,
     ) -> Result<Vec<RedisResult<Value>>, CacheError> {
-        let mut pipeline = Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        pipeline.ignore_errors();
         let deadline = self.deadline();
         self.keep_order(route, deadline).await?;
-        self.connection(route).batch(deadline, &pipeline).await
+        self.connection(route).batch(deadline, commands).await
     }
 
     /// Sends commands that depend on the connection, and waits for their replies until the deadline.
@@ -147,7 +148,7 @@ impl ConnectionPool {
 
     /// Converts the replies to a batch.
     pub(in crate::valkey) fn read_batch(&self, replies: Vec<RedisResult<Value>>) -> Replies {
-        replies.into_iter().map(|reply| self.first.read(Some(reply))).collect()
+        replies.into_iter().map(|reply| self.first.read(Some(reply.and_then(Value::extract_error)))).collect()
     }
 
     /// Returns when the server has executed everything that was sent before over the regular connections, including
@@ -182,7 +183,8 @@ impl ConnectionPool {
                 nth.and_then(|nth| nth.checked_sub(1)).and_then(|nth| self.others.get(nth)).unwrap_or(&self.first)
             }
             Route::Bulk => {
-                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone().with_near(None)));
+                // Decision: docs/decisions/0084-the-bulk-connection-has-a-feed-too.md
+                let bulk = self.bulk.get_or_init(|| ManagedConnection::start(self.connector.clone()));
                 if bulk.is_up() { bulk } else { &self.first }
             }
         }

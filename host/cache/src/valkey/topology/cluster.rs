@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration as StdDuration;
 
-use bytes::Bytes;
 use futures_util::future::{select_ok, try_join_all};
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use tokio::sync::Notify;
@@ -93,6 +92,14 @@ impl SlotMap {
 
     fn pool_of(&self, node: &Endpoint) -> Option<Arc<ConnectionPool>> {
         self.primaries.iter().find(|pool| leads_to(pool, node)).cloned()
+    }
+
+    /// The pools whose node has lost a slot to another node in the new map.
+    fn losers(&self, new: &Self) -> impl Iterator<Item = &Arc<ConnectionPool>> {
+        self.primaries.iter().enumerate().filter_map(|(owner, pool)| {
+            let is_kept = |slot| new.pool_of_slot(slot).is_some_and(|new| Arc::ptr_eq(&new, pool));
+            (0..SLOTS).any(|slot| self.owner(slot) == Some(owner) && !is_kept(slot)).then_some(pool)
+        })
     }
 
     fn is_complete(&self) -> bool {
@@ -207,7 +214,7 @@ impl Cluster {
         &self,
         entries: &[E],
         route: Route,
-        commands: impl Fn(&[E]) -> Vec<Cmd> + Sync,
+        commands: impl Fn(&Exchange, &[E]) -> Vec<Cmd> + Sync,
     ) -> Result<Vec<Replies>, CacheError> {
         let map = self.nodes.map();
         let mut by_node: Vec<Vec<(usize, &E)>> = map.primaries.iter().map(|_| Vec::new()).collect();
@@ -235,15 +242,18 @@ impl Cluster {
         pool: &ConnectionPool,
         entries: &[(usize, &E)],
         route: Route,
-        commands: &(impl Fn(&[E]) -> Vec<Cmd> + Sync),
+        commands: &(impl Fn(&Exchange, &[E]) -> Vec<Cmd> + Sync),
     ) -> Result<Vec<(usize, Replies)>, CacheError> {
-        let mut all = Vec::new();
         let mut lens = Vec::with_capacity(entries.len());
-        for (_, entry) in entries {
-            let before = all.len();
-            all.extend(commands(std::slice::from_ref(*entry)));
-            lens.push(all.len().saturating_sub(before));
-        }
+        let all = |exchange: &Exchange| {
+            let mut all = Pipeline::with_capacity(entries.len());
+            for (_, entry) in entries {
+                let commands = commands(exchange, std::slice::from_ref(*entry));
+                lens.push(commands.len());
+                commands.into_iter().for_each(|command| exchange.add(&mut all, command));
+            }
+            all
+        };
         let sent = pool.batch(route, all).await;
         let mut replies = sent.inspect_err(|_| self.nodes.outdated.notify_one())?.into_iter();
         let mut done = Vec::with_capacity(entries.len());
@@ -253,14 +263,16 @@ impl Cluster {
             if find_redirect(&of_entry).is_some() {
                 redirected.push((index, entry));
             } else {
-                done.push((index, pool.read_batch(of_entry)));
+                let replies = pool.read_batch(of_entry);
+                if replies.iter().any(|reply| reply.as_ref().is_err_and(CacheError::is_outage)) {
+                    self.nodes.outdated.notify_one();
+                }
+                done.push((index, replies));
             }
         }
         let followed = redirected.into_iter().map(|(index, entry)| async move {
             let commands = |exchange: &Exchange| {
-                let mut pipeline = Pipeline::new();
-                let commands = commands(std::slice::from_ref(entry));
-                commands.into_iter().for_each(|command| exchange.add(&mut pipeline, command));
+                let mut pipeline = exchange.pipeline(commands(exchange, std::slice::from_ref(entry)));
                 pipeline.ignore_errors();
                 pipeline
             };
@@ -272,36 +284,12 @@ impl Cluster {
         Ok(done)
     }
 
-    /// The values of many keys, in their order. A key of another type has no value, as with `MGET`.
-    ///
-    /// Each value is a reply of its own, and the reply limit applies to single replies. So the keys are read in parts
-    /// that cannot exceed the limit of a batch, until the values do.
-    pub(in crate::valkey) async fn read_many(
-        &self,
-        keys: &[String],
-        route: Route,
-    ) -> Result<Vec<Option<Bytes>>, CacheError> {
+    /// The most keys that are read at once. Each value is a reply of its own, and the reply limit applies to single replies.
+    /// So the keys are read in parts that cannot exceed the limit of a batch, until the values do.
+    pub(in crate::valkey) fn read_part(&self) -> usize {
         let limits = self.nodes.connector.limits.reply;
         let part = limits.reply.checked_div(limits.string).and_then(|keys| usize::try_from(keys).ok());
-        let get = |keys: &[String]| keys.iter().map(|key| redis::cmd("GET").arg(key).take()).collect();
-        let mut values = Vec::with_capacity(keys.len());
-        let mut len = 0_usize;
-        for keys in keys.chunks(part.unwrap_or(1).max(1)) {
-            for mut replies in self.batch(keys, route, get).await? {
-                let value = match replies.pop() {
-                    Some(Ok(Value::BulkString(value))) => Some(Bytes::from(value)),
-                    Some(Err(CacheError::WrongType) | Ok(_)) | None => None,
-                    Some(Err(error)) => return Err(error),
-                };
-                len = len.saturating_add(value.as_ref().map_or(0, Bytes::len));
-                values.push(value);
-            }
-            let max = usize::try_from(limits.reply).unwrap_or(usize::MAX);
-            if len > max {
-                return Err(CacheError::ValueTooLarge { len, max });
-            }
-        }
-        Ok(values)
+        part.unwrap_or(1).max(1)
     }
 
     /// Visits all primaries, and visits them again if slots were moving.
@@ -410,11 +398,17 @@ impl Nodes {
 
     /// Replaces the map by that of these ranges, if they differ.
     fn adopt(&self, ranges: Vec<SlotRange>) -> Arc<SlotMap> {
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        if map.ranges != ranges {
-            *map = Arc::new(SlotMap::new(ranges, &map, &self.connector));
-        }
-        Arc::clone(&map)
+        let (old, new) = {
+            let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+            if map.ranges == ranges {
+                return Arc::clone(&map);
+            }
+            let new = Arc::new(SlotMap::new(ranges, &map, &self.connector));
+            (std::mem::replace(&mut *map, Arc::clone(&new)), new)
+        };
+        // The node itself may not know yet.
+        old.losers(&new).for_each(|pool| pool.flush_feeds());
+        new
     }
 
     /// The pool of the node that a redirect names.
@@ -425,15 +419,20 @@ impl Nodes {
             let text = format!("a node of the cluster redirects to `{}`, which has no port", redirect.to);
             return Err(CacheError::Unavailable(text));
         };
-        // A node without slots is not on the map, and a single connection to it is enough.
-        let start_single = || Arc::new(ConnectionPool::start_single(self.connector.to(Target::Node(node.clone()))));
+        // A node without slots is not on the map, and a single connection to it is enough, which ends after the call.
+        let start_single = || Arc::new(ConnectionPool::start_single(self.temporary(&node)));
         Ok(self.map().pool_of(&node).unwrap_or_else(start_single))
+    }
+
+    /// A connector for a connection over which nothing is read that the near tier keeps.
+    fn temporary(&self, node: &Endpoint) -> Connector {
+        self.connector.to(Target::Node(node.clone())).with_near(None)
     }
 
     /// Asks a node for the slots, over a temporary connection.
     async fn ask(&self, node: &Endpoint) -> Result<Vec<SlotRange>, ConnectFailure> {
-        let connection = ManagedConnection::connect(self.connector.to(Target::Node(node.clone()))).await?;
-        Ok(read_slots(connection.call(connection.deadline(), &slots_question()).await?, &node.host)?)
+        let connection = ManagedConnection::connect(self.temporary(node)).await?;
+        Ok(read_slots(connection.call(connection.deadline(), &slots::question()).await?, &node.host)?)
     }
 
     /// Refreshes the map: asks the primaries that are up, or else the replicas and the seeds. The first reply counts.
@@ -456,13 +455,7 @@ impl Nodes {
 /// Asks a node for the slots, over its pool.
 async fn ask_pool(pool: &ConnectionPool) -> Result<Vec<SlotRange>, CacheError> {
     let host = endpoint_of(pool).map_or("", |node| &node.host);
-    read_slots(pool.call(MAP_ROUTE, &slots_question()).await?, host)
-}
-
-fn slots_question() -> Cmd {
-    let mut question = redis::cmd("CLUSTER");
-    question.arg("SLOTS");
-    question
+    read_slots(pool.call(MAP_ROUTE, &slots::question()).await?, host)
 }
 
 /// Reads the reply of the node at `host`.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redis::{Cmd, FromRedisValue, Pipeline};
 
 use crate::CacheError;
@@ -47,24 +46,18 @@ impl Single {
         reply.map_err(|failed| failed.error)
     }
 
-    pub(in crate::valkey) async fn read_many(
-        &self,
-        keys: &[String],
-        route: Route,
-    ) -> Result<Vec<Option<Bytes>>, CacheError> {
-        // Decision: docs/decisions/0013-a-value-of-another-type-is-an-error-for-get-and-a-miss-in-get-many.md
-        let mut command = redis::cmd("MGET");
-        command.arg(keys);
-        self.pool.call(route, &command).await
+    /// The most keys that are read at once. The reply limit applies to the one reply with all values.
+    pub(in crate::valkey) fn read_part(&self) -> usize {
+        usize::MAX
     }
 
     pub(in crate::valkey) async fn batch<E: BatchEntry>(
         &self,
         entries: &[E],
         route: Route,
-        commands: impl Fn(&[E]) -> Vec<Cmd>,
+        commands: impl Fn(&Exchange, &[E]) -> Vec<Cmd>,
     ) -> Result<Vec<Replies>, CacheError> {
-        let replies = self.pool.batch(route, commands(entries)).await?;
+        let replies = self.pool.batch(route, |exchange| exchange.pipeline(commands(exchange, entries))).await?;
         Ok(vec![self.pool.read_batch(replies)])
     }
 

@@ -5,8 +5,9 @@
 //! missing.
 
 use crc::{CRC_16_XMODEM, Crc};
-use redis::Value;
+use redis::{Cmd, Value};
 
+use crate::near::parts::Parts;
 use crate::valkey::options::Endpoint;
 
 /// The number of slots of a cluster.
@@ -19,7 +20,8 @@ pub(in crate::valkey) fn slot_of(key: &[u8]) -> u16 {
     CRC16.checksum(hash_tag(key).unwrap_or(key)) % SLOTS
 }
 
-fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+/// The hash tag of a key, if it has one.
+pub(in crate::valkey) fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     let open = key.iter().position(|&byte| byte == b'{')?;
     let inside = key.get(open.saturating_add(1)..)?;
     let close = inside.iter().position(|&byte| byte == b'}')?;
@@ -33,6 +35,21 @@ pub(in crate::valkey) struct SlotRange {
     pub(in crate::valkey) last: u16,
     pub(in crate::valkey) primary: Endpoint,
     pub(in crate::valkey) replicas: Vec<Endpoint>,
+}
+
+/// The command that asks a node for the slots of all nodes.
+pub(in crate::valkey) fn question() -> Cmd {
+    let mut question = redis::cmd("CLUSTER");
+    question.arg("SLOTS");
+    question
+}
+
+/// The slots of one primary.
+pub(in crate::valkey) fn owned_by(node: &Endpoint, ranges: &[SlotRange]) -> Parts {
+    let mut owned = Parts::none();
+    let own = ranges.iter().filter(|range| range.primary == *node);
+    own.flat_map(|range| range.first..=range.last).for_each(|slot| owned.insert(slot));
+    owned
 }
 
 /// Reads the reply to `CLUSTER SLOTS` of the node at the host `asked`, ordered by slot. Omits ranges that it cannot

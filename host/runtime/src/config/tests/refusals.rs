@@ -220,7 +220,5 @@ fn a_near_tier_is_refused_by_the_name_of_its_key() {
         let error = server_refusal(&format!("near = {near}"));
         assert!(error.starts_with("larder.toml:3:") && error.contains(rule), "{near}: {error}");
     }
-    let cluster = server_refusal("cluster = [\"a:1\"]\nnear = {}");
-    assert!(cluster.contains("`caches.c.near`: is not available on a cluster"), "{cluster}");
     assert!(ram_refusal("near = {}").contains("unknown key `near`"));
 }
