@@ -8,11 +8,11 @@ use larder_tests::{Client, Larder, Relay, ServeProcess, guest};
 
 use super::plan::Dice;
 use super::record::{Answer, By, Call};
-use super::{KEYS, Run};
+use super::{KEYS, Mood, Run};
 
 pub(super) const HOSTS: usize = 3;
 
-/// The callers of each host. The first one only reads the key that no host writes.
+/// The callers of each host. The first one only reads the last key.
 const CALLERS: usize = 3;
 
 /// The pause of a caller between two calls.
@@ -89,12 +89,21 @@ impl Caller {
         if self.number == 0 {
             return get(KEYS[3]);
         }
-        if self.run.is_quiet() {
-            // The server is always asked for it.
-            return ("/get/none".to_owned(), Vec::new());
+        match self.run.mood() {
+            Mood::Mixed => {}
+            Mood::Quiet => return ("/get/none".to_owned(), Vec::new()),
+            Mood::TwoConnections => {
+                let key = KEYS[3].to_owned();
+                return match (self.number, self.dice.below(100)) {
+                    (1, 0..40) => own(Call::Set(key, self.value(), None)),
+                    (1, 40..60) => own(Call::Clear(key)),
+                    (2, 15..) => over_the_bulk_connection(key),
+                    _ => own(Call::Get(key)),
+                };
+            }
         }
         let key = self.dice.one_of(&KEYS).to_owned();
-        // The last one is written by the other program only, and so stays near until that is announced.
+        // Mostly the last one is written by the other program only, and so stays near until that is announced.
         let written = self.dice.one_of(&[KEYS[0], KEYS[0], KEYS[0], KEYS[1], KEYS[1], KEYS[2]]).to_owned();
         match self.dice.below(100) {
             0..55 => get(&key),
@@ -102,11 +111,7 @@ impl Caller {
                 let keys = [key, self.dice.one_of(&KEYS).to_owned()];
                 (format!("/get-many/{}", keys.join("/")), keys.map(Call::Get).into())
             }
-            // So many keys that the bulk connection is used.
-            63..70 => {
-                let others: Vec<String> = (0..20).map(|n| format!("none{n}")).collect();
-                (format!("/get-many/{key}/{}", others.join("/")), vec![Call::Get(key)])
-            }
+            63..70 => over_the_bulk_connection(key),
             70..78 => own(Call::GetOrSet(key, self.value())),
             78..88 => own(Call::Set(written, self.value(), None)),
             88..91 => own(Call::Set(written, self.value(), Some(self.dice.milliseconds(30, 200)))),
@@ -124,6 +129,12 @@ impl Caller {
         self.written += 1;
         format!("h{}c{}-{}", self.host, self.number, self.written)
     }
+}
+
+/// Reads a key in a batch of so many that the bulk connection is used.
+fn over_the_bulk_connection(key: String) -> (String, Vec<Call>) {
+    let others: Vec<String> = (0..20).map(|n| format!("none{n}")).collect();
+    (format!("/get-many/{key}/{}", others.join("/")), vec![Call::Get(key)])
 }
 
 /// The answers in a response: one for each key of a batch.

@@ -5,6 +5,8 @@
 //! depends on the scheduler. So a failure prints the seed together with the history that it found.
 //! `LARDER_NEAR_HISTORY_SEED` repeats that seed, and `LARDER_NEAR_HISTORY_ROUNDS` asks for more than one run on each server.
 
+// Decision: docs/decisions/0085-broken-variants-of-the-near-tier-are-patches.md
+
 mod check;
 mod hosts;
 mod other;
@@ -33,14 +35,24 @@ const MAX_STALENESS: Duration = Duration::from_millis(300);
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
+/// What the callers of the hosts do. The first caller of each always reads the last key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    /// All operations.
+    Mixed,
+    /// The others ask the server for a key without a value, and write nothing.
+    Quiet,
+    /// One writes and reads the last key, and the other one reads it over the bulk connection.
+    TwoConnections,
+}
+
 /// A run in progress.
 struct Run {
     clock: Clock,
     history: Mutex<Vec<Operation>>,
     /// The number of the scene.
     scene: AtomicUsize,
-    /// True if hosts only read.
-    is_quiet: AtomicBool,
+    mood: Mutex<Mood>,
     is_over: AtomicBool,
 }
 
@@ -50,7 +62,7 @@ impl Run {
             clock: Clock::start(),
             history: Mutex::default(),
             scene: AtomicUsize::new(0),
-            is_quiet: AtomicBool::new(false),
+            mood: Mutex::new(Mood::Mixed),
             is_over: AtomicBool::new(false),
         }
     }
@@ -59,8 +71,12 @@ impl Run {
         self.scene.load(Ordering::SeqCst)
     }
 
-    fn is_quiet(&self) -> bool {
-        self.is_quiet.load(Ordering::SeqCst)
+    fn mood(&self) -> Mood {
+        *lock(&self.mood)
+    }
+
+    fn set_mood(&self, mood: Mood) {
+        *lock(&self.mood) = mood;
     }
 
     fn is_over(&self) -> bool {

@@ -13,7 +13,7 @@ use super::other::Other;
 use super::place::{Place, lock};
 use super::plan::{Dice, Scene};
 use super::record::{Answer, By, Call};
-use super::{KEYS, MAX_STALENESS, Run};
+use super::{KEYS, MAX_STALENESS, Mood, Run};
 
 /// How an announcement begins.
 const ANNOUNCEMENT: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
@@ -36,6 +36,7 @@ impl Stage {
         for (number, scene) in scenes.iter().enumerate() {
             self.run.scene.store(number, Ordering::SeqCst);
             self.scene(*scene);
+            self.run.set_mood(Mood::Mixed);
             self.all(Relay::set_fault, Fault::None);
             std::thread::sleep(INTERVAL);
         }
@@ -61,6 +62,7 @@ impl Stage {
                 self.pause(400, 700);
             }
             Scene::OneSilent => {
+                self.run.set_mood(Mood::TwoConnections);
                 for _ in 0..5 {
                     // A host has one regular connection and the bulk connection.
                     let nth = usize::try_from(self.dice.below(2)).unwrap();
@@ -155,7 +157,7 @@ impl Stage {
     /// is busy with the write's turn, the host sends a ping, which is executed in the same turn. The announcement does not
     /// arrive, and all that the server has sent before it does.
     fn long_turn(&mut self) {
-        self.run.is_quiet.store(true, Ordering::SeqCst);
+        self.run.set_mood(Mood::Quiet);
         let sleep = |seconds: &str| {
             let mut sleep = redis::cmd("DEBUG");
             sleep.arg("SLEEP").arg(seconds);
@@ -173,7 +175,6 @@ impl Stage {
             let _slept: Value = short.recv_response().unwrap();
         }
         std::thread::sleep(MAX_STALENESS + Duration::from_millis(60));
-        self.run.is_quiet.store(false, Ordering::SeqCst);
     }
 
     fn fail_over(&mut self) {
