@@ -18,7 +18,7 @@ WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-all
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-serve bench-siege plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book demo deny dist test bench bench-serve bench-siege near-variants plots fuzz guests interface languages package servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -65,6 +65,13 @@ $(OWN_WASMTIME):
 bench-siege: servers guests
 	$(CARGO) build --locked --release --bin larder
 	$(CARGO) bench --locked --bench siege
+
+# Shows that the histories of the near tier refuse variants in which one of its rules is missing: each is built, with the
+# dependencies of the tests, and played against. `make near-variants RUNS=10` plays each ten times.
+RUNS ?= 1
+near-variants: servers guests
+	$(CARGO) test --locked $(WITH_TRACES) --no-run --test behaviour
+	@tests/near-variants/run.sh $(RUNS)
 
 # Fuzzes one target of fuzz/fuzz_targets: `make fuzz TARGET=glob SECONDS=600`. What it finds on its way is kept in
 # fuzz/found, which is not in the repository, and an input that fails in fuzz/artifacts; the corpus in the repository is

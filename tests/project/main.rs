@@ -4,6 +4,7 @@
 //! - `builds`: the builds of the Makefile share their compiled dependencies.
 //! - `deploy`: the files in `deploy/` agree with the program and with each other, and run.
 //! - `documents`: snippets, tables, commands and links in the documents are true.
+//! - `near_variants`: the broken variants of the near tier can be made from its sources.
 //! - `performance`: the tables and plots of `docs/performance.md` are drawn from the results beside it.
 //! - `release`: packages are complete, versions agree, and the archive and the workflow are as described.
 //!
@@ -15,5 +16,6 @@ mod architecture;
 mod builds;
 mod deploy;
 mod documents;
+mod near_variants;
 mod performance;
 mod release;

@@ -22,7 +22,7 @@ mod upstream;
 pub use certificates::{Authority, Certificate};
 pub use cluster::{Cluster, SlotGuard};
 pub use program::{Larder, LarderOutput, LarderProcess, child_of, guest, language_plugin, program, template_plugin};
-pub use relay::{Fault, Relay};
+pub use relay::{Fault, Relay, Side};
 pub use sentinel::Sentinels;
 pub use server::{FrozenServer, Kind, Server, free_port};
 pub use serving::{Client, HttpResponse, ServeProcess};

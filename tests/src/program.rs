@@ -15,9 +15,10 @@ pub(crate) fn build_folder() -> PathBuf {
     test.parent().and_then(Path::parent).expect("the test is in `target/<profile>/deps`").to_owned()
 }
 
-/// The path of the `larder` program. Panics if it is not built.
+/// The path of the `larder` program: the one that `LARDER_PROGRAM` names, or else the one in the build directory. Panics if
+/// it is not built.
 pub fn program() -> PathBuf {
-    let program = build_folder().join("larder");
+    let program = std::env::var_os("LARDER_PROGRAM").map_or_else(|| build_folder().join("larder"), Into::into);
     assert!(program.exists(), "`{}` is missing: run `make test`, or `cargo build` first", program.display());
     program
 }

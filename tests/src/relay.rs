@@ -21,6 +21,10 @@ pub enum Fault {
     Blackhole,
     /// Each connection is reset after this many bytes from the server.
     ResetAfter(usize),
+    /// No data from this side is delivered, and all data from the other side.
+    Mute(Side),
+    /// Data from the server is delivered up to the next occurrence of these bytes within one read, and none from there on.
+    MuteFrom(&'static [u8]),
 }
 
 /// A port on 127.0.0.1 that relays to another port. It stays open until the test process ends.
@@ -42,13 +46,28 @@ struct Link {
 struct State {
     target: u16,
     fault: Fault,
+    /// The number of the only connection that has the fault; `None` if all have it.
+    only: Option<u64>,
     connections: Vec<Weak<Connection>>,
+    /// The number of the next connection.
+    next: u64,
+}
+
+impl State {
+    fn fault_of(&self, connection: &Connection) -> Fault {
+        if self.only.is_none_or(|number| number == connection.number) { self.fault } else { Fault::None }
+    }
+
+    fn open(&self) -> impl Iterator<Item = Arc<Connection>> {
+        self.connections.iter().filter_map(Weak::upgrade)
+    }
 }
 
 /// A relayed connection. The two threads that forward its data own it, one for each direction; it is closed when both
 /// end.
 #[derive(Debug)]
 struct Connection {
+    number: u64,
     client: TcpStream,
     server: TcpStream,
     is_reset: AtomicBool,
@@ -56,8 +75,10 @@ struct Connection {
 
 /// The two sides of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub enum Side {
+    /// The side that opened the connection.
     Client,
+    /// The target of the relay.
     Server,
 }
 
@@ -66,7 +87,7 @@ impl Relay {
     pub fn to(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State { target, fault: Fault::None, connections: Vec::new() };
+        let state = State { target, fault: Fault::None, only: None, connections: Vec::new(), next: 0 };
         let link = Arc::new(Link { state: Mutex::new(state), changed: Condvar::new() });
         let accepting = Arc::clone(&link);
         std::thread::spawn(move || {
@@ -92,7 +113,24 @@ impl Relay {
 
     /// Replaces the fault, for all connections.
     pub fn set_fault(&self, fault: Fault) {
-        self.link.state().fault = fault;
+        self.replace_fault(fault, |_| None);
+    }
+
+    /// Replaces the fault, for one connection only: number `nth` of the open ones, or the next one if there is none. The
+    /// numbers begin anew after the last.
+    pub fn set_fault_of_one(&self, fault: Fault, nth: usize) {
+        self.replace_fault(fault, |state| {
+            let open: Vec<u64> = state.open().map(|connection| connection.number).collect();
+            Some(nth.checked_rem(open.len()).map_or(state.next, |nth| open[nth]))
+        });
+    }
+
+    fn replace_fault(&self, fault: Fault, only: impl Fn(&State) -> Option<u64>) {
+        {
+            let mut state = self.link.state();
+            state.only = only(&state);
+            state.fault = fault;
+        }
         self.link.changed.notify_all();
     }
 
@@ -105,12 +143,14 @@ impl Relay {
 
 fn open(link: &Arc<Link>, client: TcpStream, server: TcpStream) {
     let _already_closed = (client.set_nodelay(true), server.set_nodelay(true));
-    let connection = Arc::new(Connection { client, server, is_reset: AtomicBool::new(false) });
-    {
+    let connection = {
         let mut state = link.state();
+        let connection = Arc::new(Connection { number: state.next, client, server, is_reset: AtomicBool::new(false) });
+        state.next += 1;
         state.connections.retain(|connection| connection.strong_count() > 0);
         state.connections.push(Arc::downgrade(&connection));
-    }
+        connection
+    };
     for from in [Side::Client, Side::Server] {
         let (link, connection) = (Arc::clone(link), Arc::clone(&connection));
         std::thread::spawn(move || {
@@ -134,7 +174,7 @@ fn forward(link: &Link, connection: &Connection, from: Side) -> Option<()> {
         let len = source.read(&mut chunk).ok()?;
         let mut rest = &chunk[..len];
         loop {
-            let count = link.wait(connection, from, forwarded, rest.len())?;
+            let count = link.wait(connection, from, forwarded, rest)?;
             sink.write_all(&rest[..count]).ok()?;
             forwarded += count;
             rest = &rest[count..];
@@ -153,15 +193,16 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as long as the fault delays the next `len` bytes, and returns how many of them to deliver. Returns `None`
-    /// if the connection is reset. `forwarded` is the number of bytes already delivered in this direction.
-    fn wait(&self, connection: &Connection, from: Side, forwarded: usize, len: usize) -> Option<usize> {
+    /// Waits as long as the fault delays the next bytes, and returns how many of them to deliver. Returns `None` if the
+    /// connection is reset. `forwarded` is the number of bytes already delivered in this direction.
+    fn wait(&self, connection: &Connection, from: Side, forwarded: usize, next: &[u8]) -> Option<usize> {
+        let len = next.len();
         let mut state = self.state();
         loop {
             if connection.is_reset.load(Ordering::Relaxed) {
                 return None;
             }
-            let fault = state.fault;
+            let fault = state.fault_of(connection);
             let (delay, count) = match fault {
                 Fault::ResetAfter(limit) if from == Side::Server && len > 0 => {
                     return Some(len.min(limit.saturating_sub(forwarded))).filter(|count| *count > 0);
@@ -171,8 +212,17 @@ impl Link {
                 // Ten times a second, a tenth of the bytes of a second.
                 Fault::Throttle(per_second) => (Duration::from_millis(100), len.min((per_second / 10).max(1))),
                 Fault::Blackhole => (Duration::MAX, 0),
+                Fault::Mute(side) if side == from => (Duration::MAX, 0),
+                Fault::MuteFrom(bytes) if from == Side::Server => {
+                    match next.windows(bytes.len()).position(|window| window == bytes) {
+                        Some(0) => (Duration::MAX, 0),
+                        found => return Some(found.unwrap_or(len)),
+                    }
+                }
+                Fault::Mute(_) | Fault::MuteFrom(_) => return Some(len),
             };
-            let is_unchanged = |state: &mut State| state.fault == fault && !connection.is_reset.load(Ordering::Relaxed);
+            let is_unchanged =
+                |state: &mut State| state.fault_of(connection) == fault && !connection.is_reset.load(Ordering::Relaxed);
             let waited = self.changed.wait_timeout_while(state, delay, is_unchanged);
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {

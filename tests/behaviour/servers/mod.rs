@@ -10,6 +10,7 @@
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `near`: copies of values in the process, and when they go: by announcements, losses, silence and expiry.
+//! - `near_history`: random histories of several hosts with near tiers, another program and faults.
 //! - `near_plugin`: plugins on a cache with a near tier.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
 //! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
@@ -29,6 +30,7 @@ mod identity;
 mod large_values;
 mod migration;
 mod near;
+mod near_history;
 mod near_plugin;
 mod outage;
 mod rights;

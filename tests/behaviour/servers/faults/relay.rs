@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use larder_tests::{Fault, Relay, TEST_TIMEOUT};
+use larder_tests::{Fault, Relay, Side, TEST_TIMEOUT};
 
 /// Both ends of a connection through a relay.
 fn connected() -> (Relay, TcpStream, TcpStream) {
@@ -89,5 +89,64 @@ fn delayed_bytes_arrive_when_the_fault_ends() {
         server.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         assert_eq!(rest(&mut server).1, Ok(3000 - early), "{fault:?}");
         assert!(over.elapsed() < TEST_TIMEOUT, "{fault:?}");
+    }
+}
+
+/// Asserts that nothing arrives at an end. It waits a moment for it.
+fn assert_silent(end: &mut TcpStream) {
+    end.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(end.read(&mut [0]).is_err());
+    end.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+}
+
+#[test]
+fn a_mute_end_hears_the_other_one() {
+    for side in [Side::Client, Side::Server] {
+        let (relay, client, server) = connected();
+        relay.set_fault(Fault::Mute(side));
+        let (mut mute, mut other) = if side == Side::Client { (client, server) } else { (server, client) };
+        other.write_all(b"heard").unwrap();
+        mute.read_exact(&mut [0; 5]).unwrap();
+        mute.write_all(b"held").unwrap();
+        assert_silent(&mut other);
+        relay.set_fault(Fault::None);
+        other.read_exact(&mut [0; 4]).unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_is_mute_from_some_bytes_is_heard_until_they_come() {
+    let (relay, mut client, mut server) = connected();
+    relay.set_fault(Fault::MuteFrom(b"news"));
+    server.write_all(b"answer, news, answer").unwrap();
+    client.read_exact(&mut [0; 8]).unwrap();
+    server.write_all(b"answer").unwrap();
+    assert_silent(&mut client);
+    client.write_all(b"question").unwrap();
+    server.read_exact(&mut [0; 8]).unwrap();
+    relay.set_fault(Fault::None);
+    let mut held = [0; 18];
+    client.read_exact(&mut held).unwrap();
+    assert_eq!(&held, b"news, answeranswer");
+}
+
+#[test]
+fn a_fault_of_one_connection_leaves_the_others_alone() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let relay = Relay::to(listener.local_addr().unwrap().port());
+    let mut ends: Vec<(TcpStream, TcpStream)> = (0..2)
+        .map(|_| {
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port())).unwrap();
+            client.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+            (client, listener.accept().unwrap().0)
+        })
+        .collect();
+    for (nth, silent) in [(0, 0), (1, 1), (2, 0)] {
+        relay.set_fault_of_one(Fault::Blackhole, nth);
+        ends.iter_mut().for_each(|(_, server)| server.write_all(b"a").unwrap());
+        ends[1 - silent].0.read_exact(&mut [0]).unwrap();
+        assert_silent(&mut ends[silent].0);
+        relay.set_fault(Fault::None);
+        ends[silent].0.read_exact(&mut [0]).unwrap();
     }
 }
