@@ -10,7 +10,7 @@ use crate::valkey::connection::connector::{Connector, Target};
 use crate::valkey::connection::managed::Exchange;
 use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::connection::routing::{BatchEntry, Route};
-use crate::valkey::topology::sentinel;
+use crate::valkey::topology::primary_watch;
 
 /// The connections to a single server. Its methods are those of [`Cluster`](super::cluster::Cluster).
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Single {
         };
         let pool = Arc::new(pool);
         if let Target::Primary(sentinels) = &connector.target {
-            tokio::spawn(sentinel::watch(sentinels.clone(), connector.clone(), Arc::downgrade(&pool)));
+            tokio::spawn(primary_watch::watch(sentinels.clone(), connector.clone(), Arc::downgrade(&pool)));
         }
         Ok(Self { pool })
     }
