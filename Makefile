@@ -18,7 +18,7 @@ WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-all
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-serve bench-siege plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book demo deny dist test bench bench-near bench-serve bench-siege plots fuzz guests interface languages package servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -40,6 +40,12 @@ PART ?=
 bench: servers guests
 	$(CARGO) build --locked --release --bin larder
 	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench speed -- $(PART)
+
+# The benchmarks of the near tier: `make bench-near PART=hits` does a part, and `make bench-near
+# RESULTS=docs/performance/near.json plots` brings that page up to date.
+bench-near: servers guests
+	$(CARGO) build --locked --release --bin larder
+	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench near -- $(PART)
 
 # Draws the tables and plots of docs/performance.md from the results beside it.
 plots:
