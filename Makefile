@@ -5,9 +5,9 @@ CARGO ?= cargo
 WASM_TARGET = wasm32-wasip2
 # Selected beside any package that is built alone, so that its dependencies are those of all other builds here.
 FEATURES = -p larder-build-features
-EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-json
+EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-rates -p http-json
 # What builds for this machine, with the fuzz targets.
-NATIVE = -p larder -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz $(FEATURES)
+NATIVE = -p larder -p larder-macros -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz $(FEATURES)
 GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack
 
 # The `wasmtime` that `larder serve` is compared with: in the version of the library that Larder uses.
@@ -18,7 +18,7 @@ WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-all
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-serve bench-siege near-variants plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -40,6 +40,12 @@ PART ?=
 bench: servers guests
 	$(CARGO) build --locked --release --bin larder
 	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench speed -- $(PART)
+
+# The benchmarks of the near tier: `make bench-near PART=hits` does a part, and `make bench-near
+# RESULTS=docs/performance/near.json plots` brings that page up to date.
+bench-near: servers guests
+	$(CARGO) build --locked --release --bin larder
+	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench near -- $(PART)
 
 # Draws the tables and plots of docs/performance.md from the results beside it.
 plots:
@@ -65,6 +71,11 @@ $(OWN_WASMTIME):
 bench-siege: servers guests
 	$(CARGO) build --locked --release --bin larder
 	$(CARGO) bench --locked --bench siege
+
+# Stale values in four processes, which takes two and a half minutes; `LARDER_STALE_SECONDS=10` shortens it.
+bench-stale: servers guests
+	$(CARGO) build --locked --release --bin larder
+	$(CARGO) bench --locked --bench stale
 
 # Shows that the histories of the near tier refuse variants in which one of its rules is missing: each is built, with the
 # dependencies of the tests, and played against. `make near-variants RUNS=10` plays each ten times.
@@ -165,4 +176,4 @@ dist: release
 
 # Packages the crates as for publication and compiles each package, which takes minutes.
 package:
-	$(CARGO) package --locked -p larder -p larder-cache -p larder-host -p larder-cli
+	$(CARGO) package --locked -p larder-macros -p larder -p larder-cache -p larder-host -p larder-cli

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws docs/performance/*.svg and the tables of docs/performance.md from docs/performance/*.json.
 
-`make bench` and `make bench-serve` write the results and this script draws them. With `--check` it writes nothing, and
+`make bench`, `make bench-near` and `make bench-serve` write the results and this script draws them. With `--check` it writes nothing, and
 fails if a file differs from what it would draw. Needs only the Python standard library.
 """
 
@@ -14,7 +14,11 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "performance.md"
 # By the name in the markers of the machine on which they were measured.
-RESULTS = {"machine": FOLDER / "results.json", "machine of serve": FOLDER / "serve.json"}
+RESULTS = {
+    "machine": FOLDER / "results.json",
+    "machine of near": FOLDER / "near.json",
+    "machine of serve": FOLDER / "serve.json",
+}
 
 # File name of each plot, and the beginning of its section's title.
 PLOTS = {

@@ -136,6 +136,8 @@ pub struct NearStatus {
     /// The age of the oldest horizon: how long ago all announcements of a connection are known to have arrived. `None`
     /// while no connection announces.
     pub horizon_age: Option<StdDuration>,
+    /// The age of a horizon over which what was read over its connection is not served.
+    pub max_staleness: StdDuration,
 }
 
 /// The synchronous interface of a backend that stores its entries in this process. These calls cannot fail.

@@ -171,6 +171,7 @@ impl CacheMetrics {
         set(names::NEAR_ENTRIES, status.entries as f64);
         // Without an announcing connection nothing is served near, and there is no age.
         set(names::NEAR_HORIZON, status.horizon_age.map_or(f64::NAN, |age| age.as_secs_f64()));
+        set(names::NEAR_MAX_STALENESS, status.max_staleness.as_secs_f64());
         counter!(names::NEAR_EVICTIONS.name, "cache" => cache()).absolute(status.evictions);
         counter!(names::NEAR_INVALIDATIONS.name, "cache" => cache()).absolute(status.invalidations);
         for (outcome, total) in [("hit", status.hits), ("miss", status.misses)] {

@@ -193,6 +193,13 @@ pub const NEAR_HORIZON: Metric = metric(
     "How long ago all announcements to a near tier are known to have arrived, for the connection for which it is longest. \
      Over `max_staleness` nothing is served near; `NaN` while no connection announces.",
 );
+/// The bound on the age of the horizon.
+pub const NEAR_MAX_STALENESS: Metric = metric(
+    "larder_near_max_staleness_seconds",
+    Kind::Gauge,
+    &["cache"],
+    "The age of the horizon over which nothing is served near: `max_staleness` of `near`.",
+);
 /// The values of the label `outcome` for calls that succeeded. Every other value is the name of an error.
 pub const GOOD_OUTCOMES: &[&str] = &["hit", "miss", "stored", "superseded", "ok"];
 
@@ -218,6 +225,7 @@ pub const ALL: &[Metric] = &[
     NEAR_INVALIDATIONS,
     NEAR_FLUSHES,
     NEAR_HORIZON,
+    NEAR_MAX_STALENESS,
 ];
 
 /// Registers the help text and unit of each metric with the recorder.

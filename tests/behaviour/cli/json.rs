@@ -53,7 +53,7 @@ fn check_has_the_documented_keys() {
     let Some(watched) = Sentinels::start(Kind::Valkey) else { return };
     let config = format!(
         "default = \"a\"\n[caches.a]\ntype = \"ram\"\n[plugins.p]\nreuse = {{ idle = \"1m\" }}\n[plugins.q]\n{}{}[caches.gone]\ntype = \"redis\"\nhost = \"127.0.0.1\"\nport = 1\n",
-        watched.cache("b"),
+        watched.cache("b") + "near = {}\n",
         watched.servers[1].cache("replica"),
     );
     let run = Larder::new(["check", "--json"]).config(&config).fail(1);

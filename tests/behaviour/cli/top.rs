@@ -51,6 +51,8 @@ mod table {
             ("WAITED", "0"),
             ("MAX BYTES", "2.0MiB"),
             ("ENTRIES", "3"),
+            ("NEAR HIT RATE", "-"),
+            ("NEAR BYTES", "-"),
             ("RECONNECTS", "-"),
         ] {
             assert_eq!(cells[&("pages", heading)], expected, "{heading} in {}", run.stdout);
@@ -94,6 +96,26 @@ mod table {
         let table = once(serving.metrics_address()).succeed().stdout;
         let down = cells(&table);
         assert_eq!([down[&("c", "SERVER")], down[&("c", "BYTES")]], ["down", "-"]);
+    }
+
+    #[tokio::test]
+    async fn a_near_tier_has_a_hit_rate_and_a_size() {
+        let Some(server) = Server::start(Kind::Valkey) else { return };
+        let near = "near = { max_staleness = \"60s\" }\ntimeout = \"20s\"\n";
+        let serving = ServeProcess::start_with_metrics(&format!("{}{near}", server.cache("c")));
+        let metrics = serving.metrics_address();
+        let run = tokio::task::spawn_blocking(move || {
+            wait_for("a hit", || {
+                let table = once(metrics).succeed().stdout;
+                let near = ["NEAR HIT RATE", "NEAR BYTES"].map(|heading| cells(&table)[&("c", heading)].to_owned());
+                (!near.iter().any(|cell| ["-", "0.0%", "0B"].contains(&cell.as_str()))).then_some(near)
+            })
+        });
+        while !run.is_finished() {
+            serving.get("/compute/a").await;
+        }
+        let [rate, bytes] = run.await.unwrap();
+        assert!(rate.ends_with('%') && bytes.ends_with('B'), "{rate} {bytes}");
     }
 
     #[tokio::test]

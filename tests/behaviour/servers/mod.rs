@@ -10,8 +10,11 @@
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `near`: copies of values in the process, and when they go: by announcements, losses, silence and expiry.
+//! - `near_fetch`: changes of a key while the near tier fetches it.
 //! - `near_history`: random histories of several hosts with near tiers, another program and faults.
 //! - `near_plugin`: plugins on a cache with a near tier.
+//! - `near_rights`: the near tier of a user with few rights.
+//! - `near_sentinel`: the near tier on the primary that sentinels name, and beside one that was replaced.
 //! - `outage`: a server that stops, hangs and returns while a plugin runs.
 //! - `rights`: `larder check` tries each command that a host sends, and names those that the user may not call.
 //! - `rotation`: passwords and certificates that change while the host runs.
@@ -30,8 +33,11 @@ mod identity;
 mod large_values;
 mod migration;
 mod near;
+mod near_fetch;
 mod near_history;
 mod near_plugin;
+mod near_rights;
+mod near_sentinel;
 mod outage;
 mod rights;
 mod rotation;

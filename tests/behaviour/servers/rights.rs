@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use larder_host::cache::valkey::{COMMANDS, Need};
 use larder_host::cache::{Duration, Entry};
 use larder_host::{Config, connect_cache};
+use larder_tests::documents::rights_after;
 use larder_tests::imitation::{imitate, usual_reply};
 use larder_tests::repository::sources;
 use larder_tests::{Kind, Larder, LarderOutput, Server};
@@ -189,6 +190,42 @@ async fn commands_that_write_are_not_needed_where_no_plugin_writes(kind: Kind) {
     assert!(named(&cache, "advice").starts_with(&["SET"]), "{cache:#}");
 }
 
+/// Also where plugins only read. Without them the cache works, and nothing is near: the configuration asks for more.
+async fn check_names_what_a_near_tier_lacks(kind: Kind) {
+    let Some(server) = Server::start(kind) else { return };
+    let near = "near = { max_bytes = \"2MiB\", max_staleness = \"500ms\", max_expire = \"1m\" }\n";
+    let config = |near: &str| cache_of_user(&server) + near + "[plugins.reader]\naccess = \"read-only\"\n";
+    for missing in ["PTTL", "CLIENT TRACKING", "CLIENT CACHING"] {
+        let command = COMMANDS.iter().find(|command| command.name == missing).unwrap();
+        set_user(&server, &["~cache:*", &command.rule().replace('+', "-")]);
+        // A host without tracking warns of it, too.
+        let check =
+            |more: &str| Larder::new(["check", "--json"]).config(&config(more)).env("LARDER_LOG", "off").finish();
+        let cache = read(&check(near));
+        assert_eq!((named(&cache, "problems"), named(&cache, "advice")), (vec![missing], vec![]), "{cache:#}");
+        assert!(texts(&cache, "problems").contains("; without it nothing is kept near): "), "{cache:#}");
+        assert_eq!(cache["near"]["tracking"], Value::Null);
+        let cache = read(&check(""));
+        assert_eq!((named(&cache, "problems"), &cache["near"]), (vec![], &Value::Null), "{cache:#}");
+    }
+    // The rights of the guide, on keys that it may only read.
+    let rights = rights_after("Where plugins only read (`access = \"read-only\"`), ");
+    let rules: Vec<&str> = ["%R~cache:*", "-@all"].into_iter().chain(rights.iter().map(String::as_str)).collect();
+    set_user(&server, &rules);
+    let run = check(&config(near));
+    let cache = read(&run);
+    assert_eq!(named(&cache, "problems"), [""; 0], "{cache:#}");
+    let settings = serde_json::json!({
+        "max_bytes": 2 << 20, "max_staleness_seconds": 0.5, "max_value_bytes": 64 << 10, "max_expire_seconds": 60.0,
+        "tracking": "by-key",
+    });
+    assert_eq!(cache["near"], settings);
+    let table = Larder::new(["check"]).config(&config(near)).finish().stdout;
+    let row = "\nNEAR  MAX BYTES  MAX STALENESS  MAX VALUE  MAX EXPIRE  TRACKING\n\
+               c     2.0 MiB    500ms          64.0 KiB   1m          by key\n";
+    assert!(table.contains(row), "{table}");
+}
+
 async fn a_full_server_is_a_problem_and_its_user_lacks_nothing(kind: Kind) {
     let Some(server) = Server::start_with(kind, &["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"]) else {
         return;
@@ -291,6 +328,7 @@ over_every_kind! {
     a_command_that_the_server_does_not_know_is_named,
     check_names_a_replica,
     commands_that_write_are_not_needed_where_no_plugin_writes,
+    check_names_what_a_near_tier_lacks,
     a_full_server_is_a_problem_and_its_user_lacks_nothing,
     check_advises_on_memory_and_disk,
     a_host_sends_the_commands_of_the_list_and_no_others,

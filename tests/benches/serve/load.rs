@@ -66,10 +66,16 @@ impl Round {
 impl Load<'_> {
     /// Runs the load in a thread of its own.
     pub(crate) fn run(self) -> Round {
-        std::thread::scope(|scope| scope.spawn(|| self.run_here()).join().expect("all responses are as expected"))
+        self.run_over(&[])
     }
 
-    fn run_here(self) -> Round {
+    /// [`Load::run`] with `{n}` from these numbers, if there are any. Each connection begins at another one.
+    pub(crate) fn run_over(self, numbers: &[usize]) -> Round {
+        let run = || self.run_here(numbers);
+        std::thread::scope(|scope| scope.spawn(run).join().expect("all responses are as expected"))
+    }
+
+    fn run_here(self, numbers: &[usize]) -> Round {
         cores::pin_this_thread(self.cores);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
@@ -78,8 +84,10 @@ impl Load<'_> {
                 Stop::Requests(count) => {
                     (0..count).map(|n| render(&self.path.replace("{n}", &n.to_string()))).collect()
                 }
-                Stop::After(_) => Arc::new([render(self.path)]),
+                Stop::After(_) if numbers.is_empty() => Arc::new([render(self.path)]),
+                Stop::After(_) => numbers.iter().map(|n| render(&self.path.replace("{n}", &n.to_string()))).collect(),
             };
+            let first = |nth: usize| if numbers.is_empty() { 0 } else { nth * requests.len() / self.connections };
             let mut streams = Vec::new();
             for address in self.addresses.iter().cycle().take(self.connections) {
                 let stream = TcpStream::connect(address).await.unwrap();
@@ -88,8 +96,8 @@ impl Load<'_> {
             }
             let (start, before) = (Instant::now(), cores::time_of_this_thread());
             let mut clients = JoinSet::new();
-            for stream in streams {
-                clients.spawn(client(stream, Arc::clone(&requests), start, self.stop, self.check));
+            for (nth, stream) in streams.into_iter().enumerate() {
+                clients.spawn(client(stream, Arc::clone(&requests), first(nth), start, self.stop, self.check));
             }
             let mut latencies: Vec<Duration> = clients.join_all().await.into_iter().flatten().collect();
             let (elapsed, generator) = (start.elapsed(), cores::time_of_this_thread().saturating_sub(before));
@@ -99,10 +107,11 @@ impl Load<'_> {
     }
 }
 
-/// Sends requests on one connection, and returns their latencies.
+/// Sends requests on one connection, from `first` on, and returns their latencies.
 async fn client(
     mut stream: TcpStream,
     requests: Arc<[Vec<u8>]>,
+    first: usize,
     start: Instant,
     stop: Stop,
     check: fn(&[u8]),
@@ -115,7 +124,7 @@ async fn client(
             Stop::Requests(count) if latencies.len() == count => return latencies,
             _ => {}
         }
-        stream.write_all(&requests[latencies.len() % requests.len()]).await.unwrap();
+        stream.write_all(&requests[(first + latencies.len()) % requests.len()]).await.unwrap();
         buffer.clear();
         let response = loop {
             let read = stream.read_buf(&mut buffer).await.unwrap();

@@ -31,16 +31,21 @@ impl Backend {
     pub(crate) async fn servers() -> Vec<Self> {
         let mut backends = Vec::new();
         for server in Kind::ALL.into_iter().filter_map(Server::start) {
-            let toml = format!("{}timeout = \"20s\"\nwait = \"10m\"\n", server.cache("cache"));
-            let mut backend = Self { name: String::new(), toml, server: Some(server) };
-            let health = backend.cache("").await.check().await.unwrap();
-            backend.name = format!("{} {} ({})", health.kind, health.version, health.supports.join(", "));
-            let mut user = redis::cmd("ACL");
-            user.arg(&["SETUSER", "polling", "on", ">polling", "~*", "+@all", "-client|tracking"]);
-            let () = user.query_async(&mut backend.client(None).await).await.unwrap();
-            backends.push(backend);
+            backends.push(Self::on(server).await);
         }
         backends
+    }
+
+    /// The backend on a server, with the user that [`POLLING`] names.
+    pub(crate) async fn on(server: Server) -> Self {
+        let toml = format!("{}timeout = \"20s\"\nwait = \"10m\"\n", server.cache("cache"));
+        let mut backend = Self { name: String::new(), toml, server: Some(server) };
+        let health = backend.cache("").await.check().await.unwrap();
+        backend.name = format!("{} {} ({})", health.kind, health.version, health.supports.join(", "));
+        let mut user = redis::cmd("ACL");
+        user.arg(&["SETUSER", "polling", "on", ">polling", "~*", "+@all", "-client|tracking"]);
+        let () = user.query_async(&mut backend.client(None).await).await.unwrap();
+        backend
     }
 
     pub(crate) fn config(&self, extra: &str) -> Config {
@@ -54,10 +59,19 @@ impl Backend {
 
     /// Connects a bare Redis client with RESP3. With a deadline, the client uses a timer for each call, as Larder does.
     pub(crate) async fn client(&self, deadline: Option<Duration>) -> MultiplexedConnection {
-        let port = self.server.as_ref().expect("the RAM backend has no clients").port();
+        self.client_with(&AsyncConnectionConfig::new().set_response_timeout(deadline)).await
+    }
+
+    /// [`Backend::client`] with a configuration.
+    pub(crate) async fn client_with(&self, config: &AsyncConnectionConfig) -> MultiplexedConnection {
+        let port = self.server().port();
         let client = redis::Client::open(format!("redis://127.0.0.1:{port}/?protocol=resp3")).unwrap();
-        let config = AsyncConnectionConfig::new().set_response_timeout(deadline);
-        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+        client.get_multiplexed_async_connection_with_config(config).await.unwrap()
+    }
+
+    /// The server.
+    pub(crate) fn server(&self) -> &Server {
+        self.server.as_ref().expect("the RAM backend has no server")
     }
 }
 

@@ -12,7 +12,7 @@ use larder_host::operator_view;
 use crate::other_caches::{Moka, QuickCache};
 use crate::table;
 
-const KEYS: usize = 100_000;
+pub(crate) const KEYS: usize = 100_000;
 const LOOK_UPS: usize = 400_000;
 const VALUE: [u8; 100] = [b'v'; 100];
 
@@ -134,7 +134,8 @@ fn optimal_hit_ratio() -> f64 {
     weight(KEYS / 10) / weight(KEYS)
 }
 
-fn draws(order: Order, seed: u64) -> Vec<usize> {
+/// 400,000 numbers below [`KEYS`].
+pub(crate) fn draws(order: Order, seed: u64) -> Vec<usize> {
     let mut random = SplitMix(seed);
     let mut total = 0.0;
     let sums: Vec<f64> = (1..=KEYS)

@@ -268,6 +268,7 @@ fn the_status_counts_look_ups_announcements_and_the_age_of_the_horizon() {
     assert_eq!((status.hits, status.misses, status.invalidations), (1, 1, 2));
     assert_eq!((status.flushes, status.losses), (1, 0));
     assert_eq!(status.horizon_age, Some(StdDuration::from_millis(300)));
+    assert_eq!(status.max_staleness, StdDuration::from_secs(1));
     setup.answer_pings();
     assert_eq!(setup.tier.status().horizon_age, Some(StdDuration::ZERO));
     setup.feed.close();

@@ -272,6 +272,7 @@ impl Tier {
             flushes: total(flushes),
             losses: total(losses),
             horizon_age: horizon_age.map(StdDuration::from_millis),
+            max_staleness: StdDuration::from_millis(self.max_staleness),
         }
     }
 

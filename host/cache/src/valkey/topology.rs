@@ -2,6 +2,7 @@
 //! connection.
 
 pub(in crate::valkey) mod cluster;
+pub(in crate::valkey) mod primary_watch;
 pub(in crate::valkey) mod sentinel;
 pub(in crate::valkey) mod single;
 pub(in crate::valkey) mod slots;

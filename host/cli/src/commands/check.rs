@@ -8,8 +8,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use larder_host::cache::valkey::{Inspection, ServerOptions, ServerRegistry, inspect};
-use larder_host::cache::{Access, CacheError, Health};
+use larder_host::cache::valkey::{CommandReport, Inspection, ServerOptions, ServerRegistry, inspect};
+use larder_host::cache::{Access, CacheError, Health, NearOptions};
 use larder_host::config::{BackendConfig, CacheConfig, Config};
 use larder_host::{Error, connect_registered};
 
@@ -108,6 +108,19 @@ impl CheckedCache<'_> {
             BackendConfig::Server(options) => Some(options),
             _ => None,
         }
+    }
+
+    /// The near tier, if the configuration has one.
+    fn near(&self) -> Option<&NearOptions> {
+        self.options()?.near.as_ref()
+    }
+
+    /// True if all servers announce changes of what is read, so that values are kept near.
+    fn is_kept_near(&self) -> bool {
+        let servers = self.inspection.iter().flat_map(|inspection| &inspection.servers);
+        let mut commands = servers.map(|server| server.commands.as_slice()).peekable();
+        let is_allowed = |report: &CommandReport| !report.command.is_for_near() || report.refusal.is_none();
+        commands.peek().is_some() && commands.all(|all| !all.is_empty() && all.iter().all(is_allowed))
     }
 
     /// Its type in the configuration.

@@ -43,6 +43,8 @@ pub(in crate::valkey) const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 #[derive(Debug)]
 pub(in crate::valkey) struct Connection {
     pub(in crate::valkey) client: Client,
+    /// The server to which it leads.
+    pub(in crate::valkey) endpoint: Endpoint,
     pub(in crate::valkey) info: ServerInfo,
     pub(in crate::valkey) capabilities: Capabilities,
     /// Tells the reconnect task to replace this connection.
@@ -88,7 +90,7 @@ impl fmt::Display for Target {
 pub(in crate::valkey) struct Connector {
     pub(in crate::valkey) options: Arc<ServerOptions>,
     pub(in crate::valkey) target: Target,
-    network: Network,
+    pub(in crate::valkey) network: Network,
     pub(in crate::valkey) limits: ExchangeLimits,
     /// The cache, among those of the host.
     member: Member,
@@ -204,7 +206,7 @@ impl Connector {
         let opened_feed = self.near.as_ref().and_then(|tier| self.open_feed(tier, capabilities));
         let feed = opened_feed.inspect(|opened| _ = feed.set(Arc::clone(opened)));
         let (timeouts, opened) = (AtomicU32::default(), Instant::now());
-        Ok(Connection { client, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim), feed })
+        Ok(Connection { client, endpoint, info, capabilities, lost, timeouts, opened, claim: Arc::new(claim), feed })
     }
 
     fn open_feed(&self, tier: &Arc<Tier>, capabilities: Capabilities) -> Option<Arc<Feed>> {

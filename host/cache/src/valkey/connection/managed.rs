@@ -24,6 +24,7 @@ use crate::valkey::connection::pings::keep_complete;
 use crate::valkey::error::{
     ExchangeError, ExchangeLimits, Redirect, cannot_serve, is_read_only, needs_login, server_text,
 };
+use crate::valkey::options::Endpoint;
 use crate::valkey::server::capabilities::Capabilities;
 use crate::valkey::server::info::ServerInfo;
 use crate::{CacheError, Health};
@@ -158,6 +159,26 @@ impl ManagedConnection {
     pub(in crate::valkey) fn flush_feed(&self) {
         if let State::Up(connection) = &*self.state.borrow() {
             connection.feed.iter().for_each(|feed| feed.flush());
+        }
+    }
+
+    /// The open connection, if it leads to another server than this one.
+    fn other_than(&self, server: &Endpoint) -> Option<Arc<Connection>> {
+        match &*self.state.borrow() {
+            State::Up(connection) if connection.endpoint != *server => Some(Arc::clone(connection)),
+            _ => None,
+        }
+    }
+
+    /// True if the connection leads to this server, or is not open.
+    pub(in crate::valkey) fn leads_only_to(&self, server: &Endpoint) -> bool {
+        self.other_than(server).is_none()
+    }
+
+    /// Replaces the connection if it leads to another server than this one.
+    pub(in crate::valkey) fn leave_all_but(&self, server: &Endpoint) {
+        if let Some(connection) = self.other_than(server) {
+            connection.lost.notify_one();
         }
     }
 

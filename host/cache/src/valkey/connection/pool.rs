@@ -13,6 +13,7 @@ use crate::valkey::connection::connector::{ConnectFailure, Connector, Target};
 use crate::valkey::connection::managed::{Exchange, ManagedConnection};
 use crate::valkey::connection::routing::Route;
 use crate::valkey::error::ExchangeError;
+use crate::valkey::options::Endpoint;
 use crate::{CacheError, Health};
 
 /// The replies to the commands of a batch, each of which may fail by itself.
@@ -79,10 +80,19 @@ impl ConnectionPool {
         self.regular().all(ManagedConnection::is_up)
     }
 
+    /// True if no open connection leads to another server than this one.
+    pub(in crate::valkey) fn leads_only_to(&self, server: &Endpoint) -> bool {
+        self.all().all(|connection| connection.leads_only_to(server))
+    }
+
+    /// Replaces the connections that lead to another server than this one.
+    pub(in crate::valkey) fn leave_all_but(&self, server: &Endpoint) {
+        self.all().for_each(|connection| connection.leave_all_but(server));
+    }
+
     /// The number of reconnects of all connections.
     pub(in crate::valkey) fn reconnects(&self) -> u64 {
-        let all = self.regular().chain(self.bulk.get());
-        all.map(ManagedConnection::reconnects).fold(0, u64::saturating_add)
+        self.all().map(ManagedConnection::reconnects).fold(0, u64::saturating_add)
     }
 
     /// Ends what was read over the connections for the near tier: the server has lost some of its keys to another one.
@@ -171,6 +181,10 @@ impl ConnectionPool {
 
     fn regular(&self) -> impl Iterator<Item = &ManagedConnection> {
         std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &ManagedConnection> {
+        self.regular().chain(self.bulk.get())
     }
 
     /// The connection of a route. No call waits for the bulk connection: until it is up, the first connection takes its

@@ -37,11 +37,11 @@ pub enum Need {
     Single,
     /// A cache on a cluster.
     Cluster,
-    /// A cache that plugins write to; get-or-set writes.
+    /// A cache that plugins write to; get-or-set writes. A near tier may need it too.
     Writes,
     /// A cache that plugins write to, if its server has no `SET … IFEQ`. Others use it only while they are full.
     Scripts,
-    /// No cache: without it waiting callers poll.
+    /// A cache with a near tier. In others, waiting callers poll without it.
     Tracking,
     /// No cache: nothing depends on it.
     Information,
@@ -142,6 +142,11 @@ pub const COMMANDS: [ServerCommand; 20] = [
 ];
 
 impl ServerCommand {
+    /// True if a near tier needs the command, also where no plugin writes.
+    pub fn is_for_near(&self) -> bool {
+        matches!(self.name, "PTTL" | "CLIENT TRACKING" | "CLIENT CACHING")
+    }
+
     /// The rule of an access list that allows the command: `+client|tracking`.
     pub fn rule(&self) -> String {
         format!("+{}", self.name.to_lowercase().replace(' ', "|"))

@@ -2,9 +2,10 @@
 
 use std::time::Duration as StdDuration;
 
-use redis::RedisConnectionInfo;
+use redis::{RedisConnectionInfo, RedisResult};
 
 use crate::tcp::TimeLimit;
+use crate::valkey::connection::client::Client;
 use crate::valkey::connection::handshake::{Access, HandshakeError};
 use crate::valkey::connection::reply_limit::ReplyLimits;
 use crate::valkey::connection::stream::Network;
@@ -49,10 +50,23 @@ pub(in crate::valkey) async fn ask(
     access: &Access<'_>,
     time: TimeLimit,
 ) -> Result<Option<Endpoint>, HandshakeError> {
-    let login = RedisConnectionInfo::default();
-    let client = access.connect(node, login, LIMITS, |_event| {}, time).await?;
+    let client = connect(node, access, time).await?;
+    Ok(named(&client, master).await?)
+}
+
+/// Connects to a sentinel.
+pub(in crate::valkey) async fn connect(
+    node: &Endpoint,
+    access: &Access<'_>,
+    time: TimeLimit,
+) -> Result<Client, HandshakeError> {
+    access.connect(node, RedisConnectionInfo::default(), LIMITS, |_event| {}, time).await
+}
+
+/// The address of the primary, from a sentinel to which there is a connection; `None` if it does not know the name.
+pub(in crate::valkey) async fn named(sentinel: &Client, master: &str) -> RedisResult<Option<Endpoint>> {
     let mut question = redis::cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let primary: Option<(String, u16)> = question.query_async(&mut client.unlimited()).await?;
+    let primary: Option<(String, u16)> = question.query_async(&mut sentinel.unlimited()).await?;
     Ok(primary.map(|(host, port)| Endpoint { host, port }))
 }

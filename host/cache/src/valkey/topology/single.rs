@@ -5,10 +5,11 @@ use std::sync::Arc;
 use redis::{Cmd, FromRedisValue, Pipeline};
 
 use crate::CacheError;
-use crate::valkey::connection::connector::Connector;
+use crate::valkey::connection::connector::{Connector, Target};
 use crate::valkey::connection::managed::Exchange;
 use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::connection::routing::{BatchEntry, Route};
+use crate::valkey::topology::primary_watch;
 
 /// The connections to a single server. Its methods are those of [`Cluster`](super::cluster::Cluster).
 #[derive(Debug)]
@@ -22,9 +23,13 @@ impl Single {
         let start = connector.options.start;
         let pool = match ConnectionPool::connect(connector.clone()).await {
             Ok(pool) => pool,
-            Err(failure) => ConnectionPool::start_down(connector, &failure.degraded(start)?),
+            Err(failure) => ConnectionPool::start_down(connector.clone(), &failure.degraded(start)?),
         };
-        Ok(Self { pool: Arc::new(pool) })
+        let pool = Arc::new(pool);
+        if let Target::Primary(sentinels) = &connector.target {
+            tokio::spawn(primary_watch::watch(sentinels.clone(), connector.clone(), Arc::downgrade(&pool)));
+        }
+        Ok(Self { pool })
     }
 
     pub(in crate::valkey) async fn call<T: FromRedisValue>(

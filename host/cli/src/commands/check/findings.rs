@@ -63,6 +63,7 @@ fn of_server(server: &ServerReport, cache: &CheckedCache<'_>) -> (Vec<Finding>, 
     for CommandReport { command, refusal, .. } in &server.commands {
         let Some(refusal) = refusal else { continue };
         let (is_needed, why) = match command.need {
+            _ if cache.near().is_some() && command.is_for_near() => (true, "; without it nothing is kept near"),
             Need::Writes if !cache.has_writers => (false, "; no plugin of the configuration writes"),
             Need::Scripts if server.has_ifeq => (false, "; only while the server is full"),
             Need::Scripts if !cache.has_writers => (false, "; no plugin of the configuration writes"),

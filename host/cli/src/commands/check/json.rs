@@ -1,5 +1,6 @@
 //! The JSON of `larder check --json`. `docs/command-line.md` lists its keys.
 
+use larder_host::cache::NearOptions;
 use larder_host::cache::valkey::{CommandReport, Deployment, Memory, Persistence, Role, SentinelReport, ServerReport};
 use larder_host::config::{BackendConfig, Config, Grant, Reuse};
 use serde_json::{Value, json};
@@ -57,10 +58,21 @@ fn cache(cache: &CheckedCache<'_>) -> Value {
         "ok": cache.is_ok(),
         "round_trip_ms": health.and_then(|health| health.round_trip).map(|time| time.as_secs_f64() * 1e3),
         "supports": health.map(|health| health.supports.clone()).unwrap_or_default(),
+        "near": cache.near().map(|near| self::near(near, cache)),
         "servers": inspection.iter().flat_map(|found| &found.servers).map(server).collect::<Vec<_>>(),
         "sentinels": inspection.iter().flat_map(|found| &found.sentinels).map(sentinel).collect::<Vec<_>>(),
         "problems": cache.problems.iter().map(finding).collect::<Vec<_>>(),
         "advice": cache.advice.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+fn near(near: &NearOptions, cache: &CheckedCache<'_>) -> Value {
+    json!({
+        "max_bytes": near.max_bytes,
+        "max_staleness_seconds": near.max_staleness.as_secs_f64(),
+        "max_value_bytes": near.max_value_bytes,
+        "max_expire_seconds": near.max_expire.map(|expire| expire.as_secs_f64()),
+        "tracking": cache.is_kept_near().then_some("by-key"),
     })
 }
 

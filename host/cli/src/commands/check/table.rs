@@ -10,11 +10,12 @@ use super::CheckedCache;
 /// A cell for what is not known or does not apply.
 const NONE: &str = "-";
 
-/// The tables of all caches, of their servers, and of the plugins with a `reuse`, and the advice, with an empty line
-/// between.
+/// The tables of all caches, of their servers, of their near tiers, and of the plugins with a `reuse`, and the advice, with
+/// an empty line between.
 pub(super) fn tables(caches: &[CheckedCache<'_>], config: &Config) -> String {
     let mut parts = vec![of_caches(caches)];
     parts.extend(of_servers(caches));
+    parts.extend(of_near_tiers(caches));
     parts.extend(of_plugins(config));
     let advice = caches
         .iter()
@@ -54,6 +55,27 @@ fn of_servers(caches: &[CheckedCache<'_>]) -> Option<String> {
     });
     let rows: Vec<_> = servers.map(|(name, server)| row(name, server)).collect();
     let head = ["CACHE", "SERVER", "ROLE", "MEMORY", "EVICTION", "PERSISTENCE", "TRACKING", "COMMANDS"];
+    (!rows.is_empty()).then(|| table(head, rows.into_iter()))
+}
+
+/// The near tiers, if there are any.
+fn of_near_tiers(caches: &[CheckedCache<'_>]) -> Option<String> {
+    let rows: Vec<_> = caches
+        .iter()
+        .filter_map(|cache| Some((cache, cache.near()?)))
+        .map(|(cache, near)| {
+            let time = |time| humantime::format_duration(time).to_string();
+            [
+                cache.name.to_owned(),
+                ByteSize(near.max_bytes).to_string(),
+                time(near.max_staleness),
+                ByteSize(near.max_value_bytes.try_into().unwrap_or(u64::MAX)).to_string(),
+                near.max_expire.map_or_else(none, time),
+                if cache.is_kept_near() { "by key" } else { "no" }.to_owned(),
+            ]
+        })
+        .collect();
+    let head = ["NEAR", "MAX BYTES", "MAX STALENESS", "MAX VALUE", "MAX EXPIRE", "TRACKING"];
     (!rows.is_empty()).then(|| table(head, rows.into_iter()))
 }
 

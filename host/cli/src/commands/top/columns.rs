@@ -20,7 +20,7 @@ pub(super) struct Column {
 }
 
 /// The columns. The most important ones come first, because a narrow terminal shows only those.
-pub(super) const COLUMNS: [Column; 18] = [
+pub(super) const COLUMNS: [Column; 20] = [
     text("CACHE", |cache| name(&cache.name)),
     text("TYPE", |cache| name(&cache.counts.backend)),
     text("SERVER", |cache| cache.counts.up.map_or(NONE, |_| if cache.is_down() { "down" } else { "up" }).to_owned()),
@@ -38,6 +38,8 @@ pub(super) const COLUMNS: [Column; 18] = [
     number("MAX BYTES", |cache| bytes(cache.counts.max_bytes)),
     number("ENTRIES", |cache| count(cache.counts.entries)),
     number("EVICTED", |cache| count(cache.counts.evictions)),
+    number("NEAR HIT RATE", |cache| share(cache.rates.and_then(|rates| rates.near_hit_rate))),
+    number("NEAR BYTES", |cache| bytes(cache.counts.near_bytes)),
     number("RECONNECTS", |cache| count(cache.counts.reconnects)),
 ];
 

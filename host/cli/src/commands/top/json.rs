@@ -40,6 +40,10 @@ fn cache(cache: &CacheStats) -> Value {
         "max_bytes": counts.max_bytes.map(whole),
         "entries": counts.entries.map(whole),
         "evicted": counts.evictions.map(whole),
+        "near_hit_rate": rates.and_then(|rates| rates.near_hit_rate),
+        "near_hits": counts.near_hits.map(whole),
+        "near_misses": counts.near_misses.map(whole),
+        "near_bytes": counts.near_bytes.map(whole),
         "reconnects": counts.reconnects.map(whole),
     })
 }

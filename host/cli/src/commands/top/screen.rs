@@ -173,6 +173,9 @@ larder_backend_seconds_bucket{{cache="shared",backend="valkey",le="+Inf"}} 0
 larder_vacancies{{cache="shared"}} 5
 larder_get_or_set_total{{cache="shared",event="computed"}} 41
 larder_get_or_set_total{{cache="shared",event="waited"}} 42
+larder_near_lookups_total{{cache="shared",outcome="hit"}} {hits}
+larder_near_lookups_total{{cache="shared",outcome="miss"}} {misses}
+larder_near_bytes{{cache="shared"}} 2048
 larder_up{{cache="shared"}} {up}
 larder_reconnects_total{{cache="shared"}} 2
 larder_requests_total{{plugin="p",status="2xx"}} {hits}
@@ -219,7 +222,7 @@ larder_instances{{plugin="p"}} 4
             "pages   ram     -          10.0     90.0%  50µs  99µs       0.0    99      11",
             "shared  valkey  up         10.0      0.0%     -     -       9.0     0      11",
             "HELD\u{a0}5  COMPUTED\u{a0}41  WAITED\u{a0}42  BYTES\u{a0}-  MAX\u{a0}BYTES\u{a0}-  ENTRIES\u{a0}-  EVICTED\u{a0}-",
-            "RECONNECTS\u{a0}2",
+            "NEAR\u{a0}HIT\u{a0}RATE\u{a0}90.0%  NEAR\u{a0}BYTES\u{a0}2.0KiB  RECONNECTS\u{a0}2",
             "",
             "q: quit  ↑↓: select a cache  p: pause",
         ];
@@ -228,10 +231,15 @@ larder_instances{{plugin="p"}} 4
 
     #[test]
     fn a_wide_terminal_has_all_columns() {
-        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]), 180, 7);
+        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]), 210, 7);
         let headings: Vec<_> = lines[3].split("  ").map(str::trim).filter(|heading| !heading.is_empty()).collect();
         assert_eq!(headings, COLUMNS.map(|column| column.heading));
-        assert!(lines[4].ends_with("1.0MiB     2.0MiB       12        3           -"), "{}", lines[4]);
+        let ends = [
+            "1.0MiB     2.0MiB       12        3              -           -           -",
+            "90.0%      2.0KiB           2",
+        ];
+        assert!(lines[4].ends_with(ends[0]), "{}", lines[4]);
+        assert!(lines[5].ends_with(ends[1]), "{}", lines[5]);
         assert!(lines[6].starts_with("q: quit"), "{}", lines[6]);
     }
 

@@ -36,6 +36,11 @@ pub(super) struct Counts {
     pub(super) max_bytes: Option<f64>,
     pub(super) entries: Option<f64>,
     pub(super) evictions: Option<f64>,
+    /// Keys looked up in the near tier that were answered there.
+    pub(super) near_hits: Option<f64>,
+    /// Keys looked up in the near tier for which the server was asked.
+    pub(super) near_misses: Option<f64>,
+    pub(super) near_bytes: Option<f64>,
     /// 1 if all connections to the server are up, else 0.
     pub(super) up: Option<f64>,
     pub(super) reconnects: Option<f64>,
@@ -143,6 +148,12 @@ impl Counts {
             metrics::RAM_MAX_BYTES => self.max_bytes = Some(value),
             metrics::RAM_ENTRIES => self.entries = Some(value),
             metrics::RAM_EVICTIONS => self.evictions = Some(value),
+            metrics::NEAR_LOOKUPS => match outcome {
+                "hit" => self.near_hits = Some(value),
+                "miss" => self.near_misses = Some(value),
+                _ => {}
+            },
+            metrics::NEAR_BYTES => self.near_bytes = Some(value),
             metrics::UP => self.up = Some(value),
             metrics::RECONNECTS => self.reconnects = Some(value),
             _ => {}
@@ -158,10 +169,11 @@ impl Counts {
     }
 
     /// The values that never decrease while the host runs.
-    fn counters(&self) -> [f64; 8] {
-        let Self { calls, errors, hits, misses, computed, waited, evictions, reconnects, .. } = self;
-        let (evictions, reconnects) = (evictions.unwrap_or_default(), reconnects.unwrap_or_default());
-        [*calls, *errors, *hits, *misses, *computed, *waited, evictions, reconnects]
+    fn counters(&self) -> [f64; 10] {
+        let Self { calls, errors, hits, misses, computed, waited, .. } = self;
+        let [evictions, near_hits, near_misses, reconnects] =
+            [self.evictions, self.near_hits, self.near_misses, self.reconnects].map(Option::unwrap_or_default);
+        [*calls, *errors, *hits, *misses, *computed, *waited, evictions, near_hits, near_misses, reconnects]
     }
 }
 
@@ -193,6 +205,9 @@ larder_backend_seconds_sum{cache="a",backend="ram",operation="get"} 50
 larder_backend_seconds_count{cache="a",backend="ram",operation="get"} 60
 larder_up{cache="b"} 1
 larder_reconnects_total{cache="b"} 70
+larder_near_lookups_total{cache="b",outcome="hit"} 80
+larder_near_lookups_total{cache="b",outcome="miss"} 90
+larder_near_bytes{cache="b"} 3000
 larder_requests_total{plugin="p",status="2xx"} 100
 larder_requests_total{plugin="q",status="2xx"} 200
 larder_requests_total{plugin="q",status="5xx"} 300
@@ -219,10 +234,16 @@ process_start_time_seconds 1
             max_bytes: Some(2000.0),
             entries: Some(30.0),
             evictions: Some(40.0),
-            up: None,
-            reconnects: None,
+            ..Counts::default()
         };
-        let b = Counts { up: Some(1.0), reconnects: Some(70.0), ..Counts::default() };
+        let b = Counts {
+            near_hits: Some(80.0),
+            near_misses: Some(90.0),
+            near_bytes: Some(3000.0),
+            up: Some(1.0),
+            reconnects: Some(70.0),
+            ..Counts::default()
+        };
         let answered = [("2xx".to_owned(), 300.0), ("5xx".to_owned(), 300.0)].into();
         let expected = Snapshot {
             caches: [("a".to_owned(), a), ("b".to_owned(), b)].into(),

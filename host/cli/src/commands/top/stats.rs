@@ -48,6 +48,8 @@ pub(super) struct CacheRates {
     pub(super) p50: Option<Latency>,
     /// The 99th percentile of the backend's latency. `None` without a call to it.
     pub(super) p99: Option<Latency>,
+    /// The share of keys looked up in the near tier that were answered there. `None` if no key was looked up there.
+    pub(super) near_hit_rate: Option<f64>,
 }
 
 impl Stats {
@@ -96,15 +98,19 @@ impl CacheStats {
 
 impl CacheRates {
     fn new(counts: &Counts, earlier: &Counts, seconds: f64) -> Self {
-        let hits = counts.hits - earlier.hits;
-        let lookups = hits + counts.misses - earlier.misses;
+        let share = |hits: f64, misses: f64| (hits + misses > 0.0).then(|| hits / (hits + misses));
+        let since = |count: Option<f64>, before: Option<f64>| count.unwrap_or_default() - before.unwrap_or_default();
         let latency = counts.latency.since(&earlier.latency);
         Self {
             calls: (counts.calls - earlier.calls) / seconds,
             errors: (counts.errors - earlier.errors) / seconds,
-            hit_rate: (lookups > 0.0).then(|| hits / lookups),
+            hit_rate: share(counts.hits - earlier.hits, counts.misses - earlier.misses),
             p50: latency.percentile(0.5),
             p99: latency.percentile(0.99),
+            near_hit_rate: share(
+                since(counts.near_hits, earlier.near_hits),
+                since(counts.near_misses, earlier.near_misses),
+            ),
         }
     }
 }
@@ -146,6 +152,7 @@ mod tests {
             hit_rate: Some(0.75),
             p50: Some(Latency::Estimate(1.5)),
             p99: Some(Latency::Estimate(1.99)),
+            near_hit_rate: None,
         };
         assert_eq!(rates(&earlier, &later, Duration::from_secs(2)), expected);
         let requests = Stats::new(&later, Some((&earlier, Duration::from_secs(2)))).requests.unwrap();
@@ -153,9 +160,24 @@ mod tests {
     }
 
     #[test]
+    fn the_near_hit_rate_covers_the_time_between_the_snapshots() {
+        let near = |hits: u32, misses: u32| {
+            let lookups =
+                |outcome, count| format!("larder_near_lookups_total{{cache=\"c\",outcome=\"{outcome}\"}} {count}\n");
+            Snapshot::parse(&(lookups("hit", hits) + &lookups("miss", misses))).unwrap()
+        };
+        let rate = |earlier: &Snapshot, later: &Snapshot| rates(earlier, later, Duration::from_secs(1)).near_hit_rate;
+        assert_eq!(rate(&near(10, 10), &near(40, 20)), Some(0.75));
+        assert_eq!(rate(&near(10, 10), &near(10, 10)), None);
+        // The host restarted.
+        assert_eq!(rate(&near(40, 20), &near(1, 3)), Some(0.25));
+    }
+
+    #[test]
     fn without_calls_there_is_no_hit_rate_and_no_percentile() {
         let same = snapshot(100, 100, 10, [200, 210]);
-        let expected = CacheRates { calls: 0.0, errors: 0.0, hit_rate: None, p50: None, p99: None };
+        let expected =
+            CacheRates { calls: 0.0, errors: 0.0, hit_rate: None, p50: None, p99: None, near_hit_rate: None };
         assert_eq!(rates(&same, &same, Duration::from_secs(1)), expected);
     }
 
@@ -169,6 +191,7 @@ mod tests {
             hit_rate: Some(0.75),
             p50: Some(Latency::Estimate(1.5)),
             p99: Some(Latency::Estimate(1.99)),
+            near_hit_rate: None,
         };
         assert_eq!(rates(&earlier, &later, Duration::from_secs(2)), expected);
         let requests = Stats::new(&later, Some((&earlier, Duration::from_secs(2)))).requests.unwrap();
