@@ -7,6 +7,7 @@
 // Decision: docs/decisions/0065-plugins-take-turns-on-the-worker-threads.md
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -152,6 +153,12 @@ impl State {
     }
 }
 
+/// Wakes the task once its worker thread has polled the tasks in its queue, and has looked at the network and the timers.
+/// So it looks at them before each turn of a run that computes, and need not after each task.
+fn yield_to_all(context: &mut Context<'_>) {
+    let _pending = pin!(tokio::task::yield_now()).poll(context);
+}
+
 impl Place {
     /// Takes a turn, or waits for one.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -167,17 +174,19 @@ impl Place {
                     // The runs behind this one in the queue come to wait here, where the plugins are in order.
                     state.free = free;
                     self.stage = Stage::Yielding;
+                    drop(state);
+                    yield_to_all(context);
                 } else if self.stage == Stage::New {
                     // A worker thread polls the task that was woken last first. Without a step to the end of its queue, a
                     // few busy connections would be served before all others.
                     self.stage = Stage::Idle;
+                    drop(state);
+                    context.waker().wake_by_ref();
                 } else {
                     state.free = free;
                     self.stage = Stage::Running;
                     return Poll::Ready(());
                 }
-                drop(state);
-                context.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Stage::Waiting(id) => {
@@ -189,10 +198,9 @@ impl Place {
                     return Poll::Pending;
                 }
                 drop(state);
-                // Otherwise the worker thread that gave the turn back would poll this run next, without a look at the
-                // network and at the tasks in its queue.
+                // Otherwise the worker thread that gave the turn back would poll this run next.
                 self.stage = Stage::Yielding;
-                context.waker().wake_by_ref();
+                yield_to_all(context);
                 return Poll::Pending;
             }
             Stage::Yielding | Stage::Running => {}
@@ -242,7 +250,6 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
