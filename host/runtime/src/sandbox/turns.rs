@@ -50,8 +50,6 @@ pub(crate) struct Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The run has not begun.
-    New,
     /// The run asks for a turn at its next poll.
     Idle,
     /// The run waits, by this number.
@@ -77,7 +75,14 @@ impl Turns {
 
     /// A place for one run of a plugin.
     pub(crate) fn place(self: &Arc<Self>, plugin: &Arc<str>) -> Place {
-        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::New }
+        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
+    }
+
+    /// True if a run that asks now gets its turn at once.
+    #[cfg(feature = "serve")]
+    pub(crate) fn are_free(&self) -> bool {
+        let state = self.state();
+        state.free > 0 && !state.is_contended
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -163,31 +168,21 @@ impl Place {
     /// Takes a turn, or waits for one.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.stage {
-            Stage::New | Stage::Idle => {
+            Stage::Idle => {
                 let mut state = self.turns.state();
                 // A free turn means that no run waits.
                 let Some(free) = state.free.checked_sub(1) else {
                     self.stage = Stage::Waiting(state.add(&self.plugin, context.waker()));
                     return Poll::Pending;
                 };
+                state.free = free;
                 if state.is_contended {
                     // The runs behind this one in the queue come to wait here, where the plugins are in order.
-                    state.free = free;
                     self.stage = Stage::Yielding;
                     drop(state);
                     yield_to_all(context);
-                } else if self.stage == Stage::New {
-                    // A worker thread polls the task that was woken last first. Without a step to the end of its queue, a
-                    // few busy connections would be served before all others.
-                    self.stage = Stage::Idle;
-                    drop(state);
-                    context.waker().wake_by_ref();
-                } else {
-                    state.free = free;
-                    self.stage = Stage::Running;
-                    return Poll::Ready(());
+                    return Poll::Pending;
                 }
-                return Poll::Pending;
             }
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
@@ -231,7 +226,7 @@ impl Drop for Place {
     /// A run that is dropped while it waits leaves the order. One with a turn gives it back, also after a panic.
     fn drop(&mut self) {
         match self.stage {
-            Stage::New | Stage::Idle => {}
+            Stage::Idle => {}
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
                 if state.begin(id) {
@@ -265,9 +260,7 @@ mod tests {
     }
 
     fn run_of(turns: &Arc<Turns>, plugin: &str) -> Place {
-        let mut run = turns.place(&Arc::from(plugin));
-        run.stage = Stage::Idle;
-        run
+        turns.place(&Arc::from(plugin))
     }
 
     /// Polls until the run has its turn or waits.
