@@ -84,9 +84,9 @@ fn run() -> ExitCode {
     let (is_server, runs_plugins, log) = (cli.is_server(), cli.runs_plugins(), cli.log);
     let mut runtime = if is_server {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        // A plugin that begins to compute takes milliseconds for its first turn, so each worker looks for network events and
-        // timers more often than by default. Before the other turns of such a plugin it looks anyway.
-        runtime.event_interval(8).global_queue_interval(1);
+        // A turn of a computing plugin takes milliseconds, so each worker looks for network events, timers and new tasks
+        // after every one.
+        runtime.event_interval(1).global_queue_interval(1);
         runtime
     } else {
         // One plugin runs at a time and yields often, so one thread is enough for it and the connections.

@@ -158,8 +158,8 @@ impl State {
     }
 }
 
-/// Wakes the task once its worker thread has polled the tasks in its queue, and has looked at the network and the timers.
-/// So it looks at them before each turn of a run that computes, and need not after each task.
+/// Wakes the task once its worker thread has polled the tasks in its queue, and has looked at the network and the timers,
+/// as it must before each turn of a run that computes.
 fn yield_to_all(context: &mut Context<'_>) {
     let _pending = pin!(tokio::task::yield_now()).poll(context);
 }
