@@ -5,6 +5,9 @@ use crate::error::CacheError;
 /// Escapes control characters, line and paragraph separators and what changes the direction of text, so that untrusted
 /// text cannot begin a new line in a log, send control sequences to a terminal, or show its parts in another order.
 pub fn one_line(text: &str) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() || changes_layout(character) {

@@ -1,6 +1,7 @@
 //! The settings of the system's allocator under `larder serve`: it gives back what requests held.
 
 // Decision: docs/decisions/0073-what-a-request-held-is-given-back-at-once.md
+// Decision: docs/decisions/0088-the-program-keeps-the-systems-allocator.md
 
 /// Fixes the thresholds of glibc's allocator at a sixteenth of `max_memory`: a larger block is memory of its own, which
 /// goes back to the system when it is freed, and a heap keeps no more at its end. By itself the allocator raises them, up

@@ -50,20 +50,26 @@ impl Telemetry {
         runs_plugins: bool,
         runtime: &Runtime,
     ) -> anyhow::Result<Self> {
-        let registry = tracing_subscriber::registry().with(log_layer(options.log_format, is_server));
+        let (layer, filter) = (log_layer(options.log_format, is_server), log_filter(is_server));
+        let registry = tracing_subscriber::registry();
         #[cfg(feature = "otlp")]
         {
             let traces = match runs_plugins {
                 true => crate::traces::TraceExporter::start(runtime.handle())?,
                 false => None,
             };
-            registry.with(traces.as_ref().map(crate::traces::TraceExporter::layer)).init();
+            match &traces {
+                // The exporter gets spans that the log does not.
+                Some(traces) => registry.with(layer.with_filter(filter)).with(traces.layer()).init(),
+                None => registry.with(layer).with(filter).init(),
+            }
             Ok(Self { traces })
         }
         #[cfg(not(feature = "otlp"))]
         {
             let _unused = (runs_plugins, runtime);
-            registry.init();
+            // A filter of the whole registry costs each span less than one of a layer.
+            registry.with(layer).with(filter).init();
             Ok(Self {})
         }
     }
@@ -79,16 +85,15 @@ impl Telemetry {
     }
 }
 
-fn log_layer(format: LogFormat, is_server: bool) -> impl Layer<Registry> {
+fn log_layer(format: LogFormat, is_server: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
     let layer = fmt::layer().with_writer(move || LogWriter(format)).log_internal_errors(false);
-    let layer = match format {
+    match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => {
             let layer = layer.with_ansi(std::io::stderr().is_terminal());
             if is_server { layer.boxed() } else { layer.without_time().boxed() }
         }
-    };
-    layer.with_filter(log_filter(is_server))
+    }
 }
 
 /// The filter in `LARDER_LOG`, such as `larder=debug`, or the default.

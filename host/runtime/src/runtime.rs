@@ -150,6 +150,12 @@ impl Runtime {
         })
     }
 
+    /// True if a run that begins now gets its turn at once.
+    #[cfg(feature = "serve")]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.turns.are_free()
+    }
+
     #[cfg(feature = "serve")]
     pub(crate) fn serve(&self) -> &Serve {
         &self.serve
@@ -276,16 +282,23 @@ impl Runtime {
         let stopped = |limit, reason| Error::Stopped { plugin: plugin.name().to_owned(), limit, reason };
         let place = self.turns.place(plugin.name_shared());
         let job = within_cpu_time(self.sandbox.max_cpu_time, place, job(store));
-        let error = match tokio::time::timeout(self.sandbox.timeout, job).await {
-            Ok(Some(Ok(returned))) => return Ok(Outcome::Returned(returned)),
-            Ok(Some(Err(error))) => error,
-            Ok(None) => {
-                let max = humantime::format_duration(self.sandbox.max_cpu_time);
-                return Err(stopped("max_cpu_time", format!("it used more than {max} of processor time")));
-            }
-            Err(_elapsed) => {
+        // In a block, so that a job that does not wait sets no timer. Not constrained: a job may use up Tokio's budget of its
+        // task at each poll.
+        let timeout = tokio::task::unconstrained(async { tokio::time::sleep(self.sandbox.timeout).await });
+        let ended = tokio::select! {
+            biased;
+            ended = job => ended,
+            () = timeout => {
                 let timeout = humantime::format_duration(self.sandbox.timeout);
                 return Err(stopped("timeout", format!("it ran longer than {timeout}")));
+            }
+        };
+        let error = match ended {
+            Some(Ok(returned)) => return Ok(Outcome::Returned(returned)),
+            Some(Err(error)) => error,
+            None => {
+                let max = humantime::format_duration(self.sandbox.max_cpu_time);
+                return Err(stopped("max_cpu_time", format!("it used more than {max} of processor time")));
             }
         };
         if let Some(I32Exit(status)) = error.downcast_ref() {

@@ -7,6 +7,7 @@ mod access_log;
 mod admission;
 mod answer;
 mod answer_body;
+mod begin;
 mod connection;
 mod crowd;
 mod descriptors;

@@ -56,6 +56,9 @@ fn is_hex_digit(byte: u8) -> bool {
 impl TraceContext {
     /// Removes the context from a request's headers. `None` if it is absent, repeated or invalid.
     pub(crate) fn take(headers: &mut HeaderMap) -> Option<Self> {
+        if !headers.contains_key(TRACEPARENT) && !headers.contains_key(TRACESTATE) {
+            return None;
+        }
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = match (parents.next(), parents.next()) {
             (Some(only), None) => only.to_str().ok().filter(|text| Parent::parse(text).is_some()).map(str::to_owned),

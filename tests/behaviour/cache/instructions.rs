@@ -15,9 +15,9 @@ use larder_tests::skip;
 const LIMITS: [(&str, u64); 8] = [
     ("get", 940),
     ("get-in-a-namespace", 1040),
-    ("miss", 780),
+    ("miss", 760),
     ("get-or-set", 1010),
-    ("set", 2350),
+    ("set", 2280),
     ("key", 700),
     ("glob", 1190),
     ("configuration", 103_000),

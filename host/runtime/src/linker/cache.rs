@@ -6,7 +6,7 @@ use tracing::Level;
 use wasmtime::component::Resource;
 
 use super::call_limit::RunningCall;
-use super::ctx::LarderView;
+use super::ctx::{LarderCtx, LarderView};
 use super::handles::{HeldVacancy, LimitedResource, OpenCache};
 use super::wit;
 use crate::cache::text::one_line;
@@ -35,13 +35,21 @@ impl From<wasmtime::component::ResourceTableError> for CallError {
     }
 }
 
-impl LarderView<'_> {
-    /// The cache of a handle, if it has a fast path or a near tier and the plugin may start a call. Any error of the call
-    /// is found on the asynchronous path.
-    pub(super) fn fast_path_cache(&self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
+impl<'a> LarderView<'a> {
+    /// The cache of a handle, if the plugin may start a call. Any error of the call is found on the asynchronous path.
+    pub(super) fn cache(self, handle: &Resource<OpenCache>) -> Option<(&'a Arc<ScopedCache>, &'a mut LarderCtx)> {
         let OpenCache(cache) = self.table.get(handle).ok()?;
+        self.ctx.calls.has_room().then_some((cache, self.ctx))
+    }
+}
+
+impl LarderView<'_> {
+    /// The cache of a handle, if it has a fast path or a near tier and the plugin may start a call, as
+    /// [`LarderView::cache`].
+    pub(super) fn fast_path_cache(self, handle: &Resource<OpenCache>) -> Option<Arc<ScopedCache>> {
+        let (cache, _) = self.cache(handle)?;
         let has_path = cache.fast_path().is_some() || cache.near_path().is_some();
-        (has_path && self.ctx.calls.has_room()).then(|| Arc::clone(cache))
+        has_path.then(|| Arc::clone(cache))
     }
 
     // Decision: docs/decisions/0028-a-fill-does-not-count-as-a-concurrent-call.md
@@ -77,6 +85,23 @@ impl LarderView<'_> {
         Ok(resource)
     }
 
+    /// As [`LarderCtx::report`].
+    pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
+        self.ctx.report(cache, outcome)
+    }
+
+    fn push_opened(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
+        let cache = opened.map_err(|error| {
+            CallError::Plugin(match error {
+                OpenError::NoSuchCache => wit::Error::NoSuchCache,
+                OpenError::NotGranted => wit::Error::AccessDenied,
+            })
+        })?;
+        self.push(OpenCache(Arc::new(cache)))
+    }
+}
+
+impl LarderCtx {
     /// Converts a cache error to the plugin's error, which is short and stable. The full error is logged.
     pub(super) fn report<T>(&mut self, cache: &ScopedCache, outcome: Result<T, CacheError>) -> CallResult<T> {
         outcome.map_err(|error| {
@@ -100,7 +125,7 @@ impl LarderView<'_> {
             Some(_) => tracing::enabled!(Level::DEBUG),
             None => false,
         };
-        let (plugin, cache, lines) = (&self.ctx.plugin, cache.name(), &mut self.ctx.log_lines);
+        let (plugin, cache, lines) = (&self.plugin, cache.name(), &mut self.log_lines);
         if !is_logged || lines.held > lines.max {
             return;
         }
@@ -113,16 +138,6 @@ impl LarderView<'_> {
         } else {
             tracing::debug!(plugin, cache, "{text}");
         }
-    }
-
-    fn push_opened(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
-        let cache = opened.map_err(|error| {
-            CallError::Plugin(match error {
-                OpenError::NoSuchCache => wit::Error::NoSuchCache,
-                OpenError::NotGranted => wit::Error::AccessDenied,
-            })
-        })?;
-        self.push(OpenCache(Arc::new(cache)))
     }
 }
 

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::future::ready;
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
@@ -18,7 +19,7 @@ use super::cache::{CallError, CallResult};
 use super::ctx::LarderView;
 use super::handles::{HeldVacancy, OpenCache};
 use super::wit;
-use crate::cache::{CacheError, ScopedCache};
+use crate::cache::{CacheError, Key, ScopedCache};
 
 /// The interface's name.
 const INTERFACE: &str = "larder:cache/cache@0.1.0";
@@ -106,15 +107,12 @@ fn get<T: Send + 'static>(
     cache: CacheHandle,
     key: WasmStr,
 ) -> HostFuture<'_, Option<Bytes>> {
-    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache) {
-        if let Some(fast) = scoped.fast_path() {
-            let found = key.to_str(&store).map(|key| fast.get(&key));
-            return respond(store, view, &scoped, found);
-        }
-        let near = scoped.near_path().and_then(|near| Some(near.get(&key.to_str(&store).ok()?)));
-        if let Some(found @ Some(_)) = near {
-            return respond(store, view, &scoped, Ok(Ok(found)));
-        }
+    let found = look_up(&mut store, view, &cache, &key, |cache, key| match cache.fast_path() {
+        Some(fast) => Some(fast.get(key)),
+        None => cache.near_path()?.get(key).map(|value| Ok(Some(value))),
+    });
+    if let Some(found) = found {
+        return Box::new(ready(to_host_result(found)));
     }
     answer(async move {
         let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
@@ -205,22 +203,37 @@ fn get_or_set<T: Send + 'static>(
     cache: CacheHandle,
     key: WasmStr,
 ) -> HostFuture<'_, wit::Entry> {
-    if let Some(scoped) = view(store.data_mut()).fast_path_cache(&cache) {
-        // Nothing is found on a miss: the asynchronous path waits for another caller's value or returns a vacancy.
-        let occupied = |key: &str| match scoped.fast_path() {
+    // Nothing is found on a miss: the asynchronous path waits for another caller's value or returns a vacancy.
+    let found = look_up(&mut store, view, &cache, &key, |cache, key| {
+        let found = match cache.fast_path() {
             Some(fast) => fast.occupied(key),
-            None => scoped.near_path()?.occupied(key),
+            None => cache.near_path()?.occupied(key),
         };
-        let found = key.to_str(&store).map(|key| occupied(&key));
-        if let Some(found) = found.transpose() {
-            return respond(store, view, &scoped, found.map(|value| Ok(wit::Entry::Occupied(value))));
-        }
+        found.map(|value| Ok(wit::Entry::Occupied(value)))
+    });
+    if let Some(found) = found {
+        return Box::new(ready(to_host_result(found)));
     }
     answer(async move {
         let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
         let found = scoped.get_or_set(&key.to_str(&store)?).await;
         view(store.data_mut()).entry(scoped, found)
     })
+}
+
+/// Calls `look` with the cache and the key, which is copied so that the cache can be borrowed from the store. `None`: fall
+/// back to the asynchronous path, which also finds what is wrong with a key or a handle.
+fn look_up<T: 'static, R>(
+    store: &mut StoreContextMut<'_, T>,
+    view: View<T>,
+    cache: &CacheHandle,
+    key: &WasmStr,
+    look: impl FnOnce(&ScopedCache, &str) -> Option<Result<R, CacheError>>,
+) -> Option<CallResult<R>> {
+    let key = ArrayString::<{ Key::MAX_LENGTH }>::from(&key.to_str(&*store).ok()?).ok()?;
+    let (cache, ctx) = view(store.data_mut()).cache(cache)?;
+    let found = look(cache, &key)?;
+    Some(ctx.report(cache, found))
 }
 
 /// The future of a call that may wait.

@@ -7,6 +7,7 @@
 // Decision: docs/decisions/0065-plugins-take-turns-on-the-worker-threads.md
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -49,8 +50,6 @@ pub(crate) struct Place {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The run has not begun.
-    New,
     /// The run asks for a turn at its next poll.
     Idle,
     /// The run waits, by this number.
@@ -76,7 +75,14 @@ impl Turns {
 
     /// A place for one run of a plugin.
     pub(crate) fn place(self: &Arc<Self>, plugin: &Arc<str>) -> Place {
-        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::New }
+        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
+    }
+
+    /// True if a run that asks now gets its turn at once.
+    #[cfg(feature = "serve")]
+    pub(crate) fn are_free(&self) -> bool {
+        let state = self.state();
+        state.free > 0 && !state.is_contended
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -152,33 +158,31 @@ impl State {
     }
 }
 
+/// Wakes the task once its worker thread has polled the tasks in its queue, and has looked at the network and the timers,
+/// as it must before each turn of a run that computes.
+fn yield_to_all(context: &mut Context<'_>) {
+    let _pending = pin!(tokio::task::yield_now()).poll(context);
+}
+
 impl Place {
     /// Takes a turn, or waits for one.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.stage {
-            Stage::New | Stage::Idle => {
+            Stage::Idle => {
                 let mut state = self.turns.state();
                 // A free turn means that no run waits.
                 let Some(free) = state.free.checked_sub(1) else {
                     self.stage = Stage::Waiting(state.add(&self.plugin, context.waker()));
                     return Poll::Pending;
                 };
+                state.free = free;
                 if state.is_contended {
                     // The runs behind this one in the queue come to wait here, where the plugins are in order.
-                    state.free = free;
                     self.stage = Stage::Yielding;
-                } else if self.stage == Stage::New {
-                    // A worker thread polls the task that was woken last first. Without a step to the end of its queue, a
-                    // few busy connections would be served before all others.
-                    self.stage = Stage::Idle;
-                } else {
-                    state.free = free;
-                    self.stage = Stage::Running;
-                    return Poll::Ready(());
+                    drop(state);
+                    yield_to_all(context);
+                    return Poll::Pending;
                 }
-                drop(state);
-                context.waker().wake_by_ref();
-                return Poll::Pending;
             }
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
@@ -189,10 +193,9 @@ impl Place {
                     return Poll::Pending;
                 }
                 drop(state);
-                // Otherwise the worker thread that gave the turn back would poll this run next, without a look at the
-                // network and at the tasks in its queue.
+                // Otherwise the worker thread that gave the turn back would poll this run next.
                 self.stage = Stage::Yielding;
-                context.waker().wake_by_ref();
+                yield_to_all(context);
                 return Poll::Pending;
             }
             Stage::Yielding | Stage::Running => {}
@@ -223,7 +226,7 @@ impl Drop for Place {
     /// A run that is dropped while it waits leaves the order. One with a turn gives it back, also after a panic.
     fn drop(&mut self) {
         match self.stage {
-            Stage::New | Stage::Idle => {}
+            Stage::Idle => {}
             Stage::Waiting(id) => {
                 let mut state = self.turns.state();
                 if state.begin(id) {
@@ -242,7 +245,6 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
@@ -258,9 +260,7 @@ mod tests {
     }
 
     fn run_of(turns: &Arc<Turns>, plugin: &str) -> Place {
-        let mut run = turns.place(&Arc::from(plugin));
-        run.stage = Stage::Idle;
-        run
+        turns.place(&Arc::from(plugin))
     }
 
     /// Polls until the run has its turn or waits.

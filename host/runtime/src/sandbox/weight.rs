@@ -28,7 +28,7 @@ fn resource_weight(resource: &mut (dyn Any + Send), shares: Shares) -> usize {
 
 #[cfg(feature = "serve")]
 mod http {
-    use std::any::Any;
+    use std::any::{Any, TypeId};
 
     use hyper::HeaderMap;
     use wasmtime_wasi_http::FieldMap;
@@ -49,7 +49,21 @@ mod http {
     /// The longest authority of a request, in bytes: a host name and a port.
     pub(crate) const MAX_AUTHORITY: usize = 1 << 10;
 
+    /// The types that are weighed. The type of a resource is asked once: each question is a call.
+    const WEIGHED: [TypeId; 7] = [
+        TypeId::of::<FieldMap>(),
+        TypeId::of::<HostOutgoingResponse>(),
+        TypeId::of::<HostOutgoingRequest>(),
+        TypeId::of::<HostIncomingResponse>(),
+        TypeId::of::<HostIncomingRequest>(),
+        TypeId::of::<HostFutureIncomingResponse>(),
+        TypeId::of::<HostFutureTrailers>(),
+    ];
+
     pub(super) fn weight(resource: &mut (dyn Any + Send), shares: Shares) -> usize {
+        if !WEIGHED.contains(&Any::type_id(&*resource)) {
+            return 0;
+        }
         // A body that is not read yet: two chunks, and the trailers.
         let body = || shares.chunk().saturating_mul(2).saturating_add(shares.fields_held()).saturating_add(MESSAGE);
         let fields = |map: &HeaderMap| fields(map).max(shares.fields_held());

@@ -1,9 +1,9 @@
 //! The access log: a line, a span and metrics for each request.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use metrics::{Counter, Histogram, counter, histogram};
 use tracing::field::Empty;
 use tracing::{Span, error_span};
@@ -24,7 +24,7 @@ const MAX_METHOD: usize = 32;
 /// or the client has disconnected.
 pub(super) struct AccessLine {
     began: Instant,
-    method: String,
+    method: Method,
     path: String,
     handler: Option<Arc<Handler>>,
     /// `None` until the head of the response is known.
@@ -36,8 +36,11 @@ impl AccessLine {
     pub(super) fn new<B>(request: &Request<B>, handler: Option<Arc<Handler>>) -> Self {
         // Without the query, which may contain secrets.
         let path = one_line(cut(request.uri().path(), MAX_PATH));
-        let method = cut(request.method().as_str(), MAX_METHOD).to_owned();
-        Self { began: Instant::now(), method, path, handler, status: None, trace_id: None }
+        Self { began: Instant::now(), method: request.method().clone(), path, handler, status: None, trace_id: None }
+    }
+
+    fn method(&self) -> &str {
+        cut(self.method.as_str(), MAX_METHOD)
     }
 
     fn plugin(&self) -> &str {
@@ -50,7 +53,7 @@ impl AccessLine {
         error_span!(
             target: "larder_host::request",
             "request",
-            http.request.method = %self.method,
+            http.request.method = %self.method(),
             url.path = self.path,
             plugin = self.plugin(),
             trace_id = context.map(TraceContext::trace_id),
@@ -58,6 +61,27 @@ impl AccessLine {
             otel.kind = Empty,
             otel.status_code = Empty,
         )
+    }
+}
+
+/// The metrics of the requests of one plugin. They are created once, so that no request looks them up.
+#[derive(Debug)]
+pub(super) struct RequestMetrics {
+    /// By class, in the order of [`CLASSES`].
+    requests: [Counter; 5],
+    seconds: Histogram,
+}
+
+impl RequestMetrics {
+    pub(super) fn new(plugin: &str) -> Self {
+        Self { requests: CLASSES.map(|class| requests(plugin, class)), seconds: request_seconds(plugin) }
+    }
+
+    fn count(&self, status: Option<StatusCode>, took: Duration) {
+        let class = class(status);
+        let counters = CLASSES.iter().zip(&self.requests);
+        counters.filter(|(name, _)| **name == class).for_each(|(_, counter)| counter.increment(1));
+        self.seconds.record(took);
     }
 }
 
@@ -113,10 +137,15 @@ fn cut(text: &str, max: usize) -> &str {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let plugin = self.plugin();
-        let Self { began, method, path, status, trace_id, .. } = &*self;
-        requests(plugin, class(*status)).increment(1);
-        request_seconds(plugin).record(began.elapsed());
+        let (plugin, method) = (self.plugin(), self.method());
+        let Self { began, path, status, trace_id, handler, .. } = &*self;
+        match handler {
+            Some(handler) => handler.metrics.count(*status, began.elapsed()),
+            None => {
+                requests(plugin, class(*status)).increment(1);
+                request_seconds(plugin).record(began.elapsed());
+            }
+        }
         // The arguments are evaluated only if the line is enabled. The line repeats the fields of the span, so it has
         // none.
         tracing::info!(

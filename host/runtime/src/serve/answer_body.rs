@@ -65,7 +65,8 @@ impl AnswerBody {
         tokio::select! {
             biased;
             () = &mut read_ahead => {}
-            () = sleep(HEAD_DELAY) => {}
+            // In a block, so that there is no timer if the body is there.
+            () = async { sleep(HEAD_DELAY).await } => {}
         }
     }
 

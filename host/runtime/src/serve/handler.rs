@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+use super::access_log::RequestMetrics;
 use super::instances::Instances;
 use crate::error::Error;
 use crate::plugin::Plugin;
@@ -15,6 +16,7 @@ pub(super) struct Handler {
     pub(super) proxy: ProxyPre<PluginState>,
     /// `None` if each request gets an instance of its own.
     pub(super) instances: Option<Arc<Instances>>,
+    pub(super) metrics: RequestMetrics,
 }
 
 impl Handler {
@@ -22,6 +24,7 @@ impl Handler {
         let proxy = ProxyPre::new(plugin.pre().clone()).map_err(|_| {
             plugin.load_error("it exports no `wasi:http/incoming-handler` of WASI 0.2, so it cannot answer requests")
         })?;
-        Ok(Self { plugin, proxy, instances })
+        let metrics = RequestMetrics::new(plugin.name());
+        Ok(Self { plugin, proxy, instances, metrics })
     }
 }

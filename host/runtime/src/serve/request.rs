@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 use super::access_log::{AccessLine, count_refusal};
 use super::answer::{Answer, Held};
 use super::answer_body::AnswerBody;
+use super::begin::begin;
 use super::connection::FollowedBody;
 use super::error_response::ErrorResponse;
 use super::error_text::error_text;
@@ -107,8 +108,8 @@ impl ServerState {
         let (respond, response) = oneshot::channel();
         let abort = AbortFlag::default();
         // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
-        // In a task of its own: a plugin may continue after its response, and after the client has disconnected.
-        let running = {
+        // A plugin may continue after its response, and after the client has disconnected.
+        let run = {
             let (state, abort) = (Arc::clone(self), abort.clone());
             let (handler, shared) = (Arc::clone(handler), Arc::clone(&shared));
             async move {
@@ -118,6 +119,8 @@ impl ServerState {
                     abort.set();
                 };
                 let ended = tokio::select! {
+                    // A run that does not wait takes no lock for this.
+                    biased;
                     ended = state.run(&handler, request, trace, respond, &abort) => ended,
                     () = cut_off => return Err(ErrorResponse::ShuttingDown),
                 };
@@ -137,17 +140,9 @@ impl ServerState {
                 })
             }
         };
-        let running = running.in_current_span();
-        let running = {
-            let shared = Arc::clone(&shared);
-            tokio::spawn(async move {
-                let ended = running.await;
-                // Dropped after the request is logged and its span is closed: shutdown waits for it.
-                drop(shared);
-                ended
-            })
-        };
         let mut client = ClientGuard { request: &shared, is_here: false };
+        // The request is dropped after it is logged and its span is closed: shutdown waits for it.
+        let running = begin(run, Arc::clone(&shared), || self.runtime.is_calm()).await;
         let response = response.await;
         client.is_here = true;
         answer.hold(Held::Request(Arc::clone(&shared)));
@@ -171,8 +166,8 @@ impl ServerState {
                 Err(shared.failure())
             }
             // The plugin ended without a response. Its outcome has the reason.
-            Err(_) => match running.await {
-                Ok(Ok(())) => {
+            Err(_) => match running.ended().await {
+                Some(Ok(())) => {
                     let (name, failure) = (handler.plugin.name(), shared.failure());
                     if failure == ErrorResponse::Failed {
                         tracing::error!("plugin `{name}` sent no response");
@@ -181,8 +176,8 @@ impl ServerState {
                     }
                     Err(failure)
                 }
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(ErrorResponse::Failed),
+                Some(Err(error)) => Err(error),
+                None => Err(ErrorResponse::Failed),
             },
         }
     }
@@ -196,7 +191,7 @@ impl ServerState {
         respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
         abort: &AbortFlag,
     ) -> Result<(), Error> {
-        let Handler { plugin, proxy: component, instances } = handler;
+        let Handler { plugin, proxy: component, instances, .. } = handler;
         let mut instance = self.instance(handler).await?;
         let Instance { store, proxy, .. } = &mut instance;
         store.data_mut().set_trace(trace);
