@@ -7,7 +7,6 @@
 // Decision: docs/decisions/0065-plugins-take-turns-on-the-worker-threads.md
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -158,12 +157,6 @@ impl State {
     }
 }
 
-/// Wakes the task once its worker thread has polled the tasks in its queue, and has looked at the network and the timers,
-/// as it must before each turn of a run that computes.
-fn yield_to_all(context: &mut Context<'_>) {
-    let _pending = pin!(tokio::task::yield_now()).poll(context);
-}
-
 impl Place {
     /// Takes a turn, or waits for one.
     pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -180,7 +173,7 @@ impl Place {
                     // The runs behind this one in the queue come to wait here, where the plugins are in order.
                     self.stage = Stage::Yielding;
                     drop(state);
-                    yield_to_all(context);
+                    context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
             }
@@ -193,9 +186,10 @@ impl Place {
                     return Poll::Pending;
                 }
                 drop(state);
-                // Otherwise the worker thread that gave the turn back would poll this run next.
+                // Otherwise the worker thread that gave the turn back would poll this run next, without a look at the
+                // network and at the tasks in its queue.
                 self.stage = Stage::Yielding;
-                yield_to_all(context);
+                context.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Stage::Yielding | Stage::Running => {}
@@ -245,6 +239,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
