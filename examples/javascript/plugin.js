@@ -1,6 +1,6 @@
 /** Counts primes once for all plugins, and stores notes that all plugins can read. Call it with `larder run --invoke`. */
 
-import { open, openDefault } from "./larder-cache.js";
+import { cached, open, openDefault } from "./larder-cache.js";
 
 /** @param {number} below @returns {string[]} */
 export function primes(below) {
@@ -48,6 +48,86 @@ export function refusals(json) {
         setValue: () => cache.set("k", [text]),
         setValues: () => cache.setMany({ k: { [text]: 1 } }),
         computeValue: () => cache.getOrSet("k", 30, () => text),
+    };
+    return Object.entries(calls).map(([name, call]) => `${name}: ${errorOf(call)}`);
+}
+
+/** @param {string} key @param {string[]} json @returns {string[]} */
+export function refresh(key, json) {
+    return json.map((text) => {
+        let how = "received";
+        const compute = () => {
+            how = "computed";
+            return JSON.parse(text);
+        };
+        const onError = () => {
+            how = "failed, received";
+        };
+        try {
+            const value = openDefault().getOrRefresh(key, 3600, 3600, compute, onError);
+            return `${how} ${JSON.stringify(value)}`;
+        } catch {
+            return "raised";
+        }
+    });
+}
+
+/** @param {string} key @param {string} next @returns {string[]} */
+export function answerFirst(key, next) {
+    const answers = [];
+    const [value, refresh] = openDefault().getThenRefresh(key, 3600, 3600, () => JSON.parse(next));
+    answers.push(JSON.stringify(value));
+    if (refresh === undefined) return answers;
+    try {
+        answers.push(`stored: ${refresh.store(JSON.parse(next))}`);
+    } finally {
+        refresh.drop();
+    }
+    answers.push(errorOf(() => refresh.store(1)));
+    return answers;
+}
+
+let selected = 0;
+
+const lastPosts = cached(selectPosts, { seconds: 30, stale: 300, name: "last_posts" });
+
+/** @param {number} page @returns {string[]} */
+function selectPosts(page) {
+    selected += 1;
+    if (page === 0) throw new RangeError("no such page");
+    return [`a post of page ${page}`];
+}
+
+/** @param {number[]} pages @returns {string[]} */
+export function posts(pages) {
+    // They come as an array of 32-bit numbers, whose `map` returns no text.
+    return Array.from(pages, (page) => {
+        const before = selected;
+        let posts;
+        try {
+            posts = lastPosts(page);
+        } catch (error) {
+            posts = [error.message];
+        }
+        return `${posts[0]}, ${selected === before ? "received" : "computed"}`;
+    });
+}
+
+const textLength = cached((text) => [...text].length, { seconds: 30, name: "measure" });
+
+/** @param {string} text @returns {number} */
+export function measure(text) {
+    return textLength(text);
+}
+
+/** @returns {string[]} */
+export function misuses() {
+    const wrong = (page) => `${page}`;
+    const calls = {
+        name: () => cached(() => 1, { seconds: 30, name: "" }),
+        duration: () => cached(wrong, { seconds: -1 }),
+        argument: () => cached(wrong, { seconds: 30 })(1n),
+        key: () => cached(wrong, { seconds: 30, key: (page) => page })(1),
     };
     return Object.entries(calls).map(([name, call]) => `${name}: ${errorOf(call)}`);
 }

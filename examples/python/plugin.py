@@ -49,6 +49,42 @@ class WitWorld:
         }
         return [f"{name}: {_error_of(call)}" for name, call in calls.items()]
 
+    def refresh(self, key: str, json_texts: list[str]) -> list[str]:
+        return [_refresh(key, text) for text in json_texts]
+
+    def answer_first(self, key: str, next: str) -> list[str]:
+        answers = []
+        _or_err(lambda: _answer_then_refresh(key, next, answers.append))
+        return answers
+
+    def posts(self, pages: list[int]) -> list[str]:
+        return [_ask_for_posts(page) for page in pages]
+
+    def measure(self, text: str) -> int:
+        return _measure(text)
+
+    def misuses(self) -> list[str]:
+        async def fetch(page: int) -> str:
+            return ""
+
+        def method(self: object) -> str:
+            return ""
+
+        def wrong(page: int) -> str:
+            return ""
+
+        cached = larder_cache.cached
+        calls = {
+            "key": lambda: cached(30, key="posts:{pages}")(wrong),
+            "place": lambda: cached(30, key="posts:{}")(wrong),
+            "skip": lambda: cached(30, skip=["pages"])(wrong),
+            "method": lambda: cached(30)(method),
+            "async": lambda: cached(30)(fetch),
+            "duration": lambda: cached(-1)(wrong),
+            "argument": lambda: cached(30)(wrong)(object()),
+        }
+        return [f"{name}: {_error_of(call)}" for name, call in calls.items()]
+
 
 def _error_of(call: Callable[[], object]) -> str:
     try:
@@ -89,3 +125,63 @@ def _count_primes(below: int) -> int:
         if sieve[n]:
             sieve[n * n :: n] = bytes(len(range(n * n, below, n)))
     return sum(sieve[2:])
+
+
+_selected = 0
+
+
+@larder_cache.cached(30, stale=300)
+def last_posts(page: int) -> list[str]:
+    return _select_posts(page)
+
+
+def _select_posts(page: int) -> list[str]:
+    global _selected
+    _selected += 1
+    if page == 0:
+        raise ValueError("no such page")
+    return [f"a post of page {page}"]
+
+
+def _ask_for_posts(page: int) -> str:
+    before = _selected
+    try:
+        posts = last_posts(page)
+    except ValueError as error:
+        posts = [str(error)]
+    return f"{posts[0]}, {'received' if _selected == before else 'computed'}"
+
+
+@larder_cache.cached(30)
+def _measure(text: str) -> int:
+    return len(text)
+
+
+def _refresh(key: str, json_text: str) -> str:
+    how = "received"
+
+    def compute() -> object:
+        nonlocal how
+        how = "computed"
+        return json.loads(json_text)
+
+    def on_error(_error: Exception) -> None:
+        nonlocal how
+        how = "failed, received"
+
+    try:
+        value = larder_cache.open_default().get_or_refresh(key, 3600, 3600, compute, on_error)
+    except ValueError:
+        return "raised"
+    return f"{how} {json.dumps(value)}"
+
+
+def _answer_then_refresh(key: str, next: str, respond: Callable[[str], object]) -> None:
+    cache = larder_cache.open_default()
+    value, refresh = cache.get_then_refresh(key, 3600, 3600, lambda: json.loads(next))
+    respond(json.dumps(value))
+    if refresh is None:
+        return
+    with refresh:
+        respond(f"stored: {refresh.store(json.loads(next))}".lower())
+    respond(_error_of(lambda: refresh.store(1)))

@@ -13,7 +13,7 @@ wit_bindgen::generate!({
 });
 
 #[cfg(target_family = "wasm")]
-pub use self::larder::cache::cache::{Cache, Entry, Vacancy, open, open_default};
+pub use self::larder::cache::cache::{Cache, Entry, Freshness, StaleValue, Vacancy, open, open_default};
 pub use self::larder::cache::cache::{Duration, Error};
 #[cfg(not(target_family = "wasm"))]
-pub use crate::testing::host::{Cache, Entry, Vacancy, open, open_default};
+pub use crate::testing::host::{Cache, Entry, Freshness, StaleValue, Vacancy, open, open_default};

@@ -31,7 +31,7 @@ use crate::{Duration, Error, bindings, codec};
 /// - [`Error::Other`] if the key holds a value of another type, if the server refuses the command, or if the plugin
 ///   instance has too many calls in progress (`max_concurrent_calls`).
 #[derive(Debug)]
-pub struct Cache(bindings::Cache);
+pub struct Cache(pub(crate) bindings::Cache);
 
 /// The result of [`Cache::entry`].
 #[derive(Debug)]
@@ -42,14 +42,14 @@ pub enum Entry {
     Vacant(Vacancy),
 }
 
-/// The right to compute the value of one key while other callers wait for it.
+/// The right to compute the value of one key, while other callers wait for it or get the stale value.
 ///
 /// Dropping a vacancy without filling it passes it to exactly one of the waiters. A trap does the same.
 ///
 /// The host renews the vacancy until the plugin's run or HTTP request ends, up to the cache's `max_lease` (5 minutes by
 /// default). After that it passes to another caller, and filling it stores nothing.
 #[derive(Debug)]
-pub struct Vacancy(bindings::Vacancy);
+pub struct Vacancy(pub(crate) bindings::Vacancy);
 
 impl Vacancy {
     /// Stores the value and wakes the waiters.
@@ -65,6 +65,23 @@ impl Vacancy {
     /// - [`Error::Other`] if the server refuses the command.
     pub fn fill(self, value: &[u8], duration: impl Into<Duration>) -> Result<bool, Error> {
         Ok(bindings::Vacancy::fill(self.0, value, duration.into().into())?)
+    }
+
+    /// Stores the value for `duration` and `stale` together. In the last `stale` of that time [`Cache::get_or_refresh`] and
+    /// its variants treat it as stale, if they are called with the same `stale`.
+    ///
+    /// Returns as [`Vacancy::fill`] does. A refresh is stored only if the key still has the stale value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vacancy::fill`]; also [`Error::InvalidArgument`] if `stale` is zero or unlimited.
+    pub fn fill_stale(
+        self,
+        value: &[u8],
+        duration: impl Into<Duration>,
+        stale: impl Into<Duration>,
+    ) -> Result<bool, Error> {
+        Ok(bindings::Vacancy::fill_stale(self.0, value, duration.into().into(), stale.into().into())?)
     }
 }
 
@@ -377,7 +394,7 @@ impl Cache {
     }
 
     /// Looks up the key for a get-or-set. Clears stored bytes that are not valid JSON of a `T`.
-    fn lookup<T: DeserializeOwned>(&self, key: &str) -> Result<Lookup<T>, Error> {
+    pub(crate) fn lookup<T: DeserializeOwned>(&self, key: &str) -> Result<Lookup<T>, Error> {
         Ok(match self.entry(key)? {
             Entry::Vacant(vacancy) => Lookup::Missing(vacancy),
             Entry::Occupied(bytes) => match codec::decode(&bytes) {
@@ -396,13 +413,13 @@ impl Cache {
 }
 
 /// The result of a typed lookup.
-enum Lookup<T> {
+pub(crate) enum Lookup<T> {
     Found(T),
     Missing(Vacancy),
 }
 
 /// Stores a computed value, and ignores a failure: the caller already has the value, and the next caller computes it
 /// again.
-fn store<T: Serialize>(vacancy: Vacancy, value: &T, duration: Duration) {
+pub(crate) fn store<T: Serialize>(vacancy: Vacancy, value: &T, duration: Duration) {
     let _stored = codec::encode(value).and_then(|bytes| vacancy.fill(&bytes, duration));
 }

@@ -45,7 +45,7 @@
 //! cleared in the meantime.
 
 // This crate cannot depend on the host's crates, so the rules for globs, keys, batches, values and leases are copies.
-// The property tests are in `tests/behaviour/sdk/testing.rs`.
+// The property tests are in `tests/behaviour/sdk/testing.rs` and `tests/behaviour/sdk/limits.rs`.
 
 // Decision: docs/decisions/0051-native-sdk-tests-use-a-host-in-memory-without-a-feature.md
 

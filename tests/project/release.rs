@@ -7,7 +7,7 @@ use larder_tests::program;
 use larder_tests::repository::{read, root, sources};
 use serde_json::Value;
 
-const CRATES: [&str; 4] = ["guest-sdk", "host/cache", "host/runtime", "host/cli"];
+const CRATES: [&str; 5] = ["guest-sdk", "guest-sdk/macros", "host/cache", "host/runtime", "host/cli"];
 
 /// The crates that have a copy of the WIT.
 const WITH_WIT: [&str; 3] = ["guest-sdk", "host/runtime", "host/cli"];
@@ -113,7 +113,7 @@ fn each_package_says_what_it_is() {
 fn the_crates_the_interface_and_the_changelog_are_of_one_version() {
     let version = version();
     let workspace = manifest("Cargo.toml");
-    for name in ["larder", "larder-cache", "larder-host"] {
+    for name in ["larder", "larder-macros", "larder-cache", "larder-host"] {
         assert_eq!(workspace["workspace"]["dependencies"][name]["version"].as_str(), Some(version.as_str()), "{name}");
     }
     let wit = read("wit/cache.wit");

@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     durations(&cache)?;
     println!("{}", report(&cache)?);
     println!("{}", rates(&cache)?);
+    println!("{}", fresh_report(&cache)?);
     println!("{}", wstd::runtime::block_on(page(&cache))?);
     println!("{:?} {:?}", last_posts(&cache, 1)?, last_posts(&cache, 2)?);
     batch(&cache)?;
@@ -47,6 +48,12 @@ fn report(cache: &Cache) -> Result<String, Error> {
 
 fn expensive_report() -> String {
     "expensive".to_owned()
+}
+
+/// The report of the last minute. If it is older, that of the last hour while one caller computes the next one.
+fn fresh_report(cache: &Cache) -> Result<String, Error> {
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    cache.get_or_refresh("fresh_report", minute, hour, expensive_report)
 }
 
 fn rates(cache: &Cache) -> Result<String, Box<dyn std::error::Error>> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as StdDuration;
 
 use crate::bindings::{Duration, Error};
-use crate::testing::store::{CallContext, Found, HeldVacancy, Plugin, Store};
+use crate::testing::store::{CallContext, Found, FoundFresh, HeldVacancy, Plugin, Store};
 use crate::testing::{Access, Outage};
 
 /// The name of the default cache if no caches are configured.
@@ -121,6 +121,21 @@ pub enum Entry {
     Vacant(Vacancy),
 }
 
+/// The variant `freshness` of the interface.
+#[derive(Debug)]
+pub enum Freshness {
+    Fresh(Vec<u8>),
+    Stale(StaleValue),
+    Vacant(Vacancy),
+}
+
+/// The record `stale-value` of the interface.
+#[derive(Debug)]
+pub struct StaleValue {
+    pub value: Vec<u8>,
+    pub refresh: Option<Vacancy>,
+}
+
 /// The resource `vacancy` of the interface.
 #[derive(Debug)]
 pub struct Vacancy {
@@ -154,8 +169,23 @@ impl Cache {
         let found = self.call(|store, at| store.get_or_set(key, self.plugin, at))?;
         Ok(match found {
             Found::Value(value) => Entry::Occupied(value),
-            Found::Vacancy(held) => Entry::Vacant(Vacancy { host: self.host.clone(), name: self.name.clone(), held }),
+            Found::Vacancy(held) => Entry::Vacant(self.vacancy(held)),
         })
+    }
+
+    pub fn get_or_refresh(&self, key: &str, stale: Duration) -> Result<Freshness, Error> {
+        let found = self.call(|store, at| store.get_or_refresh(key, stale, self.plugin, at))?;
+        Ok(match found {
+            FoundFresh::Fresh(value) => Freshness::Fresh(value),
+            FoundFresh::Stale(value, refresh) => {
+                Freshness::Stale(StaleValue { value, refresh: refresh.map(|held| self.vacancy(held)) })
+            }
+            FoundFresh::Vacancy(held) => Freshness::Vacant(self.vacancy(held)),
+        })
+    }
+
+    fn vacancy(&self, held: HeldVacancy) -> Vacancy {
+        Vacancy { host: self.host.clone(), name: self.name.clone(), held }
     }
 
     pub fn clear(&self, key: &str) -> Result<bool, Error> {
@@ -177,13 +207,17 @@ impl Cache {
 
 impl Vacancy {
     pub fn fill(vacancy: Self, value: &[u8], duration: Duration) -> Result<bool, Error> {
-        call(&vacancy.host, &vacancy.name, |store, at| store.fill(&vacancy.held, value, duration, at))
+        call(&vacancy.host, &vacancy.name, |store, at| store.fill(&vacancy.held, value, duration, None, at))
+    }
+
+    pub fn fill_stale(vacancy: Self, value: &[u8], duration: Duration, stale: Duration) -> Result<bool, Error> {
+        call(&vacancy.host, &vacancy.name, |store, at| store.fill(&vacancy.held, value, duration, Some(stale), at))
     }
 }
 
 impl Drop for Vacancy {
     fn drop(&mut self) {
-        call(&self.host, &self.name, |store, _| store.give_back(&self.held));
+        call(&self.host, &self.name, |store, at| store.give_back(&self.held, at));
     }
 }
 

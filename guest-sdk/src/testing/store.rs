@@ -15,6 +15,9 @@ const MAX_BATCH: usize = 1024;
 /// The most bytes of keys and values of one batch.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
+/// How long no caller refreshes after a refresh that failed, in milliseconds.
+const PAUSE: u64 = 1000;
+
 /// How long a vacancy is exclusive, in milliseconds.
 const MAX_LEASE: u64 = 5 * 60 * 1000;
 
@@ -63,6 +66,8 @@ pub(super) struct Store {
     entries: BTreeMap<String, Stored>,
     /// The leases by key. A key has a value or a lease, never both.
     leases: HashMap<String, Lease>,
+    /// The refreshes by key.
+    refreshes: HashMap<String, Refresh>,
     /// All vacancies that plugins hold.
     held: Vec<HeldVacancy>,
     next: u64,
@@ -71,6 +76,8 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct Stored {
     value: Vec<u8>,
+    /// Another number for each value that was stored.
+    version: u64,
     /// `None` without expiry.
     pub(super) expires_at: Option<u64>,
 }
@@ -79,6 +86,15 @@ pub(super) struct Stored {
 struct Lease {
     id: u64,
     lapses_at: u64,
+}
+
+/// Why no caller gets the refresh of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refresh {
+    /// This vacancy holds it.
+    Held(u64),
+    /// The last one failed, less than a second before this time.
+    FailedUntil(u64),
 }
 
 /// A vacancy that a plugin holds.
@@ -92,6 +108,16 @@ pub(super) struct HeldVacancy {
     /// Whether the lease was granted to this vacancy. It is false after a wait that timed out: then the lease is that
     /// of the vacancy it waited for.
     is_ours: bool,
+    /// The version of the value that it refreshes.
+    replaces: Option<u64>,
+}
+
+/// The result of `get-or-refresh`.
+#[derive(Debug)]
+pub(super) enum FoundFresh {
+    Fresh(Vec<u8>),
+    Stale(Vec<u8>, Option<HeldVacancy>),
+    Vacancy(HeldVacancy),
 }
 
 /// The result of `get-or-set`.
@@ -171,17 +197,63 @@ impl Store {
         }
     }
 
+    pub(super) fn get_or_refresh(
+        &mut self,
+        key: &str,
+        stale: Duration,
+        plugin: Plugin,
+        at: CallContext,
+    ) -> Result<FoundFresh, Error> {
+        self.check_write()?;
+        check_text("key", key)?;
+        let stale = u64::try_from(self.settings.resolve_stale(stale)?.as_millis()).unwrap_or(u64::MAX);
+        let found = self.entries.get(key).filter(|stored| at.outage.is_none() && stored.is_live(at.now));
+        let Some(Stored { value, version, expires_at }) = found else {
+            return Ok(match self.get_or_set(key, plugin, at)? {
+                Found::Value(value) => FoundFresh::Fresh(value),
+                Found::Vacancy(held) => FoundFresh::Vacancy(held),
+            });
+        };
+        let (value, version) = (value.clone(), *version);
+        if expires_at.is_none_or(|end| end.saturating_sub(at.now) > stale) {
+            return Ok(FoundFresh::Fresh(value));
+        }
+        let is_claimed = match self.refreshes.get(key) {
+            Some(Refresh::Held(_)) => true,
+            Some(Refresh::FailedUntil(end)) => at.now < *end,
+            None => false,
+        };
+        if is_claimed {
+            return Ok(FoundFresh::Stale(value, None));
+        }
+        let id = self.next();
+        self.refreshes.insert(key.to_owned(), Refresh::Held(id));
+        let replaces = Some(version);
+        let held = HeldVacancy { id, key: key.to_owned(), plugin, lease: id, is_ours: false, replaces };
+        Ok(FoundFresh::Stale(value, Some(held)))
+    }
+
     pub(super) fn fill(
         &mut self,
         held: &HeldVacancy,
         value: &[u8],
         duration: Duration,
+        stale: Option<Duration>,
         at: CallContext,
     ) -> Result<bool, Error> {
-        let duration = self.settings.resolve(duration)?;
+        let mut duration = self.settings.resolve(duration)?;
+        if let Some(stale) = stale {
+            duration = self.settings.with_stale(duration, self.settings.resolve_stale(stale)?);
+        }
         self.settings.check_value(value)?;
         check_outage(at)?;
-        let is_stored = self.lease(&held.key, at.now) == Some(held.lease);
+        let is_stored = match held.replaces {
+            None => self.lease(&held.key, at.now) == Some(held.lease),
+            Some(version) => {
+                self.refreshes.remove(&held.key);
+                self.entries.get(&held.key).is_some_and(|stored| stored.is_live(at.now) && stored.version == version)
+            }
+        };
         if is_stored {
             self.insert(&held.key, value, duration, at.now);
         }
@@ -189,8 +261,11 @@ impl Store {
     }
 
     /// Ends the lease of a vacancy that was filled or dropped.
-    pub(super) fn give_back(&mut self, held: &HeldVacancy) {
+    pub(super) fn give_back(&mut self, held: &HeldVacancy, at: CallContext) {
         self.held.retain(|other| other.id != held.id);
+        if self.refreshes.get(&held.key) == Some(&Refresh::Held(held.id)) {
+            self.refreshes.insert(held.key.clone(), Refresh::FailedUntil(at.now.saturating_add(PAUSE)));
+        }
         if held.is_ours && self.leases.get(&held.key).is_some_and(|lease| lease.id == held.lease) {
             self.leases.remove(&held.key);
         }
@@ -247,7 +322,7 @@ impl Store {
         if self.held.iter().any(|held| held.key == key && own(held)) {
             return Err(Error::InvalidArgument("key: this plugin instance holds its vacancy already".to_owned()));
         }
-        let held = HeldVacancy { id: self.next(), key: key.to_owned(), plugin, lease, is_ours };
+        let held = HeldVacancy { id: self.next(), key: key.to_owned(), plugin, lease, is_ours, replaces: None };
         self.held.push(held.clone());
         Ok(Found::Vacancy(held))
     }
@@ -256,7 +331,8 @@ impl Store {
         let milliseconds = |duration: StdDuration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let expires_at = duration.map(|duration| now.saturating_add(milliseconds(duration)));
         self.leases.remove(key);
-        self.entries.insert(key.to_owned(), Stored { value: value.to_owned(), expires_at });
+        let version = self.next();
+        self.entries.insert(key.to_owned(), Stored { value: value.to_owned(), version, expires_at });
     }
 
     /// Removes the values and leases of the selected keys, and returns how many values it removed.
@@ -314,6 +390,23 @@ impl Settings {
             (asked, max) => asked.or(max),
         };
         Ok(bounded.map(|duration| duration.min(LONGEST)))
+    }
+
+    fn resolve_stale(&self, stale: Duration) -> Result<StdDuration, Error> {
+        let asked = match stale {
+            Duration::Default => self.default_expire,
+            Duration::Milliseconds(0) | Duration::Unlimited => None,
+            Duration::Milliseconds(milliseconds) => Some(StdDuration::from_millis(milliseconds)),
+        };
+        let rule = "stale: must be neither zero nor unlimited";
+        let asked = asked.ok_or_else(|| Error::InvalidArgument(rule.to_owned()))?;
+        Ok(asked.min(self.max_expire.map_or(LONGEST, |max| max.checked_div(2).unwrap_or(max))))
+    }
+
+    /// The life of a value that is fresh for `duration` and then stale.
+    fn with_stale(&self, duration: Option<StdDuration>, stale: StdDuration) -> Option<StdDuration> {
+        let total = duration?.saturating_add(stale).min(LONGEST);
+        Some(self.max_expire.map_or(total, |max| total.min(max)))
     }
 
     fn check_value(&self, value: &[u8]) -> Result<(), Error> {

@@ -1,9 +1,11 @@
 //! The in-memory host. `tests/behaviour/sdk/testing.rs` compares its answers with those of the real host.
 
+use std::cell::RefCell;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration as StdDuration;
 
 use super::*;
-use crate::{Cache, Entry, Error, Vacancy};
+use crate::{Cache, Entry, Error, Freshness, Refresh, Vacancy};
 
 const SECOND: StdDuration = StdDuration::from_secs(1);
 
@@ -200,6 +202,246 @@ fn arguments_are_checked() {
         "invalid argument: keys: must not be more than 1024, but are 1025"
     );
     assert!(message(pages.clear_pattern("[a-é]").map(drop)).contains("a range must not go"));
+}
+
+/// Polls a future once, which must be enough.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// A get-or-refresh of `k`, fresh for one second and stale for nine, that computes the given value.
+type Get = fn(&Cache, u32) -> Result<u32, Error>;
+
+/// The forms that refresh within the call.
+const FORMS: [Get; 4] = [
+    |cache, value| cache.get_or_refresh("k", SECOND, 9 * SECOND, || value),
+    |cache, value| cache.try_get_or_refresh("k", SECOND, 9 * SECOND, || Ok(value), |error: Error| panic!("{error}")),
+    |cache, value| ready(cache.get_or_refresh_async("k", SECOND, 9 * SECOND, async || value)),
+    |cache, value| {
+        let on_error = |error: Error| panic!("{error}");
+        ready(cache.try_get_or_refresh_async("k", SECOND, 9 * SECOND, async || Ok(value), on_error))
+    },
+];
+
+/// A get-or-refresh of `k` whose computation fails, and the errors that its callback gets.
+type GetFailing = fn(&Cache, &RefCell<Vec<Error>>) -> Result<u32, Error>;
+
+const FAILING: [GetFailing; 2] = [
+    |cache, errors| {
+        let on_error = |error| errors.borrow_mut().push(error);
+        cache.try_get_or_refresh("k", SECOND, 9 * SECOND, || Err(source_is_down()), on_error)
+    },
+    |cache, errors| {
+        let on_error = |error| errors.borrow_mut().push(error);
+        ready(cache.try_get_or_refresh_async("k", SECOND, 9 * SECOND, async || Err(source_is_down()), on_error))
+    },
+];
+
+fn source_is_down() -> Error {
+    Error::Other("the source is down".to_owned())
+}
+
+#[test]
+fn a_value_is_fresh_then_stale_for_all_but_the_one_who_refreshes_and_then_gone() {
+    for get in FORMS {
+        reset();
+        let (ours, theirs) = (Cache::open("pages").unwrap(), another("pages"));
+        assert_eq!(get(&ours, 1), Ok(1));
+        assert_eq!(cache("pages").duration_left("k"), Some(Duration::Milliseconds(10_000)));
+        advance(SECOND - StdDuration::from_millis(1));
+        assert_eq!(get(&ours, 2), Ok(1));
+        advance(StdDuration::from_millis(1));
+        // While one caller refreshes, the other one gets the stale value.
+        let Freshness::Stale { value, refresh: Some(refresh) } = ours.freshness("k", 9 * SECOND).unwrap() else {
+            panic!("it is stale")
+        };
+        assert_eq!((value.as_slice(), get(&theirs, 2)), (&b"1"[..], Ok(1)));
+        assert_eq!(theirs.get("k"), Ok(Some(1)));
+        assert_eq!(refresh.fill_stale(b"3", SECOND, 9 * SECOND), Ok(true));
+        assert_eq!(get(&theirs, 4), Ok(3));
+        advance(SECOND);
+        assert_eq!((get(&ours, 5), get(&theirs, 6)), (Ok(5), Ok(5)));
+        advance(10 * SECOND);
+        assert_eq!(ours.get::<u32>("k"), Ok(None));
+        assert_eq!(get(&ours, 7), Ok(7));
+    }
+}
+
+#[test]
+fn a_refresh_that_fails_returns_the_stale_value_pauses_and_leaves_its_end_as_it_was() {
+    for get in FAILING {
+        reset();
+        let (pages, errors) = (Cache::open("pages").unwrap(), RefCell::default());
+        assert_eq!(get(&pages, &errors), Err(source_is_down()));
+        assert_eq!(FORMS[0](&pages, 1), Ok(1));
+        advance(SECOND);
+        assert_eq!(get(&pages, &errors), Ok(1));
+        assert_eq!(errors.borrow().as_slice(), [source_is_down()]);
+        advance(SECOND - StdDuration::from_millis(1));
+        // No caller tries again yet.
+        assert_eq!((get(&pages, &errors), FORMS[0](&another("pages"), 2)), (Ok(1), Ok(1)));
+        assert_eq!(errors.borrow().len(), 1);
+        advance(StdDuration::from_millis(1));
+        assert_eq!((get(&pages, &errors), errors.borrow().len()), (Ok(1), 2));
+        assert_eq!(cache("pages").duration_left("k"), Some(Duration::Milliseconds(8_000)));
+        advance(8 * SECOND);
+        assert_eq!((get(&pages, &errors), errors.borrow().len()), (Err(source_is_down()), 2));
+    }
+}
+
+/// A get-then-refresh of `k` in one of its forms.
+type GetFirst = fn(&Cache, u32) -> Result<(u32, Option<Refresh>), Error>;
+
+const FORMS_THAT_ANSWER_FIRST: [GetFirst; 4] = [
+    |cache, value| cache.get_then_refresh("k", SECOND, 9 * SECOND, || value),
+    |cache, value| cache.try_get_then_refresh("k", SECOND, 9 * SECOND, || Ok(value)),
+    |cache, value| ready(cache.get_then_refresh_async("k", SECOND, 9 * SECOND, async || value)),
+    |cache, value| ready(cache.try_get_then_refresh_async("k", SECOND, 9 * SECOND, async || Ok(value))),
+];
+
+#[test]
+fn a_plugin_answers_first_and_refreshes_then() {
+    for form in FORMS_THAT_ANSWER_FIRST {
+        reset();
+        let (ours, theirs) = (Cache::open("pages").unwrap(), another("pages"));
+        let get = |cache: &Cache, value: u32| form(cache, value).unwrap();
+        assert!(matches!(get(&ours, 1), (1, None)));
+        assert!(matches!(get(&ours, 2), (1, None)));
+        advance(SECOND);
+        let (1, Some(refresh)) = get(&ours, 2) else { panic!("it is stale") };
+        assert!(matches!(get(&theirs, 2), (1, None)));
+        assert_eq!(refresh.store(&3), Ok(true));
+        assert_eq!(cache("pages").duration_left("k"), Some(Duration::Milliseconds(10_000)));
+        assert!(matches!(get(&theirs, 4), (3, None)));
+        advance(SECOND);
+        let (3, Some(dropped)) = get(&ours, 5) else { panic!("it is stale") };
+        drop(dropped);
+        assert!(matches!(get(&theirs, 5), (3, None)));
+        advance(SECOND);
+        let (3, Some(superseded)) = get(&theirs, 5) else { panic!("the pause is over") };
+        ours.clear("k").unwrap();
+        assert_eq!(superseded.store(&5), Ok(false));
+        assert_eq!(ours.get::<u32>("k"), Ok(None));
+    }
+}
+
+#[test]
+fn a_plugin_that_answers_first_gets_the_error_of_its_closure_if_there_is_no_value() {
+    let pages = Cache::open("pages").unwrap();
+    let fail = || pages.try_get_then_refresh::<u32, _>("k", SECOND, SECOND, || Err(source_is_down()));
+    let fail_async =
+        || ready(pages.try_get_then_refresh_async::<u32, _>("k", SECOND, SECOND, async || Err(source_is_down())));
+    assert_eq!((fail().unwrap_err(), fail_async().unwrap_err()), (source_is_down(), source_is_down()));
+    assert_eq!(vacancy(&pages, "k").fill(b"1", SECOND), Ok(true));
+    assert!(matches!((fail(), fail_async()), (Ok((1, _)), Ok((1, _)))));
+}
+
+#[test]
+fn a_refresh_that_json_cannot_represent_is_an_error_and_given_back() {
+    let pages = Cache::open("pages").unwrap();
+    let get = || pages.get_then_refresh("k", SECOND, 9 * SECOND, || 1).unwrap();
+    get();
+    advance(SECOND);
+    let map = std::collections::BTreeMap::from([((1, 2), 3)]);
+    assert!(matches!(get().1.unwrap().store(&map), Err(Error::Codec(_))));
+    assert!(get().1.is_none());
+    advance(SECOND);
+    assert!(get().1.is_some());
+}
+
+#[test]
+fn a_set_or_clear_wins_over_a_refresh_in_progress() {
+    let pages = Cache::open("pages").unwrap();
+    let change: [fn(&Cache); 4] = [
+        |cache| cache.set_with_duration("k", &1, 10 * SECOND).unwrap(),
+        |cache| assert_eq!(cache.clear("k"), Ok(true)),
+        |cache| assert_eq!(cache.clear_pattern("*"), Ok(1)),
+        |cache| assert_eq!(cache.clear_all(), Ok(1)),
+    ];
+    for change in change {
+        pages.clear_all().unwrap();
+        FORMS[0](&pages, 1).unwrap();
+        advance(SECOND);
+        let Freshness::Stale { refresh: Some(refresh), .. } = pages.freshness("k", 9 * SECOND).unwrap() else {
+            panic!("it is stale")
+        };
+        change(&another("pages"));
+        let before = pages.get::<u32>("k");
+        assert_eq!(refresh.fill_stale(b"2", SECOND, SECOND), Ok(false));
+        assert_eq!(pages.get::<u32>("k"), before);
+    }
+}
+
+#[test]
+fn stored_bytes_that_are_not_json_are_computed_again_whether_fresh_or_stale() {
+    for get in FORMS {
+        reset();
+        let (ours, theirs) = (Cache::open("pages").unwrap(), another("pages"));
+        for life in [5 * SECOND, 100 * SECOND] {
+            ours.set_bytes_with_duration("k", b"{", life).unwrap();
+            assert_eq!((get(&ours, 1), get(&ours, 2)), (Ok(1), Ok(1)), "{life:?}");
+        }
+        // The bytes are stale, and another caller refreshes them.
+        ours.set_bytes_with_duration("k", b"{", 5 * SECOND).unwrap();
+        let Freshness::Stale { refresh: Some(refresh), .. } = theirs.freshness("k", 9 * SECOND).unwrap() else {
+            panic!("it is stale")
+        };
+        assert_eq!(get(&ours, 3), Ok(3));
+        assert_eq!(refresh.fill_stale(b"4", SECOND, SECOND), Ok(false));
+        assert_eq!(get(&ours, 5), Ok(3));
+    }
+}
+
+#[test]
+fn max_expire_bounds_a_value_and_half_of_it_its_stale_part() {
+    cache("pages").max_expire(Some(10 * SECOND));
+    let pages = Cache::open("pages").unwrap();
+    let get = |value: u32| pages.get_or_refresh("k", 60 * SECOND, 60 * SECOND, || value);
+    assert_eq!(get(1), Ok(1));
+    assert_eq!(cache("pages").duration_left("k"), Some(Duration::Milliseconds(10_000)));
+    advance(5 * SECOND - StdDuration::from_millis(1));
+    assert_eq!(get(2), Ok(1));
+    advance(StdDuration::from_millis(1));
+    assert_eq!(get(2), Ok(2));
+}
+
+#[test]
+fn a_value_without_expiry_is_never_stale() {
+    let pages = Cache::open("pages").unwrap();
+    let get = |value: u32| pages.get_or_refresh("k", Duration::Unlimited, SECOND, || value);
+    assert_eq!(get(1), Ok(1));
+    advance(StdDuration::MAX);
+    assert_eq!(get(2), Ok(1));
+}
+
+#[test]
+fn a_stale_part_of_zero_or_without_end_is_refused() {
+    let pages = Cache::open("pages").unwrap();
+    let rule = Error::InvalidArgument("stale: must be neither zero nor unlimited".to_owned());
+    for stale in [Duration::Milliseconds(0), Duration::Unlimited] {
+        assert_eq!(pages.get_or_refresh("k", SECOND, stale, || 1), Err(rule.clone()));
+        assert_eq!(vacancy(&pages, "k").fill_stale(b"1", SECOND, stale), Err(rule.clone()));
+    }
+    cache("pages").access(Access::ReadOnly);
+    assert_eq!(pages.get_or_refresh("k", SECOND, SECOND, || 1), Err(Error::AccessDenied));
+}
+
+#[test]
+fn during_an_outage_a_get_or_refresh_computes_or_fails_as_configured() {
+    for get in FORMS {
+        reset();
+        let pages = Cache::open("pages").unwrap();
+        get(&pages, 1).unwrap();
+        outage(Outage::Unavailable);
+        assert_eq!(get(&pages, 2), Ok(2));
+        cache("pages").on_outage(OnOutage::Error);
+        assert_eq!(get(&pages, 3), Err(Error::Unavailable));
+        recover();
+        assert_eq!(get(&pages, 4), Ok(1));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sha1::{Digest, Sha1};
 
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
@@ -69,6 +70,22 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError>;
 
+    /// Returns the key's value and its remaining life, or `None` on a miss.
+    async fn get_with_life(&self, key: &Key) -> Result<Option<WithLife>, CacheError>;
+
+    /// Returns the key's value, its remaining life and its [`Version`], or `None` on a miss. Unlike
+    /// [`get_with_life`](CacheBackend::get_with_life) it never answers from a copy of what a server holds.
+    async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError>;
+
+    /// Stores a value if the key still has this version of its value, in one atomic step. Returns true if it was stored.
+    async fn replace(
+        &self,
+        key: Key,
+        version: &Version,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError>;
+
     /// How long a lease lasts unless it is renewed. `None` if leases do not expire; [`release`](CacheBackend::release)
     /// must then complete within the call.
     fn lease_time(&self) -> Option<StdDuration>;
@@ -99,10 +116,61 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     }
 }
 
+/// A value, and how long it remains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithLife {
+    /// The value.
+    pub value: Bytes,
+    /// The time until the value expires, in milliseconds; `None` if it does not.
+    pub life: Option<u64>,
+}
+
+impl WithLife {
+    /// True if the value expires within this time.
+    pub(crate) fn is_stale(&self, stale: StdDuration) -> bool {
+        self.life.is_some_and(|life| u128::from(life) <= stale.as_millis())
+    }
+}
+
+/// What a key holds, for a comparison: the value and the time at which it expires. A set, clear or fill of the key leads
+/// to another version, also if the value is the same.
+///
+/// It has a digest instead of the value, so that what holds it takes no memory in proportion to the value. The digest is
+/// SHA-1, which the scripts of servers know; who can make two values of one digest can write the key anyway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    expires_at: Option<u64>,
+    digest: [u8; 20],
+}
+
+impl Version {
+    /// The version of a value that expires at this time of the backend's clock.
+    pub fn new(value: &[u8], expires_at: Option<u64>) -> Self {
+        Self { expires_at, digest: Sha1::digest(value).into() }
+    }
+
+    /// The time at which the value expires, by the backend's clock; `None` if it does not.
+    pub fn expires_at(&self) -> Option<u64> {
+        self.expires_at
+    }
+
+    /// The SHA-1 digest of the value.
+    pub fn digest(&self) -> &[u8; 20] {
+        &self.digest
+    }
+}
+
 /// Values of a backend that are near: in this process, as copies of what a server holds.
 pub trait NearLookup {
     /// The key's value, if it is near and may be served. After `None` the backend must be asked.
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
+
+    /// The last value that is known of a key, if it has not expired, for a caller that cannot reach the server and accepts
+    /// an old value.
+    fn last_known(&self, key: KeyRef<'_>) -> Option<Bytes>;
+
+    /// As [`NearLookup::look_up`], for a value that lives longer than `stale`.
+    fn look_up_fresh(&self, key: KeyRef<'_>, stale: StdDuration) -> Option<Bytes>;
 
     /// Counts look-ups that a call was answered with. A look-up does not count itself: one call may make several.
     fn count_hits(&self, hits: usize);
@@ -144,6 +212,9 @@ pub struct NearStatus {
 pub trait SyncBackend {
     /// As [`CacheBackend::get`].
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes>;
+
+    /// As [`CacheBackend::get_with_life`].
+    fn look_up_with_life(&self, key: KeyRef<'_>) -> Option<WithLife>;
 
     /// As [`CacheBackend::set`].
     fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>);

@@ -1,16 +1,18 @@
 //! One configured cache: a backend, and what is the same for all backends.
 
 use std::sync::Arc;
+use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 
 use crate::backend::{CacheBackend, Health, NearLookup, SyncBackend};
-use crate::cache_metrics::CacheMetrics;
+use crate::cache_metrics::{CacheMetrics, Operation};
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::{LeaderGuard, Leaders, Owner};
 use crate::get_or_set::lookup::{Attempt, Entry, Lookup};
+use crate::get_or_set::refresh::{self, Freshness, Refreshed};
 use crate::get_or_set::state::CacheState;
-use crate::get_or_set::stats::GetOrSetStats;
+use crate::get_or_set::stats::{GetOrSetStats, RefreshCounters, RefreshStats};
 use crate::get_or_set::vacancy::Vacancy;
 use crate::key::{Key, Selection};
 use crate::policy::{Duration, OnOutage, Policy};
@@ -138,6 +140,25 @@ impl Cache {
         }
     }
 
+    /// Returns the key's value. If it expires within `stale`, exactly one caller across all processes also gets the right
+    /// to refresh it, and no caller waits. Without a value, does the same as [`Cache::get_or_set`].
+    ///
+    /// After a refresh that failed, no caller tries for about a second.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get_or_set`]; [`CacheError::InvalidArgument`] if `stale` is zero or unlimited.
+    pub async fn get_or_refresh(&self, key: &Key, stale: Duration, owner: Owner) -> Result<Freshness, CacheError> {
+        let stale = self.state.policy.resolve_stale(stale)?;
+        if let Some(found) = refresh::look_up(&self.state, key, stale, owner).await? {
+            return Ok(found);
+        }
+        Ok(match Box::pin(self.get_or_set(key, owner)).await? {
+            Entry::Occupied(value) => Freshness::Fresh(value),
+            Entry::Vacant(vacancy) => Freshness::Vacant(vacancy),
+        })
+    }
+
     /// Stores the computed value of a vacancy. Returns true if it was stored. It is not stored if anyone has set or
     /// cleared the key since the vacancy was claimed, or if the lease was lost.
     ///
@@ -150,23 +171,72 @@ impl Cache {
         self.fill_value(vacancy, value, duration).await
     }
 
+    /// [`Cache::fill`] for a value that [`Cache::get_or_refresh`] returns as stale in the last part of its life, which is
+    /// `duration` and `stale` together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::fill`]; [`CacheError::InvalidArgument`] if `stale` is zero or unlimited.
+    pub async fn fill_stale(
+        &self,
+        vacancy: Vacancy,
+        value: Bytes,
+        duration: Duration,
+        stale: Duration,
+    ) -> Result<bool, CacheError> {
+        self.fill_stale_value(vacancy, value, duration, stale).await
+    }
+
     /// [`Cache::fill`] with any kind of value.
     pub(crate) async fn fill_value(
         &self,
-        mut vacancy: Vacancy,
+        vacancy: Vacancy,
         value: impl Value,
         duration: Duration,
+    ) -> Result<bool, CacheError> {
+        let duration = self.state.policy.check_store([value.as_ref()], duration);
+        self.store_computed(&self.metrics().fill, vacancy, value, duration).await
+    }
+
+    /// [`Cache::fill_stale`] with any kind of value.
+    pub(crate) async fn fill_stale_value(
+        &self,
+        vacancy: Vacancy,
+        value: impl Value,
+        duration: Duration,
+        stale: Duration,
+    ) -> Result<bool, CacheError> {
+        let duration = self.state.policy.check_store_stale(value.as_ref(), duration, stale);
+        self.store_computed(&self.metrics().fill_stale, vacancy, value, duration).await
+    }
+
+    /// Stores the value of a vacancy, for the duration that its check returned.
+    async fn store_computed(
+        &self,
+        operation: &Operation,
+        mut vacancy: Vacancy,
+        value: impl Value,
+        duration: Result<Option<StdDuration>, CacheError>,
     ) -> Result<bool, CacheError> {
         if !Arc::ptr_eq(&vacancy.state, &self.state) {
             return Err(CacheError::InvalidArgument("vacancy: it belongs to another cache".to_owned()));
         }
         self.state.counters.computed.increment();
-        let duration = self.state.policy.check_store([value.as_ref()], duration)?;
-        let value = value.into_bytes();
+        let (duration, value) = (duration?, value.into_bytes());
+        if let Some(Refreshed { key, version }) = &vacancy.refreshed {
+            let stored = self.state.backend.replace(key.clone(), version, value, duration);
+            let outcome = operation.timed(stored).await;
+            if let Ok(is_stored) = outcome {
+                let RefreshCounters { stored, superseded, .. } = &self.state.refreshes.counters;
+                if is_stored { stored } else { superseded }.increment();
+                drop(vacancy.take_guard());
+            }
+            return outcome;
+        }
         // A caller that asks after this point may come after a clear of the value that is stored here.
         let sent = self.state.in_flight.now();
         let stored = self.state.backend.fill(vacancy.key.clone(), &vacancy.lease, value.clone(), duration);
-        let outcome = self.metrics().fill.timed(stored).await;
+        let outcome = operation.timed(stored).await;
         match &outcome {
             Ok(true) => {
                 vacancy.forget_lease();
@@ -210,7 +280,7 @@ impl Cache {
 
     /// Sets those [metrics](crate::metrics) that are not recorded as calls happen. Performs no I/O.
     pub fn publish(&self) {
-        self.metrics().publish(&self.state.backend.status(), &self.stats());
+        self.metrics().publish(&self.state.backend.status(), &self.stats(), &self.refresh_stats());
         if let Some(near) = self.near() {
             self.metrics().publish_near(&near.status());
         }
@@ -231,6 +301,11 @@ impl Cache {
         self.state.backend.near()
     }
 
+    /// The time before its expiry in which a value is stale.
+    pub(crate) fn resolve_stale(&self, stale: Duration) -> Result<StdDuration, CacheError> {
+        self.state.policy.resolve_stale(stale)
+    }
+
     pub(crate) fn metrics(&self) -> &CacheMetrics {
         &self.state.metrics
     }
@@ -238,6 +313,11 @@ impl Cache {
     /// The counters of get-or-set in this process.
     pub fn stats(&self) -> GetOrSetStats {
         self.state.counters.read()
+    }
+
+    /// The counters of get-or-refresh in this process.
+    pub fn refresh_stats(&self) -> RefreshStats {
+        self.state.refreshes.counters.read()
     }
 
     /// Waits until the pending releases of leases have succeeded or failed. If a program exits earlier, the leases

@@ -10,7 +10,7 @@ use tracing::{Instrument, Span, debug_span};
 
 use crate::backend::{BackendStatus, NearStatus};
 use crate::error::{CacheError, PluginError};
-use crate::get_or_set::stats::GetOrSetStats;
+use crate::get_or_set::stats::{GetOrSetStats, RefreshStats};
 use crate::metrics::{self as names, Metric};
 
 // Decision: docs/decisions/0044-fast-path-latency-is-sampled-1-call-in-64.md
@@ -28,6 +28,8 @@ pub(crate) struct CacheMetrics {
     pub(crate) set_many: Operation,
     pub(crate) get_or_set: Operation,
     pub(crate) fill: Operation,
+    pub(crate) get_or_refresh: Operation,
+    pub(crate) fill_stale: Operation,
     pub(crate) clear: Operation,
     pub(crate) clear_pattern: Operation,
     pub(crate) clear_all: Operation,
@@ -108,6 +110,8 @@ impl CacheMetrics {
             set_many: operation("set-many", ok),
             get_or_set: operation("get-or-set", found),
             fill: operation("fill", ["stored", "superseded"]),
+            get_or_refresh: operation("get-or-refresh", found),
+            fill_stale: operation("fill-stale", ["stored", "superseded"]),
             clear: operation("clear", ok),
             clear_pattern: operation("clear-pattern", ok),
             clear_all: operation("clear-all", ok),
@@ -131,7 +135,7 @@ impl CacheMetrics {
     }
 
     /// Sets the metrics that are not recorded as calls happen.
-    pub(crate) fn publish(&self, status: &BackendStatus, stats: &GetOrSetStats) {
+    pub(crate) fn publish(&self, status: &BackendStatus, stats: &GetOrSetStats, refreshes: &RefreshStats) {
         let set = |metric: Metric, value: f64| gauge!(metric.name, "cache" => self.cache.clone()).set(value);
         let count = |metric: Metric, total| counter!(metric.name, "cache" => self.cache.clone()).absolute(total);
         match status {
@@ -157,6 +161,11 @@ impl CacheMetrics {
             ("abandoned", abandoned),
         ] {
             counter!(names::GET_OR_SET.name, "cache" => self.cache.clone(), "event" => event).absolute(total);
+        }
+        let RefreshStats { stale, stored, superseded, failed } = *refreshes;
+        count(names::STALE_VALUES, stale);
+        for (outcome, total) in [("stored", stored), ("superseded", superseded), ("failed", failed)] {
+            counter!(names::REFRESHES.name, "cache" => self.cache.clone(), "outcome" => outcome).absolute(total);
         }
     }
 }

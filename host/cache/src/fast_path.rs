@@ -71,6 +71,20 @@ impl<'a> FastPath<'a> {
         metrics.call_sync(|| Ok(found)).ok()?
     }
 
+    /// Returns the key's value if get-or-refresh may return it as fresh. `None`: fall back to
+    /// [`ScopedCache::get_or_refresh`](crate::ScopedCache::get_or_refresh).
+    pub fn fresh(self, key: &str, stale: Duration) -> Option<Bytes> {
+        self.scope.check_write().ok()?;
+        let stale = self.cache.resolve_stale(stale).ok()?;
+        let metrics = &self.cache.metrics().get_or_refresh;
+        let found = self.scope.look_up(key, |key| {
+            let fresh = || self.backend.look_up_with_life(key).filter(|found| !found.is_stale(stale));
+            metrics.timed_sync_if(fresh, Option::is_some)
+        });
+        let value = found.ok()??.value;
+        metrics.call_sync(|| Ok(Some(value))).ok()?
+    }
+
     /// Stores a value.
     ///
     /// # Errors
@@ -138,6 +152,17 @@ impl<'a> NearPath<'a> {
         let found @ Some(_) = self.look_up(key) else { return None };
         self.near.count_hits(1);
         self.cache.metrics().get_or_set.call_sync(|| Ok(found)).ok()?
+    }
+
+    /// The key's value, if it is near and get-or-refresh may return it as fresh.
+    pub fn fresh(self, key: &str, stale: Duration) -> Option<Bytes> {
+        self.scope.check_write().ok()?;
+        let stale = self.cache.resolve_stale(stale).ok()?;
+        let found @ Some(_) = self.scope.look_up(key, |key| self.near.look_up_fresh(key, stale)).ok()? else {
+            return None;
+        };
+        self.near.count_hits(1);
+        self.cache.metrics().get_or_refresh.call_sync(|| Ok(found)).ok()?
     }
 
     fn look_up(self, key: &str) -> Option<Bytes> {

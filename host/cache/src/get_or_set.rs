@@ -3,6 +3,7 @@
 pub(crate) mod in_flight;
 pub(crate) mod lease;
 pub(crate) mod lookup;
+pub(crate) mod refresh;
 pub(crate) mod renewal;
 pub(crate) mod state;
 pub(crate) mod stats;

@@ -85,6 +85,12 @@ impl Key {
         if fits { Ok(look(KeyRef(&full))) } else { Err(CacheError::InvalidArgument("key: is too long".to_owned())) }
     }
 
+    /// The key under which the lease on refreshing this key is held. No plugin can name it: it is in the empty namespace.
+    /// In a cluster it may be on another node than the key itself.
+    pub(crate) fn of_refresh(&self) -> Self {
+        Self(format!("{SEPARATOR}refresh{SEPARATOR}{}", self.0).into())
+    }
+
     /// A borrowed form of the key.
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef(&self.0)

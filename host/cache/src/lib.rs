@@ -37,14 +37,17 @@ pub mod tls;
 pub mod valkey;
 mod value;
 
-pub use backend::{BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release, SyncBackend};
+pub use backend::{
+    BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release, SyncBackend, Version, WithLife,
+};
 pub use cache::Cache;
 pub use error::{CacheError, Handling, PluginError};
 pub use fast_path::{FastPath, NearPath};
 pub use get_or_set::in_flight::Owner;
 pub use get_or_set::lease::{Claim, Issuer, Lease};
 pub use get_or_set::lookup::Entry;
-pub use get_or_set::stats::GetOrSetStats;
+pub use get_or_set::refresh::Freshness;
+pub use get_or_set::stats::{GetOrSetStats, RefreshStats};
 pub use get_or_set::vacancy::Vacancy;
 pub use grant::{OpenError, PluginCaches};
 pub use key::{Key, KeyRef, Namespace, Selection};

@@ -60,8 +60,8 @@ pub const CALLS: Metric = metric(
     "larder_calls_total",
     Kind::Counter,
     &["cache", "operation", "outcome"],
-    "Calls by operation, as named in the interface. Outcomes: `hit` or `miss` for `get` and `get-or-set`, `stored` or \
-     `superseded` for `fill`, `ok` for all others; for a failed call the name of the error in the interface.",
+    "Calls by operation, as named in the interface. Outcomes: `hit` or `miss` for `get`, `get-or-set` and \
+     `get-or-refresh`, `stored` or `superseded` for `fill` and `fill-stale`, `ok` for all others; for a failed call the name of the error in the interface.",
 );
 /// Keys that `get-many` looked up.
 pub const GET_MANY_KEYS: Metric = metric(
@@ -93,6 +93,21 @@ pub const GET_OR_SET: Metric = metric(
     &["cache", "event"],
     "Events of get-or-set: values `computed`, calls that `waited`, waits for another process (`joined-remotely`), \
      waits that `expired`, values `superseded` before they were stored, vacancies `abandoned`.",
+);
+/// Stale values that `get-or-refresh` returned.
+pub const STALE_VALUES: Metric = metric(
+    "larder_stale_values_total",
+    Kind::Counter,
+    &["cache"],
+    "Stale values that `get-or-refresh` returned, to the caller that refreshes and to all others.",
+);
+/// Refreshes of stale values.
+pub const REFRESHES: Metric = metric(
+    "larder_refreshes_total",
+    Kind::Counter,
+    &["cache", "outcome"],
+    "Refreshes of stale values: `stored`; `superseded` if the key was set, filled, cleared or evicted, or expired, in \
+     between; `failed` if the value could not be computed or stored.",
 );
 /// Vacancies held by plugins.
 pub const VACANCIES: Metric = metric(
@@ -210,6 +225,8 @@ pub const ALL: &[Metric] = &[
     DEGRADED,
     BACKEND_SECONDS,
     GET_OR_SET,
+    STALE_VALUES,
+    REFRESHES,
     VACANCIES,
     RAM_BYTES,
     RAM_MAX_BYTES,

@@ -84,6 +84,40 @@ impl Policy {
         Ok(duration)
     }
 
+    /// As [`Policy::check_store`], for a value that may be served stale for a further `stale`.
+    pub(crate) fn check_store_stale(
+        &self,
+        value: &[u8],
+        duration: Duration,
+        stale: Duration,
+    ) -> Result<Option<StdDuration>, CacheError> {
+        let (duration, stale) = (self.resolve(duration)?, self.resolve_stale(stale)?);
+        self.check_value(value)?;
+        let total = duration.map(|duration| duration.saturating_add(stale).min(Duration::LONGEST));
+        Ok(match (total, self.max_expire) {
+            (Some(total), Some(max)) => Some(total.min(max)),
+            (total, _) => total,
+        })
+    }
+
+    /// The time before its expiry in which a value is stale.
+    ///
+    /// At most half of `max_expire`: otherwise the values of a plugin that asks for more would be stale from the start, and
+    /// be computed again and again.
+    pub(crate) fn resolve_stale(&self, stale: Duration) -> Result<StdDuration, CacheError> {
+        let requested = match stale {
+            Duration::Default => self.default_expire,
+            Duration::Milliseconds(0) => None,
+            Duration::Milliseconds(milliseconds) => Some(StdDuration::from_millis(milliseconds)),
+            Duration::Unlimited => None,
+        };
+        let Some(requested) = requested else {
+            return Err(CacheError::InvalidArgument("stale: must be neither zero nor unlimited".to_owned()));
+        };
+        let max = self.max_expire.map_or(Duration::LONGEST, |max| max.checked_div(2).unwrap_or(max));
+        Ok(requested.min(max))
+    }
+
     /// Checks the total length of the values that a batch returns.
     pub(crate) fn check_found(&self, values: &[Option<Bytes>]) -> Result<(), CacheError> {
         let len = values.iter().flatten().map(Bytes::len).fold(0, usize::saturating_add);

@@ -15,7 +15,7 @@ use std::time::Duration as StdDuration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::backend::{BackendStatus, CacheBackend, Health, Release, SyncBackend};
+use crate::backend::{BackendStatus, CacheBackend, Health, Release, SyncBackend, Version, WithLife};
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Namespace, Selection};
@@ -57,6 +57,12 @@ impl RamBackend {
         Stored { value, expires_at: duration.map_or(NEVER, |duration| self.clock.after(duration)), beside: () }
     }
 
+    /// A live entry with its remaining life.
+    fn with_life(&self, stored: &Stored) -> WithLife {
+        let life = (stored.expires_at != NEVER).then(|| stored.expires_at.saturating_sub(self.clock.now()));
+        WithLife { value: stored.value.clone(), life }
+    }
+
     fn insert(&self, key: Key, stored: Stored) {
         self.partitions.of(key.as_ref()).insert(key, stored);
     }
@@ -65,6 +71,10 @@ impl RamBackend {
         let now = self.clock.now();
         self.partitions.all().for_each(|partition| partition.sweep(now, |_| false));
     }
+}
+
+fn version(stored: &Stored) -> Version {
+    Version::new(&stored.value, (stored.expires_at != NEVER).then_some(stored.expires_at))
 }
 
 /// Sweeps the entries of a cache that are not served any more, until the cache is dropped: in a task, if there is a Tokio
@@ -87,7 +97,11 @@ pub(crate) fn sweep_at_intervals<T: Send + Sync + 'static>(cache: &Arc<T>, sweep
 
 impl SyncBackend for RamBackend {
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
-        self.partitions.of(key).live(key, &self.clock)
+        self.partitions.of(key).live(key, &self.clock).map(|stored| stored.value)
+    }
+
+    fn look_up_with_life(&self, key: KeyRef<'_>) -> Option<WithLife> {
+        self.partitions.of(key).live(key, &self.clock).map(|stored| self.with_life(&stored))
     }
 
     fn store(&self, key: Key, value: Bytes, duration: Option<StdDuration>) {
@@ -148,6 +162,38 @@ impl CacheBackend for RamBackend {
         let fresh = self.stored(value, duration);
         let store = || self.partitions.of(key.as_ref()).insert_if_absent(&key, fresh, &self.clock);
         Ok(self.leases.fill(&key, lease, store))
+    }
+
+    async fn get_with_life(&self, key: &Key) -> Result<Option<WithLife>, CacheError> {
+        Ok(self.look_up_with_life(key.as_ref()))
+    }
+
+    async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
+        let stored = self.partitions.of(key.as_ref()).live(key.as_ref(), &self.clock);
+        Ok(stored.map(|stored| (self.with_life(&stored), version(&stored))))
+    }
+
+    async fn replace(
+        &self,
+        key: Key,
+        expected: &Version,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        let partition = self.partitions.of(key.as_ref());
+        let Some(found) = partition.live(key.as_ref(), &self.clock).filter(|found| version(found) == *expected) else {
+            return Ok(false);
+        };
+        // The digest is not computed under the lock. The value that was compared is held, so nothing else can be stored
+        // in its memory.
+        let is_found = |stored: &Stored| {
+            stored.expires_at == found.expires_at
+                && stored.value.as_ptr() == found.value.as_ptr()
+                && self.clock.is_before(stored.expires_at)
+        };
+        let fresh = self.stored(value, duration);
+        // No claim finds the key without a value meanwhile.
+        Ok(self.leases.without_claims(|| partition.replace_if(&key, is_found, fresh)))
     }
 
     fn lease_time(&self) -> Option<StdDuration> {

@@ -10,6 +10,7 @@ use crate::error::CacheError;
 use crate::fast_path::{FastPath, NearPath};
 use crate::get_or_set::in_flight::Owner;
 use crate::get_or_set::lookup::Entry;
+use crate::get_or_set::refresh::Freshness;
 use crate::get_or_set::vacancy::Vacancy;
 use crate::key::Namespace;
 use crate::policy::Duration;
@@ -172,7 +173,25 @@ impl ScopedCache {
         self.metrics().get_or_set.call(found).await
     }
 
-    /// Fills a vacancy that [`ScopedCache::get_or_set`] returned. Returns true if the value was stored.
+    /// Returns the key's value. If it expires within `stale`, one caller also gets the right to refresh it, and no caller
+    /// waits. Without a value, returns a vacancy or waits, as [`ScopedCache::get_or_set`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::get_or_set`]; [`CacheError::InvalidArgument`] if `stale` is zero or unlimited.
+    pub async fn get_or_refresh(&self, key: &str, stale: Duration) -> Result<Freshness, CacheError> {
+        let found = match self.fast_path() {
+            Some(fast_path) => fast_path.fresh(key, stale),
+            None => self.near_path().and_then(|near| near.fresh(key, stale)),
+        };
+        if let Some(value) = found {
+            return Ok(Freshness::Fresh(value));
+        }
+        let found = async { self.cache.get_or_refresh(&self.scope.key_to_write(key)?, stale, self.scope.owner).await };
+        self.metrics().get_or_refresh.call(found).await
+    }
+
+    /// Fills a vacancy that [`ScopedCache::get_or_set`] or [`ScopedCache::get_or_refresh`] returned. Returns true if the value was stored.
     ///
     /// # Errors
     ///
@@ -189,6 +208,38 @@ impl ScopedCache {
     /// As [`Cache::fill`].
     pub async fn fill_copy(&self, vacancy: Vacancy, value: &[u8], duration: Duration) -> Result<bool, CacheError> {
         self.metrics().fill.call(self.cache.fill_value(vacancy, value, duration)).await
+    }
+
+    /// Fills a vacancy with a value that [`ScopedCache::get_or_refresh`] returns as stale in the last part of its life,
+    /// which is `duration` and `stale` together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::fill_stale`].
+    pub async fn fill_stale(
+        &self,
+        vacancy: Vacancy,
+        value: Bytes,
+        duration: Duration,
+        stale: Duration,
+    ) -> Result<bool, CacheError> {
+        self.metrics().fill_stale.call(self.cache.fill_stale(vacancy, value, duration, stale)).await
+    }
+
+    /// [`ScopedCache::fill_stale`] with a copy of a value. It is copied after the checks, so a value that is refused takes
+    /// no memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::fill_stale`].
+    pub async fn fill_stale_copy(
+        &self,
+        vacancy: Vacancy,
+        value: &[u8],
+        duration: Duration,
+        stale: Duration,
+    ) -> Result<bool, CacheError> {
+        self.metrics().fill_stale.call(self.cache.fill_stale_value(vacancy, value, duration, stale)).await
     }
 
     /// Removes one key. Returns true if it held a value.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use redis::Cmd;
 use tokio::io::AsyncRead;
 
+use crate::backend::{Version, WithLife};
 use crate::near::backend::{FarBackend, NearBackend};
 use crate::near::tier::{Fetched, Keep, Tier};
 use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
@@ -33,7 +34,7 @@ pub use server::rights::{COMMANDS, Need, ServerCommand};
 
 use commands::compare_and_set::Expiry;
 use commands::reads::Read;
-use commands::{clearing, leases, reads};
+use commands::{clearing, leases, reads, versions};
 use connection::managed::Exchange;
 use connection::reply_limit::{ReplyLimiter, ReplyLimits};
 use topology::Servers;
@@ -134,6 +135,11 @@ impl ValkeyBackend {
                 None => Claim::Value(self.check_size(stored)?),
             },
         })
+    }
+
+    /// The value with its life: a lease is a miss.
+    fn with_life(&self, WithLife { value, life }: WithLife) -> Result<Option<WithLife>, CacheError> {
+        Ok(self.value(Some(value))?.map(|value| WithLife { value, life }))
     }
 
     fn fetched(&self, Read { stored, keep }: Read) -> Result<Fetched, CacheError> {
@@ -251,6 +257,36 @@ impl CacheBackend for ValkeyBackend {
     ) -> Result<bool, CacheError> {
         let expiry = duration.map(|duration| Expiry::In(milliseconds(duration)));
         leases::replace(&self.servers, &self.stored_key(&key), lease, &value, expiry).await
+    }
+
+    async fn get_with_life(&self, key: &Key) -> Result<Option<WithLife>, CacheError> {
+        let key = self.stored_key(key);
+        match versions::read(&self.servers, &key, &get_command(&key)).await? {
+            Some((found, _expires_at)) => self.with_life(found),
+            None => Ok(None),
+        }
+    }
+
+    async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
+        let key = self.stored_key(key);
+        let Some((found, expires_at)) = versions::read(&self.servers, &key, &get_command(&key)).await? else {
+            return Ok(None);
+        };
+        let found = self.with_life(found)?;
+        Ok(found.map(|found| {
+            let version = Version::new(&found.value, expires_at);
+            (found, version)
+        }))
+    }
+
+    async fn replace(
+        &self,
+        key: Key,
+        version: &Version,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        versions::replace(&self.servers, &self.stored_key(&key), version, &value, duration.map(milliseconds)).await
     }
 
     fn lease_time(&self) -> Option<StdDuration> {

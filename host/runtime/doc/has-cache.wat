@@ -1,6 +1,6 @@
 ;; A component that opens the cache `ram` and reports whether it exists.
 (component
-  (import "larder:cache/cache@0.1.0" (instance $cache
+  (import "larder:cache/cache@0.1.1" (instance $cache
     (export "cache" (type $handle (sub resource)))
     (type $variant (variant
       (case "no-such-cache") (case "access-denied") (case "invalid-argument" string) (case "value-too-large" u64)

@@ -69,7 +69,7 @@ fn a_component_with_an_unknown_import_is_refused_with_its_name() {
     let function = "(component (import \"book\" (func)))";
     is_refused(&wat::parse_str(function).unwrap(), "it imports something this host does not provide: ");
     // An interface that is there, with a function that is not.
-    let function = "(component (import \"larder:cache/cache@0.1.0\" (instance (export \"open-sesame\" (func)))))";
+    let function = "(component (import \"larder:cache/cache@0.1.1\" (instance (export \"open-sesame\" (func)))))";
     is_refused(&wat::parse_str(function).unwrap(), "open-sesame");
 }
 

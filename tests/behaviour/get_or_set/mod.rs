@@ -5,6 +5,7 @@
 //! - `outage`: get-or-set while the server is unreachable.
 //! - `invalidated`: a set or clear invalidates a computation that began before it.
 //! - `race`: many plugins on many threads; one computes.
+//! - `refresh`: stale values, and who refreshes them.
 //! - `sharing`: a process reads what another one stored.
 //! - `vacancies`: which caller receives the vacancy, and what ends it.
 //! - `waits`: a caller whose wait times out.
@@ -17,6 +18,7 @@ mod invalidated;
 mod leases;
 mod outage;
 mod race;
+mod refresh;
 mod sharing;
 mod vacancies;
 mod waits;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use larder_tests::{HttpResponse, Kind, Larder, ServeProcess, Server, guest, on_every_backend, program};
+use larder_tests::{HttpResponse, Kind, Larder, ServeProcess, Server, TEST_TIMEOUT, guest, on_every_backend, program};
 
 #[test]
 fn hello_cache_greets() {
@@ -15,14 +15,15 @@ fn guide_does_what_the_guides_show() {
     on_every_backend(|config| {
         let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/guide/data::/data");
         let run = Larder::run_with(&["--dir", data], "guide").config(config).succeed();
-        let expected = "hello\nexpensive\n{\"EUR\": 1.0}\n\na page\n[\"a post of page 1\"] [\"a post of page 2\"]\n\
-                        [Some(12), Some(0), None]\nstored: true\ntrue 2 6\n";
+        let expected = "hello\nexpensive\n{\"EUR\": 1.0}\n\nexpensive\na page\n[\"a post of page 1\"] [\"a post of page 2\"]\n\
+                        [Some(12), Some(0), None]\nstored: true\ntrue 2 7\n";
         assert_eq!(run.stdout, expected);
         let config = config.replace("[caches.cache]", "[caches.valkey]");
         assert_eq!(Larder::run("users").config(&config).succeed().stdout, "Some(User { name: \"John\" })\n");
         Larder::run("script").config(&config).arg("clear-all").succeed();
         let emmett = Larder::run("from_emmett").config(&config).succeed().stdout;
-        let posts = "Some(\"John\")\n[\"a post of page 1\"]\n[\"a post of page 1\"]\ntrue\n1\n0\n";
+        let posts = "Some(\"John\")\n[\"a post of page 1\"]\n[\"a post of page 1\"]\n\
+                     [\"a post of page 2\"] Ok(\"John\")\ntrue\n1\n1\n";
         assert_eq!(emmett, posts);
     });
 }
@@ -69,6 +70,29 @@ async fn http_pages_renders_a_page_once_for_two_processes() {
     assert_eq!(asked, (page.clone(), page.clone(), page.clone(), page));
     let printed = one.terminate().await.stdout + &two.terminate().await.stdout;
     assert_eq!(printed, "http-pages: rendering /home\n");
+}
+
+#[tokio::test]
+async fn http_rates_answers_with_the_old_rates_until_the_next_are_stored() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let host = ServeProcess::start_with(Larder::serve().config(&server.cache("c")).arg(guest("http-rates")));
+    let first = host.get("/").await;
+    let next = async {
+        loop {
+            let answer = host.get("/").await;
+            if answer != first {
+                return answer;
+            }
+        }
+    };
+    let next = tokio::time::timeout(TEST_TIMEOUT, next).await.unwrap();
+    assert_eq!(next.status, 200);
+    let stored: String = redis::cmd("GET").arg("cache:rates").query(&mut server.client()).unwrap();
+    assert_eq!(serde_json::from_str::<String>(&stored).unwrap(), next.body);
+    let printed = host.terminate().await.stdout;
+    let fetches = printed.matches("fetching the rates").count();
+    // One for each value, and a third one if the last answer was stale again.
+    assert!((2..=3).contains(&fetches), "{printed}");
 }
 
 #[test]

@@ -233,3 +233,181 @@ fn a_lone_surrogate_is_an_invalid_argument_and_no_trap() {
         assert!(said[..8].iter().all(|error| error.starts_with("TypeError: ")), "{name}: {said:?}");
     });
 }
+
+/// The lines that a function returns.
+fn lines(plugin: &Path, config: &str, called: &str) -> Vec<String> {
+    let said = answer(plugin, config, called);
+    let list = said.strip_prefix("ok(").and_then(|list| list.strip_suffix(')')).unwrap_or(&said);
+    serde_json::from_str(list).unwrap_or_else(|error| panic!("{called}: {error}: {said}"))
+}
+
+/// Stores what a plugin finds as stale: it is asked for with a `stale` of an hour, and the cached function has 5 minutes.
+fn set_stale(server: &Server, key: &str, json: &str) {
+    server.client().pset_ex::<_, _, ()>(format!("cache:{key}"), json, 250_000).unwrap();
+}
+
+fn stored(server: &Server, key: &str) -> Option<String> {
+    server.client().get(format!("cache:{key}")).unwrap()
+}
+
+#[test]
+fn python_and_javascript_refresh_a_stale_value_and_keep_it_if_that_fails() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    in_each_language(|name, plugin| {
+        let refresh = |key: &str, values: &str| lines(plugin, &config, &format!("refresh(\"{name}-{key}\", {values})"));
+        assert_eq!(refresh("missing", r#"["1", "2"]"#), ["computed 1", "received 1"], "{name}");
+        let left: i64 = server.client().pttl(format!("cache:{name}-missing")).unwrap();
+        assert!((3_600_001..=7_200_000).contains(&left), "{name}: {left}");
+        set_stale(&server, &format!("{name}-stale"), "1");
+        assert_eq!(refresh("stale", r#"["2", "3"]"#), ["computed 2", "received 2"], "{name}");
+        set_stale(&server, &format!("{name}-failing"), "1");
+        assert_eq!(refresh("failing", r#"["{"]"#), ["failed, received 1"], "{name}");
+        assert_eq!(stored(&server, &format!("{name}-failing")).unwrap(), "1");
+        let left: i64 = server.client().pttl(format!("cache:{name}-failing")).unwrap();
+        assert!((1..=250_000).contains(&left), "{name}: {left}");
+    });
+}
+
+/// A computation that fails gives its vacancy back: else the next one in the same plugin could not ask for the key.
+#[test]
+fn without_a_stale_value_an_error_is_raised_and_the_next_caller_computes() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    for config in [RAM, &server.cache("c")] {
+        in_each_language(|name, plugin| {
+            let called = format!(r#"refresh("{name}", ["{{", "{{", "4"])"#);
+            assert_eq!(lines(plugin, config, &called), ["raised", "raised", "computed 4"], "{name}");
+        });
+    }
+}
+
+#[test]
+fn stale_bytes_that_are_not_json_are_computed_again_in_python_and_javascript() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    in_each_language(|name, plugin| {
+        let refresh = || lines(plugin, &config, r#"refresh("k", ["5", "6"])"#);
+        set_stale(&server, "k", "{");
+        assert_eq!(refresh(), ["computed 5", "received 5"], "{name}");
+        server.client().set::<_, _, ()>("cache:k", "{").unwrap();
+        assert_eq!(refresh(), ["computed 5", "received 5"], "{name}");
+    });
+}
+
+#[test]
+fn python_and_javascript_answer_first_and_refresh_then() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    in_each_language(|name, plugin| {
+        let answer_first =
+            |key: &str, next: &str| lines(plugin, &config, &format!("answer-first(\"{key}\", \"{next}\")"));
+        let key = format!("{name}-k");
+        assert_eq!(answer_first(&key, "1"), ["1"], "{name}");
+        assert_eq!(answer_first(&key, "2"), ["1"], "{name}");
+        set_stale(&server, &key, "1");
+        let ended = if name == "python" { "ValueError" } else { "Error" };
+        let ended = format!("{ended}: the refresh has ended");
+        assert_eq!(answer_first(&key, "2"), ["1", "stored: true", &ended], "{name}");
+        assert_eq!(answer_first(&key, "3"), ["2"], "{name}");
+        let failing = format!("{name}-failing");
+        set_stale(&server, &failing, "1");
+        let refused = call(plugin, &config, &format!("answer-first(\"{failing}\", \"{{\")"));
+        assert!(refused.status == Some(1) && refused.stdout.starts_with("err("), "{name}: {refused:#?}");
+        assert_eq!(stored(&server, &failing).unwrap(), "1");
+    });
+}
+
+/// The key of the function `last_posts` for a page.
+fn key_of_page(name: &str, page: u32) -> String {
+    let path = if name == "python" { "plugin.last_posts" } else { "last_posts" };
+    format!("{path}:[{page}]")
+}
+
+#[test]
+fn a_cached_function_of_python_and_javascript_runs_once_for_the_same_arguments() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    let of_page = |page: u32, how: &str| format!("a post of page {page}, {how}");
+    in_each_language(|name, plugin| {
+        for config in [RAM, &config] {
+            let expected =
+                [of_page(1, "computed"), of_page(1, "received"), of_page(2, "computed"), of_page(1, "received")];
+            assert_eq!(lines(plugin, config, "posts([1, 1, 2, 1])"), expected, "{name}");
+            let failed = ["no such page, computed", "no such page, computed"];
+            assert_eq!(lines(plugin, config, "posts([0, 0])"), failed, "{name}");
+        }
+        assert_eq!(stored(&server, &key_of_page(name, 2)).unwrap(), r#"["a post of page 2"]"#, "{name}");
+        assert_eq!(lines(plugin, &config, "posts([2])"), [of_page(2, "received")], "{name}");
+        let left: i64 = server.client().pttl(format!("cache:{}", key_of_page(name, 2))).unwrap();
+        assert!((300_001..=330_000).contains(&left), "{name}: {left}");
+        set_stale(&server, &key_of_page(name, 2), r#"["old"]"#);
+        assert_eq!(lines(plugin, &config, "posts([2])"), [of_page(2, "computed")], "{name}");
+        set_stale(&server, &key_of_page(name, 0), r#"["old"]"#);
+        assert_eq!(lines(plugin, &config, "posts([0])"), ["old, computed"], "{name}");
+    });
+}
+
+#[test]
+fn a_cached_function_of_python_and_javascript_runs_without_the_cache() {
+    in_each_language(|name, plugin| {
+        let read_only = format!("{RAM}[plugins.{name}]\naccess = \"read-only\"\n");
+        let no_cache = format!("{RAM}[plugins.{name}]\ncaches = []\n");
+        for config in [read_only, no_cache] {
+            assert_eq!(lines(plugin, &config, "posts([1, 1])"), ["a post of page 1, computed"; 2], "{name}");
+        }
+    });
+}
+
+/// An instance has 1,024 handles.
+#[test]
+fn a_cached_function_may_be_called_more_often_than_an_instance_has_handles() {
+    in_each_language(|name, plugin| {
+        let said = lines(plugin, RAM, &format!("posts([{}])", ["1"; 1100].join(", ")));
+        let computed = said.iter().filter(|line| line.ends_with("computed")).count();
+        assert_eq!((computed, said.len()), (1, 1100), "{name}");
+    });
+}
+
+/// As in Rust.
+#[test]
+fn a_key_that_the_cache_would_refuse_has_a_digest_of_the_arguments_in_each_language() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    in_each_language(|name, plugin| {
+        let path = if name == "python" { "plugin._measure" } else { "measure" };
+        let long = "é".repeat(600);
+        assert_eq!(answer(plugin, &config, "measure(\"\u{7f}\")"), "1", "{name}");
+        assert_eq!(answer(plugin, &config, &format!("measure(\"{long}\")")), "600", "{name}");
+        // `printf '["\177"]' | sha256sum`, and the same of 600 times `é`.
+        for digest in [
+            "2366f354a28f19c40b4994ae5a341137807c954180c52cbc9d56a75722dcdeed",
+            "4c424d3676e1f49e0342fd475b7e3396bc8da8541074aec103467f642715ffaf",
+        ] {
+            assert!(stored(&server, &format!("{path}:sha256:{digest}")).is_some(), "{name}: {digest}");
+        }
+    });
+}
+
+#[test]
+fn a_cached_function_with_wrong_options_is_an_error_that_names_them() {
+    in_each_language(|name, plugin| {
+        let expected: &[&str] = match name {
+            "python" => &[
+                "key: ValueError: plugin.WitWorld.misuses.<locals>.wrong: `pages` in `key` is not an argument",
+                "place: ValueError: plugin.WitWorld.misuses.<locals>.wrong: `` in `key` is not an argument",
+                "skip: ValueError: plugin.WitWorld.misuses.<locals>.wrong: `pages` in `skip` is not an argument",
+                "method: TypeError: plugin.WitWorld.misuses.<locals>.method: a method needs a `key`",
+                "async: TypeError: plugin.WitWorld.misuses.<locals>.fetch: an async function cannot be cached",
+                "duration: ValueError: a duration cannot be -1 s",
+                "argument: TypeError: Object of type object is not JSON serializable",
+            ],
+            _ => &[
+                "name: TypeError: a cached function without a name needs a `key` or a `name`",
+                "duration: RangeError: a duration cannot be -1 s",
+                "argument: TypeError: BigInt are forbidden in JSON.stringify",
+                "key: TypeError: key: must be a string, not number",
+            ],
+        };
+        assert_eq!(lines(plugin, RAM, "misuses()"), expected, "{name}");
+    });
+}

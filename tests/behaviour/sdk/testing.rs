@@ -12,7 +12,7 @@ use larder_host::cache::glob::Pattern;
 use larder_host::cache::ram::RamBackend;
 use larder_host::cache::{
     Access, Cache, CacheBackend, CacheError, Claim, Duration, Health, Key, Lease, OnOutage, Owner, Policy, Release,
-    ScopedCache, Selection,
+    ScopedCache, Selection, Version, WithLife,
 };
 use larder_tests::{Larder, on_every_backend};
 use proptest::prelude::*;
@@ -40,9 +40,40 @@ fn duration() -> impl Strategy<Value = Duration> {
     prop::sample::select(&[1, 2, 1_000, 299_999, 300_000, 300_001, u64::MAX][..]).prop_map(Duration::Milliseconds)
 }
 
+/// How long a value is stale: as its life, in which it is stale at once, a part of it, and what is refused.
+fn stale() -> impl Strategy<Value = Duration> {
+    let finite = prop::sample::select(&[0, 1, 1_000, 1_001, 60_000, 300_000, u64::MAX][..]);
+    prop_oneof![8 => finite.prop_map(Duration::Milliseconds), 1 => Just(Duration::Default), 1 => Just(Duration::Unlimited)]
+}
+
+/// Calls and times that matter to the refresh of one key: many of them meet a stale value, its refresh, or the pause after one
+/// that was dropped.
+fn refresh_step() -> impl Strategy<Value = Step> {
+    const KEY: &str = KEYS[0];
+    let life = || prop::sample::select(&[2_000, 10_000, 400_000][..]).prop_map(Duration::Milliseconds);
+    let stale = || prop::sample::select(&[1_000, 5_000, u64::MAX][..]).prop_map(Duration::Milliseconds);
+    let call = prop_oneof![
+        6 => stale().prop_map(|stale| Call::GetOrRefresh(KEY, stale)),
+        2 => (any::<u8>(), life(), stale()).prop_map(|(value, life, stale)| Call::FillStale(KEY, value, life, stale)),
+        1 => (any::<u8>(), life()).prop_map(|(value, life)| Call::Fill(KEY, value, life)),
+        1 => (any::<u8>(), life()).prop_map(|(value, life)| Call::Set(KEY, value, life)),
+        3 => Just(Call::Drop(KEY)),
+        1 => Just(Call::Clear(KEY)),
+        1 => Just(Call::GetOrSet(KEY)),
+    ];
+    prop_oneof![
+        12 => (0..2_usize, call).prop_map(|(plugin, call)| Step::Call(plugin, call)),
+        3 => prop::sample::select(&[1, 999, 1_000, 300_000][..]).prop_map(Step::Advance),
+        1 => prop::bool::weighted(0.3).prop_map(Step::Outage),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let call = prop_oneof![
         12 => call(),
+        6 => (prop::sample::select(&KEYS[..]), stale()).prop_map(|(key, stale)| Call::GetOrRefresh(key, stale)),
+        3 => (prop::sample::select(&KEYS[..]), any::<u8>(), duration(), stale())
+            .prop_map(|(key, value, duration, stale)| Call::FillStale(key, value, duration, stale)),
         2 => (prop::sample::select(&KEYS[..]), any::<u8>(), duration())
             .prop_map(|(key, value, duration)| Call::Set(key, value, duration)),
         2 => (prop::sample::select(&KEYS[..]), any::<u8>(), duration())
@@ -50,7 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         16 => (0..2_usize, call).prop_map(|(plugin, call)| Step::Call(plugin, call)),
-        2 => prop::sample::select(&[1, 1_000, 60_000, 299_999, 300_000][..]).prop_map(Step::Advance),
+        2 => prop::sample::select(&[1, 999, 1_000, 60_000, 299_999, 300_000][..]).prop_map(Step::Advance),
         1 => prop::bool::weighted(0.3).prop_map(Step::Outage),
         1 => prop::bool::weighted(0.3).prop_map(Step::ReadOnly),
     ]
@@ -142,6 +173,27 @@ impl CacheBackend for Reachable {
         self.ram.fill(key, lease, value, duration).await
     }
 
+    async fn get_with_life(&self, key: &Key) -> Result<Option<WithLife>, CacheError> {
+        self.check()?;
+        self.ram.get_with_life(key).await
+    }
+
+    async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
+        self.check()?;
+        self.ram.get_version(key).await
+    }
+
+    async fn replace(
+        &self,
+        key: Key,
+        version: &Version,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        self.check()?;
+        self.ram.replace(key, version, value, duration).await
+    }
+
     fn lease_time(&self) -> Option<StdDuration> {
         None
     }
@@ -214,7 +266,7 @@ async fn yield_to_other_tasks() {
     }
 }
 
-fn as_the_plugin_gets_it(error: CacheError) -> larder::Error {
+pub(super) fn as_the_plugin_gets_it(error: CacheError) -> larder::Error {
     match error {
         CacheError::InvalidArgument(rule) => larder::Error::InvalidArgument(rule),
         CacheError::ValueTooLarge { max, .. } => larder::Error::ValueTooLarge(u64::try_from(max).unwrap()),
@@ -285,6 +337,24 @@ impl Fake {
                 Some(vacancy) => Answer::Stored(vacancy.fill(&value(*number), convert(*duration))?),
                 None => Answer::Idle,
             },
+            Call::GetOrRefresh(key, stale) => match cache.freshness(key, convert(*stale))? {
+                larder::Freshness::Fresh(value) => Answer::Value(Some(value)),
+                larder::Freshness::Stale { value, refresh } => {
+                    let refreshes = refresh.is_some();
+                    held.extend(refresh.map(|refresh| (*key, refresh)));
+                    Answer::Stale(value, refreshes)
+                }
+                larder::Freshness::Vacant(vacancy) => {
+                    held.insert(key, vacancy);
+                    Answer::Vacancy
+                }
+            },
+            Call::FillStale(key, number, duration, stale) => match held.remove(key) {
+                Some(vacancy) => {
+                    Answer::Stored(vacancy.fill_stale(&value(*number), convert(*duration), convert(*stale))?)
+                }
+                None => Answer::Idle,
+            },
             Call::Drop(key) => held.remove(key).map_or(Answer::Idle, |_dropped| Answer::Done),
             Call::Clear(key) => Answer::Cleared(cache.clear(key)?.into()),
             Call::ClearPattern(pattern) => Answer::Cleared(cache.clear_pattern(pattern)?),
@@ -293,7 +363,7 @@ impl Fake {
     }
 }
 
-fn convert(duration: Duration) -> larder::Duration {
+pub(super) fn convert(duration: Duration) -> larder::Duration {
     match duration {
         Duration::Default => larder::Duration::Default,
         Duration::Milliseconds(milliseconds) => larder::Duration::Milliseconds(milliseconds),
@@ -301,10 +371,10 @@ fn convert(duration: Duration) -> larder::Duration {
     }
 }
 
-#[test]
-fn the_sdks_host_for_tests_answers_every_call_as_the_host_does() {
-    let steps = prop::collection::vec(step(), 1..80);
-    let outcome = TestRunner::new(cases(1000)).run(&(policy(), steps), |(policy, steps)| {
+/// Takes the steps with both hosts.
+fn assert_alike(policy: impl Strategy<Value = Policy>, step: impl Strategy<Value = Step>) {
+    let steps = prop::collection::vec(step, 1..80);
+    let outcome = TestRunner::new(cases(1000)).run(&(policy, steps), |(policy, steps)| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
             let (mut fake, mut real) = (Fake::new(&policy), Real::new(policy));
@@ -323,6 +393,23 @@ fn the_sdks_host_for_tests_answers_every_call_as_the_host_does() {
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+}
+
+#[test]
+fn the_sdks_host_for_tests_answers_every_call_as_the_host_does() {
+    assert_alike(policy(), step());
+}
+
+#[test]
+fn the_sdks_host_for_tests_refreshes_as_the_host_does() {
+    let policy = prop::option::of(Just(StdDuration::from_secs(20))).prop_map(|max_expire| {
+        let mut policy = Policy::default();
+        policy.max_expire = max_expire;
+        policy.max_value_bytes = 32;
+        policy.wait = StdDuration::ZERO;
+        policy
+    });
+    assert_alike(policy, refresh_step());
 }
 
 /// Of each of 3,000 patterns: whether it is taken, and which of 1,884 keys it removes.
@@ -344,112 +431,6 @@ fn the_sdks_host_for_tests_clears_what_the_host_clears() {
         prop_assert_eq!(gone, keys.iter().filter(|key| compiled.matches(key.as_bytes())).collect::<Vec<_>>());
         Ok(())
     });
-}
-
-/// A call whose arguments are at a limit, or over it.
-#[derive(Debug)]
-enum AtLimit {
-    Get(String),
-    GetMany(Vec<String>),
-    Set(String, Vec<u8>, Duration),
-    SetMany(Vec<(String, Vec<u8>)>, Duration),
-    Take(String),
-    Clear(String),
-    ClearPattern(String),
-}
-
-impl AtLimit {
-    fn on_the_sdks_host(&self, cache: &larder::Cache) -> Result<(), larder::Error> {
-        match self {
-            Self::Get(key) => cache.get_bytes(key).map(drop),
-            Self::GetMany(keys) => cache.get_many_bytes(keys).map(drop),
-            Self::Set(key, value, duration) => cache.set_bytes_with_duration(key, value, convert(*duration)),
-            Self::SetMany(entries, duration) => cache.set_many_bytes(entries, convert(*duration)),
-            Self::Take(key) => cache.entry(key).map(drop),
-            Self::Clear(key) => cache.clear(key).map(drop),
-            Self::ClearPattern(pattern) => cache.clear_pattern(pattern).map(drop),
-        }
-    }
-
-    async fn on_the_host(&self, cache: &ScopedCache) -> Result<(), larder::Error> {
-        let outcome = match self {
-            Self::Get(key) => cache.get(key).await.map(drop),
-            Self::GetMany(keys) => cache.get_many(keys).await.map(drop),
-            Self::Set(key, value, duration) => cache.set(key, value.clone().into(), *duration).await,
-            Self::SetMany(entries, duration) => cache.set_many(entries.clone(), *duration).await,
-            Self::Take(key) => cache.get_or_set(key).await.map(drop),
-            Self::Clear(key) => cache.clear(key).await.map(drop),
-            Self::ClearPattern(pattern) => cache.clear_pattern(pattern).await.map(drop),
-        };
-        outcome.map_err(as_the_plugin_gets_it)
-    }
-}
-
-/// Texts of every length around the limits, with every control character, and with characters of several bytes.
-fn texts() -> Vec<String> {
-    let lengths = [0, 1, 1023, 1024, 1025, 100_000].map(|length| "k".repeat(length));
-    let long = [format!("{}é", "k".repeat(1022)), format!("{}é", "k".repeat(1023))];
-    let control = (0..0x21).chain(0x7e..0xa1).map(|code| format!("a{}b", char::from_u32(code).unwrap()));
-    let patterns = ["*", "[a-é]", "[é-a]", "[^a-é]", "[\\a-é]", "[a\\-é]", "[é-ü]", "[", "\\", "[]é-a]", "x[a-é"]
-        .map(str::to_owned);
-    lengths.into_iter().chain(long).chain(control).chain(patterns).collect()
-}
-
-fn calls_at_limits() -> Vec<AtLimit> {
-    let mut calls = Vec::new();
-    for text in texts() {
-        calls.extend(
-            [AtLimit::Get, AtLimit::Take, AtLimit::Clear, AtLimit::ClearPattern].map(|call| call(text.clone())),
-        );
-        calls.push(AtLimit::GetMany(vec!["k".to_owned(), text.clone()]));
-        calls.push(AtLimit::SetMany(vec![(text.clone(), b"v".to_vec())], Duration::Default));
-        calls.push(AtLimit::Set(text, b"v".to_vec(), Duration::Default));
-    }
-    let values = [0, 1 << 20, (1 << 20) + 1].map(|length| vec![b'v'; length]);
-    let marked = [&b"\0larder-lease:"[..], b"\0larder-lease:x", b"\0larder-lease"].map(<[u8]>::to_vec);
-    for value in values.into_iter().chain(marked) {
-        calls.push(AtLimit::SetMany(vec![("k".to_owned(), value.clone())], Duration::Default));
-        calls.push(AtLimit::Set("k".to_owned(), value, Duration::Unlimited));
-    }
-    for milliseconds in [0, 1, u64::MAX] {
-        let duration = Duration::Milliseconds(milliseconds);
-        calls.push(AtLimit::Set("k".to_owned(), Vec::new(), duration));
-        calls.push(AtLimit::SetMany(Vec::new(), duration));
-        // Of two mistakes both name the same one.
-        calls.push(AtLimit::Set(String::new(), vec![b'v'; (1 << 20) + 1], duration));
-        calls.push(AtLimit::SetMany(vec![(String::new(), vec![b'v'; (1 << 20) + 1])], duration));
-    }
-    for count in [1024, 1025] {
-        calls.push(AtLimit::GetMany(vec!["k".to_owned(); count]));
-        calls.push(AtLimit::SetMany(vec![("k".to_owned(), Vec::new()); count], Duration::Default));
-        calls.push(AtLimit::GetMany(vec![String::new(); count]));
-    }
-    // The keys and values of a batch are 8 MiB, and a byte more.
-    for more in [0, 1] {
-        let mut entries = vec![("k".to_owned(), vec![b'v'; (1 << 20) - 1]); 8];
-        entries.extend((0..more).map(|_| ("k".to_owned(), Vec::new())));
-        calls.push(AtLimit::SetMany(entries, Duration::Default));
-    }
-    calls.push(AtLimit::GetMany(vec!["k".repeat(8193); 1024]));
-    calls
-}
-
-#[tokio::test]
-async fn the_sdks_host_for_tests_has_the_limits_of_the_host() {
-    testing::reset();
-    let fake = larder::Cache::open("c").unwrap();
-    let policy = Policy::default();
-    let ram = RamBackend::new(64 << 20, policy.max_value_bytes, &[]);
-    let real = ScopedCache::new(Arc::new(Cache::new("c", ram, policy)), None, Access::ReadWrite, Owner::new());
-    let mut refused = 0;
-    for call in calls_at_limits() {
-        let outcome = call.on_the_sdks_host(&fake);
-        refused += usize::from(outcome.is_err());
-        let shown: String = format!("{call:?}").chars().take(200).collect();
-        assert_eq!(outcome, call.on_the_host(&real).await, "{shown}");
-    }
-    // Each of 33 control characters is refused by seven calls.
-    assert!(refused > 33 * 7, "{refused}");
 }
 
 /// What the plugin `script` says of these operations, which reach the host through WebAssembly, its own code says

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_host::cache::{
-    Cache, CacheBackend, CacheError, Claim, Health, Key, Lease, OnOutage, Policy, Release, Selection,
+    Cache, CacheBackend, CacheError, Claim, Health, Key, Lease, OnOutage, Policy, Release, Selection, Version, WithLife,
 };
 use larder_tests::{Fault, Kind, Larder, LarderOutput, Relay, Server, wait_for};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -53,6 +53,18 @@ impl CacheBackend for Failing {
     }
 
     async fn fill(&self, _: Key, _: &Lease, _value: Bytes, _duration: Duration) -> Result<bool, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn get_with_life(&self, _key: &Key) -> Result<Option<WithLife>, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn get_version(&self, _key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn replace(&self, _: Key, _: &Version, _value: Bytes, _duration: Duration) -> Result<bool, CacheError> {
         Err(self.0.clone())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use larder_host::cache::valkey::{COMMANDS, Need};
-use larder_host::cache::{Duration, Entry};
+use larder_host::cache::{Duration, Entry, Freshness};
 use larder_host::{Config, connect_cache};
 use larder_tests::documents::rights_after;
 use larder_tests::imitation::{imitate, usual_reply};
@@ -87,7 +87,7 @@ fn has_ifeq(cache: &Value) -> bool {
 
 async fn check_names_what_a_key_pattern_does_not_cover(kind: Kind) {
     let Some(server) = Server::start(kind) else { return };
-    let on_keys = ["GET", "MGET", "SET", "GETRANGE", "PTTL", "UNLINK"];
+    let on_keys = ["GET", "MGET", "SET", "GETRANGE", "PTTL", "PEXPIRETIME", "UNLINK"];
     for (rule, refused) in [
         ("~other:*", &on_keys[..]),
         ("resetkeys", &on_keys),
@@ -286,6 +286,11 @@ async fn a_host_sends_the_commands_of_the_list_and_no_others(kind: Kind) {
         assert!(matches!(waits.await.unwrap(), Ok(Entry::Occupied(_))));
         assert!(holder.get("k").await.unwrap().is_some());
         holder.set("l", bytes("v"), Duration::Default).await.unwrap();
+        let hour = Duration::Milliseconds(3_600_000);
+        let Ok(Freshness::Stale { refresh: Some(refresh), .. }) = holder.get_or_refresh("l", hour).await else {
+            panic!("the value does not expire within the hour")
+        };
+        assert!(holder.fill_stale(refresh, bytes("w"), Duration::Default, hour).await.unwrap());
         holder.set_many(vec![("m".to_owned(), bytes("v"))], Duration::Default).await.unwrap();
         holder.get_many(&["k", "l"]).await.unwrap();
         holder.clear("k").await.unwrap();

@@ -166,9 +166,17 @@ async fn every_panel_shows_what_it_is_about() {
     let shown = async {
         let mut missing = panels().iter().map(|panel| text(&panel["title"]).to_owned()).collect::<BTreeSet<_>>();
         for round in 0_u32.. {
-            for path in
-                ["/visit/k", "/visit/k", "/many/k", "/compute/k", "/visit/", "/panic", "/fetch?http://localhost/"]
-            {
+            for path in [
+                "/visit/k",
+                "/visit/k",
+                "/many/k",
+                "/compute/k",
+                "/refresh/r",
+                "/refresh/r",
+                "/visit/",
+                "/panic",
+                "/fetch?http://localhost/",
+            ] {
                 ram.get(path).await;
                 shared.get(path).await;
             }

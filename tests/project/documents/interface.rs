@@ -73,6 +73,13 @@ impl Writer<'_> {
                         writeln!(page, "- `{}{payload}`: {}", case.name, docs.trim()).unwrap();
                     }
                 }
+                TypeDefKind::Record(record) => {
+                    page.push('\n');
+                    for field in &record.fields {
+                        let docs = text(&field.docs, "  ");
+                        writeln!(page, "- `{}: {}`: {}", field.name, self.name(field.ty), docs.trim()).unwrap();
+                    }
+                }
                 TypeDefKind::Resource => {
                     for function in self.functions(|kind| kind.resource() == Some(*id)) {
                         page.push_str(&self.function("####", function));

@@ -20,10 +20,22 @@ fn main() -> Result<(), larder::Error> {
     let posts: Vec<String> = wstd::runtime::block_on(fetched(&valkey))?;
     println!("{posts:?}");
 
+    println!("{:?} {:?}", last_posts(2), user(123));
+
     println!("{}", cache.clear("user:123")?);
     println!("{}", cache.clear_pattern("last_*")?);
     println!("{}", valkey.clear_all()?);
     Ok(())
+}
+
+#[larder::cached(duration = "30s")]
+fn last_posts(page: u32) -> Vec<String> {
+    select_posts(page)
+}
+
+#[larder::cached(duration = "60s", stale = "1h", key = "user:{id}", cache = "valkey")]
+fn user(id: u32) -> Result<String, String> {
+    select_user(id).ok_or_else(|| format!("there is no user {id}"))
 }
 
 async fn fetched(valkey: &Cache) -> Result<Vec<String>, larder::Error> {
@@ -32,6 +44,10 @@ async fn fetched(valkey: &Cache) -> Result<Vec<String>, larder::Error> {
 
 fn select_posts(page: u32) -> Vec<String> {
     vec![format!("a post of page {page}")]
+}
+
+fn select_user(id: u32) -> Option<String> {
+    (id == 123).then(|| "John".to_owned())
 }
 
 async fn fetch_posts() -> Vec<String> {

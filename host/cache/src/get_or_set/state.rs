@@ -9,6 +9,7 @@ use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::InFlight;
 use crate::get_or_set::lease::Issuer;
+use crate::get_or_set::refresh::Refreshes;
 use crate::get_or_set::renewal::Renewals;
 use crate::get_or_set::stats::Counters;
 use crate::policy::{OnOutage, Policy};
@@ -21,6 +22,7 @@ pub(crate) struct CacheState {
     pub(crate) backend: Arc<dyn CacheBackend>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) counters: Counters,
+    pub(crate) refreshes: Refreshes,
     pub(crate) metrics: CacheMetrics,
     pub(crate) issuer: Issuer,
     pub(crate) renewals: Renewals,
@@ -35,7 +37,8 @@ impl CacheState {
         releases.close();
         let (in_flight, counters, renewals) = (Arc::default(), Counters::default(), Renewals::default());
         let metrics = CacheMetrics::new(&name, backend.status().backend());
-        Self { name, policy, backend, in_flight, counters, metrics, issuer: Issuer::new(), renewals, releases }
+        let (refreshes, issuer) = (Refreshes::default(), Issuer::new());
+        Self { name, policy, backend, in_flight, counters, refreshes, metrics, issuer, renewals, releases }
     }
 
     /// True if a read returns a miss instead of this error. Counts and logs it.

@@ -1,4 +1,4 @@
-//! Counters of get-or-set.
+//! Counters of get-or-set and of refreshes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,21 @@ pub struct GetOrSetStats {
     pub abandoned: u64,
 }
 
+/// Totals of the get-or-refresh calls on one cache in this process, since it was connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RefreshStats {
+    /// Stale values that were returned.
+    pub stale: u64,
+    /// Refreshes that were stored.
+    pub stored: u64,
+    /// Refreshes that were computed but not stored, because the key was set, filled, cleared or evicted, or expired, in
+    /// between.
+    pub superseded: u64,
+    /// Refreshes that failed: dropped unfilled, ended by a trap or a time limit, or filled with a value that was refused or
+    /// in an outage.
+    pub failed: u64,
+}
+
 /// A total that only increases.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -27,6 +42,31 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters behind [`RefreshStats`].
+#[derive(Debug, Default)]
+pub(crate) struct RefreshCounters {
+    pub(crate) stale: Counter,
+    pub(crate) stored: Counter,
+    pub(crate) superseded: Counter,
+    pub(crate) failed: Counter,
+}
+
+impl RefreshCounters {
+    pub(crate) fn read(&self) -> RefreshStats {
+        let Self { stale, stored, superseded, failed } = self;
+        RefreshStats {
+            stale: stale.total(),
+            stored: stored.total(),
+            superseded: superseded.total(),
+            failed: failed.total(),
+        }
     }
 }
 
@@ -43,14 +83,14 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn read(&self) -> GetOrSetStats {
-        let total = |counter: &Counter| counter.0.load(Ordering::Relaxed);
+        let Self { computed, waited, joined_remotely, expired, superseded, abandoned } = self;
         GetOrSetStats {
-            computed: total(&self.computed),
-            waited: total(&self.waited),
-            joined_remotely: total(&self.joined_remotely),
-            expired: total(&self.expired),
-            superseded: total(&self.superseded),
-            abandoned: total(&self.abandoned),
+            computed: computed.total(),
+            waited: waited.total(),
+            joined_remotely: joined_remotely.total(),
+            expired: expired.total(),
+            superseded: superseded.total(),
+            abandoned: abandoned.total(),
         }
     }
 }

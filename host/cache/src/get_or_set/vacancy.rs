@@ -7,17 +7,20 @@ use tokio::runtime::Handle;
 use crate::cache_metrics::VacancyCount;
 use crate::get_or_set::in_flight::{LeaderGuard, Owner, Sequence};
 use crate::get_or_set::lease::Lease;
+use crate::get_or_set::refresh::{self, Refreshed};
 use crate::get_or_set::renewal::{self, Renewals};
 use crate::get_or_set::state::CacheState;
 use crate::key::Key;
 
-/// The right to compute the value of one key. While it is held, its lease is renewed, for at most
+/// The right to compute the value of one key, which has none or a stale one. While it is held, its lease is renewed, for at most
 /// [`Policy::max_lease`](crate::Policy::max_lease). [`Cache::fill`](crate::Cache::fill) consumes it. If it is dropped,
 /// its lease is released, and exactly one of the waiters claims next.
 #[derive(Debug)]
 pub struct Vacancy {
     pub(crate) state: Arc<CacheState>,
     pub(crate) key: Key,
+    /// What the value is to replace, if it refreshes a stale one. `key` is then that of the lease on the refresh.
+    pub(crate) refreshed: Option<Refreshed>,
     /// The sequence number before the claim was sent.
     pub(crate) claimed: Sequence,
     /// The lease that the key must still hold for a fill.
@@ -38,7 +41,7 @@ impl Vacancy {
     pub(crate) fn new(state: &Arc<CacheState>, key: &Key) -> Self {
         let (claimed, lease) = (state.in_flight.now(), state.issuer.issue());
         let (state, key) = (Arc::clone(state), key.clone());
-        Self { state, key, claimed, lease, owns_lease: true, guard: None, renewal: None, count: None }
+        Self { state, key, refreshed: None, claimed, lease, owns_lease: true, guard: None, renewal: None, count: None }
     }
 
     /// Registers the holder as leader and starts the renewal, after a claim was granted, or failed in an outage.
@@ -83,8 +86,16 @@ impl Drop for Vacancy {
         }
         let guard = self.guard.take();
         if let Some(guard) = &guard {
-            self.state.counters.abandoned.increment();
             guard.end_holding();
+            if self.refreshed.is_none() {
+                self.state.counters.abandoned.increment();
+            }
+        }
+        if self.refreshed.is_some() {
+            let is_filled = guard.is_none();
+            if refresh::end(&self.state, &self.key, &self.lease, is_filled).is_break() {
+                return;
+            }
         }
         if !self.owns_lease {
             return;

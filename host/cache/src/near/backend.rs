@@ -6,7 +6,7 @@ use std::time::Duration as StdDuration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::backend::{BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release};
+use crate::backend::{BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release, Version, WithLife};
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Selection};
@@ -71,6 +71,14 @@ impl Drop for Write<'_> {
 impl<F: FarBackend> NearLookup for NearBackend<F> {
     fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
         self.tier.look_up(key)
+    }
+
+    fn last_known(&self, key: KeyRef<'_>) -> Option<Bytes> {
+        self.tier.last_known(key)
+    }
+
+    fn look_up_fresh(&self, key: KeyRef<'_>, stale: StdDuration) -> Option<Bytes> {
+        self.tier.look_up_fresh(key, stale)
     }
 
     fn count_hits(&self, hits: usize) {
@@ -185,6 +193,51 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
     ) -> Result<bool, CacheError> {
         let _write = self.write(vec![key.clone()]);
         self.far.fill(key, lease, value, duration).await
+    }
+
+    async fn get_with_life(&self, key: &Key) -> Result<Option<WithLife>, CacheError> {
+        if let Some(found) = self.tier.look_up_with_life(key.as_ref()) {
+            self.tier.count_hits(1);
+            return Ok(Some(found));
+        }
+        match self.tier.begin_alone(key) {
+            Some(fetch) => {
+                self.tier.count_misses(1);
+                let fetched = self.far.fetch(key).await;
+                let keep = fetched.as_ref().ok().and_then(|fetched| fetched.keep);
+                fetch.complete(&fetched);
+                match (fetched?.value, keep) {
+                    (Some(value), Some(Keep { life, .. })) => {
+                        let life = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+                        return Ok(Some(WithLife { value, life }));
+                    }
+                    (None, _) => return Ok(None),
+                    // The value came without its life.
+                    (Some(_), None) => {}
+                }
+            }
+            None => self.tier.count_misses(1),
+        }
+        let found = self.far.get_with_life(key).await?;
+        self.tier.invalidate(key.as_ref());
+        Ok(found)
+    }
+
+    async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
+        let found = self.far.get_version(key).await?;
+        self.tier.invalidate(key.as_ref());
+        Ok(found)
+    }
+
+    async fn replace(
+        &self,
+        key: Key,
+        version: &Version,
+        value: Bytes,
+        duration: Option<StdDuration>,
+    ) -> Result<bool, CacheError> {
+        let _write = self.write(vec![key.clone()]);
+        self.far.replace(key, version, value, duration).await
     }
 
     fn lease_time(&self) -> Option<StdDuration> {

@@ -3,7 +3,7 @@
 //! The core of the near tier knows a feed by three events: an announcement, the end of the feed, and the answer to a
 //! ping. How a server makes them is the business of its backend.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
 
@@ -22,6 +22,9 @@ pub(super) struct Feeds {
     slots: Box<[Slot]>,
     /// The slots that are not in use, the next one at the end.
     free: Mutex<Vec<u16>>,
+    /// How many feeds have opened and how many flushes were announced. What was read before the last of them is not the
+    /// last that is known of a key.
+    news: AtomicU32,
     /// In milliseconds of the tier's clock.
     max_staleness: u64,
 }
@@ -38,13 +41,14 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
     slot: u16,
+    news: u32,
     state: u64,
 }
 
 impl Feeds {
     pub(super) fn new(max_staleness: u64, count: u16) -> Self {
         let slots = std::iter::repeat_with(Slot::default).take(usize::from(count)).collect();
-        Self { slots, free: Mutex::new((0..count).rev().collect()), max_staleness }
+        Self { slots, free: Mutex::new((0..count).rev().collect()), news: AtomicU32::new(0), max_staleness }
     }
 
     fn slot(&self, number: u16) -> Option<&Slot> {
@@ -58,6 +62,12 @@ impl Feeds {
     /// True if nothing ended or flushed the feed since the stamp was taken.
     pub(super) fn is_current(&self, stamp: Stamp) -> bool {
         self.slot(stamp.slot).is_some_and(|slot| slot.state.load(Ordering::Acquire) == stamp.state)
+    }
+
+    /// True if no feed has opened, and no flush was announced, since the stamp was taken. Then what was read under it is the
+    /// last that is known of its key, also if its feed has ended.
+    pub(super) fn is_last_known(&self, stamp: Stamp) -> bool {
+        stamp.news == self.news.load(Ordering::Acquire)
     }
 
     /// The time at which what was read under this stamp must no longer be served, unless the horizon moves. 0 if the
@@ -112,6 +122,8 @@ impl Feed {
         slot.state.store(generation << FLUSH_BITS, Ordering::Release);
         // Everything that will be read over the feed is read after this time.
         slot.horizon.fetch_max(tier.now(), Ordering::AcqRel);
+        feeds.news.fetch_add(1, Ordering::AcqRel);
+        tier.opened();
         Some(Self { tier: Arc::clone(tier), slot: number, generation, last_answered: AtomicU64::new(0), parts })
     }
 
@@ -122,8 +134,11 @@ impl Feed {
 
     /// The state of the feed. Taken before a read is sent over it. `None` if the feed has ended.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
-        let state = self.tier.feeds().slot(self.slot)?.state.load(Ordering::Acquire);
-        (state >> FLUSH_BITS == self.generation).then_some(Stamp { slot: self.slot, state })
+        let feeds = self.tier.feeds();
+        // The news first: what comes in between makes the stamp older than it is.
+        let news = feeds.news.load(Ordering::Acquire);
+        let state = feeds.slot(self.slot)?.state.load(Ordering::Acquire);
+        (state >> FLUSH_BITS == self.generation).then_some(Stamp { slot: self.slot, news, state })
     }
 
     /// The state of the feed, for a read of a key of this part. `None` also if the server is not known to have the part.
@@ -150,6 +165,7 @@ impl Feed {
     /// The server announced that any key may have changed.
     pub(crate) fn flush(&self) {
         self.change(|state| state.wrapping_add(1));
+        self.tier.feeds().news.fetch_add(1, Ordering::AcqRel);
         self.tier.flushed(Flush::Announced);
     }
 

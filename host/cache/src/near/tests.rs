@@ -274,3 +274,66 @@ fn the_status_counts_look_ups_announcements_and_the_age_of_the_horizon() {
     setup.feed.close();
     assert_eq!((setup.tier.status().losses, setup.tier.status().horizon_age), (1, None));
 }
+
+#[test]
+fn the_last_value_is_known_until_a_connection_is_there_again() {
+    let Setup { clock: _clock, tier, feed } = setup(&NearOptions::default());
+    let key = key("k");
+    let Begun::Fetch(fetch) = tier.begin(&key) else { panic!("the key is near") };
+    let keep = feed.stamp().map(|stamp| Keep { stamp, life: None });
+    fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+    feed.close();
+    tier.sweep();
+    assert_eq!(tier.look_up(key.as_ref()), None);
+    assert_eq!(tier.last_known(key.as_ref()), Some("v".into()));
+    let _next = Feed::open(&tier).unwrap();
+    assert_eq!(tier.last_known(key.as_ref()), None);
+    tier.sweep();
+    assert_eq!(tier.status().entries, 0);
+}
+
+#[test]
+fn what_was_removed_is_not_the_last_that_is_known() {
+    let remove: [fn(&Setup, &Key); 3] = [
+        |setup, key| setup.tier.invalidate(key.as_ref()),
+        |setup, key| setup.feed.announced(key.as_str()),
+        |setup, _| setup.feed.flush(),
+    ];
+    for remove in remove {
+        let setup = setup(&NearOptions::default());
+        let key = key("k");
+        setup.bring_near(&key, "v");
+        assert!(setup.tier.last_known(key.as_ref()).is_some());
+        remove(&setup, &key);
+        setup.feed.close();
+        assert_eq!(setup.tier.last_known(key.as_ref()), None);
+    }
+}
+
+#[test]
+fn an_expired_value_is_not_the_last_that_is_known() {
+    let setup = setup(&NearOptions::default());
+    let key = key("k");
+    let Begun::Fetch(fetch) = setup.tier.begin(&key) else { panic!("the key is near") };
+    let keep = setup.feed.stamp().map(|stamp| Keep { stamp, life: Some(StdDuration::from_millis(500)) });
+    fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+    setup.feed.close();
+    setup.advance(499);
+    assert!(setup.tier.last_known(key.as_ref()).is_some());
+    setup.advance(1);
+    assert_eq!(setup.tier.last_known(key.as_ref()), None);
+}
+
+#[tokio::test]
+async fn a_value_that_expired_while_it_was_fetched_is_not_for_those_who_joined() {
+    let setup = setup(&NearOptions::default());
+    for (advance, is_shared) in [(499, true), (500, false)] {
+        let key = key(&format!("k{advance}"));
+        let Begun::Fetch(fetch) = setup.tier.begin(&key) else { panic!("the key is near") };
+        let Begun::Join(join) = setup.tier.begin(&key) else { panic!("the fetch is not joined") };
+        let keep = setup.feed.stamp().map(|stamp| Keep { stamp, life: Some(StdDuration::from_millis(500)) });
+        setup.advance(advance);
+        fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+        assert_eq!(join.reply().await.is_some(), is_shared, "after {advance} ms");
+    }
+}

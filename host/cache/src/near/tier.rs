@@ -12,7 +12,7 @@ use std::time::Duration as StdDuration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::backend::NearStatus;
+use crate::backend::{NearStatus, WithLife};
 use crate::error::CacheError;
 use crate::key::{Key, KeyRef, Selection};
 use crate::near::NearOptions;
@@ -26,6 +26,9 @@ const MAX_FEEDS: u16 = 4096;
 
 /// What a read returns.
 pub(crate) type Reply = Result<Option<Bytes>, CacheError>;
+
+/// The reply to a fetch for those who joined it, and the earliest time at which its value may have expired.
+type Shared = watch::Receiver<Option<(Reply, u64)>>;
 
 /// The state of the near tier of one cache.
 #[derive(Debug)]
@@ -71,7 +74,7 @@ pub(super) enum Flush {
 struct Pending {
     number: u64,
     begun: u64,
-    reply: watch::Receiver<Option<Reply>>,
+    reply: Shared,
 }
 
 impl Pending {
@@ -94,17 +97,19 @@ pub(crate) enum Begun {
 /// A fetch of another call.
 #[derive(Debug)]
 pub(crate) struct Join {
-    reply: watch::Receiver<Option<Reply>>,
+    tier: Arc<Tier>,
+    reply: Shared,
     /// The time until the fetch is as old as a read may take, and `max_staleness` at most.
     time: StdDuration,
 }
 
 impl Join {
     /// The reply to the fetch. `None` if the call that made it was given up, or has not taken the reply in time: its
-    /// plugin may get few turns.
+    /// plugin may get few turns. `None` also for a value that may have expired, perhaps before this call began.
     pub(crate) async fn reply(mut self) -> Option<Reply> {
         let reply = tokio::time::timeout(self.time, self.reply.wait_for(Option::is_some));
-        reply.await.ok()?.ok()?.clone()
+        let (reply, expires_at) = reply.await.ok()?.ok()?.clone()?;
+        self.tier.clock.is_before(expires_at).then_some(reply)
     }
 }
 
@@ -161,11 +166,41 @@ impl Tier {
 
     /// The value of a key, if it is near and may be served.
     pub(crate) fn look_up(&self, key: KeyRef<'_>) -> Option<Bytes> {
+        self.live(key).map(|stored| stored.value)
+    }
+
+    /// The value of a key, if it is near and may be served, and if it lives longer than `stale`.
+    pub(crate) fn look_up_fresh(&self, key: KeyRef<'_>, stale: StdDuration) -> Option<Bytes> {
+        // With `max_expire` the value lives longer on the server than the entry.
+        self.live(key).filter(|stored| !self.with_life(stored).is_stale(stale)).map(|stored| stored.value)
+    }
+
+    /// As [`Tier::look_up`], with the remaining life of the value, if that is known.
+    pub(crate) fn look_up_with_life(&self, key: KeyRef<'_>) -> Option<WithLife> {
+        let is_life_known = self.max_expire.is_none();
+        self.live(key).filter(|_| is_life_known).map(|stored| self.with_life(&stored))
+    }
+
+    /// The last value that is known of a key, if it has not expired: also if it is too old to be served, or if the connection
+    /// over which it was read was lost. `None` once a connection is there again.
+    pub(crate) fn last_known(&self, key: KeyRef<'_>) -> Option<Bytes> {
+        let stored = self.entries.of(key).get(key)?;
+        let is_known = self.feeds.is_last_known(stored.beside) && self.clock.is_before(stored.expires_at);
+        is_known.then_some(stored.value)
+    }
+
+    fn with_life(&self, stored: &Stored<Stamp>) -> WithLife {
+        let life = (stored.expires_at != NEVER).then(|| stored.expires_at.saturating_sub(self.now()));
+        WithLife { value: stored.value.clone(), life }
+    }
+
+    /// The entry of a key, if it may be served.
+    fn live(&self, key: KeyRef<'_>) -> Option<Stored<Stamp>> {
         let partition = self.entries.of(key);
         let stored = partition.get(key)?;
         let until = self.feeds.served_until(stored.beside).min(stored.expires_at);
         if self.clock.is_before(until) {
-            return Some(stored.value);
+            return Some(stored);
         }
         // A late horizon may move on, and then the entry may be served again.
         partition.remove_if(key.as_str(), |stored| self.is_dead(stored) || !self.clock.is_before(stored.expires_at));
@@ -186,7 +221,7 @@ impl Tier {
             // A value that was read earlier may be older than `max_staleness`.
             Some(other) if now < other.joined_until(self) => {
                 let time = StdDuration::from_millis(other.joined_until(self).saturating_sub(now));
-                Begun::Join(Join { reply: other.reply.clone(), time })
+                Begun::Join(Join { tier: Arc::clone(self), reply: other.reply.clone(), time })
             }
             _ => Begun::Fetch(self.register(&mut pending, key, now)),
         }
@@ -239,7 +274,12 @@ impl Tier {
         self.entries.of_namespace(selection.namespace()).take_selected(selection, &self.clock).await;
     }
 
-    /// A feed was flushed or has ended. Its entries are dead already.
+    /// A feed has opened.
+    pub(super) fn opened(&self) {
+        self.entries.all().for_each(|partition| partition.note_deaths());
+    }
+
+    /// A feed was flushed or has ended. Its entries are not served any more.
     pub(super) fn flushed(&self, cause: Flush) {
         count(match cause {
             Flush::Announced => &self.counters.flushes,
@@ -284,8 +324,9 @@ impl Tier {
         (entry, self.lock().get(key).map(|pending| pending.begun))
     }
 
+    /// True if an entry will not be served again, nor is the last that is known of its key.
     fn is_dead(&self, stored: &Stored<Stamp>) -> bool {
-        !self.feeds.is_current(stored.beside)
+        !self.feeds.is_current(stored.beside) && !self.feeds.is_last_known(stored.beside)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pending>> {
@@ -306,7 +347,7 @@ pub(crate) struct Fetch {
     key: Key,
     number: u64,
     begun: u64,
-    reply: watch::Sender<Option<Reply>>,
+    reply: watch::Sender<Option<(Reply, u64)>>,
 }
 
 impl Fetch {
@@ -327,7 +368,15 @@ impl Fetch {
         }
         drop(pending);
         let reply = fetched.as_ref().map(|fetched| fetched.value.clone()).map_err(Clone::clone);
-        self.reply.send_replace(Some(reply));
+        let life = fetched.as_ref().ok().and_then(|fetched| fetched.keep).and_then(|keep| keep.life);
+        self.reply.send_replace(Some((reply, self.expiry(life))));
+    }
+
+    /// The time at which a value expires that has this life left. From the time before the read was sent: the server
+    /// counted the life from a later time on.
+    fn expiry(&self, life: Option<StdDuration>) -> u64 {
+        let milliseconds = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(NEVER));
+        milliseconds.map_or(NEVER, |life| self.begun.saturating_add(life))
     }
 
     /// The entry for a value that may be kept.
@@ -338,10 +387,7 @@ impl Fetch {
             (Some(life), Some(max)) => Some(life.min(max)),
             (life, max) => life.or(max),
         };
-        // From the time before the read was sent: the server counted the life from a later time on.
-        let milliseconds = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(NEVER));
-        let expires_at = milliseconds.map_or(NEVER, |life| self.begun.saturating_add(life));
-        Some(Stored { value, expires_at, beside: stamp })
+        Some(Stored { value, expires_at: self.expiry(life), beside: stamp })
     }
 
     /// Removes the fetch from those that others may join. Returns false if it was poisoned.

@@ -54,6 +54,12 @@ impl Leases {
         is_stored
     }
 
+    /// Makes a call during which no claim is granted.
+    pub(super) fn without_claims<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _table = self.lock();
+        call()
+    }
+
     pub(super) fn has(&self, key: &Key, lease: &Lease) -> bool {
         self.lock().get(key) == Some(lease)
     }

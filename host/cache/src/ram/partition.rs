@@ -155,11 +155,11 @@ impl<S: Clone> Partition<S> {
         }
     }
 
-    /// The value of a live entry. Removes an expired one.
-    pub(super) fn live(&self, key: KeyRef<'_>, clock: &Clock) -> Option<Bytes> {
+    /// A live entry. Removes an expired one.
+    pub(super) fn live(&self, key: KeyRef<'_>, clock: &Clock) -> Option<Stored<S>> {
         let stored = self.entries.get(key.as_str())?;
         if clock.is_before(stored.expires_at) {
-            return Some(stored.value);
+            return Some(stored);
         }
         self.remove_if(key.as_str(), |stored| !clock.is_before(stored.expires_at));
         None
@@ -202,6 +202,35 @@ impl<S: Clone> Partition<S> {
             EntryResult::Vacant(guard) | EntryResult::Replaced(guard, _) => guard.insert(fresh).is_ok(),
             // The key has a value, or another call is storing one.
             EntryResult::Retained(()) | EntryResult::Removed(..) | EntryResult::Timeout => false,
+        };
+        if is_stored {
+            self.note_expiry(expires_at);
+        }
+        is_stored
+    }
+
+    /// Replaces an entry if `is_expected` accepts it, which is checked under the lock. Returns true if it was replaced.
+    ///
+    /// An entry that grows is out of the cache for a moment, because only an insertion evicts others.
+    pub(super) fn replace_if(&self, key: &Key, is_expected: impl Fn(&Stored<S>) -> bool, fresh: Stored<S>) -> bool {
+        let expires_at = fresh.expires_at;
+        let mut fresh = Some(fresh);
+        // Dropped after the lock is released.
+        let mut replaced = None;
+        let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
+            if !is_expected(stored) {
+                return EntryAction::Retain(());
+            }
+            match fresh.take_if(|fresh| fresh.value.len() <= stored.value.len()) {
+                Some(fresh) => replaced = Some(std::mem::replace(stored, fresh)),
+                None => return EntryAction::ReplaceWithGuard,
+            }
+            EntryAction::Retain(())
+        });
+        let is_stored = match (found, fresh) {
+            // The insertion fails if the key is removed or set in between, as it must.
+            (EntryResult::Replaced(guard, _), Some(fresh)) => guard.insert(fresh).is_ok(),
+            _ => replaced.is_some(),
         };
         if is_stored {
             self.note_expiry(expires_at);

@@ -1,6 +1,7 @@
-//! Commands of more than one line: compare-and-set, leases and clears.
+//! Commands of more than one line: compare-and-set, leases, versions and clears.
 
 pub(in crate::valkey) mod clearing;
 pub(in crate::valkey) mod compare_and_set;
 pub(in crate::valkey) mod leases;
 pub(in crate::valkey) mod reads;
+pub(in crate::valkey) mod versions;

@@ -10,7 +10,7 @@ use super::ctx::{LarderCtx, LarderView};
 use super::handles::{HeldVacancy, LimitedResource, OpenCache};
 use super::wit;
 use crate::cache::text::one_line;
-use crate::cache::{CacheError, Duration, Entry, OpenError, PluginError, ScopedCache, Vacancy};
+use crate::cache::{CacheError, Duration, Entry, Freshness, OpenError, PluginError, ScopedCache, Vacancy};
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -177,6 +177,30 @@ impl LarderView<'_> {
             Entry::Occupied(value) => Ok(wit::Entry::Occupied(value)),
             Entry::Vacant(vacancy) => Ok(wit::Entry::Vacant(self.push(HeldVacancy(Some((cache, vacancy))))?)),
         }
+    }
+
+    /// What the plugin gets of `get-or-refresh`.
+    pub(super) fn freshness(
+        &mut self,
+        cache: Arc<ScopedCache>,
+        found: Result<Freshness, CacheError>,
+    ) -> CallResult<wit::Freshness> {
+        Ok(match self.report(&cache, found)? {
+            Freshness::Fresh(value) => wit::Freshness::Fresh(value),
+            Freshness::Stale { value, refresh: None } => {
+                wit::Freshness::Stale(wit::StaleValue { value, refresh: None })
+            }
+            Freshness::Stale { value, refresh: Some(vacancy) } => {
+                let refresh = match self.push(HeldVacancy(Some((cache, vacancy)))) {
+                    Ok(refresh) => Some(refresh),
+                    // The plugin holds too many vacancies to refresh the value, but it may have it.
+                    Err(CallError::Plugin(_)) => None,
+                    Err(trap) => return Err(trap),
+                };
+                wit::Freshness::Stale(wit::StaleValue { value, refresh })
+            }
+            Freshness::Vacant(vacancy) => wit::Freshness::Vacant(self.push(HeldVacancy(Some((cache, vacancy))))?),
+        })
     }
 
     /// Takes a vacancy out of the table. `None` if the request that took it has ended.

@@ -22,7 +22,7 @@ use super::wit;
 use crate::cache::{CacheError, Key, ScopedCache};
 
 /// The interface's name.
-const INTERFACE: &str = "larder:cache/cache@0.1.0";
+const INTERFACE: &str = "larder:cache/cache@0.1.1";
 
 /// Borrows the cache state and the resource table from a store's data.
 type View<T> = fn(&mut T) -> LarderView<'_>;
@@ -74,6 +74,9 @@ pub fn add_to_linker<T: Send + 'static>(
     })?;
     interface
         .func_wrap_async("[method]cache.get-or-set", move |store, (cache, key)| get_or_set(store, view, cache, key))?;
+    interface.func_wrap_async("[method]cache.get-or-refresh", move |store, (cache, key, stale)| {
+        get_or_refresh(store, view, cache, key, stale)
+    })?;
     interface.func_wrap_async("[method]cache.clear", move |mut store, (cache, key): (_, WasmStr)| {
         answer(async move {
             let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
@@ -97,6 +100,9 @@ pub fn add_to_linker<T: Send + 'static>(
     })?;
     interface.func_wrap_async("[static]vacancy.fill", move |store, (vacancy, value, duration)| {
         fill(store, view, vacancy, value, duration)
+    })?;
+    interface.func_wrap_async("[static]vacancy.fill-stale", move |store, (vacancy, value, duration, stale)| {
+        fill_stale(store, view, vacancy, value, duration, stale)
     })?;
     Ok(())
 }
@@ -218,6 +224,46 @@ fn get_or_set<T: Send + 'static>(
         let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
         let found = scoped.get_or_set(&key.to_str(&store)?).await;
         view(store.data_mut()).entry(scoped, found)
+    })
+}
+
+fn get_or_refresh<T: Send + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    cache: CacheHandle,
+    key: WasmStr,
+    stale: wit::Duration,
+) -> HostFuture<'_, wit::Freshness> {
+    let found = look_up(&mut store, view, &cache, &key, |cache, key| {
+        let found = match cache.fast_path() {
+            Some(fast) => fast.fresh(key, stale.into()),
+            None => cache.near_path()?.fresh(key, stale.into()),
+        };
+        found.map(|value| Ok(wit::Freshness::Fresh(value)))
+    });
+    if let Some(found) = found {
+        return Box::new(ready(to_host_result(found)));
+    }
+    answer(async move {
+        let (_call, scoped) = view(store.data_mut()).begin(&cache)?;
+        let found = scoped.get_or_refresh(&key.to_str(&store)?, stale.into()).await;
+        view(store.data_mut()).freshness(scoped, found)
+    })
+}
+
+fn fill_stale<T: Send + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    vacancy: VacancyHandle,
+    value: WasmList<u8>,
+    duration: wit::Duration,
+    stale: wit::Duration,
+) -> HostFuture<'_, bool> {
+    answer(async move {
+        let Some((cache, vacancy)) = view(store.data_mut()).take_vacancy(vacancy)? else { return Ok(false) };
+        let value = value.as_le_slice(&store);
+        let outcome = cache.fill_stale_copy(vacancy, value, duration.into(), stale.into()).await;
+        view(store.data_mut()).report(&cache, outcome)
     })
 }
 

@@ -49,3 +49,25 @@ pub(super) enum Entry {
     #[component(name = "vacant")]
     Vacant(Resource<HeldVacancy>),
 }
+
+/// The result of `get-or-refresh`.
+#[derive(Debug, ComponentType, Lower)]
+#[component(variant)]
+pub(super) enum Freshness {
+    #[component(name = "fresh")]
+    Fresh(Bytes),
+    #[component(name = "stale")]
+    Stale(StaleValue),
+    #[component(name = "vacant")]
+    Vacant(Resource<HeldVacancy>),
+}
+
+/// A value that expires soon.
+#[derive(Debug, ComponentType, Lower)]
+#[component(record)]
+pub(super) struct StaleValue {
+    #[component(name = "value")]
+    pub(super) value: Bytes,
+    #[component(name = "refresh")]
+    pub(super) refresh: Option<Resource<HeldVacancy>>,
+}

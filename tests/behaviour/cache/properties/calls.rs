@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use larder_host::cache::{Cache, CacheError, Duration, Entry, ScopedCache, Vacancy};
+use larder_host::cache::{Cache, CacheError, Duration, Entry, Freshness, ScopedCache, Vacancy};
 use larder_tests::Kind;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -29,6 +29,9 @@ pub(crate) enum Call {
     /// A vacancy is kept until it is filled or dropped.
     GetOrSet(&'static str),
     Fill(&'static str, u8, Duration),
+    /// Not among the calls of [`call`]: what a refresh does depends on the time.
+    GetOrRefresh(&'static str, Duration),
+    FillStale(&'static str, u8, Duration, Duration),
     Drop(&'static str),
     Clear(&'static str),
     ClearPattern(String),
@@ -41,6 +44,8 @@ pub(crate) enum Answer {
     Value(Option<Vec<u8>>),
     Values(Vec<Option<Vec<u8>>>),
     Vacancy,
+    /// A stale value, and whether the caller refreshes it.
+    Stale(Vec<u8>, bool),
     Done,
     Stored(bool),
     Cleared(u64),
@@ -131,6 +136,25 @@ impl Plugin {
             },
             Call::Fill(key, number, duration) => match self.held.remove(key) {
                 Some(vacancy) => cache.fill(vacancy, value(*number).into(), *duration).await.map(Answer::Stored),
+                None => Ok(Answer::Idle),
+            },
+            Call::GetOrRefresh(key, stale) => match cache.get_or_refresh(key, *stale).await {
+                Ok(Freshness::Fresh(value)) => Ok(Answer::Value(Some(value.into()))),
+                Ok(Freshness::Stale { value, refresh }) => {
+                    let refreshes = refresh.is_some();
+                    self.held.extend(refresh.map(|refresh| (*key, refresh)));
+                    Ok(Answer::Stale(value.into(), refreshes))
+                }
+                Ok(Freshness::Vacant(vacancy)) => {
+                    self.held.insert(key, vacancy);
+                    Ok(Answer::Vacancy)
+                }
+                Err(error) => Err(error),
+            },
+            Call::FillStale(key, number, duration, stale) => match self.held.remove(key) {
+                Some(vacancy) => {
+                    cache.fill_stale(vacancy, value(*number).into(), *duration, *stale).await.map(Answer::Stored)
+                }
                 None => Ok(Answer::Idle),
             },
             Call::Drop(key) => Ok(self.held.remove(key).map_or(Answer::Idle, |_dropped| Answer::Done)),

@@ -184,7 +184,6 @@ async fn a_failover_keeps_the_promises_of_the_near_tier() {
 }
 
 #[tokio::test]
-#[ignore = "a cluster has no near tier"]
 async fn a_cluster_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("a cluster", || Place::cluster(Kind::Valkey), &Scene::CLUSTER).await;
 }

@@ -8,7 +8,7 @@ wit_bindgen::generate!({
         package test:hostile;
 
         world plugin {
-            import larder:cache/cache@0.1.0;
+            import larder:cache/cache@0.1.1;
 
             /// Makes the calls, and returns how many succeeded and how many failed.
             export attack: func(calls: list<u8>) -> tuple<u32, u32>;

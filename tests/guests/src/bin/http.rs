@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::{future, stream};
+use larder::Freshness;
 use wstd::future::FutureExt;
 use wstd::http::body::{Body, Bytes};
 use wstd::http::{Client, Error, Request, Response, StatusCode};
@@ -56,6 +57,16 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
                 })
                 .await?;
             format!("{value} {is_computed}")
+        }
+        // A get-or-refresh for which every value is stale. Returns whether this request computed one.
+        "refresh" => {
+            let [minute, hour] = [60_000, 3_600_000].map(larder::Duration::Milliseconds);
+            match larder::Cache::default()?.freshness(argument, hour)? {
+                Freshness::Vacant(vacancy) | Freshness::Stale { refresh: Some(vacancy), .. } => {
+                    vacancy.fill(argument.as_bytes(), minute)?.to_string()
+                }
+                Freshness::Fresh(_) | Freshness::Stale { refresh: None, .. } => false.to_string(),
+            }
         }
         // A get-or-set that computes for an hour.
         "hold" => {

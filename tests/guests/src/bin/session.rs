@@ -1,13 +1,16 @@
 //! Executes cache operations from standard input, and prints one line per operation. A test can therefore change the
 //! environment between two operations of one plugin instance.
 //!
-//! The operations are `get-or-set K V`, `compute K V`, `take K`, `fill K V`, `drop K`, `churn K N`, `trap`, and those of
-//! `larder_test_guests::execute`. One space separates the words. `take` holds a vacancy until `fill`, `drop` or `trap`.
+//! The operations are `get-or-set K V`, `compute K V`, `take K`, `refresh K`, `fill K V`, `drop K`, `churn K N`, `trap`,
+//! and those of `larder_test_guests::execute`. One space separates the words. `take` and `refresh` hold a vacancy until
+//! `fill`, `drop` or `trap`. For `refresh` every value that expires is stale.
 
 use std::collections::HashMap;
 
-use larder::{Cache, Duration, Entry, Error, Vacancy};
+use larder::{Cache, Duration, Entry, Error, Freshness, Vacancy};
 use larder_test_guests::{format_error, format_value, trap};
+
+const LONGER_THAN_ANY_LIFE: Duration = Duration::Milliseconds(24 * 60 * 60 * 1000);
 
 fn main() -> Result<(), Error> {
     let cache = Cache::default()?;
@@ -32,6 +35,17 @@ fn execute(cache: &Cache, held: &mut HashMap<String, Vacancy>, words: &[&str]) -
         ["take", key] => match cache.entry(key)? {
             Entry::Occupied(found) => format_value(Some(found)),
             Entry::Vacant(vacancy) => {
+                held.insert((*key).to_owned(), vacancy);
+                "vacant".to_owned()
+            }
+        },
+        ["refresh", key] => match cache.freshness(key, LONGER_THAN_ANY_LIFE)? {
+            Freshness::Fresh(found) | Freshness::Stale { value: found, refresh: None } => format_value(Some(found)),
+            Freshness::Stale { value, refresh: Some(vacancy) } => {
+                held.insert((*key).to_owned(), vacancy);
+                format!("stale {}", String::from_utf8_lossy(&value))
+            }
+            Freshness::Vacant(vacancy) => {
                 held.insert((*key).to_owned(), vacancy);
                 "vacant".to_owned()
             }

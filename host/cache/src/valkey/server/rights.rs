@@ -39,7 +39,8 @@ pub enum Need {
     Cluster,
     /// A cache that plugins write to; get-or-set writes. A near tier may need it too.
     Writes,
-    /// A cache that plugins write to, if its server has no `SET … IFEQ`. Others use it only while they are full.
+    /// A cache that plugins write to, if its server has no `SET … IFEQ`. Others use it while they are full, and to store
+    /// refreshes.
     Scripts,
     /// A cache with a near tier. In others, waiting callers poll without it.
     Tracking,
@@ -99,7 +100,7 @@ const fn login(name: &'static str, need: Need, purpose: &'static str) -> ServerC
 }
 
 /// All commands that Larder sends. A test compares them with those that servers receive, and with the documentation.
-pub const COMMANDS: [ServerCommand; 20] = [
+pub const COMMANDS: [ServerCommand; 21] = [
     login("HELLO", Need::Login, "connecting"),
     login("AUTH", Need::Login, "connecting"),
     login("CLIENT SETINFO", Need::Information, "the name of the client in `CLIENT LIST`"),
@@ -115,12 +116,15 @@ pub const COMMANDS: [ServerCommand; 20] = [
     command("GETRANGE", Need::Writes, "clears, and callers of get-or-set that wait", |probe| {
         words(&[&probe.key, "0", "0"])
     }),
-    command("PTTL", Need::Writes, "callers of get-or-set that wait, and the near tier", |probe| words(&[&probe.key])),
+    command("PTTL", Need::Writes, "callers of get-or-set that wait, get-or-refresh, and the near tier", |probe| {
+        words(&[&probe.key])
+    }),
+    command("PEXPIRETIME", Need::Writes, "get-or-refresh", |probe| words(&[&probe.key])),
     command("UNLINK", Need::Writes, "clear, clear-pattern and clear-all", |probe| words(&[&probe.key])),
     command("SCAN", Need::Writes, "clear-pattern and clear-all", |probe| {
         words(&["0", "MATCH", &probe.key, "COUNT", "1"])
     }),
-    command("EVAL", Need::Scripts, "fill, and the release and renewal of leases", |probe| {
+    command("EVAL", Need::Scripts, "fill, refreshes, and the release and renewal of leases", |probe| {
         arguments(&CompareAndSet::Script.replace(&probe.key, &probe.lease, b"", Some(Expiry::Past)))
     }),
     command(

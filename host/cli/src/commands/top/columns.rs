@@ -20,7 +20,7 @@ pub(super) struct Column {
 }
 
 /// The columns. The most important ones come first, because a narrow terminal shows only those.
-pub(super) const COLUMNS: [Column; 20] = [
+pub(super) const COLUMNS: [Column; 23] = [
     text("CACHE", |cache| name(&cache.name)),
     text("TYPE", |cache| name(&cache.counts.backend)),
     text("SERVER", |cache| cache.counts.up.map_or(NONE, |_| if cache.is_down() { "down" } else { "up" }).to_owned()),
@@ -34,6 +34,9 @@ pub(super) const COLUMNS: [Column; 20] = [
     number("HELD", |cache| count(Some(cache.counts.vacancies))),
     number("COMPUTED", |cache| count(Some(cache.counts.computed))),
     number("WAITED", |cache| count(Some(cache.counts.waited))),
+    number("STALE", |cache| count(Some(cache.counts.stale))),
+    number("REFRESHED", |cache| count(Some(cache.counts.refreshed))),
+    number("FAILED REFRESHES", |cache| count(Some(cache.counts.failed_refreshes))),
     number("BYTES", |cache| bytes(cache.counts.bytes)),
     number("MAX BYTES", |cache| bytes(cache.counts.max_bytes)),
     number("ENTRIES", |cache| count(cache.counts.entries)),

@@ -173,6 +173,9 @@ larder_backend_seconds_bucket{{cache="shared",backend="valkey",le="+Inf"}} 0
 larder_vacancies{{cache="shared"}} 5
 larder_get_or_set_total{{cache="shared",event="computed"}} 41
 larder_get_or_set_total{{cache="shared",event="waited"}} 42
+larder_stale_values_total{{cache="shared"}} 43
+larder_refreshes_total{{cache="shared",outcome="stored"}} 44
+larder_refreshes_total{{cache="shared",outcome="failed"}} 45
 larder_near_lookups_total{{cache="shared",outcome="hit"}} {hits}
 larder_near_lookups_total{{cache="shared",outcome="miss"}} {misses}
 larder_near_bytes{{cache="shared"}} 2048

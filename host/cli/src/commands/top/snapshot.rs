@@ -29,6 +29,10 @@ pub(super) struct Counts {
     pub(super) misses: f64,
     pub(super) computed: f64,
     pub(super) waited: f64,
+    /// Stale values that were returned.
+    pub(super) stale: f64,
+    pub(super) refreshed: f64,
+    pub(super) failed_refreshes: f64,
     pub(super) vacancies: f64,
     /// The latency of the backend.
     pub(super) latency: Buckets,
@@ -143,6 +147,12 @@ impl Counts {
                 "waited" => self.waited += value,
                 _ => {}
             },
+            metrics::STALE_VALUES => self.stale = value,
+            metrics::REFRESHES => match outcome {
+                "stored" => self.refreshed = value,
+                "failed" => self.failed_refreshes = value,
+                _ => {}
+            },
             metrics::VACANCIES => self.vacancies = value,
             metrics::RAM_BYTES => self.bytes = Some(value),
             metrics::RAM_MAX_BYTES => self.max_bytes = Some(value),
@@ -169,11 +179,27 @@ impl Counts {
     }
 
     /// The values that never decrease while the host runs.
-    fn counters(&self) -> [f64; 10] {
-        let Self { calls, errors, hits, misses, computed, waited, .. } = self;
+    fn counters(&self) -> [f64; 13] {
+        let Self { calls, errors, hits, misses, computed, waited, stale, refreshed, failed_refreshes, .. } = self;
         let [evictions, near_hits, near_misses, reconnects] =
             [self.evictions, self.near_hits, self.near_misses, self.reconnects].map(Option::unwrap_or_default);
-        [*calls, *errors, *hits, *misses, *computed, *waited, evictions, near_hits, near_misses, reconnects]
+        let [calls, errors, hits, misses] = [*calls, *errors, *hits, *misses];
+        let [computed, waited, stale, refreshed, failed] = [*computed, *waited, *stale, *refreshed, *failed_refreshes];
+        [
+            calls,
+            errors,
+            hits,
+            misses,
+            computed,
+            waited,
+            stale,
+            refreshed,
+            failed,
+            evictions,
+            near_hits,
+            near_misses,
+            reconnects,
+        ]
     }
 }
 
@@ -193,6 +219,10 @@ larder_get_many_keys_total{cache="a",outcome="hit"} 10
 larder_get_many_keys_total{cache="a",outcome="miss"} 20
 larder_get_or_set_total{cache="a",event="computed"} 7
 larder_get_or_set_total{cache="a",event="waited"} 8
+larder_stale_values_total{cache="a"} 13
+larder_refreshes_total{cache="a",outcome="stored"} 14
+larder_refreshes_total{cache="a",outcome="superseded"} 15
+larder_refreshes_total{cache="a",outcome="failed"} 16
 larder_get_or_set_total{cache="a",event="expired"} 9
 larder_vacancies{cache="a"} 6
 larder_ram_bytes{cache="a"} 1000
@@ -228,6 +258,9 @@ process_start_time_seconds 1
             misses: 22.0,
             computed: 7.0,
             waited: 8.0,
+            stale: 13.0,
+            refreshed: 14.0,
+            failed_refreshes: 16.0,
             vacancies: 6.0,
             latency,
             bytes: Some(1000.0),

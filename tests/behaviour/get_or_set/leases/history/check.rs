@@ -49,11 +49,12 @@ pub(super) enum Rule {
     /// When a set or a fill that stored came before a read, the read finds a value, unless something was cleared between
     /// the write's sending and the read's answer. Nothing expires in these runs.
     Kept,
-    /// A fill says `false` when a set or clear came after its vacancy was handed out and before it was sent.
+    /// A fill says `false` when a set or clear came after its vacancy or refresh was handed out and before it was sent.
     Overtaken,
     /// Of two computations, each begun before the other's fill was sent, only one is stored.
     StoredOnce,
-    /// No caller gets a vacancy while the key certainly holds another caller's lease.
+    /// No caller gets a vacancy while the key certainly holds another caller's lease, and none gets a refresh while another
+    /// caller certainly holds its lease.
     ///
     /// It is certainly there from the answer that handed it out until its fill is sent, where that fill then says
     /// `true`: a lease that is lost never comes back. Where it does not come to that, it is there while its holder
@@ -75,7 +76,7 @@ pub(super) fn check(history: &[Operation], terms: Terms) -> Result<(), Violation
     let keys: BTreeSet<&str> = history
         .iter()
         .filter_map(|operation| match &operation.call {
-            Call::Get(key) | Call::Set(key, _) | Call::Take(key) => Some(key.as_str()),
+            Call::Get(key) | Call::Set(key, _) | Call::Take(key) | Call::Refresh(key) => Some(key.as_str()),
             _ => None,
         })
         .collect();
@@ -123,7 +124,7 @@ fn check_answer(history: &[Operation], operation: &Operation, terms: Terms) -> R
 
 fn check_read(story: &Story<'_>, read: &Operation) -> Result<(), Violation> {
     match &read.answer {
-        Answer::Hit(value) => {
+        Answer::Hit(value) | Answer::Stale(value) => {
             let Some(writer) = story.writers.get(value.as_str()) else {
                 return Err(violation(story, Rule::FromSomewhere, [read]));
             };
@@ -171,6 +172,10 @@ fn check_pair(story: &Story<'_>, a: &Computation<'_>, b: &Computation<'_>, terms
         && b.take.answered < fill_a.sent
     {
         return Err(violation(story, Rule::StoredOnce, [a.take, b.take, fill_a, fill_b]));
+    }
+    // A refresh and the computation of a missing value have leases of their own.
+    if a.is_refresh() != b.is_refresh() {
+        return Ok(());
     }
     let (first, second) = if a.take.answered <= b.take.answered { (a, b) } else { (b, a) };
     if is_without_lease(first.take, terms) || is_without_lease(second.take, terms) {

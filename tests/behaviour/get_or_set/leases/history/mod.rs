@@ -56,6 +56,8 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Work {
     key: &'static str,
+    /// Whether a value that is there is refreshed.
+    refreshes: bool,
     /// Whether a value that is there is cleared, and the key asked for again.
     is_anew: bool,
     takes: Duration,
@@ -110,9 +112,9 @@ fn end() -> impl Strategy<Value = End> {
 /// Some computations outlast the lease, some also the others' wait.
 fn work(meanwhile: impl Strategy<Value = Option<Step>>) -> impl Strategy<Value = Step> {
     let takes = prop_oneof![3 => milliseconds(0..60), 1 => milliseconds(300..900)];
-    let parts = (prop::sample::select(&KEYS[..]), any::<bool>(), takes, meanwhile, end());
-    parts.prop_map(|(key, is_anew, takes, meanwhile, end)| {
-        Step::Compute(Work { key, is_anew, takes, meanwhile: meanwhile.map(Box::new), end })
+    let parts = (prop::sample::select(&KEYS[..]), any::<bool>(), any::<bool>(), takes, meanwhile, end());
+    parts.prop_map(|(key, refreshes, is_anew, takes, meanwhile, end)| {
+        Step::Compute(Work { key, refreshes, is_anew, takes, meanwhile: meanwhile.map(Box::new), end })
     })
 }
 
@@ -151,7 +153,7 @@ impl Run {
         let (lease, wait) = (TERMS.lease.as_millis(), TERMS.wait.as_millis());
         // What is to be seen are leases and not outages: calls are patient, and an error is never taken for a miss.
         let toml = format!(
-            "{}lease = \"{lease}ms\"\nwait = \"{wait}ms\"\ndefault_expire = \"unlimited\"\non_outage = \"error\"\n\
+            "{}lease = \"{lease}ms\"\nwait = \"{wait}ms\"\ndefault_expire = \"1h\"\non_outage = \"error\"\n\
              timeout = \"10s\"\n[sandbox]\ntimeout = \"1h\"\n",
             server.cache("cache")
         );
@@ -230,19 +232,20 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn compute(&mut self, Work { key, is_anew, takes, meanwhile, end }: Work) {
+    fn compute(&mut self, Work { key, refreshes, is_anew, takes, meanwhile, end }: Work) {
         // The plugin would be refused a key that it holds.
         if self.held.contains(key) {
             return;
         }
         let mut asked = Instant::now();
-        let mut answer = self.call(Call::Take(key.to_owned()));
+        let first = if refreshes { Call::Refresh(key.to_owned()) } else { Call::Take(key.to_owned()) };
+        let mut answer = self.call(first);
         if is_anew && matches!(answer, Answer::Hit(_)) {
             self.call(Call::Clear(key.to_owned()));
             asked = Instant::now();
             answer = self.call(Call::Take(key.to_owned()));
         }
-        if answer != Answer::Vacant {
+        if !matches!(answer, Answer::Vacant | Answer::Stale(_)) {
             return;
         }
         self.held.insert(key);

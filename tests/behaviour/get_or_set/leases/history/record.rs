@@ -11,6 +11,8 @@ pub(super) enum Call {
     /// Key and value; no two writes of a run have the same value.
     Set(String, String),
     Take(String),
+    /// A get-or-refresh for which every value is stale.
+    Refresh(String),
     Fill(String, String),
     Drop(String),
     Clear(String),
@@ -26,6 +28,8 @@ pub(super) enum Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Hit(String),
+    /// A value, and the right to refresh it.
+    Stale(String),
     Miss,
     Vacant,
     Filled(bool),
@@ -71,7 +75,7 @@ impl Call {
     /// Whether it has to do with the key, and so belongs to its history.
     pub(super) fn concerns(&self, key: &str) -> bool {
         match self {
-            Self::Get(own) | Self::Set(own, _) | Self::Take(own) => own == key,
+            Self::Get(own) | Self::Set(own, _) | Self::Take(own) | Self::Refresh(own) => own == key,
             Self::Fill(own, _) | Self::Drop(own) | Self::Clear(own) => own == key,
             Self::ClearPattern(_) | Self::ClearAll => self.clears(key),
             Self::Trap | Self::Kill | Self::Freeze => true,
@@ -105,6 +109,7 @@ impl fmt::Display for Call {
             Self::Get(key) => write!(f, "get {key}"),
             Self::Set(key, value) => write!(f, "set {key} {value}"),
             Self::Take(key) => write!(f, "take {key}"),
+            Self::Refresh(key) => write!(f, "refresh {key}"),
             Self::Fill(key, value) => write!(f, "fill {key} {value}"),
             Self::Drop(key) => write!(f, "drop {key}"),
             Self::Clear(key) => write!(f, "clear {key}"),
@@ -131,6 +136,7 @@ impl Answer {
     pub(super) fn read(line: &str) -> Self {
         match line.split_once(' ') {
             Some(("hit", value)) => Self::Hit(value.to_owned()),
+            Some(("stale", value)) => Self::Stale(value.to_owned()),
             Some(("filled", "true")) => Self::Filled(true),
             Some(("filled", "false")) => Self::Filled(false),
             Some(_) => Self::Error(line.to_owned()),
@@ -146,7 +152,7 @@ impl Answer {
     }
 }
 
-/// A vacancy that a process received, and its end.
+/// A vacancy that a process received, of a missing or of a stale value, and its end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Computation<'a> {
     pub(super) take: &'a Operation,
@@ -183,7 +189,8 @@ impl<'a> Story<'a> {
         };
         let computations: Vec<_> = all
             .iter()
-            .filter(|take| matches!(&take.call, Call::Take(own) if own == key) && take.answer == Answer::Vacant)
+            .filter(|take| matches!(&take.call, Call::Take(own) | Call::Refresh(own) if own == key))
+            .filter(|take| matches!(take.answer, Answer::Vacant | Answer::Stale(_)))
             .map(|take| {
                 let is_later = |other: &Operation| other.is_of_one_life_with(take) && other.sent > take.sent;
                 Computation { take, end: all.iter().find(|other| is_later(other) && is_end(&other.call)) }
@@ -219,7 +226,9 @@ impl<'a> Story<'a> {
 
     pub(super) fn reads(&self) -> impl Iterator<Item = &'a Operation> {
         let key = self.key;
-        self.all.iter().filter(move |read| matches!(&read.call, Call::Get(own) | Call::Take(own) if own == key))
+        self.all.iter().filter(
+            move |read| matches!(&read.call, Call::Get(own) | Call::Take(own) | Call::Refresh(own) if own == key),
+        )
     }
 }
 
@@ -227,6 +236,11 @@ impl<'a> Computation<'a> {
     /// Its fill, where it came to that.
     pub(super) fn fill(&self) -> Option<&'a Operation> {
         self.end.filter(|end| matches!(end.call, Call::Fill(..)))
+    }
+
+    /// Whether it refreshes a value, and so holds another lease than one that computes a missing value.
+    pub(super) fn is_refresh(&self) -> bool {
+        matches!(self.take.answer, Answer::Stale(_))
     }
 
     pub(super) fn is_stored(&self) -> bool {

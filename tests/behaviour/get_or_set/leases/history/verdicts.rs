@@ -37,6 +37,7 @@ fn call(line: &str) -> Call {
         ["get", key] => Call::Get(own(key)),
         ["set", key, value] => Call::Set(own(key), own(value)),
         ["take", key] => Call::Take(own(key)),
+        ["refresh", key] => Call::Refresh(own(key)),
         ["fill", key, value] => Call::Fill(own(key), own(value)),
         ["drop", key] => Call::Drop(own(key)),
         ["clear", key] => Call::Clear(own(key)),
@@ -364,4 +365,74 @@ fn a_violation_shows_the_history_of_its_key() {
     assert!(shown.contains("broken: Kept"), "{shown}");
     assert_eq!(shown.matches("\n> ").count(), 2, "{shown}");
     assert!(!shown.contains("set j"), "{shown}");
+}
+
+#[test]
+fn a_clear_during_a_refresh_that_is_stored_is_caught() {
+    assert_breaks(
+        Rule::Overtaken,
+        "0.0 0..1 set k 1 -> ok
+         0.0 2..3 refresh k -> stale 1
+         1.0 4..5 clear k -> true
+         0.0 6..7 fill k 2 -> filled true",
+    );
+}
+
+#[test]
+fn a_stale_value_after_its_clear_is_caught() {
+    assert_breaks(
+        Rule::UpToDate,
+        "0.0 0..1 set k 1 -> ok
+         1.0 2..3 clear k -> true
+         0.0 4..5 refresh k -> stale 1",
+    );
+}
+
+#[test]
+fn a_computed_value_after_a_clear_during_its_refresh_is_caught() {
+    assert_breaks(
+        Rule::UpToDate,
+        "0.0 0..1 set k 1 -> ok
+         0.0 2..3 refresh k -> stale 1
+         1.0 4..5 clear k -> true
+         0.0 6..7 fill k 2 ->
+         0.0 7..8 kill -> ok
+         1.0 8..9 get k -> hit 2",
+    );
+}
+
+#[test]
+fn two_refreshes_of_one_value_that_are_both_stored_are_caught() {
+    assert_breaks(
+        Rule::StoredOnce,
+        "0.0 0..1 set k 1 -> ok
+         0.0 2..3 refresh k -> stale 1
+         1.0 4..5 refresh k -> stale 1
+         0.0 6..7 fill k 2 -> filled true
+         1.0 8..9 fill k 3 -> filled true",
+    );
+}
+
+#[test]
+fn a_second_refresh_while_the_first_is_alive_is_caught() {
+    assert_breaks(
+        Rule::OneHolder,
+        "0.0 0..1 set k 1 -> ok
+         0.0 2..3 refresh k -> stale 1
+         1.0 4..5 refresh k -> stale 1
+         0.0 6..7 get k -> hit 1",
+    );
+}
+
+#[test]
+fn a_refresh_beside_the_computation_of_the_missing_value_is_allowed() {
+    assert_allowed(
+        "0.0 0..1 set k 1 -> ok
+         0.0 2..3 refresh k -> stale 1
+         1.0 4..5 clear k -> true
+         1.0 6..7 take k -> vacant
+         0.0 8..9 fill k 2 -> filled false
+         1.0 10..11 fill k 3 -> filled true
+         0.0 12..13 refresh k -> stale 3",
+    );
 }
