@@ -224,9 +224,9 @@ larder_instances{{plugin="p"}} 4
             "CACHE   TYPE    SERVER  CALLS/S  HIT RATE   P50   P99  ERRORS/S  HITS  MISSES",
             "pages   ram     -          10.0     90.0%  50µs  99µs       0.0    99      11",
             "shared  valkey  up         10.0      0.0%     -     -       9.0     0      11",
-            "HELD\u{a0}5  COMPUTED\u{a0}41  WAITED\u{a0}42  BYTES\u{a0}-  MAX\u{a0}BYTES\u{a0}-  ENTRIES\u{a0}-  EVICTED\u{a0}-",
-            "NEAR\u{a0}HIT\u{a0}RATE\u{a0}90.0%  NEAR\u{a0}BYTES\u{a0}2.0KiB  RECONNECTS\u{a0}2",
-            "",
+            "HELD\u{a0}5  COMPUTED\u{a0}41  WAITED\u{a0}42  STALE\u{a0}43  REFRESHED\u{a0}44  FAILED\u{a0}REFRESHES\u{a0}45",
+            "BYTES\u{a0}-  MAX\u{a0}BYTES\u{a0}-  ENTRIES\u{a0}-  EVICTED\u{a0}-  NEAR\u{a0}HIT\u{a0}RATE\u{a0}90.0%",
+            "NEAR\u{a0}BYTES\u{a0}2.0KiB  RECONNECTS\u{a0}2",
             "q: quit  ↑↓: select a cache  p: pause",
         ];
         assert_eq!(lines(&view, 80, 10), expected);
@@ -234,7 +234,7 @@ larder_instances{{plugin="p"}} 4
 
     #[test]
     fn a_wide_terminal_has_all_columns() {
-        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]), 210, 7);
+        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]), 250, 7);
         let headings: Vec<_> = lines[3].split("  ").map(str::trim).filter(|heading| !heading.is_empty()).collect();
         assert_eq!(headings, COLUMNS.map(|column| column.heading));
         let ends = [
