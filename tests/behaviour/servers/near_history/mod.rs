@@ -164,16 +164,19 @@ async fn assert_keeps_its_promises(name: &str, start: impl Fn() -> Option<Place>
 }
 
 #[tokio::test]
+#[ignore = "beside all other tests a run may take minutes"]
 async fn valkey_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("Valkey", || Place::single(Kind::Valkey), &Scene::SINGLE).await;
 }
 
 #[tokio::test]
+#[ignore = "beside all other tests a run may take minutes"]
 async fn new_valkey_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("a newer Valkey", || Place::single(Kind::ValkeyWithIfeq), &Scene::SINGLE).await;
 }
 
 #[tokio::test]
+#[ignore = "beside all other tests a run may take minutes"]
 async fn redis_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("Redis", || Place::single(Kind::Redis), &Scene::SINGLE).await;
 }
