@@ -200,23 +200,27 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
             self.tier.count_hits(1);
             return Ok(Some(found));
         }
-        match self.tier.begin_alone(key) {
-            Some(fetch) => {
-                self.tier.count_misses(1);
+        match self.tier.begin(key) {
+            Begun::Hit(_) => {}
+            Begun::Join(join) => match join.reply().await {
+                Some(Ok(Some(_))) | None => {}
+                Some(Ok(None)) => return Ok(None),
+                Some(Err(error)) => return Err(error),
+            },
+            Begun::Fetch(fetch) => {
                 let fetched = self.far.fetch(key).await;
                 let keep = fetched.as_ref().ok().and_then(|fetched| fetched.keep);
                 fetch.complete(&fetched);
-                match (fetched?.value, keep) {
-                    (Some(value), Some(Keep { life, .. })) => {
-                        let life = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
-                        return Ok(Some(WithLife { value, life }));
-                    }
-                    (None, _) => return Ok(None),
-                    // The value came without its life.
-                    (Some(_), None) => {}
+                let Some(value) = fetched?.value else { return Ok(None) };
+                if let Some(Keep { life, .. }) = keep {
+                    let life = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+                    return Ok(Some(WithLife { value, life }));
                 }
             }
-            None => self.tier.count_misses(1),
+        }
+        // Another call may have brought the value near. Otherwise its life is not known.
+        if let Some(found) = self.tier.look_up_with_life(key.as_ref()) {
+            return Ok(Some(found));
         }
         let found = self.far.get_with_life(key).await?;
         self.tier.invalidate(key.as_ref());

@@ -2,8 +2,8 @@
 
 use larder_host::cache::{CacheError, Freshness};
 
-use super::{ask, end, next_refresh, refresh, stale, store, store_again};
-use crate::backends::{Backend, over_every_server, view};
+use super::{MINUTE, ask, end, next_refresh, refresh, stale, store, store_again};
+use crate::backends::{Backend, over_every_server, view, within};
 use crate::get_or_set::lose;
 
 over_every_server! {
@@ -98,5 +98,29 @@ mod near {
         assert_eq!(stale(&plugin, "k").await, "old");
         assert!(plugin.clear("cleared").await.is_err());
         assert!(matches!(ask(&plugin, "cleared").await, Freshness::Vacant(_)), "the clear is not forgotten");
+    }
+
+    #[tokio::test]
+    async fn concurrent_misses_are_one_read_and_keep_the_value_near() {
+        let Some(mut backend) = Backend::near() else { return };
+        let cache = backend.cache("").await;
+        store(&view(&cache), "k", "v").await;
+        let mut client = backend.behind().client();
+        let mut reads = || {
+            let stats: String = ::redis::cmd("INFO").arg("commandstats").query(&mut client).unwrap();
+            let calls = stats.split("cmdstat_get:calls=").nth(1).and_then(|rest| rest.split(',').next());
+            calls.map_or(0, |calls| calls.parse::<u64>().unwrap())
+        };
+        let before = reads();
+        for _round in 0..2 {
+            let callers = (0..8).map(|_| {
+                let caller = view(&cache);
+                tokio::spawn(async move { within(caller.get_or_refresh("k", MINUTE)).await.unwrap() })
+            });
+            for found in callers.collect::<Vec<_>>() {
+                assert!(matches!(found.await.unwrap(), Freshness::Fresh(value) if value == "v"));
+            }
+        }
+        assert_eq!(reads() - before, 1);
     }
 }
