@@ -154,6 +154,18 @@ fn max_expire_and_the_life_of_the_key_end_an_entry() {
 }
 
 #[test]
+fn max_expire_does_not_shorten_the_life_that_decides_whether_a_value_is_stale() {
+    let options = NearOptions { max_expire: Some(StdDuration::from_millis(500)), ..NearOptions::default() };
+    let setup = setup(&options);
+    let Begun::Fetch(fetch) = setup.tier.begin(&key("k")) else { panic!("the key is not near") };
+    let keep = Some(Keep { stamp: setup.feed.stamp().unwrap(), life: Some(StdDuration::from_secs(2)) });
+    fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+    setup.advance(499);
+    assert!(setup.tier.look_up_fresh(key("k").as_ref(), StdDuration::from_millis(1500)).is_some());
+    assert!(setup.tier.look_up_fresh(key("k").as_ref(), StdDuration::from_millis(1502)).is_none());
+}
+
+#[test]
 fn a_value_over_the_limit_and_one_that_is_not_announced_are_not_kept() {
     let options = NearOptions { max_value_bytes: 3, ..NearOptions::default() };
     let setup = setup(&options);

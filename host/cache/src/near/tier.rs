@@ -33,7 +33,7 @@ type Shared = watch::Receiver<Option<(Reply, u64)>>;
 /// The state of the near tier of one cache.
 #[derive(Debug)]
 pub(crate) struct Tier {
-    entries: Partitions<Stamp>,
+    entries: Partitions<Read>,
     clock: Clock,
     feeds: Feeds,
     /// The fetches under way that others may join and that may be kept. One that is poisoned is not in it any more.
@@ -131,6 +131,15 @@ pub(crate) struct Keep {
     pub(crate) life: Option<StdDuration>,
 }
 
+/// What is stored beside a value.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    /// The feed over which it was read.
+    stamp: Stamp,
+    /// When the value expires on the server. With `max_expire` the entry may expire earlier.
+    expires_on_server_at: u64,
+}
+
 impl Tier {
     /// `timeout` is that of a read: a fetch that takes longer is given up, or its caller gets no turn.
     pub(crate) fn new(options: &NearOptions, timeout: StdDuration) -> Self {
@@ -171,34 +180,30 @@ impl Tier {
 
     /// The value of a key, if it is near and may be served, and if it lives longer than `stale`.
     pub(crate) fn look_up_fresh(&self, key: KeyRef<'_>, stale: StdDuration) -> Option<Bytes> {
-        // With `max_expire` the value lives longer on the server than the entry.
-        self.live(key).filter(|stored| !self.with_life(stored).is_stale(stale)).map(|stored| stored.value)
+        self.look_up_with_life(key).filter(|found| !found.is_stale(stale)).map(|found| found.value)
     }
 
-    /// As [`Tier::look_up`], with the remaining life of the value, if that is known.
+    /// As [`Tier::look_up`], with the remaining life of the value on the server.
     pub(crate) fn look_up_with_life(&self, key: KeyRef<'_>) -> Option<WithLife> {
-        let is_life_known = self.max_expire.is_none();
-        self.live(key).filter(|_| is_life_known).map(|stored| self.with_life(&stored))
+        let stored = self.live(key)?;
+        let expiry = stored.beside.expires_on_server_at;
+        let life = (expiry != NEVER).then(|| expiry.saturating_sub(self.now()));
+        Some(WithLife { value: stored.value, life })
     }
 
     /// The last value that is known of a key, if it has not expired: also if it is too old to be served, or if the connection
     /// over which it was read was lost. `None` once a connection is there again.
     pub(crate) fn last_known(&self, key: KeyRef<'_>) -> Option<Bytes> {
         let stored = self.entries.of(key).get(key)?;
-        let is_known = self.feeds.is_last_known(stored.beside) && self.clock.is_before(stored.expires_at);
+        let is_known = self.feeds.is_last_known(stored.beside.stamp) && self.clock.is_before(stored.expires_at);
         is_known.then_some(stored.value)
     }
 
-    fn with_life(&self, stored: &Stored<Stamp>) -> WithLife {
-        let life = (stored.expires_at != NEVER).then(|| stored.expires_at.saturating_sub(self.now()));
-        WithLife { value: stored.value.clone(), life }
-    }
-
     /// The entry of a key, if it may be served.
-    fn live(&self, key: KeyRef<'_>) -> Option<Stored<Stamp>> {
+    fn live(&self, key: KeyRef<'_>) -> Option<Stored<Read>> {
         let partition = self.entries.of(key);
         let stored = partition.get(key)?;
-        let until = self.feeds.served_until(stored.beside).min(stored.expires_at);
+        let until = self.feeds.served_until(stored.beside.stamp).min(stored.expires_at);
         if self.clock.is_before(until) {
             return Some(stored);
         }
@@ -320,13 +325,13 @@ impl Tier {
     #[cfg(test)]
     pub(super) fn snapshot(&self, key: &Key) -> (Option<(Bytes, u64, u64)>, Option<u64>) {
         let entry = self.entries.of(key.as_ref()).get(key.as_ref());
-        let entry = entry.map(|stored| (stored.value, stored.expires_at, self.feeds.served_until(stored.beside)));
+        let entry = entry.map(|stored| (stored.value, stored.expires_at, self.feeds.served_until(stored.beside.stamp)));
         (entry, self.lock().get(key).map(|pending| pending.begun))
     }
 
     /// True if an entry will not be served again, nor is the last that is known of its key.
-    fn is_dead(&self, stored: &Stored<Stamp>) -> bool {
-        !self.feeds.is_current(stored.beside) && !self.feeds.is_last_known(stored.beside)
+    fn is_dead(&self, stored: &Stored<Read>) -> bool {
+        !self.feeds.is_current(stored.beside.stamp) && !self.feeds.is_last_known(stored.beside.stamp)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Pending>> {
@@ -380,14 +385,13 @@ impl Fetch {
     }
 
     /// The entry for a value that may be kept.
-    fn stored(&self, fetched: &Fetched) -> Option<Stored<Stamp>> {
+    fn stored(&self, fetched: &Fetched) -> Option<Stored<Read>> {
         let value = fetched.value.clone().filter(|value| value.len() <= self.tier.max_value_bytes)?;
         let Keep { stamp, life } = fetched.keep.filter(|keep| self.tier.feeds.is_current(keep.stamp))?;
-        let life = match (life, self.tier.max_expire) {
-            (Some(life), Some(max)) => Some(life.min(max)),
-            (life, max) => life.or(max),
-        };
-        Some(Stored { value, expires_at: self.expiry(life), beside: stamp })
+        let expires_on_server_at = self.expiry(life);
+        // Without `max_expire` this is `NEVER` too.
+        let expires_at = expires_on_server_at.min(self.expiry(self.tier.max_expire));
+        Some(Stored { value, expires_at, beside: Read { stamp, expires_on_server_at } })
     }
 
     /// Removes the fetch from those that others may join. Returns false if it was poisoned.
