@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Vacancy, store};
-use crate::refresh::{LookedUp, settle, store_stale};
+use crate::refresh::{LookedUp, Refresh, settle};
 use crate::{Cache, Duration, Error};
 
 /// The longest key in bytes.
@@ -56,7 +56,7 @@ impl Call<'_> {
 
     fn store<T: Serialize>(&self, vacancy: Option<Vacancy>, value: &T) {
         match (vacancy, self.stale) {
-            (Some(vacancy), Some(stale)) => store_stale(vacancy, value, self.duration, stale),
+            (Some(vacancy), Some(stale)) => Refresh::new(vacancy, self.duration, stale).offer(value),
             (Some(vacancy), None) => store(vacancy, value, self.duration),
             (None, _) => {}
         }

@@ -35,6 +35,10 @@ pub struct Refresh {
 }
 
 impl Refresh {
+    pub(crate) fn new(vacancy: Vacancy, duration: Duration, stale: Duration) -> Self {
+        Self { vacancy, duration, stale }
+    }
+
     /// Stores the next value, with the durations that were given to [`Cache::get_then_refresh`].
     ///
     /// Returns `true` if the value was stored. Returns `false`, and stores nothing, if the stale value is no longer there:
@@ -45,6 +49,11 @@ impl Refresh {
     /// As [`Vacancy::fill`]; also [`Error::Codec`] if JSON cannot represent the value.
     pub fn store<T: Serialize + ?Sized>(self, value: &T) -> Result<bool, Error> {
         self.vacancy.fill_stale(&codec::encode(value)?, self.duration, self.stale)
+    }
+
+    /// As [`Refresh::store`], for a caller that has its value, whether it is stored or not.
+    pub(crate) fn offer<T: Serialize + ?Sized>(self, value: &T) {
+        let _stored = self.store(value);
     }
 }
 
@@ -100,13 +109,10 @@ impl Cache {
         compute: impl FnOnce() -> Result<T, E>,
         on_error: impl FnOnce(E),
     ) -> Result<T, E> {
-        let (duration, stale) = (duration.into(), stale.into());
-        let (old, vacancy) = match self.look_up(key.as_ref(), stale)? {
-            LookedUp::Found(value) => return Ok(value),
-            LookedUp::Stale(old, vacancy) => (Some(old), vacancy),
-            LookedUp::Missing(vacancy) => (None, vacancy),
-        };
-        settle(compute(), old, on_error, |value| store_stale(vacancy, value, duration, stale))
+        match self.begin(key.as_ref(), duration.into(), stale.into())? {
+            Begun::Found(value) => Ok(value),
+            Begun::Compute(old, refresh) => settle(compute(), old, on_error, |value| refresh.offer(value)),
+        }
     }
 
     /// [`Cache::get_or_refresh`] with an async closure.
@@ -137,13 +143,10 @@ impl Cache {
         compute: impl AsyncFnOnce() -> Result<T, E>,
         on_error: impl FnOnce(E),
     ) -> Result<T, E> {
-        let (duration, stale) = (duration.into(), stale.into());
-        let (old, vacancy) = match self.look_up(key.as_ref(), stale)? {
-            LookedUp::Found(value) => return Ok(value),
-            LookedUp::Stale(old, vacancy) => (Some(old), vacancy),
-            LookedUp::Missing(vacancy) => (None, vacancy),
-        };
-        settle(compute().await, old, on_error, |value| store_stale(vacancy, value, duration, stale))
+        match self.begin(key.as_ref(), duration.into(), stale.into())? {
+            Begun::Found(value) => Ok(value),
+            Begun::Compute(old, refresh) => settle(compute().await, old, on_error, |value| refresh.offer(value)),
+        }
     }
 
     /// Returns the value of a key at once, and a [`Refresh`] if this caller is the one to refresh it. `compute` is called
@@ -194,15 +197,15 @@ impl Cache {
         stale: impl Into<Duration>,
         compute: impl FnOnce() -> Result<T, E>,
     ) -> Result<(T, Option<Refresh>), E> {
-        let (duration, stale) = (duration.into(), stale.into());
-        let vacancy = match self.look_up(key.as_ref(), stale)? {
-            LookedUp::Found(value) => return Ok((value, None)),
-            LookedUp::Stale(value, vacancy) => return Ok((value, Some(Refresh { vacancy, duration, stale }))),
-            LookedUp::Missing(vacancy) => vacancy,
-        };
-        let value = compute()?;
-        store_stale(vacancy, &value, duration, stale);
-        Ok((value, None))
+        match self.begin(key.as_ref(), duration.into(), stale.into())? {
+            Begun::Found(value) => Ok((value, None)),
+            Begun::Compute(Some(old), refresh) => Ok((old, Some(refresh))),
+            Begun::Compute(None, refresh) => {
+                let value = compute()?;
+                refresh.offer(&value);
+                Ok((value, None))
+            }
+        }
     }
 
     /// [`Cache::get_then_refresh`] with an async closure.
@@ -232,15 +235,15 @@ impl Cache {
         stale: impl Into<Duration>,
         compute: impl AsyncFnOnce() -> Result<T, E>,
     ) -> Result<(T, Option<Refresh>), E> {
-        let (duration, stale) = (duration.into(), stale.into());
-        let vacancy = match self.look_up(key.as_ref(), stale)? {
-            LookedUp::Found(value) => return Ok((value, None)),
-            LookedUp::Stale(value, vacancy) => return Ok((value, Some(Refresh { vacancy, duration, stale }))),
-            LookedUp::Missing(vacancy) => vacancy,
-        };
-        let value = compute().await?;
-        store_stale(vacancy, &value, duration, stale);
-        Ok((value, None))
+        match self.begin(key.as_ref(), duration.into(), stale.into())? {
+            Begun::Found(value) => Ok((value, None)),
+            Begun::Compute(Some(old), refresh) => Ok((old, Some(refresh))),
+            Begun::Compute(None, refresh) => {
+                let value = compute().await?;
+                refresh.offer(&value);
+                Ok((value, None))
+            }
+        }
     }
 
     /// Returns the bytes of a key at once, also if they expire within `stale`; then one caller at a time also gets the
@@ -258,6 +261,16 @@ impl Cache {
                 Freshness::Stale { value, refresh: refresh.map(Vacancy) }
             }
             bindings::Freshness::Vacant(vacancy) => Freshness::Vacant(Vacancy(vacancy)),
+        })
+    }
+
+    /// Looks up the key, for a caller that stores what it computes with these durations.
+    fn begin<T: DeserializeOwned>(&self, key: &str, duration: Duration, stale: Duration) -> Result<Begun<T>, Error> {
+        let refresh = |vacancy| Refresh::new(vacancy, duration, stale);
+        Ok(match self.look_up(key, stale)? {
+            LookedUp::Found(value) => Begun::Found(value),
+            LookedUp::Stale(old, vacancy) => Begun::Compute(Some(old), refresh(vacancy)),
+            LookedUp::Missing(vacancy) => Begun::Compute(None, refresh(vacancy)),
         })
     }
 
@@ -286,6 +299,13 @@ pub(crate) enum LookedUp<T> {
     Missing(Vacancy),
 }
 
+/// A get-or-refresh that has looked its key up.
+enum Begun<T> {
+    Found(T),
+    /// This caller computes. It has the stale value, if there is one.
+    Compute(Option<T>, Refresh),
+}
+
 impl<T> From<Lookup<T>> for LookedUp<T> {
     fn from(lookup: Lookup<T>) -> Self {
         match lookup {
@@ -293,11 +313,6 @@ impl<T> From<Lookup<T>> for LookedUp<T> {
             Lookup::Missing(vacancy) => Self::Missing(vacancy),
         }
     }
-}
-
-/// [`store`] for a value that becomes stale.
-pub(crate) fn store_stale<T: Serialize>(vacancy: Vacancy, value: &T, duration: Duration, stale: Duration) {
-    let _stored = codec::encode(value).and_then(|bytes| vacancy.fill_stale(&bytes, duration, stale));
 }
 
 /// What a get-or-refresh returns after its computation: the new value, which it stores, or the old one if it failed.
