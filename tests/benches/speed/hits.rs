@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use larder_host::Caches;
-use larder_host::cache::{Duration, Entry, ScopedCache};
+use larder_host::cache::{Duration, Entry, Freshness, ScopedCache};
 use larder_tests::TEST_TIMEOUT;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
@@ -14,6 +14,8 @@ use crate::backend::{Backend, view};
 use crate::plugin::{Plugin, PluginInstance};
 use crate::table;
 
+/// Of a get-or-refresh.
+const STALE: Duration = Duration::Milliseconds(1000);
 /// The key and value that the plugin uses for a size of 100 bytes.
 const KEY: &str = "value-100";
 const VALUE: Bytes = Bytes::from_static(&[b'v'; 100]);
@@ -46,6 +48,8 @@ pub(crate) async fn compare_with_bare_client(backend: &Backend, callers: u32) {
         ("get, plugin", Candidate::Plugin("get")),
         ("get-or-set, native", Candidate::Native(get_or_set(cache.clone()))),
         ("get-or-set, plugin", Candidate::Plugin("get-or-set")),
+        ("get-or-refresh, native", Candidate::Native(get_or_refresh(cache.clone()))),
+        ("get-or-refresh, plugin", Candidate::Plugin("get-or-refresh")),
     ];
     compare(backend, &reads, callers, &mut instances).await;
     let writes = [
@@ -105,6 +109,21 @@ fn get_or_set(cache: ScopedCache) -> NativeCaller {
                 match cache.get_or_set(KEY).await.unwrap() {
                     Entry::Occupied(value) => assert_eq!(value, VALUE),
                     Entry::Vacant(_) => panic!("the value is gone"),
+                }
+            }
+        })
+    })
+}
+
+/// Of a value that is fresh.
+fn get_or_refresh(cache: ScopedCache) -> NativeCaller {
+    Box::new(move |calls| {
+        let cache = cache.clone();
+        Box::pin(async move {
+            for _ in 0..calls {
+                match cache.get_or_refresh(KEY, STALE).await.unwrap() {
+                    Freshness::Fresh(value) => assert_eq!(value, VALUE),
+                    Freshness::Stale { .. } | Freshness::Vacant(_) => panic!("the value is not fresh"),
                 }
             }
         })

@@ -22,7 +22,7 @@ struct Seen {
     /// The times of calls that computed nothing: the call within the plugin, and the whole request.
     calls: Vec<Duration>,
     requests: Vec<Duration>,
-    /// Those of calls that computed.
+    /// The times of requests that computed.
     computing: Vec<Duration>,
     /// When the values were made that were served, in milliseconds since 1970.
     values: BTreeSet<u64>,
@@ -79,7 +79,7 @@ async fn ask(address: std::net::SocketAddr, nth: usize, length: Duration, path: 
             seen.calls.push(call);
             seen.requests.push(took);
         } else {
-            seen.computing.push(call);
+            seen.computing.push(took);
         }
         match made.parse::<u64>() {
             Ok(made) => {
@@ -142,6 +142,7 @@ async fn main() {
     let start = || ServeProcess::start_with(Larder::serve().config(&config).arg(guest("stale")));
     let hosts: Vec<ServeProcess> = (0..HOSTS).map(|_| start()).collect();
     part("each refresh succeeds", &hosts, length, |_| "/do/refresh/30".to_owned()).await;
+    part("each refresh succeeds, after the answer", &hosts, length, |_| "/do/answer-first/30".to_owned()).await;
     let killed = |number: usize| format!("/do/{}/30", if number.is_multiple_of(2) { "trap" } else { "refresh" });
     part("half of the refreshes trap", &hosts, length, killed).await;
     redis::cmd("FLUSHALL").exec(&mut server.client()).unwrap();

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented and use raw pointers")]
 
-use larder::{Cache, Duration, Entry, Error};
+use larder::{Cache, Duration, Entry, Error, Freshness};
 
 wit_bindgen::generate!({
     inline: "
@@ -27,6 +27,9 @@ wit_bindgen::generate!({
 });
 
 use self::larder_bench::plugin::host;
+
+/// The `stale` of a get-or-refresh.
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
 struct Plugin;
 
@@ -56,6 +59,9 @@ fn run(call: &str, size: u32, calls: u32) -> Result<(), Error> {
         }),
         "bytes" => repeat(calls, || Ok(host::bytes(&key, size).is_some_and(|found| is_whole(&found)))),
         "get" => repeat(calls, || Ok(cache.get_bytes(&key)?.is_some_and(|found| is_whole(&found)))),
+        "get-or-refresh" => {
+            repeat(calls, || Ok(matches!(cache.freshness(&key, SECOND)?, Freshness::Fresh(found) if is_whole(&found))))
+        }
         "get-or-set" => repeat(calls, || Ok(matches!(cache.entry(&key)?, Entry::Occupied(found) if is_whole(&found)))),
         "get-many" => {
             let batch: Vec<String> = (0..size).map(|nth| format!("batch-{nth}")).collect();

@@ -1,5 +1,6 @@
 //! Serves a value that takes half a second to compute, is fresh for a second and then stale for as long as the path says:
-//! `/do/MODE/SECONDS`. A refresh is computed (`refresh`), fails (`fail`) or traps (`trap`); a missing value is computed.
+//! `/do/MODE/SECONDS`. A refresh is computed (`refresh`), is computed after the answer (`answer-first`), fails (`fail`) or
+//! traps (`trap`); a missing value is computed.
 //!
 //! The answer is `COMPUTED MADE MICROSECONDS`: how many values this request has computed or begun to, when the value was
 //! made in milliseconds since 1970, and how long the call took.
@@ -25,12 +26,22 @@ impl Guest for Stale {
         let stale = Duration::from_secs(seconds.parse().expect("a number of seconds"));
         let began = Instant::now();
         let cache = Cache::default().expect("a default cache");
+        let mut answered = Some(respond);
+        let mut answer = |computed: u32, made: Option<&[u8]>| {
+            let made = made.map_or("none".into(), |made| String::from_utf8_lossy(made));
+            if let Some(respond) = answered.take() {
+                send(respond, &format!("{computed} {made} {}", began.elapsed().as_micros()));
+            }
+        };
         let (computed, made) = match cache.freshness("k", stale) {
             Ok(Freshness::Fresh(value) | Freshness::Stale { value, refresh: None }) => (0, Some(value)),
             Ok(Freshness::Stale { value, refresh: Some(refresh) }) => {
+                if *mode == "answer-first" {
+                    answer(1, Some(&value));
+                }
                 let made = compute();
                 match *mode {
-                    "refresh" => {
+                    "refresh" | "answer-first" => {
                         let is_stored = refresh.fill_stale(&made, FRESH, stale).unwrap_or(false);
                         (1, Some(if is_stored { made } else { value }))
                     }
@@ -46,8 +57,7 @@ impl Guest for Stale {
             }
             Err(error) => panic!("{error}"),
         };
-        let made = made.map_or("none".to_owned(), |made| String::from_utf8_lossy(&made).into_owned());
-        answer(respond, &format!("{computed} {made} {}", began.elapsed().as_micros()));
+        answer(computed, made.as_deref());
     }
 }
 
@@ -58,7 +68,7 @@ fn compute() -> Vec<u8> {
     now.as_millis().to_string().into_bytes()
 }
 
-fn answer(respond: ResponseOutparam, text: &str) {
+fn send(respond: ResponseOutparam, text: &str) {
     let response = OutgoingResponse::new(Fields::new());
     let body = response.body().expect("the first call");
     ResponseOutparam::set(respond, Ok(response));
