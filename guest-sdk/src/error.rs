@@ -1,11 +1,13 @@
 //! The errors of the interface as a Rust enum.
 
+use std::fmt;
+
 use crate::bindings;
 
 /// Why a call failed. A miss is not an error.
 ///
 /// Each variant names who can act on it. A later release may add variants, so a `match` needs a wildcard arm.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No cache of this name is configured. The operator adds one, or the plugin opens another.
@@ -36,6 +38,13 @@ pub enum Error {
     /// plugin's author must fix the type, or use the raw bytes of [`Cache::get_bytes`](crate::Cache::get_bytes).
     #[error("cannot convert to or from JSON: {0}")]
     Codec(String),
+}
+
+/// The same text as `Display`: a plugin whose `main` returns an error prints it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl From<bindings::Error> for Error {

@@ -38,6 +38,21 @@ impl PluginCaches {
         self.by_name.get(name).ok_or(OpenError::NoSuchCache)?.as_ref().ok_or(OpenError::NotGranted)
     }
 
+    /// The names of all caches of the host.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// The names of the caches that are granted.
+    pub fn granted(&self) -> impl Iterator<Item = &str> {
+        self.by_name.iter().filter(|(_, cache)| cache.is_some()).map(|(name, _)| name.as_str())
+    }
+
+    /// The name of the default cache.
+    pub fn default_name(&self) -> &str {
+        &self.default
+    }
+
     /// Opens the default cache.
     ///
     /// # Errors

@@ -112,6 +112,12 @@ impl fmt::Debug for Key {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(Arc<str>);
 
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Borrow<str> for Namespace {
     fn borrow(&self) -> &str {
         &self.0

@@ -8,7 +8,7 @@ use crate::cache::valkey::{ServerOptions, ServerRegistry, ValkeyBackend};
 use crate::cache::{Access, Cache, CacheBackend, Namespace, Owner, PluginCaches, ScopedCache};
 use crate::config::{BackendConfig, CacheConfig, Config};
 use crate::error::Error;
-use crate::linker::{Bounds, CallLimit, LarderCtx};
+use crate::linker::{Bounds, CallLimit, LarderCtx, Mistakes};
 use crate::metrics;
 use crate::sandbox::Shares;
 
@@ -19,6 +19,7 @@ pub struct Caches {
     config: Arc<Config>,
     /// The call limits of the plugins with instances, by plugin name. Nothing awaits while the mutex is held.
     call_limits: Arc<Mutex<HashMap<String, Weak<CallLimit>>>>,
+    mistakes: Arc<Mistakes>,
 }
 
 impl Caches {
@@ -36,7 +37,7 @@ impl Caches {
         for (name, cache) in &config.caches {
             by_name.insert(name.clone(), connect_registered(name, cache, &registry).await?);
         }
-        Ok(Self { by_name, config: Arc::new(config), call_limits: Arc::default() })
+        Ok(Self { by_name, config: Arc::new(config), call_limits: Arc::default(), mistakes: Arc::default() })
     }
 
     /// Creates the cache state of one instance of a plugin, with the grant of its name and the limits of `[sandbox]`.
@@ -48,7 +49,8 @@ impl Caches {
             let scoped = || ScopedCache::new(Arc::clone(cache), grant.namespace.clone(), grant.access, owner);
             (name.clone(), grant.may_open(name).then(|| scoped().with_limits(sandbox.limits)))
         };
-        let caches = PluginCaches::new(self.by_name.iter().map(scoped).collect(), &self.config.default);
+        let caches =
+            PluginCaches::new(self.by_name.iter().map(scoped).collect(), grant.default_cache(&self.config.default));
         let calls = self.call_limit(plugin, grant.max_concurrent_calls);
         let shares = Shares::new(sandbox.max_memory);
         let bounds = Bounds {
@@ -56,6 +58,7 @@ impl Caches {
             max_vacancies: sandbox.max_vacancies.min(shares.vacancies()),
             max_log_lines: sandbox.max_log_lines,
             calls,
+            mistakes: Arc::clone(&self.mistakes),
         };
         LarderCtx::new(plugin, caches, bounds)
     }

@@ -10,6 +10,7 @@ mod env;
 mod error;
 mod hosts;
 mod loading;
+mod names;
 mod near;
 mod plugins;
 mod reuse;
@@ -32,7 +33,7 @@ pub use env::{InvalidEnv, Variables};
 pub use error::ConfigError;
 pub use hosts::{Destination, InvalidHost, OutgoingHost};
 pub use loading::Loading;
-pub use plugins::{Grant, Route};
+pub use plugins::{Grant, Route, UnlistedPlugins};
 pub use reuse::Reuse;
 pub use sandbox::Sandbox;
 #[cfg(feature = "schema")]
@@ -50,6 +51,8 @@ pub struct Config {
     pub caches: BTreeMap<String, CacheConfig>,
     /// The grants of the plugins that have a `[plugins.*]` table, by plugin name.
     pub plugins: BTreeMap<String, Grant>,
+    /// What plugins without such a table may do. Defaults to [`UnlistedPlugins::Allow`].
+    pub unlisted_plugins: UnlistedPlugins,
     /// The limits of one plugin instance.
     pub sandbox: Sandbox,
     /// The HTTP server.
@@ -76,16 +79,17 @@ impl Config {
     ///
     /// [`ConfigError`] for an unreadable or invalid file. A named file must exist. The operator must correct the file.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::find(path).map_or_else(|| Ok(Self::default()), |path| Self::read(&path))
+    }
+
+    /// The file that [`Config::load`] reads. `None` if there is none, so that the defaults apply.
+    pub fn find(path: Option<&Path>) -> Option<PathBuf> {
         let named = path
             .map(Path::to_owned)
             .or_else(|| std::env::var_os(Self::PATH_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from));
         let unnamed = Path::new(Self::DEFAULT_PATH);
-        match named {
-            Some(path) => Self::read(&path),
-            // A dangling symbolic link is an error, not a missing file.
-            None if unnamed.symlink_metadata().is_ok() => Self::read(unnamed),
-            None => Ok(Self::default()),
-        }
+        // A dangling symbolic link is an error, not a missing file.
+        named.or_else(|| unnamed.symlink_metadata().is_ok().then(|| unnamed.to_owned()))
     }
 
     /// Reads one file. Relative paths in it start at the file's directory.
@@ -131,7 +135,7 @@ impl Config {
         directory: &Path,
         environment: Environment<'_>,
     ) -> Result<Self, Fault> {
-        document.check_keys(&["default", "caches", "plugins", "sandbox", "serve"])?;
+        document.check_keys(&["default", "unlisted_plugins", "caches", "plugins", "sandbox", "serve"])?;
         let mut caches = BTreeMap::new();
         for section in document.take_sections("caches")? {
             let cache = CacheConfig::from_section(&section, directory, environment)?;
@@ -159,6 +163,11 @@ impl Config {
                 }
             },
         };
+        let unlisted_plugins = match document.take_string("unlisted_plugins")? {
+            Some((text, span)) => UnlistedPlugins::parse(&text)
+                .ok_or_else(|| Fault::at(span, "`unlisted_plugins` must be `allow` or `deny`".to_owned()))?,
+            None => UnlistedPlugins::default(),
+        };
         let plugins = plugins::read(&document.take_sections("plugins")?, directory, &mut caches)?;
         let sandbox = match document.take_section("sandbox")? {
             Some(section) => Sandbox::from_section(&section)?,
@@ -178,12 +187,17 @@ impl Config {
             policy.max_batch_bytes = sandbox.limits.max_batch_bytes;
             policy.max_value_bytes = policy.max_value_bytes.min(share);
         }
-        Ok(Self { default, caches, plugins: plugins.grants, sandbox, serve, routes: plugins.routes })
+        Ok(Self { default, caches, plugins: plugins.grants, unlisted_plugins, sandbox, serve, routes: plugins.routes })
     }
 
-    /// The grant of a plugin. A plugin without a table may do everything in the shared key space.
+    /// The grant of a plugin. One without a table may do everything with the caches in the shared key space, or nothing if
+    /// unlisted plugins are denied.
     pub fn grant(&self, plugin: &str) -> Grant {
-        self.plugins.get(plugin).cloned().unwrap_or_default()
+        let unlisted = || match self.unlisted_plugins {
+            UnlistedPlugins::Allow => Grant::default(),
+            UnlistedPlugins::Deny => Grant::nothing(),
+        };
+        self.plugins.get(plugin).cloned().unwrap_or_else(unlisted)
     }
 }
 
@@ -195,6 +209,7 @@ impl Default for Config {
             default: ram.clone(),
             caches: BTreeMap::from([(ram, CacheConfig::default())]),
             plugins: BTreeMap::new(),
+            unlisted_plugins: UnlistedPlugins::default(),
             sandbox: Sandbox::default(),
             serve: Serve::default(),
             routes: Vec::new(),

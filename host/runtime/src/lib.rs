@@ -117,5 +117,5 @@ pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
-pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_to_linker};
+pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, Mistakes, add_to_linker};
 pub use runtime::Runtime;

@@ -6,8 +6,10 @@ mod call_limit;
 mod ctx;
 mod handles;
 mod interface;
+mod mistakes;
 mod wit;
 
 pub use call_limit::CallLimit;
 pub use ctx::{Bounds, LarderCtx, LarderView};
 pub use interface::add_to_linker;
+pub use mistakes::Mistakes;

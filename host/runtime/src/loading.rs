@@ -69,16 +69,7 @@ impl Loader {
     /// With a compiler process each has a limit of time.
     pub(crate) fn load(&self, path: &Path) -> Result<Loaded, Refusal> {
         let _load = self.loads.take();
-        let bytes = file::read_in_time(path, self.room.counts.max_plugin_bytes)?;
-        match bytes.get(..8) {
-            Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
-                return Err(Refusal::invalid(
-                    "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`",
-                ));
-            }
-            Some([0, b'a', b's', b'm', ..]) => {}
-            _ => return Err(Refusal::invalid("this is not a WebAssembly file")),
-        }
+        let bytes = read(path, self.room.counts.max_plugin_bytes)?;
         let kept = self.folder.as_ref().map(|folder| (folder, Name::new(&self.engine, &bytes)));
         if let Some((folder, name)) = &kept
             && let Some(compiled) = folder.read(name, self.max_compiled())
@@ -121,6 +112,23 @@ impl Loader {
 
     fn max_compiled(&self) -> u64 {
         self.room.counts.max_plugin_bytes.saturating_mul(MAX_EXPANSION).saturating_add(MIN_COMPILED)
+    }
+}
+
+/// Checks a plugin's file without compiling it. `max` is the largest size in bytes.
+pub(crate) fn check(path: &Path, max: u64) -> Result<(), Refusal> {
+    structure::check(&read(path, max)?, false)
+}
+
+/// Reads a file that begins as a component does.
+fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
+    let bytes = file::read_in_time(path, max)?;
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => Err(Refusal::invalid(
+            "this is a core WebAssembly module, not a component; build it for the target `wasm32-wasip2`",
+        )),
+        Some([0, b'a', b's', b'm', ..]) => Ok(bytes),
+        _ => Err(Refusal::invalid("this is not a WebAssembly file")),
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use wasmtime::component::{InstancePre, Linker};
 
-use crate::config::{Config, Variables};
+use crate::config::{Config, Loading, Variables};
 use crate::error::Error;
 #[cfg(feature = "serve")]
 use crate::file_version::FileVersion;
-use crate::loading::{Loader, Refusal};
+use crate::loading::{self, Loader, Refusal};
 #[cfg(feature = "serve")]
 use crate::outgoing::Outgoing;
 use crate::plugin_state::PluginState;
@@ -67,6 +67,16 @@ impl Plugin {
             version,
             name,
         })
+    }
+
+    /// Checks that a file can be read, is within `max_plugin_bytes` and is a component, without compiling it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] with the reason. The operator must correct the path or put a component there.
+    pub fn check_file(path: &Path, loading: &Loading) -> Result<(), Error> {
+        let refused = |refusal: Refusal| Error::Load { path: path.display().to_string(), reason: refusal.reason };
+        loading::check(path, loading.max_plugin_bytes).map_err(refused)
     }
 
     /// The plugin's name, which selects its grant.

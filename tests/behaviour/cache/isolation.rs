@@ -19,12 +19,65 @@ fn a_cache_that_is_not_granted_is_denied_and_one_that_is_not_configured_is_unkno
     let unknown = "error NoSuchCache\n";
     let run = run_as("shop", config, &operations[..8]);
     assert_eq!(run.stdout, format!("ok\nhit v\n{denied}{unknown}{unknown}"));
-    assert_eq!(run_as("shop", config, &["get k"]).stdout, denied.repeat(2), "the default is `a`");
+    assert_eq!(run_as("shop", config, &["get k"]).stdout, "miss\n", "its only cache is its default");
     assert_eq!(
         run_as("barred", config, &["open a", "get k", "open b", "get k", "open c"]).stdout,
         denied.repeat(2) + unknown
     );
     assert_eq!(run_as("another", config, &["open a", "get k", "open b", "get k"]).stdout, "miss\nmiss\n");
+}
+
+#[test]
+fn a_plugin_without_a_table_gets_nothing_if_unlisted_plugins_are_denied() {
+    let config = "unlisted_plugins = \"deny\"\n[caches.a]\ntype = \"ram\"\n[plugins.shop]\n";
+    assert_eq!(run_as("another", config, &["get k", "open a"]).stdout, "error AccessDenied\n".repeat(2));
+    assert_eq!(run_as("shop", config, &["set k v", "get k"]).stdout, "ok\nhit v\n");
+}
+
+#[test]
+fn the_default_cache_of_a_plugin_is_that_of_its_table() {
+    let config = "default = \"a\"\n[caches.a]\ntype = \"ram\"\n[caches.b]\ntype = \"ram\"\n\
+                  [plugins.shop]\ndefault = \"b\"\n[plugins.two]\ncaches = [\"b\", \"a\"]\n";
+    let operations = ["set k v", "open a", "get k", "open b", "get k"];
+    assert_eq!(run_as("shop", config, &operations).stdout, "ok\nmiss\nhit v\n");
+    assert_eq!(run_as("two", config, &operations).stdout, "ok\nhit v\nmiss\n");
+    let run =
+        Larder::run("script").config(&config.replace("default = \"b\"", "caches = [\"a\"]\ndefault = \"b\"")).fail(2);
+    assert!(run.stderr.contains("`plugins.shop.default`: must be one of the plugin's caches: `a`"), "{}", run.stderr);
+}
+
+#[test]
+fn what_a_plugin_may_not_do_is_a_warning_once_that_names_the_cache_and_the_reason() {
+    let config = "default = \"a\"\n[caches.a]\ntype = \"ram\"\nmax_value_bytes = 10\n[caches.b]\ntype = \"ram\"\n\
+                  [plugins.shop]\ncaches = [\"a\"]\n[plugins.reader]\naccess = \"read-only\"\n";
+    let warnings = |plugin: &str, operations: &[&str]| {
+        let run = run_as(plugin, config, operations);
+        let lines: Vec<String> = run.stderr.lines().map(ToOwned::to_owned).collect();
+        assert!(lines.iter().all(|line| line.contains("WARN") && line.contains(plugin)), "{}", run.stderr);
+        lines
+    };
+    let lines =
+        warnings("shop", &["open c", "open d", "open b", "open b", "open a", "set-large k 11", "set-large k 12"]);
+    let expected = [
+        "the plugin asked for the cache `c`: there are only `a`, `b`",
+        "the plugin asked for the cache `b`, which is not granted to it: granted are `a`",
+        "value of 11 bytes is over the limit: 10",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, words) in lines.iter().zip(expected) {
+        assert!(line.contains(words), "`{words}` is not in: {line}");
+    }
+    let lines = warnings("reader", &["set k v", "clear k", "set k w"]);
+    assert!(lines.len() == 1 && lines[0].contains("the grant is read-only"), "{lines:#?}");
+}
+
+#[test]
+fn a_misspelt_table_is_a_warning_at_the_start() {
+    let config = "[plugins.scripd]\naccess = \"read-only\"\n";
+    let run = run_as("script", config, &["get k"]);
+    let warning = "plugin `script` has no table `[plugins.script]`, so it may use every cache; is `[plugins.scripd]` meant for it?";
+    assert!(run.stderr.lines().count() == 1 && run.stderr.contains(warning), "{}", run.stderr);
+    assert_eq!(run_as("script", "[plugins.another]\n", &["get k"]).stderr, "", "another plugin may use its table");
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn the_configuration_is_the_options_then_the_variables_then_the_folders_then_one
         std::fs::write(larder.folder().join("by-option.toml"), ram("by-option")).unwrap();
         std::fs::write(larder.folder().join("by-variable.toml"), ram("by-variable")).unwrap();
         let run = larder.succeed();
-        let row = run.stdout.lines().nth(1).unwrap().to_owned();
+        let row = run.stdout.lines().nth(3).unwrap().to_owned();
         row.split_whitespace().next().unwrap().to_owned()
     };
     let option = || Larder::new(["--config", "by-option.toml", "check"]);
@@ -32,7 +32,10 @@ fn check_prints_a_row_for_each_cache_and_succeeds_if_all_are_reachable() {
     let config = ram + &valkey.cache("pages") + "db = 2\nprefix = \"app:\"\n" + &redis.cache("sessions");
     let run = Larder::new(["check"]).config(&config).succeed();
     assert_eq!(run.stderr, "");
-    let (caches, servers) = run.stdout.split_once("\n\n").unwrap();
+    let [file, caches, servers] = run.stdout.splitn(3, "\n\n").collect::<Vec<_>>()[..] else {
+        panic!("{}", run.stdout)
+    };
+    assert!(file.starts_with("configuration: ") && file.ends_with("larder.toml"), "{file}");
     let rows: Vec<&str> = caches.lines().collect();
     assert_eq!(rows.len(), 4, "{}", run.stdout);
     let (pages, sessions) = (format!("127.0.0.1:{}/2", valkey.port()), format!("127.0.0.1:{}/0", redis.port()));
@@ -84,6 +87,36 @@ fn check_fails_if_a_cache_cannot_be_reached_and_names_it() {
     for secret in ["s3cret", "wr0ng-guess"] {
         assert!(!run.stdout.contains(secret) && !run.stderr.contains(secret), "{run:#?}");
     }
+}
+
+#[test]
+fn check_lists_what_each_plugin_may_do_and_fails_if_its_file_is_not_a_component() {
+    let config = "unlisted_plugins = \"deny\"\n[plugins.shop]\npath = \"shop.wasm\"\nroute = \"/\"\nnamespace = \"s\"\n\
+                  outgoing_hosts = [\"*.example.com:8443\"]\n[plugins.reader]\naccess = \"read-only\"\n";
+    let check = |file: Option<&[u8]>| {
+        let larder = Larder::new(["check"]).config(config);
+        if let Some(bytes) = file {
+            std::fs::write(larder.folder().join("shop.wasm"), bytes).unwrap();
+        }
+        larder
+    };
+    let run = check(Some(&wat::parse_str("(component)").unwrap())).succeed();
+    for words in [
+        &["reader", "all", "read-only", "none"][..],
+        &["shop", "all", "read-write", "*.example.com:8443", "/", "shop.wasm", "ok"],
+        &["(others)", "none", "read-write"],
+    ] {
+        let row = run.stdout.lines().find(|row| row.starts_with(words[0])).unwrap_or_else(|| panic!("{}", run.stdout));
+        for word in words {
+            assert!(row.contains(word), "`{word}` is not in: {row}");
+        }
+    }
+    let run = check(None).fail(1);
+    assert!(run.error_line().contains("shop.wasm`: No such file or directory"), "{}", run.stderr);
+    let run = check(Some(&wat::parse_str("(module)").unwrap())).fail(1);
+    assert!(run.error_line().contains("this is a core WebAssembly module, not a component"), "{}", run.stderr);
+    let run = Larder::new(["check"]).succeed();
+    assert!(run.stdout.starts_with("configuration: no file, so there is one RAM cache"), "{}", run.stdout);
 }
 
 #[test]

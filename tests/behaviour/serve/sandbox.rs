@@ -58,7 +58,7 @@ fn the_exit_status_of_the_plugin_is_that_of_the_program() {
     assert_eq!(Larder::run("misbehave").arg("exit").arg("0").succeed().stderr, "");
     assert_eq!(Larder::run("misbehave").arg("exit").arg("7").fail(1).stderr, "");
     let run = Larder::run("misbehave").arg("fail").fail(1);
-    assert_eq!(run.error_line(), "Error: NoSuchCache");
+    assert_eq!(run.error_line(), "Error: no cache of that name is configured");
 }
 
 fn look(options: &[&str], words: &[&str]) -> String {

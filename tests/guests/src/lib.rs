@@ -35,9 +35,20 @@ pub fn format_value(value: Option<Vec<u8>>) -> String {
     value.map_or("miss".to_owned(), |value| format!("hit {}", String::from_utf8_lossy(&value)))
 }
 
-/// Formats an error: `error VARIANT`.
+/// Formats an error: `error VARIANT`, with what the variant holds.
 pub fn format_error(error: &Error) -> String {
-    format!("error {error:?}")
+    let variant = match error {
+        Error::NoSuchCache => "NoSuchCache".to_owned(),
+        Error::AccessDenied => "AccessDenied".to_owned(),
+        Error::InvalidArgument(rule) => format!("InvalidArgument({rule:?})"),
+        Error::ValueTooLarge(max) => format!("ValueTooLarge({max})"),
+        Error::Timeout => "Timeout".to_owned(),
+        Error::Unavailable => "Unavailable".to_owned(),
+        Error::Other(message) => format!("Other({message:?})"),
+        Error::Codec(message) => format!("Codec({message:?})"),
+        other => format!("unknown: {other}"),
+    };
+    format!("error {variant}")
 }
 
 /// Traps, so that no destructor runs.

@@ -2,9 +2,11 @@
 
 mod findings;
 mod json;
+mod plugins;
 mod table;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -15,12 +17,29 @@ use larder_host::{Error, connect_registered};
 
 use crate::log_line::print_error;
 use findings::Finding;
+use plugins::CheckedPlugin;
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
+}
+
+/// What was found.
+#[derive(Debug)]
+struct Checked<'a> {
+    /// `None` if there is no file, so that the defaults apply.
+    file: Option<&'a Path>,
+    config: &'a Config,
+    caches: Vec<CheckedCache<'a>>,
+    plugins: Vec<CheckedPlugin<'a>>,
+}
+
+impl Checked<'_> {
+    fn is_ok(&self) -> bool {
+        self.caches.iter().all(CheckedCache::is_ok) && self.plugins.iter().all(|plugin| plugin.problem.is_none())
+    }
 }
 
 /// What was found about one cache.
@@ -41,10 +60,11 @@ struct CheckedCache<'a> {
 }
 
 impl Check {
-    /// Connects to every cache and prints what it found. Succeeds only if no cache has a problem.
-    pub(crate) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    /// Connects to every cache and prints what it found. Succeeds only if no cache and no plugin's file has a problem.
+    /// `file` is that of the configuration.
+    pub(crate) async fn run(self, config: &Config, file: Option<&Path>) -> anyhow::Result<ExitCode> {
         let registry = ServerRegistry::default();
-        let mut checked = Vec::new();
+        let mut caches = Vec::new();
         // As long as a cache is connected, its server is compared with those of the others.
         let mut connected = Vec::new();
         for (name, cache) in &config.caches {
@@ -79,22 +99,24 @@ impl Check {
                 Err(Error::Cache { reason, .. }) => row.problems.push(Finding::of_cache(reason.to_string())),
                 Err(error) => row.problems.push(Finding::of_cache(error.to_string())),
             }
-            checked.push(row);
+            caches.push(row);
         }
-        let undecided: Vec<_> = checked.iter().map(|cache| findings::undecided(cache, &checked)).collect();
-        for (cache, undecided) in checked.iter_mut().zip(undecided) {
+        let undecided: Vec<_> = caches.iter().map(|cache| findings::undecided(cache, &caches)).collect();
+        for (cache, undecided) in caches.iter_mut().zip(undecided) {
             findings::add(cache);
             cache.advice.extend(undecided);
         }
+        let checked = Checked { file, config, caches, plugins: plugins::check(config) };
         if self.json {
-            crate::json::print(&json::object(&checked, config))?;
+            crate::json::print(&json::object(&checked))?;
         } else {
-            writeln!(std::io::stdout(), "{}", table::tables(&checked, config))?;
+            writeln!(std::io::stdout(), "{}", table::tables(&checked))?;
         }
-        for cache in &checked {
+        for cache in &checked.caches {
             cache.problems.iter().for_each(|problem| print_error(&problem.line(cache.name)));
         }
-        Ok(if checked.iter().all(CheckedCache::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        checked.plugins.iter().filter_map(|plugin| plugin.problem.as_deref()).for_each(print_error);
+        Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCod
         Command::Serve(Configured { command, .. }) => command.run(config()?, operator).await,
         Command::Top(Configured { command, .. }) => command.run(path, operator).await,
         Command::Ready(Configured { command, .. }) => command.run(path).await,
-        Command::Check(Configured { command, .. }) => command.run(&config()?).await,
+        Command::Check(Configured { command, .. }) => command.run(&config()?, Config::find(path).as_deref()).await,
         Command::Cache(Configured { command, .. }) => command.run(&config()?).await,
         Command::Schema => {
             std::io::stdout().write_all(json_schema().as_bytes())?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use larder_host::cache::text::one_line;
 use larder_host::runtime::{Outcome, RunOptions, RuntimeOptions};
 use larder_host::{Config, Runtime, console};
 
@@ -41,6 +42,9 @@ impl Run {
         runtime_options.compiler = compile_plugin::process();
         let runtime = Runtime::with_options(config, runtime_options).await?;
         let plugin = runtime.load(&plugin, name.as_deref())?;
+        for warning in runtime.caches().config().warnings_about(&[plugin.name().to_owned()], false) {
+            tracing::warn!("{}", one_line(&warning));
+        }
         let options = RunOptions { args, env, dirs };
         operator.on_signal(OnSignal::ShutDown(drain_timeout(runtime.caches())));
         let run = async {

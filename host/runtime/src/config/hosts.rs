@@ -67,6 +67,19 @@ impl OutgoingHost {
     }
 }
 
+impl fmt::Display for OutgoingHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hosts {
+            Hosts::Every => f.write_str("*"),
+            Hosts::Below(domain) => write!(f, "*{domain}"),
+            Hosts::One(Host::Name(name)) => f.write_str(name),
+            Hosts::One(Host::V4(address)) => write!(f, "{address}"),
+            Hosts::One(Host::V6(address)) => write!(f, "[{address}]"),
+        }?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
 impl TryFrom<&str> for OutgoingHost {
     type Error = InvalidHost;
 

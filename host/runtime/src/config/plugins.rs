@@ -22,6 +22,9 @@ use crate::default_limits;
 pub struct Grant {
     /// The caches that it may open. Defaults to `None`: all caches.
     pub caches: Option<Vec<String>>,
+    /// The cache that it gets if it asks for the default cache. Defaults to `None`: the only one in `caches`, if there is
+    /// only one, else the `default` of all plugins.
+    pub default: Option<String>,
     /// Whether it may write to the caches. Defaults to read-write.
     pub access: Access,
     /// The namespace of its keys. Defaults to `None`: the key space that all plugins without a namespace share.
@@ -45,6 +48,7 @@ impl Default for Grant {
     fn default() -> Self {
         Self {
             caches: None,
+            default: None,
             access: Access::default(),
             namespace: None,
             max_bytes: None,
@@ -53,6 +57,36 @@ impl Default for Grant {
             outgoing_hosts: Vec::new(),
             reuse: None,
             env: Variables::default(),
+        }
+    }
+}
+
+/// What a plugin may do that has no `[plugins.*]` table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum UnlistedPlugins {
+    /// Everything with the caches, in the shared key space, and no requests.
+    #[default]
+    Allow,
+    /// Nothing: it gets no cache.
+    Deny,
+}
+
+impl UnlistedPlugins {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "allow" => Some(Self::Allow),
+            "deny" => Some(Self::Deny),
+            _ => None,
         }
     }
 }
@@ -110,6 +144,19 @@ pub(super) fn read(
 }
 
 impl Grant {
+    /// The grant of a plugin that may use no cache.
+    pub(super) fn nothing() -> Self {
+        Self { caches: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The cache that the plugin gets if it asks for the default cache. `of_all` is the default of all plugins.
+    pub fn default_cache<'a>(&'a self, of_all: &'a str) -> &'a str {
+        match (&self.default, self.caches.as_deref()) {
+            (Some(default), _) | (None, Some([default])) => default,
+            _ => of_all,
+        }
+    }
+
     /// True if the plugin may open the cache.
     pub fn may_open(&self, cache: &str) -> bool {
         self.caches.as_ref().is_none_or(|granted| granted.iter().any(|name| name == cache))
@@ -128,6 +175,9 @@ impl Grant {
 pub(super) struct RawGrant {
     /// The names of the caches that it may open; absent: every cache.
     caches: Option<Vec<String>>,
+    /// The cache that it gets if it asks for the default cache; absent: the only one in `caches`, if there is only one,
+    /// else the `default` of this file.
+    default: Option<String>,
     /// Whether it may write to the caches. Defaults to `"read-write"`.
     #[serde(default, with = "RawAccess")]
     #[cfg_attr(feature = "schema", schemars(!default, with = "Option<RawAccess>"))]
@@ -187,6 +237,7 @@ impl RawGrant {
     fn validate(self, caches: &BTreeMap<String, CacheConfig>, section: &Section<'_>) -> Result<Grant, Fault> {
         let Self {
             caches: granted,
+            default,
             access,
             namespace,
             max_bytes,
@@ -201,6 +252,14 @@ impl RawGrant {
             let rule = format!("there is no cache `{unknown}`, only {}", quoted_list(caches.keys()));
             return Err(section.fault("caches", &rule));
         }
+        if let Some(default) = &default {
+            let granted =
+                granted.as_ref().map_or_else(|| caches.keys().collect(), |granted| granted.iter().collect::<Vec<_>>());
+            if !granted.contains(&default) {
+                let rule = format!("must be one of the plugin's caches: {}", quoted_list(granted.into_iter()));
+                return Err(section.fault("default", &rule));
+            }
+        }
         let namespace = namespace
             .map(|namespace| Namespace::new(&namespace))
             .transpose()
@@ -209,13 +268,14 @@ impl RawGrant {
         if max_bytes.is_some() && namespace.is_none() {
             return Err(section.fault("max_bytes", "needs a `namespace`, for which the share is reserved"));
         }
-        let default = default_limits::MAX_CONCURRENT_CALLS;
-        let max_concurrent_calls = count(section, "max_concurrent_calls", max_concurrent_calls, default)?;
+        let (calls, max_calls) = (max_concurrent_calls, default_limits::MAX_CONCURRENT_CALLS);
+        let max_concurrent_calls = count(section, "max_concurrent_calls", calls, max_calls)?;
         let max_concurrent_requests = max_concurrent_requests
             .map(|max| count(section, "max_concurrent_requests", Some(max), MAX_COUNT))
             .transpose()?;
         Ok(Grant {
             caches: granted,
+            default,
             access,
             namespace,
             max_bytes,

@@ -16,7 +16,7 @@ use crate::cache::Duration;
 use crate::config::caches::{RawRam, RawServer};
 use crate::config::env::Variables;
 use crate::config::hosts::OutgoingHost;
-use crate::config::plugins::RawGrant;
+use crate::config::plugins::{RawGrant, UnlistedPlugins};
 use crate::config::sandbox::{MAX_COUNT, RawSandbox};
 use crate::config::serve::RawServe;
 use crate::config::server_address::{NodeAddress, Url};
@@ -40,6 +40,8 @@ pub fn json_schema() -> String {
 struct Root {
     /// The cache that a plugin opens without a name; required if there is more than one.
     default: Option<String>,
+    /// What plugins without a table in `[plugins]` may do: everything with the caches, or nothing. Defaults to `"allow"`.
+    unlisted_plugins: Option<UnlistedPlugins>,
     /// The caches, by name.
     caches: Option<BTreeMap<String, CacheTable>>,
     /// The permissions of single plugins, by their file name without extension or `--name`.

@@ -6,10 +6,11 @@ use tracing::Level;
 use wasmtime::component::Resource;
 
 use super::call_limit::RunningCall;
-use super::ctx::{LarderCtx, LarderView};
+use super::ctx::{LarderCtx, LarderView, Quota};
 use super::handles::{HeldVacancy, LimitedResource, OpenCache};
+use super::mistakes::Mistake;
 use super::wit;
-use crate::cache::text::one_line;
+use crate::cache::text::{one_line, short_line};
 use crate::cache::{CacheError, Duration, Entry, Freshness, OpenError, PluginError, ScopedCache, Vacancy};
 
 /// Why a call failed.
@@ -90,8 +91,14 @@ impl LarderView<'_> {
         self.ctx.report(cache, outcome)
     }
 
-    fn push_opened(&mut self, opened: Result<ScopedCache, OpenError>) -> CallResult<Resource<OpenCache>> {
+    /// `name` is what the plugin asked for; `None` for the default cache.
+    fn push_opened(
+        &mut self,
+        name: Option<&str>,
+        opened: Result<ScopedCache, OpenError>,
+    ) -> CallResult<Resource<OpenCache>> {
         let cache = opened.map_err(|error| {
+            self.ctx.log_refused(name, error);
             CallError::Plugin(match error {
                 OpenError::NoSuchCache => wit::Error::NoSuchCache,
                 OpenError::NotGranted => wit::Error::AccessDenied,
@@ -117,28 +124,61 @@ impl LarderCtx {
         })
     }
 
-    /// Logs the error in one line, within the instance's quota of log lines.
+    /// Logs the error of a call. A mistake of the plugin or its grant is a warning the first time.
     fn log(&mut self, cache: &ScopedCache, error: &CacheError) {
-        let level = error.handling().level;
-        let is_logged = match level {
-            Some(Level::WARN) => tracing::enabled!(Level::WARN),
-            Some(_) => tracing::enabled!(Level::DEBUG),
-            None => false,
+        let level = match Mistake::of(error) {
+            Some(mistake) => Some(self.level_of(mistake)),
+            None => error.handling().level,
         };
-        let (plugin, cache, lines) = (&self.plugin, cache.name(), &mut self.log_lines);
-        if !is_logged || lines.held > lines.max {
-            return;
-        }
-        lines.held = lines.held.saturating_add(1);
-        let text = one_line(&error.to_string());
-        if lines.held > lines.max {
-            tracing::warn!(plugin, "this instance has caused {} log lines: further ones are suppressed", lines.max);
-        } else if level == Some(Level::WARN) {
-            tracing::warn!(plugin, cache, "{text}");
-        } else {
-            tracing::debug!(plugin, cache, "{text}");
+        if let Some(level) = level {
+            write_line(&self.plugin, &mut self.log_lines, level, cache.name(), || one_line(&error.to_string()));
         }
     }
+
+    /// Logs why the plugin did not get a cache. `name` is what it asked for; `None` for the default cache.
+    fn log_refused(&mut self, name: Option<&str>, error: OpenError) {
+        let level = self.level_of(error.into());
+        let caches = &self.caches;
+        let cache = name.map_or_else(|| caches.default_name().to_owned(), short_line);
+        write_line(&self.plugin, &mut self.log_lines, level, &cache, || {
+            let default = if name.is_none() { "default " } else { "" };
+            match error {
+                OpenError::NoSuchCache => {
+                    format!("the plugin asked for the cache `{cache}`: there are only {}", list(caches.names()))
+                }
+                OpenError::NotGranted => format!(
+                    "the plugin asked for the {default}cache `{cache}`, which is not granted to it: granted are {}",
+                    list(caches.granted())
+                ),
+            }
+        });
+    }
+
+    fn level_of(&self, mistake: Mistake) -> Level {
+        if self.mistakes.is_first(&self.plugin, mistake) { Level::WARN } else { Level::DEBUG }
+    }
+}
+
+/// Logs one line, which is a warning or for debugging, within the instance's quota of log lines.
+fn write_line(plugin: &str, lines: &mut Quota, level: Level, cache: &str, text: impl FnOnce() -> String) {
+    let is_warning = level == Level::WARN;
+    let is_logged = if is_warning { tracing::enabled!(Level::WARN) } else { tracing::enabled!(Level::DEBUG) };
+    if !is_logged || lines.held > lines.max {
+        return;
+    }
+    lines.held = lines.held.saturating_add(1);
+    if lines.held > lines.max {
+        tracing::warn!(plugin, "this instance has caused {} log lines: further ones are suppressed", lines.max);
+    } else if is_warning {
+        tracing::warn!(plugin, cache, "{}", text());
+    } else {
+        tracing::debug!(plugin, cache, "{}", text());
+    }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 impl From<wit::Duration> for Duration {
@@ -154,12 +194,12 @@ impl From<wit::Duration> for Duration {
 impl LarderView<'_> {
     pub(super) fn open(&mut self, name: &str) -> CallResult<Resource<OpenCache>> {
         let opened = self.ctx.caches.open(name).cloned();
-        self.push_opened(opened)
+        self.push_opened(Some(name), opened)
     }
 
     pub(super) fn open_default(&mut self) -> CallResult<Resource<OpenCache>> {
         let opened = self.ctx.caches.open_default().cloned();
-        self.push_opened(opened)
+        self.push_opened(None, opened)
     }
 
     pub(super) fn drop_cache(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {

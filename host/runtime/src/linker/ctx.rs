@@ -7,6 +7,7 @@ use wasmtime::component::ResourceTable;
 
 use super::call_limit::CallLimit;
 use super::handles::HeldVacancy;
+use super::mistakes::Mistakes;
 use crate::cache::PluginCaches;
 use crate::default_limits;
 
@@ -20,6 +21,7 @@ pub struct LarderCtx {
     pub(super) vacancies: Quota,
     pub(super) log_lines: Quota,
     pub(super) calls: Arc<CallLimit>,
+    pub(super) mistakes: Arc<Mistakes>,
 }
 
 /// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
@@ -35,6 +37,9 @@ pub struct Bounds {
     /// The limit on concurrent calls. All instances of a plugin share it if each gets a clone of the same `Arc`.
     /// Defaults to 1,024 calls of this instance alone.
     pub calls: Arc<CallLimit>,
+    /// Which mistakes were logged. Instances that share it, by clones of the same `Arc`, cause one warning for each plugin
+    /// and kind of mistake. Defaults to that of this instance alone.
+    pub mistakes: Arc<Mistakes>,
 }
 
 impl Default for Bounds {
@@ -44,6 +49,7 @@ impl Default for Bounds {
             max_vacancies: default_limits::MAX_VACANCIES,
             max_log_lines: default_limits::MAX_LOG_LINES,
             calls: CallLimit::new(default_limits::MAX_CONCURRENT_CALLS),
+            mistakes: Arc::default(),
         }
     }
 }
@@ -58,10 +64,10 @@ pub(super) struct Quota {
 impl LarderCtx {
     /// Creates the state of one instance of the plugin `plugin`, which may open `caches` within `bounds`.
     pub fn new(plugin: impl Into<String>, caches: PluginCaches, bounds: Bounds) -> Self {
-        let Bounds { max_handles, max_vacancies, max_log_lines, calls } = bounds;
+        let Bounds { max_handles, max_vacancies, max_log_lines, calls, mistakes } = bounds;
         let quota = |max| Quota { held: 0, max };
         let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
-        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls }
+        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls, mistakes }
     }
 }
 

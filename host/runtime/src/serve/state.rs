@@ -82,6 +82,9 @@ impl ServerState {
             .collect::<Result<Vec<_>, Error>>()?;
         routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
         let names: Vec<_> = routes.iter().map(|route| route.handler().plugin.name().to_owned()).collect();
+        for warning in runtime.caches().config().warnings_about(&names, true) {
+            tracing::warn!("{}", one_line(&warning));
+        }
         console::prepare(runtime.serve().max_queued_output, names.iter().map(String::as_str));
         access_log::create_series(names.iter().map(String::as_str));
         let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));

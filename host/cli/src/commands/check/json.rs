@@ -2,33 +2,24 @@
 
 use larder_host::cache::NearOptions;
 use larder_host::cache::valkey::{CommandReport, Deployment, Memory, Persistence, Role, SentinelReport, ServerReport};
-use larder_host::config::{BackendConfig, Config, Grant, Reuse};
+use larder_host::config::BackendConfig;
 use serde_json::{Value, json};
 
-use super::CheckedCache;
 use super::findings::Finding;
+use super::plugins;
 use super::table::{address, has_tracking};
+use super::{Checked, CheckedCache};
 use crate::json::SCHEMA;
 
 /// The whole output.
-pub(super) fn object(caches: &[CheckedCache<'_>], config: &Config) -> Value {
+pub(super) fn object(checked: &Checked<'_>) -> Value {
     json!({
         "schema": SCHEMA,
-        "ok": caches.iter().all(CheckedCache::is_ok),
-        "caches": caches.iter().map(cache).collect::<Vec<_>>(),
-        "plugins": config.plugins.iter().map(plugin).collect::<Vec<_>>(),
-    })
-}
-
-fn plugin((name, grant): (&String, &Grant)) -> Value {
-    json!({ "name": name, "reuse": grant.reuse.as_ref().map(reuse) })
-}
-
-fn reuse(reuse: &Reuse) -> Value {
-    json!({
-        "requests": reuse.requests,
-        "idle_seconds": reuse.idle.as_secs_f64(),
-        "max_age_seconds": reuse.max_age.as_secs_f64(),
+        "ok": checked.is_ok(),
+        "config": checked.file.map(|file| file.display().to_string()),
+        "unlisted_plugins": checked.config.unlisted_plugins.name(),
+        "caches": checked.caches.iter().map(cache).collect::<Vec<_>>(),
+        "plugins": checked.plugins.iter().map(|plugin| plugins::json(plugin, checked.config)).collect::<Vec<_>>(),
     })
 }
 

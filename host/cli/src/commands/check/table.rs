@@ -5,18 +5,20 @@ use comfy_table::{Table, presets};
 use larder_host::cache::valkey::{Memory, Need, Persistence, Role, ServerReport};
 use larder_host::config::{BackendConfig, Config};
 
-use super::CheckedCache;
+use super::{Checked, CheckedCache, plugins};
 
 /// A cell for what is not known or does not apply.
 const NONE: &str = "-";
 
-/// The tables of all caches, of their servers, of their near tiers, and of the plugins with a `reuse`, and the advice, with
-/// an empty line between.
-pub(super) fn tables(caches: &[CheckedCache<'_>], config: &Config) -> String {
-    let mut parts = vec![of_caches(caches)];
+/// The configuration's file, the tables of all caches, of their servers, of their near tiers, of the plugins, and of those
+/// with a `reuse`, and the advice, with an empty line between.
+pub(super) fn tables(checked: &Checked<'_>) -> String {
+    let Checked { config, caches, plugins, .. } = checked;
+    let mut parts = vec![of_file(checked), of_caches(caches)];
     parts.extend(of_servers(caches));
     parts.extend(of_near_tiers(caches));
-    parts.extend(of_plugins(config));
+    parts.extend(plugins::rows(plugins, config));
+    parts.extend(of_reuse(config));
     let advice = caches
         .iter()
         .flat_map(|cache| cache.advice.iter().map(|advice| format!("advice: {}", advice.line(cache.name))));
@@ -25,6 +27,18 @@ pub(super) fn tables(caches: &[CheckedCache<'_>], config: &Config) -> String {
         parts.push(advice.join("\n"));
     }
     parts.join("\n\n")
+}
+
+fn of_file(checked: &Checked<'_>) -> String {
+    match checked.file {
+        Some(file) => format!("configuration: {}", file.display()),
+        None => {
+            let default = Config::DEFAULT_PATH;
+            format!(
+                "configuration: no file, so there is one RAM cache (searched for: --config, LARDER_CONFIG, {default})"
+            )
+        }
+    }
 }
 
 fn of_caches(caches: &[CheckedCache<'_>]) -> String {
@@ -80,7 +94,7 @@ fn of_near_tiers(caches: &[CheckedCache<'_>]) -> Option<String> {
 }
 
 /// The plugins whose instances answer many requests, if there are any.
-fn of_plugins(config: &Config) -> Option<String> {
+fn of_reuse(config: &Config) -> Option<String> {
     let reused = config.plugins.iter().filter_map(|(name, grant)| Some((name, grant.reuse?)));
     let rows: Vec<_> = reused
         .map(|(name, reuse)| {
@@ -143,11 +157,11 @@ pub(super) fn address(cache: &CheckedCache<'_>) -> String {
     }
 }
 
-fn none() -> String {
+pub(super) fn none() -> String {
     NONE.to_owned()
 }
 
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     rows.for_each(|row| {
