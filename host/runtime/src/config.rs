@@ -39,7 +39,7 @@ pub use sandbox::Sandbox;
 #[cfg(feature = "schema")]
 pub use schema::json_schema;
 pub use serve::Serve;
-pub use units::parse_duration;
+pub use units::{parse_address, parse_duration};
 
 /// A valid configuration. Read one from TOML, or start from [`Config::default`] and set the fields that differ.
 #[derive(Debug, Clone, PartialEq)]

@@ -69,6 +69,8 @@ fn look(options: &[&str], words: &[&str]) -> String {
 #[test]
 fn arguments_arrive_as_given() {
     assert_eq!(look(&[], &["args", "a b", "--name", "-x", "", "é"]), "a b\n--name\n-x\n\né\n");
+    let run = Larder::run("surroundings").arg("--config").arg("x").fail(1);
+    assert!(run.stderr.contains("unknown operation: [\"--config\", \"x\"]"), "{}", run.stderr);
 }
 
 #[test]

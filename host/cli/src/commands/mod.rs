@@ -23,7 +23,7 @@ use crate::telemetry::LogOptions;
 
 /// The command line of `larder`.
 #[derive(Debug, Parser)]
-#[command(name = "larder", version, about = "A shared cache for WebAssembly plugins", long_about = None)]
+#[command(name = "larder", version, about = "A shared cache for WebAssembly plugins", long_about = None, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Configuration file, for the commands that read it
     #[arg(long = "config", value_name = "FILE")]

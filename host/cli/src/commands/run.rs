@@ -1,12 +1,13 @@
 //! `larder run`.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use larder_host::cache::text::one_line;
 use larder_host::runtime::{Outcome, RunOptions, RuntimeOptions};
-use larder_host::{Config, Runtime, console};
+use larder_host::{Config, Error, Runtime, console};
 
 use super::compile_plugin;
 use crate::operator::{OnSignal, Operator, drain_timeout};
@@ -25,17 +26,19 @@ pub(crate) struct Run {
     /// Call one exported function, such as `f("x", 1)`, and print its result
     #[arg(long, value_name = "CALL")]
     invoke: Option<String>,
-    /// WebAssembly component to run
-    plugin: PathBuf,
-    /// Arguments of the plugin
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    /// WebAssembly component to run, and its arguments: all that follows the component is for the plugin
+    #[arg(value_name = "PLUGIN", required = true, trailing_var_arg = true)]
+    plugin_and_args: Vec<OsString>,
 }
 
 impl Run {
     /// Runs the plugin. A signal stops it; its leases are given back before the program exits.
     pub(crate) async fn run(self, config: Config, operator: &Operator) -> anyhow::Result<ExitCode> {
-        let Self { name, env, dirs, invoke, plugin, args } = self;
+        let Self { name, env, dirs, invoke, plugin_and_args } = self;
+        let mut words = plugin_and_args.into_iter();
+        let plugin = words.next().map(PathBuf::from).unwrap_or_default();
+        let text = |word: OsString| word.into_string().map_err(|word| not_text(&word));
+        let args = words.map(text).collect::<Result<_, _>>()?;
         let mut runtime_options = RuntimeOptions::default();
         // The pool refuses a component as `larder serve` does, before it runs.
         runtime_options.instances = Some(1);
@@ -84,6 +87,10 @@ async fn print(outcome: Outcome<Result<String, String>>) -> anyhow::Result<i32> 
         console::write_all(console::Stream::Stdout, format!("{text}\n").as_bytes()).await?;
     }
     Ok(i32::from(result.is_err()))
+}
+
+fn not_text(argument: &OsStr) -> Error {
+    Error::Option(format!("the plugin's argument {argument:?} is not UTF-8, which plugins cannot get"))
 }
 
 fn parse_env(text: &str) -> Result<(String, String), String> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use larder_host::config::Route;
+use larder_host::config::{Route, parse_address};
 use larder_host::console::{self, Stream};
 use larder_host::runtime::RuntimeOptions;
 use larder_host::serve::{Server, raise_descriptor_limit};
@@ -24,10 +24,10 @@ use crate::operator::{OnSignal, Operator, drain_timeout};
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Address to listen on; port 0 picks a free port [default: `addr` of `[serve]`, or 127.0.0.1:8080]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_address)]
     addr: Option<SocketAddr>,
     /// Address of the metrics and health checks [default: `metrics_addr` of `[serve]`, or none]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     metrics_addr: Option<SocketAddr>,
     /// Name of the plugin in the configuration [default: its file name without the extension]
     #[arg(long, requires = "plugin")]

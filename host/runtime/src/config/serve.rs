@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::config::document::{Fault, Section};
 use crate::config::sandbox::count;
-use crate::config::units::{Count, DurationOrZero, QueueSize, Size};
+use crate::config::units::{Count, DurationOrZero, QueueSize, Size, parse_address};
 use crate::default_limits;
 
 /// The settings of the HTTP server. Start from [`Serve::default`] and set the fields that differ.
@@ -62,8 +62,7 @@ impl Serve {
         let default = Self::default();
         let max = default.max_concurrent_requests;
         let address = |key, text: Option<String>| {
-            let fault = |_| section.fault(key, "must be an address and a port, such as 127.0.0.1:8080");
-            text.map(|text| text.parse::<SocketAddr>().map_err(fault)).transpose()
+            text.map(|text| parse_address(&text).map_err(|rule| section.fault(key, &rule))).transpose()
         };
         Ok(Self {
             addr: address("addr", addr)?.unwrap_or(default.addr),

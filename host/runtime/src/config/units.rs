@@ -1,6 +1,7 @@
 //! Sizes, durations and other numbers as they are written in the configuration, each with its limits.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration as StdDuration;
 
 use serde::Deserialize;
@@ -163,6 +164,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let number = text.parse().map_or_else(|_| Number::Text(text.to_owned()), Number::Fraction);
     let duration = number.into_positive_duration::<serde::de::value::Error>().map_err(|error| error.to_string())?;
     Ok(Duration::Milliseconds(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// Parses an address to listen on, such as `127.0.0.1:8080` or `[::1]:8080`. `8080`, `:8080` and `localhost:8080` are that
+/// port of 127.0.0.1: what is reachable from other machines has to be said.
+///
+/// # Errors
+///
+/// The rule that the text violates. The caller must correct the text.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':')).unwrap_or(text);
+    match port.parse() {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text.parse().map_err(|_| {
+            "must be an IP address and a port, such as 127.0.0.1:8080 or 0.0.0.0:8080, or a port of this machine"
+                .to_owned()
+        }),
+    }
 }
 
 /// A number, or a string that contains one.

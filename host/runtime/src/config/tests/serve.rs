@@ -27,8 +27,8 @@ fn every_key_of_the_http_server_is_read() {
 #[test]
 fn an_invalid_key_of_the_http_server_is_refused() {
     for (line, rule) in [
-        ("addr = \"localhost\"", "`serve.addr`: must be an address and a port"),
-        ("metrics_addr = \"9090\"", "`serve.metrics_addr`: must be an address and a port"),
+        ("addr = \"localhost\"", "`serve.addr`: must be an IP address and a port"),
+        ("metrics_addr = \"90900\"", "`serve.metrics_addr`: must be an IP address and a port"),
         ("addr = 8080", "`serve.addr`: "),
         ("max_concurrent_requests = 0", "`serve.max_concurrent_requests`: must be from 1 to 65536"),
         ("max_connections = 0", "`serve.max_connections`: must be from 1 to 65536"),
