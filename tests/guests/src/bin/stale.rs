@@ -1,6 +1,6 @@
 //! Serves a value that takes half a second to compute, is fresh for a second and then stale for as long as the path says:
 //! `/do/MODE/SECONDS`. A refresh is computed (`refresh`), is computed after the answer (`answer-first`), fails (`fail`) or
-//! traps (`trap`); a missing value is computed.
+//! traps (`trap`); a missing value is computed. With `fresh` the value stays fresh for an hour.
 //!
 //! The answer is `COMPUTED MADE MICROSECONDS`: how many values this request has computed or begun to, when the value was
 //! made in milliseconds since 1970, and how long the call took.
@@ -17,6 +17,7 @@ wasip2::http::proxy::export!(Stale);
 struct Stale;
 
 const FRESH: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 
 impl Guest for Stale {
     fn handle(request: IncomingRequest, respond: ResponseOutparam) {
@@ -33,7 +34,8 @@ impl Guest for Stale {
                 send(respond, &format!("{computed} {made} {}", began.elapsed().as_micros()));
             }
         };
-        let (computed, made) = match cache.freshness("k", stale) {
+        let (key, duration) = if *mode == "fresh" { ("fresh", HOUR) } else { ("k", FRESH) };
+        let (computed, made) = match cache.freshness(key, stale) {
             Ok(Freshness::Fresh(value) | Freshness::Stale { value, refresh: None }) => (0, Some(value)),
             Ok(Freshness::Stale { value, refresh: Some(refresh) }) => {
                 if *mode == "answer-first" {
@@ -52,7 +54,7 @@ impl Guest for Stale {
             Ok(Freshness::Vacant(_)) if *mode == "fail" => (1, None),
             Ok(Freshness::Vacant(vacancy)) => {
                 let made = compute();
-                let _stored = vacancy.fill_stale(&made, FRESH, stale);
+                let _stored = vacancy.fill_stale(&made, duration, stale);
                 (1, Some(made))
             }
             Err(error) => panic!("{error}"),
