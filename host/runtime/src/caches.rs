@@ -57,7 +57,7 @@ impl Caches {
             max_log_lines: sandbox.max_log_lines,
             calls,
         };
-        LarderCtx::new(plugin, caches, bounds)
+        LarderCtx::new(plugin, caches, bounds).with_settings(grant.config)
     }
 
     /// The call limit that all instances of a plugin share.

@@ -106,6 +106,7 @@ pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod settings;
 #[cfg(feature = "serve")]
 mod trace;
 #[cfg(feature = "serve")]
@@ -117,5 +118,6 @@ pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
-pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_to_linker};
+pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_foreign_to_linker, add_to_linker};
 pub use runtime::Runtime;
+pub use settings::Settings;

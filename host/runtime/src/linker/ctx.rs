@@ -9,6 +9,7 @@ use super::call_limit::CallLimit;
 use super::handles::HeldVacancy;
 use crate::cache::PluginCaches;
 use crate::default_limits;
+use crate::settings::Settings;
 
 /// The cache state of one plugin instance. Each store has its own.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct LarderCtx {
     pub(super) vacancies: Quota,
     pub(super) log_lines: Quota,
     pub(super) calls: Arc<CallLimit>,
+    /// What `wasi:config` returns.
+    pub(super) settings: Settings,
 }
 
 /// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
@@ -61,7 +64,14 @@ impl LarderCtx {
         let Bounds { max_handles, max_vacancies, max_log_lines, calls } = bounds;
         let quota = |max| Quota { held: 0, max };
         let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
-        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls }
+        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls, settings: Settings::default() }
+    }
+
+    /// Sets the settings that `wasi:config` returns. Without this call there are none.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
     }
 }
 
