@@ -58,7 +58,7 @@
 //!
 //! - [`cache`]: the crate `larder-cache`: the contract of a cache, its backends, and a plugin's view of a cache.
 //! - [`config`]: the configuration in TOML.
-//! - `linker`: the WIT interface on a wasmtime linker.
+//! - `linker`: the WIT interface on a wasmtime linker, and interfaces of other projects.
 //! - `caches`: the caches of a configuration.
 //! - `loading`, [`compiler`]: a plugin's file is read and compiled within limits.
 //! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.

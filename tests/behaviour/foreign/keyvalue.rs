@@ -86,6 +86,15 @@ fn a_long_list_comes_in_pages() {
 }
 
 #[test]
+fn a_huge_list_ends() {
+    on_every_backend(|cache| {
+        let config = format!("{cache}[sandbox]\ntimeout = \"5m\"\nmax_cpu_time = \"5m\"\n");
+        let printed = run("kv_draft2", &config, &["fill 30000", "count"]);
+        assert_eq!(printed, ["ok", "30000 keys, more than one page: true"], "{cache}");
+    });
+}
+
+#[test]
 fn spin_gets_a_long_list_at_once_within_the_limit_of_a_batch() {
     on_every_backend(|cache| {
         assert_eq!(run("spin_key_value", cache, &["fill 2500", "count"]), ["ok", "2500 keys"], "{cache}");
