@@ -7,6 +7,7 @@
 //! - `config`: `larder.toml`, its schema and its messages.
 //! - `cli`: the program `larder` and its subcommands.
 //! - `serve`: `larder serve`, its telemetry, and the sandbox that plugins run in.
+//! - `foreign`: plugins that import interfaces of other projects.
 //! - `sdk`: plugins written with the SDK, in Rust and other languages, and the SDK's own host for tests.
 //!
 //! `tests/project` has the tests of the repository itself. Each folder's `mod.rs` begins with an index.
@@ -17,6 +18,7 @@ mod backends;
 mod cache;
 mod cli;
 mod config;
+mod foreign;
 mod get_or_set;
 mod sdk;
 mod serve;

@@ -1,6 +1,7 @@
 //! The contract of a backend.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Duration as StdDuration;
 
@@ -24,8 +25,8 @@ use crate::key::{Key, KeyRef, Selection};
 /// key ends it.
 ///
 /// Every exchange with a server ends within the backend's deadline. A method makes one exchange, and a second one if
-/// the first failed; only [`clear_matching`](CacheBackend::clear_matching) and [`changed`](CacheBackend::changed) make
-/// more.
+/// the first failed; only [`clear_matching`](CacheBackend::clear_matching), [`changed`](CacheBackend::changed),
+/// [`list_keys`](CacheBackend::list_keys) and [`exists`](CacheBackend::exists) make more.
 ///
 /// # Errors
 ///
@@ -41,14 +42,44 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// Returns the values of many keys, in the order of the keys.
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError>;
 
+    /// Returns true if the key holds a value.
+    async fn exists(&self, key: &Key) -> Result<bool, CacheError>;
+
+    /// Returns a page of the names of the selected keys that hold a value, in no particular order: the first page, or the
+    /// one at a cursor that an earlier page returned. A page has about `max_keys` names and about 1 MiB at most; it may be
+    /// empty although more pages follow.
+    ///
+    /// A key that holds a value during the whole listing is listed once or, on a server, more than once. A key that is
+    /// set or removed meanwhile may be listed. A cursor is valid until the servers of the cache change: then
+    /// [`CacheError::InvalidArgument`] says so, or keys may be missing. Any other number as a cursor is harmless.
+    async fn list_keys(
+        &self,
+        selection: &Selection,
+        cursor: Option<ListCursor>,
+        max_keys: usize,
+    ) -> Result<KeyPage, CacheError>;
+
     /// Stores a value.
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError>;
 
     /// Stores many values. If a key is repeated, its last value is stored.
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError>;
 
+    /// Adds `delta` to the number that the key holds as decimal text, in one atomic step. Returns the new number. A key
+    /// without a value counts as 0 and then gets the duration; a number keeps its remaining life.
+    ///
+    /// It is never repeated: if the reply is lost, the number may or may not have changed.
+    ///
+    /// Returns [`CacheError::NotANumber`] for a value that [`parse_number`] refuses, and [`CacheError::NumberOverflow`] if
+    /// the sum is no `i64`. The key then stays as it is.
+    async fn increment(&self, key: Key, delta: i64, duration: Option<StdDuration>) -> Result<i64, CacheError>;
+
     /// Removes one key. Returns true if it held a value.
     async fn clear(&self, key: &Key) -> Result<bool, CacheError>;
+
+    /// Removes many keys. Returns how many held a value; a key that is repeated counts once. After an error some of them
+    /// may be removed.
+    async fn clear_many(&self, keys: Vec<Key>) -> Result<u64, CacheError>;
 
     /// Removes the selected keys. Returns how many held a value. After an error some of them may be removed.
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError>;
@@ -77,11 +108,12 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// [`get_with_life`](CacheBackend::get_with_life) it never answers from a copy of what a server holds.
     async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError>;
 
-    /// Stores a value if the key still has this version of its value, in one atomic step. Returns true if it was stored.
+    /// Stores a value if the key still has this version of its value, or, for `None`, still has no value, in one atomic
+    /// step. Returns true if it was stored.
     async fn replace(
         &self,
         key: Key,
-        version: &Version,
+        version: Option<&Version>,
         value: Bytes,
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError>;
@@ -158,6 +190,43 @@ impl Version {
     pub fn digest(&self) -> &[u8; 20] {
         &self.digest
     }
+}
+
+/// Where a listing of keys goes on. Its number means something to the backend that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListCursor(NonZeroU64);
+
+impl ListCursor {
+    /// The cursor with this number. `None` for 0, where every listing begins.
+    pub fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    /// The number of the cursor.
+    pub fn number(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// A page of the names of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyPage {
+    /// The names as plugins write them, without a namespace.
+    pub keys: Vec<String>,
+    /// Where the next page begins. `None` after the last page.
+    pub next: Option<ListCursor>,
+}
+
+/// The number that a value is the decimal text of: digits, after a `-` if it is negative. No other text of it counts, such
+/// as one with a `+`, a space or a leading zero, because servers accept none. `None` for all other values.
+pub fn parse_number(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let is_canonical = match text.strip_prefix('-').unwrap_or(text).as_bytes() {
+        [b'0'] => text == "0",
+        [b'1'..=b'9', ..] => true,
+        _ => false,
+    };
+    text.parse().ok().filter(|_| is_canonical)
 }
 
 /// Values of a backend that are near: in this process, as copies of what a server holds.
@@ -280,5 +349,23 @@ impl Health {
     /// The health of a backend of this kind, with no version, round trip or features.
     pub fn new(kind: &'static str) -> Self {
         Self { kind, version: String::new(), round_trip: None, supports: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_the_text_that_servers_accept() {
+        for number in [0, 1, -1, 10, i64::MAX, i64::MIN] {
+            assert_eq!(parse_number(number.to_string().as_bytes()), Some(number));
+        }
+        for text in ["", "-", "-0", "+1", " 1", "1 ", "01", "-01", "1.0", "1e3", "0x1", "\u{661}", "1\n", "1\0"] {
+            assert_eq!(parse_number(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(parse_number(b"9223372036854775808"), None);
+        assert_eq!(parse_number(b"-9223372036854775809"), None);
+        assert_eq!(parse_number(b"\xff"), None);
     }
 }

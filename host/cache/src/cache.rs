@@ -5,7 +5,7 @@ use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 
-use crate::backend::{CacheBackend, Health, NearLookup, SyncBackend};
+use crate::backend::{CacheBackend, Health, KeyPage, ListCursor, NearLookup, SyncBackend, Version};
 use crate::cache_metrics::{CacheMetrics, Operation};
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::{LeaderGuard, Leaders, Owner};
@@ -65,6 +65,88 @@ impl Cache {
         self.state.policy.check_found(&values)?;
         self.metrics().count_keys(&values);
         Ok(values)
+    }
+
+    /// Returns true if the key holds a value.
+    ///
+    /// # Errors
+    ///
+    /// The backend's.
+    pub async fn exists(&self, key: &Key) -> Result<bool, CacheError> {
+        self.or_miss(self.metrics().exists.timed(self.state.backend.exists(key)).await, || false)
+    }
+
+    /// Returns a page of the names of the selected keys, as [`CacheBackend::list_keys`] describes it.
+    ///
+    /// # Errors
+    ///
+    /// The backend's, also in an outage: an empty list would say that there are no keys.
+    /// [`CacheError::InvalidArgument`] for a cursor that is not valid any more.
+    pub async fn list_keys(
+        &self,
+        selection: &Selection,
+        cursor: Option<ListCursor>,
+        max_keys: usize,
+    ) -> Result<KeyPage, CacheError> {
+        self.metrics().list_keys.timed(self.state.backend.list_keys(selection, cursor, max_keys)).await
+    }
+
+    /// Returns the key's value and its version, which [`Cache::replace`] compares, or `None` on a miss.
+    ///
+    /// # Errors
+    ///
+    /// The backend's, also in an outage: what was not seen must not be compared.
+    pub async fn read_version(&self, key: &Key) -> Result<Option<(Bytes, Version)>, CacheError> {
+        let found = self.metrics().read_version.timed(self.state.backend.get_version(key)).await?;
+        Ok(found.map(|(found, version)| (found.value, version)))
+    }
+
+    /// Stores a value if the key still has this version of its value, or, for `None`, still has no value, in one atomic
+    /// step. Returns true if it was stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::set`].
+    pub async fn replace(
+        &self,
+        key: Key,
+        version: Option<&Version>,
+        value: Bytes,
+        duration: Duration,
+    ) -> Result<bool, CacheError> {
+        self.replace_value(key, version, value, duration).await
+    }
+
+    /// [`Cache::replace`] with any kind of value.
+    pub(crate) async fn replace_value(
+        &self,
+        key: Key,
+        version: Option<&Version>,
+        value: impl Value,
+        duration: Duration,
+    ) -> Result<bool, CacheError> {
+        let duration = self.state.policy.check_store([value.as_ref()], duration)?;
+        let leaders = self.state.in_flight.leaders_of([&key]);
+        let replaced = self.state.backend.replace(key, version, value.into_bytes(), duration);
+        match self.metrics().replace.timed(replaced).await {
+            Ok(false) => Ok(false),
+            outcome => self.end_write(leaders, outcome),
+        }
+    }
+
+    /// Adds to the number that the key holds as decimal text, in one atomic step. Returns the sum. A key without a value
+    /// counts as 0 and then gets the duration; a number keeps its remaining life. After [`CacheError::Timeout`] or
+    /// [`CacheError::Lost`] the number may or may not have changed; the call is never repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidArgument`] for a duration of zero; [`CacheError::NotANumber`];
+    /// [`CacheError::NumberOverflow`]; the backend's.
+    pub async fn increment(&self, key: Key, delta: i64, duration: Duration) -> Result<i64, CacheError> {
+        let duration = self.state.policy.check_store([], duration)?;
+        let leaders = self.state.in_flight.leaders_of([&key]);
+        let outcome = self.metrics().increment.timed(self.state.backend.increment(key, delta, duration)).await;
+        self.end_write(leaders, outcome)
     }
 
     /// Stores a value.
@@ -224,7 +306,7 @@ impl Cache {
         self.state.counters.computed.increment();
         let (duration, value) = (duration?, value.into_bytes());
         if let Some(Refreshed { key, version }) = &vacancy.refreshed {
-            let stored = self.state.backend.replace(key.clone(), version, value, duration);
+            let stored = self.state.backend.replace(key.clone(), Some(version), value, duration);
             let outcome = operation.timed(stored).await;
             if let Ok(is_stored) = outcome {
                 let RefreshCounters { stored, superseded, .. } = &self.state.refreshes.counters;
@@ -263,6 +345,20 @@ impl Cache {
     pub async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         let leaders = self.state.in_flight.leaders_of([key]);
         let outcome = self.metrics().clear.timed(self.state.backend.clear(key)).await;
+        self.end_write(leaders, outcome)
+    }
+
+    /// Removes many keys. Returns how many held a value; a key that is repeated counts once.
+    ///
+    /// # Errors
+    ///
+    /// The backend's. Some keys may then be removed.
+    pub async fn clear_many(&self, keys: Vec<Key>) -> Result<u64, CacheError> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let leaders = self.state.in_flight.leaders_of(&keys);
+        let outcome = self.metrics().clear_many.timed(self.state.backend.clear_many(keys)).await;
         self.end_write(leaders, outcome)
     }
 

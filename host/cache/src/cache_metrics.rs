@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
-use crate::backend::{BackendStatus, NearStatus};
+use crate::backend::{BackendStatus, KeyPage, NearStatus};
 use crate::error::{CacheError, PluginError};
 use crate::get_or_set::stats::{GetOrSetStats, RefreshStats};
 use crate::metrics::{self as names, Metric};
@@ -33,6 +33,12 @@ pub(crate) struct CacheMetrics {
     pub(crate) clear: Operation,
     pub(crate) clear_pattern: Operation,
     pub(crate) clear_all: Operation,
+    pub(crate) exists: Operation,
+    pub(crate) list_keys: Operation,
+    pub(crate) increment: Operation,
+    pub(crate) read_version: Operation,
+    pub(crate) replace: Operation,
+    pub(crate) clear_many: Operation,
     /// The hits and misses among the keys of `get-many`.
     keys: [Counter; 2],
     pub(crate) degraded: Counter,
@@ -61,7 +67,10 @@ pub(crate) trait Reply {
 
 impl Reply for () {}
 impl Reply for u64 {}
+impl Reply for i64 {}
+impl Reply for KeyPage {}
 impl Reply for Vec<Option<Bytes>> {}
+impl Reply for Vec<String> {}
 
 impl Reply for bool {
     fn is_positive(&self) -> bool {
@@ -69,7 +78,7 @@ impl Reply for bool {
     }
 }
 
-impl Reply for Option<Bytes> {
+impl<T> Reply for Option<T> {
     fn is_positive(&self) -> bool {
         self.is_some()
     }
@@ -115,6 +124,12 @@ impl CacheMetrics {
             clear: operation("clear", ok),
             clear_pattern: operation("clear-pattern", ok),
             clear_all: operation("clear-all", ok),
+            exists: operation("exists", found),
+            list_keys: operation("list-keys", ok),
+            increment: operation("increment", ok),
+            read_version: operation("read-version", found),
+            replace: operation("replace", ["stored", "superseded"]),
+            clear_many: operation("clear-many", ok),
             keys: [keys("hit"), keys("miss")],
             degraded: counter!(names::DEGRADED.name, "cache" => cache.to_owned()),
             vacancies: gauge!(names::VACANCIES.name, "cache" => cache.to_owned()),

@@ -41,6 +41,13 @@ pub enum CacheError {
     /// The key holds a value that is not a string, stored by another program. The operator must remove it.
     #[error("the key holds a value of another type")]
     WrongType,
+    /// The key holds a value that is not the decimal text of a number. The plugin's author must use another key, or set it
+    /// first.
+    #[error("the key holds a value that is not a decimal number")]
+    NotANumber,
+    /// The sum is outside of the range of 64-bit signed numbers. The key stays as it is. The plugin's author must fix it.
+    #[error("the sum is outside of the range of 64-bit signed numbers")]
+    NumberOverflow,
     /// The server refused the command. The text is the server's, for the operator.
     #[error("the server refused: {0}")]
     Refused(String),
@@ -111,6 +118,10 @@ impl CacheError {
             Self::Unavailable(_) => (PluginError::Unavailable, Some(Level::DEBUG)),
             Self::Overlap(_) => (PluginError::Unavailable, Some(Level::WARN)),
             Self::WrongType => (PluginError::Other("the key holds a value of another type"), Some(Level::WARN)),
+            Self::NotANumber => (PluginError::Other("the key holds a value that is not a decimal number"), None),
+            Self::NumberOverflow => {
+                (PluginError::Other("the sum is outside of the range of 64-bit signed numbers"), None)
+            }
             Self::Refused(_) => (PluginError::Other("the server refused the command"), Some(Level::WARN)),
         };
         Handling { error, level }
@@ -179,6 +190,15 @@ mod tests {
     #[test]
     fn a_value_of_another_type_is_logged_at_warn() {
         assert_eq!(row(&CacheError::WrongType), ("other", Some(Level::WARN), "other"));
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_incremented_is_told_to_the_plugin_and_not_logged() {
+        for error in [CacheError::NotANumber, CacheError::NumberOverflow] {
+            assert_eq!(row(&error), ("other", None, "other"));
+            assert!(matches!(error.handling().error, PluginError::Other(text) if text == error.to_string()));
+            assert!(!error.is_outage());
+        }
     }
 
     #[test]

@@ -192,12 +192,24 @@ impl Selection {
 
     /// True if the key is selected.
     pub fn matches(&self, key: &Key) -> bool {
+        self.name_of(key.as_str()).is_some()
+    }
+
+    /// The plugin's name of a selected key, which is given with its namespace. `None` for a key that is not selected.
+    pub(crate) fn name_of<'a>(&self, key: &'a str) -> Option<&'a str> {
         let own = match &self.namespace {
-            None if key.0.contains(SEPARATOR) => None,
-            None => Some(key.as_str()),
-            Some(namespace) => key.0.strip_prefix(&*namespace.0).and_then(|rest| rest.strip_prefix(SEPARATOR)),
+            None if key.contains(SEPARATOR) => None,
+            None => Some(key),
+            Some(namespace) => key.strip_prefix(&*namespace.0).and_then(|rest| rest.strip_prefix(SEPARATOR)),
         };
-        own.is_some_and(|own| self.pattern.matches(own.as_bytes()))
+        own.filter(|own| self.pattern.matches(own.as_bytes()))
+    }
+
+    /// As [`Selection::name_of`], for a key that a server named, without the prefix of the cache. `None` also for a key of
+    /// another program that no plugin can name.
+    pub(crate) fn name_from_server<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        let name = self.name_of(std::str::from_utf8(key).ok()?)?;
+        check_text("key", name, Key::MAX_LENGTH).ok().map(|()| name)
     }
 
     /// The glob for a server's keys under `prefix`. It may also match keys of other key spaces;
@@ -262,6 +274,18 @@ mod tests {
         assert!(!selection.matches(&Key::new(namespace("shop").as_ref(), "post:1").unwrap()));
         assert!(!selection.matches(&Key::new(namespace("shop2").as_ref(), "user:1").unwrap()));
         assert!(!selection.matches(&Key::new(None, "user:1").unwrap()));
+    }
+
+    #[test]
+    fn a_key_that_a_server_named_has_a_name_only_if_a_plugin_can_write_it() {
+        let all = Selection::all(namespace("shop"));
+        assert_eq!(all.name_from_server(b"shop\x1fuser:1"), Some("user:1"));
+        let long = [b"shop\x1f", &[b'k'; 1025][..]].concat();
+        for other in [&b"user:1"[..], b"shop\x1f", b"shop\x1f\xff", b"shop\x1fa\nb", b"shop2\x1fuser:1", &long] {
+            assert_eq!(all.name_from_server(other), None, "{other:?}");
+        }
+        assert_eq!(Selection::all(None).name_from_server(b"\x1frefresh\x1fk"), None);
+        assert_eq!(Selection::matching(None, "a*").unwrap().name_from_server(b"b"), None);
     }
 
     #[test]

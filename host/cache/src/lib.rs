@@ -38,7 +38,8 @@ pub mod valkey;
 mod value;
 
 pub use backend::{
-    BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release, SyncBackend, Version, WithLife,
+    BackendStatus, CacheBackend, Health, KeyPage, ListCursor, NearLookup, NearStatus, Release, SyncBackend, Version,
+    WithLife, parse_number,
 };
 pub use cache::Cache;
 pub use error::{CacheError, Handling, PluginError};

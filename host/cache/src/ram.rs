@@ -6,16 +6,20 @@
 
 pub(crate) mod clock;
 mod leases;
+mod listing;
 pub(crate) mod partition;
 mod weight;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::backend::{BackendStatus, CacheBackend, Health, Release, SyncBackend, Version, WithLife};
+use crate::backend::{
+    BackendStatus, CacheBackend, Health, KeyPage, ListCursor, Release, SyncBackend, Version, WithLife, parse_number,
+};
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Namespace, Selection};
@@ -34,6 +38,8 @@ pub struct RamBackend {
     partitions: Partitions,
     clock: Clock,
     leases: Leases,
+    /// The order in which keys are listed.
+    order: RandomState,
 }
 
 impl RamBackend {
@@ -48,6 +54,7 @@ impl RamBackend {
             partitions: Partitions::new(max_bytes, max_value_bytes, shares),
             clock: Clock::new(),
             leases: Leases::default(),
+            order: RandomState::new(),
         });
         sweep_at_intervals(&backend, Self::remove_expired);
         backend
@@ -120,6 +127,20 @@ impl CacheBackend for RamBackend {
         Ok(keys.iter().map(|key| self.look_up(key.as_ref())).collect())
     }
 
+    async fn exists(&self, key: &Key) -> Result<bool, CacheError> {
+        Ok(self.look_up(key.as_ref()).is_some())
+    }
+
+    async fn list_keys(
+        &self,
+        selection: &Selection,
+        cursor: Option<ListCursor>,
+        max_keys: usize,
+    ) -> Result<KeyPage, CacheError> {
+        let partition = self.partitions.of_namespace(selection.namespace());
+        Ok(listing::page(partition, &self.clock, &self.order, selection, cursor, max_keys).await)
+    }
+
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
         self.store(key, value, duration);
         Ok(())
@@ -133,9 +154,37 @@ impl CacheBackend for RamBackend {
         Ok(())
     }
 
+    async fn increment(&self, key: Key, delta: i64, duration: Option<StdDuration>) -> Result<i64, CacheError> {
+        let partition = self.partitions.of(key.as_ref());
+        let add = |stored: &mut Stored| {
+            let number = parse_number(&stored.value).ok_or(CacheError::NotANumber)?;
+            let sum = number.checked_add(delta).ok_or(CacheError::NumberOverflow)?;
+            stored.value = sum.to_string().into();
+            Ok(sum)
+        };
+        // Increments exclude one another here; each turn of the loop means that a set or clear came between its two steps.
+        self.leases.store(&key, || {
+            loop {
+                if let Some(sum) = partition.update(&key, &self.clock, add) {
+                    return (sum.is_ok(), sum);
+                }
+                let fresh = self.stored(delta.to_string().into(), duration);
+                if partition.insert_if_absent(&key, fresh, &self.clock) {
+                    return (true, Ok(delta));
+                }
+            }
+        })
+    }
+
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
         self.leases.remove([key]);
         Ok(self.partitions.of(key.as_ref()).take(key, &self.clock))
+    }
+
+    async fn clear_many(&self, keys: Vec<Key>) -> Result<u64, CacheError> {
+        self.leases.remove(&keys);
+        let removed = keys.iter().filter(|key| self.partitions.of(key.as_ref()).take(key, &self.clock)).count();
+        Ok(u64::try_from(removed).unwrap_or(u64::MAX))
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
@@ -176,11 +225,18 @@ impl CacheBackend for RamBackend {
     async fn replace(
         &self,
         key: Key,
-        expected: &Version,
+        expected: Option<&Version>,
         value: Bytes,
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {
         let partition = self.partitions.of(key.as_ref());
+        let Some(expected) = expected else {
+            let fresh = self.stored(value, duration);
+            return Ok(self.leases.store(&key, || {
+                let is_stored = partition.insert_if_absent(&key, fresh, &self.clock);
+                (is_stored, is_stored)
+            }));
+        };
         let Some(found) = partition.live(key.as_ref(), &self.clock).filter(|found| version(found) == *expected) else {
             return Ok(false);
         };

@@ -13,7 +13,7 @@ pub enum Access {
     /// All calls.
     #[default]
     ReadWrite,
-    /// `get` and `get-many`.
+    /// Calls that only read.
     ReadOnly,
 }
 
@@ -103,6 +103,17 @@ impl Scope {
     pub(crate) fn keys(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Key>, CacheError> {
         self.check_keys(keys)?;
         keys.iter().map(|key| self.key(key.as_ref())).collect()
+    }
+
+    /// The keys of a batch that is to be cleared.
+    pub(crate) fn keys_to_write(&self, keys: &[impl AsRef<str>]) -> Result<Vec<Key>, CacheError> {
+        self.check_write()?;
+        self.keys(keys)
+    }
+
+    /// All keys of the key space, to be listed.
+    pub(crate) fn space(&self) -> Selection {
+        Selection::all(self.namespace.clone())
     }
 
     /// The entries of a batch that is to be stored.

@@ -1,9 +1,11 @@
 //! One plugin's view of a cache.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::backend::{KeyPage, ListCursor, Version};
 use crate::cache::Cache;
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
@@ -30,6 +32,12 @@ pub struct ScopedCache {
 }
 
 impl ScopedCache {
+    /// What the host takes for a name in a list beside its length, in bytes.
+    pub const KEY_OVERHEAD: usize = 64;
+
+    /// The number of keys on a page of a list that is collected.
+    const KEYS_OF_A_PAGE: usize = 16_384;
+
     /// The view of `owner`, with [`Limits::default`].
     pub fn new(cache: Arc<Cache>, namespace: Option<Namespace>, access: Access, owner: Owner) -> Self {
         Self { cache, scope: Scope { namespace, access, owner, limits: Limits::default() } }
@@ -87,6 +95,101 @@ impl ScopedCache {
             return Ok(values);
         }
         self.metrics().get_many.call(async { self.cache.get_many(&self.scope.keys(keys)?).await }).await
+    }
+
+    /// Returns true if the key holds a value.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::get`], without [`CacheError::ValueTooLarge`].
+    pub async fn exists(&self, key: &str) -> Result<bool, CacheError> {
+        self.metrics().exists.call(async { self.cache.exists(&self.scope.key(key)?).await }).await
+    }
+
+    /// Returns a page of the names of the keys of this key space, in no particular order: the first page, or the one at a
+    /// cursor that an earlier page returned. A page has about [`Limits::max_batch`] names and about 1 MiB at most. It may
+    /// be empty although more pages follow.
+    ///
+    /// # Errors
+    ///
+    /// In an outage as [`ScopedCache`] describes, but never an empty page instead of an error.
+    /// [`CacheError::InvalidArgument`] for a cursor that is not valid any more.
+    pub async fn list_keys(&self, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
+        let list = async { self.cache.list_keys(&self.scope.space(), cursor, self.scope.limits.max_batch).await };
+        self.metrics().list_keys.call(list).await
+    }
+
+    /// Returns the names of all keys of this key space, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] if the names, with [`KEY_OVERHEAD`](Self::KEY_OVERHEAD)
+    /// bytes for each, exceed [`Limits::max_batch_bytes`].
+    pub async fn list_all_keys(&self) -> Result<Vec<String>, CacheError> {
+        let list = async {
+            let space = self.scope.space();
+            // A server may list a key twice.
+            let (mut keys, mut bytes, mut cursor) = (BTreeSet::new(), 0_usize, None);
+            loop {
+                let page = self.cache.list_keys(&space, cursor, Self::KEYS_OF_A_PAGE).await?;
+                for key in page.keys {
+                    let len = key.len().saturating_add(Self::KEY_OVERHEAD);
+                    bytes = bytes.saturating_add(if keys.insert(key) { len } else { 0 });
+                }
+                let max = self.scope.limits.max_batch_bytes;
+                if bytes > max {
+                    let rule = format!("keys: there are too many to list at once: their names are over {max} bytes");
+                    return Err(CacheError::InvalidArgument(rule));
+                }
+                match page.next {
+                    Some(next) => cursor = Some(next),
+                    None => return Ok(Vec::from_iter(keys)),
+                }
+            }
+        };
+        self.metrics().list_keys.call(list).await
+    }
+
+    /// Returns the key's value and its version, which [`ScopedCache::replace_copy`] compares, or `None` on a miss.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::get`], but never a miss instead of an error in an outage.
+    pub async fn read_version(&self, key: &str) -> Result<Option<(Bytes, Version)>, CacheError> {
+        self.metrics().read_version.call(async { self.cache.read_version(&self.scope.key(key)?).await }).await
+    }
+
+    /// Stores a copy of a value if the key still has this version of its value, or, for `None`, still has no value, in one
+    /// atomic step. Returns true if it was stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::set`].
+    pub async fn replace_copy(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        value: &[u8],
+        duration: Duration,
+    ) -> Result<bool, CacheError> {
+        let replace = async {
+            let key = self.scope.key_to_write(key)?;
+            self.cache.replace_value(key, version, value, duration).await
+        };
+        self.metrics().replace.call(replace).await
+    }
+
+    /// Adds to the number that the key holds as decimal text, in one atomic step. Returns the sum. A key without a value
+    /// counts as 0 and then gets the duration; a number keeps its remaining life.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::set`] without [`CacheError::ValueTooLarge`]; [`CacheError::NotANumber`];
+    /// [`CacheError::NumberOverflow`]. After [`CacheError::Timeout`] or [`CacheError::Lost`] the number may or may not
+    /// have changed; the call is never repeated.
+    pub async fn increment(&self, key: &str, delta: i64, duration: Duration) -> Result<i64, CacheError> {
+        let add = async { self.cache.increment(self.scope.key_to_write(key)?, delta, duration).await };
+        self.metrics().increment.call(add).await
     }
 
     /// Stores a value.
@@ -250,6 +353,16 @@ impl ScopedCache {
     /// describes.
     pub async fn clear(&self, key: &str) -> Result<bool, CacheError> {
         self.metrics().clear.call(async { self.cache.clear(&self.scope.key_to_write(key)?).await }).await
+    }
+
+    /// Removes many keys. Returns how many held a value; a key that is repeated counts once.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::clear`]; also [`CacheError::InvalidArgument`] for a batch over [`Limits::max_batch`] or
+    /// [`Limits::max_batch_bytes`]. After an error of the backend some keys may be removed.
+    pub async fn clear_many(&self, keys: &[impl AsRef<str>]) -> Result<u64, CacheError> {
+        self.metrics().clear_many.call(async { self.cache.clear_many(self.scope.keys_to_write(keys)?).await }).await
     }
 
     /// Removes the keys of this key space that match a glob. Returns how many held a value.

@@ -11,6 +11,7 @@ mod password;
 mod server;
 mod topology;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
@@ -22,7 +23,9 @@ use tokio::io::AsyncRead;
 use crate::backend::{Version, WithLife};
 use crate::near::backend::{FarBackend, NearBackend};
 use crate::near::tier::{Fetched, Keep, Tier};
-use crate::{BackendStatus, CacheBackend, CacheError, Claim, Health, Key, Lease, Policy, Release, Selection};
+use crate::{
+    BackendStatus, CacheBackend, CacheError, Claim, Health, Key, KeyPage, Lease, ListCursor, Policy, Release, Selection,
+};
 
 pub use inspection::inspect;
 pub use inspection::report::{CommandReport, Inspection, Memory, Persistence, Role, SentinelReport, ServerReport};
@@ -34,7 +37,7 @@ pub use server::rights::{COMMANDS, Need, ServerCommand};
 
 use commands::compare_and_set::Expiry;
 use commands::reads::Read;
-use commands::{clearing, leases, reads, versions};
+use commands::{clearing, counters, leases, listing, reads, versions};
 use connection::managed::Exchange;
 use connection::reply_limit::{ReplyLimiter, ReplyLimits};
 use topology::Servers;
@@ -205,6 +208,20 @@ impl CacheBackend for ValkeyBackend {
         read.into_iter().map(|read| self.value(read.stored)).collect()
     }
 
+    async fn exists(&self, key: &Key) -> Result<bool, CacheError> {
+        let key = self.stored_key(key);
+        reads::exists(&self.servers, &key, &get_command(&key)).await
+    }
+
+    async fn list_keys(
+        &self,
+        selection: &Selection,
+        cursor: Option<ListCursor>,
+        max_keys: usize,
+    ) -> Result<KeyPage, CacheError> {
+        listing::page(&self.servers, &self.prefix, selection, cursor, max_keys).await
+    }
+
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let key = self.stored_key(&key);
         let (size, command) = (value.len(), set_command(&key, &value, duration));
@@ -226,8 +243,18 @@ impl CacheBackend for ValkeyBackend {
         Ok(())
     }
 
+    async fn increment(&self, key: Key, delta: i64, duration: Option<StdDuration>) -> Result<i64, CacheError> {
+        counters::increment(&self.servers, &self.stored_key(&key), delta, duration.map(milliseconds)).await
+    }
+
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        clearing::unlink(&self.servers, self.stored_key(key)).await
+        Ok(clearing::unlink(&self.servers, &[self.stored_key(key).into_bytes()]).await? > 0)
+    }
+
+    async fn clear_many(&self, keys: Vec<Key>) -> Result<u64, CacheError> {
+        // Of a key that is repeated, each look would find the lease, and count less than was removed.
+        let keys: BTreeSet<Vec<u8>> = keys.iter().map(|key| self.stored_key(key).into_bytes()).collect();
+        clearing::unlink(&self.servers, &keys.into_iter().collect::<Vec<_>>()).await
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
@@ -282,11 +309,15 @@ impl CacheBackend for ValkeyBackend {
     async fn replace(
         &self,
         key: Key,
-        version: &Version,
+        version: Option<&Version>,
         value: Bytes,
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {
-        versions::replace(&self.servers, &self.stored_key(&key), version, &value, duration.map(milliseconds)).await
+        let (servers, key) = (&self.servers, self.stored_key(&key));
+        match version {
+            Some(version) => versions::replace(servers, &key, version, &value, duration.map(milliseconds)).await,
+            None => counters::set_if_absent(servers, &key, &value, duration.map(milliseconds)).await,
+        }
     }
 
     fn lease_time(&self) -> Option<StdDuration> {

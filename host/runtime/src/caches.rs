@@ -60,7 +60,7 @@ impl Caches {
             calls,
             mistakes: Arc::clone(&self.mistakes),
         };
-        LarderCtx::new(plugin, caches, bounds)
+        LarderCtx::new(plugin, caches, bounds).with_settings(grant.config)
     }
 
     /// The call limit that all instances of a plugin share.

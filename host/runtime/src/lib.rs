@@ -58,7 +58,7 @@
 //!
 //! - [`cache`]: the crate `larder-cache`: the contract of a cache, its backends, and a plugin's view of a cache.
 //! - [`config`]: the configuration in TOML.
-//! - `linker`: the WIT interface on a wasmtime linker.
+//! - `linker`: the WIT interface on a wasmtime linker, and interfaces of other projects.
 //! - `caches`: the caches of a configuration.
 //! - `loading`, [`compiler`]: a plugin's file is read and compiled within limits.
 //! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
@@ -106,6 +106,7 @@ pub mod runtime;
 mod sandbox;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod settings;
 #[cfg(feature = "serve")]
 mod trace;
 #[cfg(feature = "serve")]
@@ -117,5 +118,6 @@ pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
-pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, Mistakes, add_to_linker};
+pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, Mistakes, add_foreign_to_linker, add_to_linker};
 pub use runtime::Runtime;
+pub use settings::Settings;

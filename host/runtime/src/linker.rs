@@ -1,9 +1,10 @@
-//! The WIT interface `larder:cache/cache` on a wasmtime linker. It converts types and calls [`cache`](crate::cache); it
-//! has no caching logic.
+//! The WIT interface `larder:cache/cache` on a wasmtime linker, and the interfaces of other projects that are served by the
+//! same caches. It converts types and calls [`cache`](crate::cache); it has no caching logic.
 
 mod cache;
 mod call_limit;
 mod ctx;
+mod foreign;
 mod handles;
 mod interface;
 mod mistakes;
@@ -11,5 +12,7 @@ mod wit;
 
 pub use call_limit::CallLimit;
 pub use ctx::{Bounds, LarderCtx, LarderView};
+pub use foreign::add_foreign_to_linker;
+pub(crate) use foreign::{imports_foreign, missing_import};
 pub use interface::add_to_linker;
 pub use mistakes::Mistakes;

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::config::{Config, Loading, Variables};
 use crate::error::Error;
 #[cfg(feature = "serve")]
 use crate::file_version::FileVersion;
+use crate::linker::{add_foreign_to_linker, imports_foreign, missing_import};
 use crate::loading::{self, Loader, Refusal};
 #[cfg(feature = "serve")]
 use crate::outgoing::Outgoing;
@@ -30,6 +31,16 @@ pub struct Plugin {
     version: FileVersion,
 }
 
+/// Links a component, with those interfaces of other projects that it imports.
+fn link(linker: &Linker<PluginState>, component: &Component) -> wasmtime::Result<InstancePre<PluginState>> {
+    if !imports_foreign(component) {
+        return linker.instantiate_pre(component);
+    }
+    let mut linker = linker.clone();
+    add_foreign_to_linker(&mut linker, component, PluginState::larder)?;
+    linker.instantiate_pre(component)
+}
+
 impl Plugin {
     /// Loads a plugin. Its name is `name`, or the file name without extension.
     pub(crate) fn load(
@@ -47,9 +58,7 @@ impl Plugin {
         #[cfg(feature = "serve")]
         let version = FileVersion::of(path);
         let linked = loader.load(path).and_then(|loaded| {
-            let pre = linker.instantiate_pre(&loaded.component).map_err(|error| {
-                Refusal::invalid(&format!("it imports something this host does not provide: {error:#}"))
-            })?;
+            let pre = link(linker, &loaded.component).map_err(|error| Refusal::invalid(&missing_import(&error)))?;
             Ok((pre, loaded.outcome))
         });
         let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, outcome)| outcome);

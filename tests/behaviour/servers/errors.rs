@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_host::cache::{
-    Cache, CacheBackend, CacheError, Claim, Health, Key, Lease, OnOutage, Policy, Release, Selection, Version, WithLife,
+    Cache, CacheBackend, CacheError, Claim, Health, Key, KeyPage, Lease, ListCursor, OnOutage, Policy, Release,
+    Selection, Version, WithLife,
 };
 use larder_tests::{Fault, Kind, Larder, LarderOutput, Relay, Server, wait_for};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -64,7 +65,23 @@ impl CacheBackend for Failing {
         Err(self.0.clone())
     }
 
-    async fn replace(&self, _: Key, _: &Version, _value: Bytes, _duration: Duration) -> Result<bool, CacheError> {
+    async fn exists(&self, _key: &Key) -> Result<bool, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn list_keys(&self, _: &Selection, _: Option<ListCursor>, _max_keys: usize) -> Result<KeyPage, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn increment(&self, _key: Key, _delta: i64, _duration: Duration) -> Result<i64, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn clear_many(&self, _keys: Vec<Key>) -> Result<u64, CacheError> {
+        Err(self.0.clone())
+    }
+
+    async fn replace(&self, _: Key, _: Option<&Version>, _: Bytes, _duration: Duration) -> Result<bool, CacheError> {
         Err(self.0.clone())
     }
 

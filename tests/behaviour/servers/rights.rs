@@ -69,7 +69,8 @@ async fn check_names_each_command_that_a_user_lacks(kind: Kind) {
         };
         set_user(&server, &["~cache:*", &command.rule().replace('+', "-")]);
         let cache = read(&check(&(cache_of_user(&server) + db)));
-        let is_optional = command.need == Need::Tracking || (command.need == Need::Scripts && has_ifeq(&cache));
+        let is_optional = matches!(command.need, Need::Tracking | Need::Increment)
+            || (command.need == Need::Scripts && has_ifeq(&cache));
         let (in_list, other) = if is_optional { ("advice", "problems") } else { ("problems", "advice") };
         assert_eq!((named(&cache, in_list), named(&cache, other)), (vec![command.name], vec![]), "{cache:#}");
         let text = texts(&cache, in_list);
@@ -294,7 +295,10 @@ async fn a_host_sends_the_commands_of_the_list_and_no_others(kind: Kind) {
         holder.set_many(vec![("m".to_owned(), bytes("v"))], Duration::Default).await.unwrap();
         holder.get_many(&["k", "l"]).await.unwrap();
         holder.clear("k").await.unwrap();
-        assert_eq!(holder.clear_all().await.unwrap(), 2);
+        for sum in 1..=2 {
+            assert_eq!(holder.increment("n", 1, Duration::Default).await.unwrap(), sum);
+        }
+        assert_eq!(holder.clear_all().await.unwrap(), 3);
         one.check().await.unwrap();
     };
     within(calls).await;

@@ -143,8 +143,15 @@ fn rules(needs: &[Need]) -> BTreeSet<String> {
 
 #[test]
 fn the_rights_in_the_documents_are_the_commands_of_the_list() {
-    let of_every_cache =
-        rules(&[Need::Always, Need::Database, Need::Single, Need::Writes, Need::Scripts, Need::Tracking]);
+    let of_every_cache = rules(&[
+        Need::Always,
+        Need::Database,
+        Need::Single,
+        Need::Writes,
+        Need::Scripts,
+        Need::Increment,
+        Need::Tracking,
+    ]);
     let of_cluster = rules(&[Need::Cluster]);
     let guide = |words: &str| rights_after(words).into_iter().collect::<BTreeSet<_>>();
     assert_eq!(guide("A user with restricted rights (ACL) needs"), of_every_cache);

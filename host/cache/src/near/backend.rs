@@ -6,7 +6,9 @@ use std::time::Duration as StdDuration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::backend::{BackendStatus, CacheBackend, Health, NearLookup, NearStatus, Release, Version, WithLife};
+use crate::backend::{
+    BackendStatus, CacheBackend, Health, KeyPage, ListCursor, NearLookup, NearStatus, Release, Version, WithLife,
+};
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Selection};
@@ -139,6 +141,26 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
         Ok(values)
     }
 
+    async fn exists(&self, key: &Key) -> Result<bool, CacheError> {
+        if self.tier.look_up(key.as_ref()).is_some() {
+            self.tier.count_hits(1);
+            return Ok(true);
+        }
+        let exists = self.far.exists(key).await;
+        // An older value that is being fetched must not be kept: this call may have seen that it is gone.
+        self.tier.invalidate(key.as_ref());
+        exists
+    }
+
+    async fn list_keys(
+        &self,
+        selection: &Selection,
+        cursor: Option<ListCursor>,
+        max_keys: usize,
+    ) -> Result<KeyPage, CacheError> {
+        self.far.list_keys(selection, cursor, max_keys).await
+    }
+
     async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let _write = self.write(vec![key.clone()]);
         self.far.set(key, value, duration).await
@@ -147,6 +169,16 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
     async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {
         let _write = self.write(entries.iter().map(|(key, _)| key.clone()).collect());
         self.far.set_many(entries, duration).await
+    }
+
+    async fn increment(&self, key: Key, delta: i64, duration: Option<StdDuration>) -> Result<i64, CacheError> {
+        let _write = self.write(vec![key.clone()]);
+        self.far.increment(key, delta, duration).await
+    }
+
+    async fn clear_many(&self, keys: Vec<Key>) -> Result<u64, CacheError> {
+        let _write = self.write(keys.clone());
+        self.far.clear_many(keys).await
     }
 
     async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
@@ -236,7 +268,7 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
     async fn replace(
         &self,
         key: Key,
-        version: &Version,
+        version: Option<&Version>,
         value: Bytes,
         duration: Option<StdDuration>,
     ) -> Result<bool, CacheError> {

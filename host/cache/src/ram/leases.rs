@@ -60,6 +60,18 @@ impl Leases {
         call()
     }
 
+    /// Makes a call that may store a value under the key, during which no claim is granted and no fill is stored. It returns
+    /// whether it did; then the key's lease ends.
+    pub(super) fn store<T>(&self, key: &Key, call: impl FnOnce() -> (bool, T)) -> T {
+        let mut table = self.lock();
+        let (is_stored, outcome) = call();
+        if is_stored && table.remove(key).is_some() {
+            self.count(&table);
+            self.ended.notify_waiters();
+        }
+        outcome
+    }
+
     pub(super) fn has(&self, key: &Key, lease: &Lease) -> bool {
         self.lock().get(key) == Some(lease)
     }

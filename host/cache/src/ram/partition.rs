@@ -209,6 +209,22 @@ impl<S: Clone> Partition<S> {
         is_stored
     }
 
+    /// Changes a live entry, under the lock. `None` if the key has none.
+    ///
+    /// An entry that grows may take the partition over its limit, until the next insertion evicts others.
+    pub(super) fn update<R>(&self, key: &Key, clock: &Clock, update: impl FnOnce(&mut Stored<S>) -> R) -> Option<R> {
+        let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
+            EntryAction::Retain(clock.is_before(stored.expires_at).then(|| update(stored)))
+        });
+        match found {
+            EntryResult::Retained(updated) => updated,
+            // Dropping the guard of a vacant key leaves it vacant.
+            EntryResult::Vacant(_) | EntryResult::Replaced(..) | EntryResult::Removed(..) | EntryResult::Timeout => {
+                None
+            }
+        }
+    }
+
     /// Replaces an entry if `is_expected` accepts it, which is checked under the lock. Returns true if it was replaced.
     ///
     /// An entry that grows is out of the cache for a moment, because only an insertion evicts others.

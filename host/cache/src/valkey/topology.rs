@@ -212,6 +212,16 @@ impl Servers {
         with_topology!(self, topology => topology.sum_over_primaries(visit).await)
     }
 
+    /// The servers that have keys, in an order that stays the same as long as the number beside it. A cursor of a listing
+    /// names a server by its number in this order.
+    pub(in crate::valkey) fn list_primaries(&self) -> Result<(Vec<Arc<ConnectionPool>>, u8), CacheError> {
+        let (primaries, check) = with_topology!(self, topology => topology.list_primaries());
+        if primaries.is_empty() {
+            return Err(with_topology!(self, topology => topology.unreached()));
+        }
+        Ok((primaries, check))
+    }
+
     /// Checks every server that has keys. Reports all versions, the capabilities that all have, and the longest round
     /// trip.
     pub(in crate::valkey) async fn check(&self) -> Result<Health, CacheError> {

@@ -14,6 +14,7 @@ use crate::config::reuse::{RawReuse, Reuse};
 use crate::config::sandbox::{MAX_COUNT, count};
 use crate::config::units::{Count, Size};
 use crate::default_limits;
+use crate::settings::Settings;
 
 /// The permissions of a plugin. Start from [`Grant::default`], which allows everything with the caches and no requests,
 /// and set the fields that differ.
@@ -42,6 +43,8 @@ pub struct Grant {
     pub reuse: Option<Reuse>,
     /// Its environment variables. Defaults to none.
     pub env: Variables,
+    /// Its settings, which it reads through `wasi:config`. Defaults to none.
+    pub config: Settings,
 }
 
 impl Default for Grant {
@@ -57,6 +60,7 @@ impl Default for Grant {
             outgoing_hosts: Vec::new(),
             reuse: None,
             env: Variables::default(),
+            config: Settings::default(),
         }
     }
 }
@@ -200,6 +204,9 @@ pub(super) struct RawGrant {
     /// Its environment variables. Defaults to `{}`.
     #[serde(default)]
     env: Variables,
+    /// Its settings, which it reads through `wasi:config`. Defaults to `{}`.
+    #[serde(default)]
+    config: Settings,
     /// Its file, for `larder serve`; a relative path starts at this file's directory. Needs a `route`.
     path: Option<PathBuf>,
     /// The path prefix that it serves, such as `/shop`; `/` is every path. Needs a `path`.
@@ -246,6 +253,7 @@ impl RawGrant {
             outgoing_hosts,
             reuse,
             env,
+            config,
             ..
         } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
@@ -284,6 +292,7 @@ impl RawGrant {
             outgoing_hosts,
             reuse: reuse.map(|reuse| reuse.validate(section)).transpose()?,
             env,
+            config,
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::config::server_address::{NodeAddress, Url};
 use crate::config::units::{
     Count, Db, DurationOrZero, ExpireDuration, MAX_SIZE, MIN_QUEUE, Password, Port, PositiveDuration, QueueSize, Size,
 };
+use crate::settings::Settings;
 
 /// The JSON Schema of `larder.toml`, draft 7, as `larder schema` prints it. Needs the feature `schema`.
 pub fn json_schema() -> String {
@@ -172,6 +173,7 @@ schemas! {
     NodeAddress: text(r"[^\s/@]+:[0-9]+");
     OutgoingHost: text(r"[^\s/@]+");
     Variables: json_schema!({ "type": "object", "additionalProperties": { "type": "string" } });
+    Settings: json_schema!({ "type": "object", "additionalProperties": { "type": "string" } });
 }
 
 #[cfg(test)]

@@ -57,14 +57,18 @@ impl LarderView<'_> {
     /// Starts a call of a cache within the plugin's limit of concurrent calls. Fills and drops are not counted: the
     /// callers that wait for a fill would otherwise block it.
     pub(super) fn begin(&self, handle: &Resource<OpenCache>) -> CallResult<(RunningCall, Arc<ScopedCache>)> {
-        let call = self.ctx.calls.begin().map_err(|max| {
+        Ok((self.begin_call()?, Arc::clone(&self.table.get(handle)?.0)))
+    }
+
+    /// The part of [`LarderView::begin`] that counts the call.
+    pub(super) fn begin_call(&self) -> CallResult<RunningCall> {
+        self.ctx.calls.begin().map_err(|max| {
             CallError::Plugin(wit::Error::Other(format!("too many concurrent calls: the limit is {max}")))
-        })?;
-        Ok((call, Arc::clone(&self.table.get(handle)?.0)))
+        })
     }
 
     /// Adds a resource to the table, within the plugin's quota.
-    fn push<T: LimitedResource>(&mut self, resource: T) -> CallResult<Resource<T>> {
+    pub(super) fn push<T: LimitedResource>(&mut self, resource: T) -> CallResult<Resource<T>> {
         let quota = T::quota(self.ctx);
         if quota.held >= quota.max {
             let message = format!("too many {}: the limit is {}", T::NAME, quota.max);
@@ -76,7 +80,7 @@ impl LarderView<'_> {
     }
 
     /// Removes a resource from the table.
-    fn delete<T: LimitedResource>(
+    pub(super) fn delete<T: LimitedResource>(
         &mut self,
         handle: Resource<T>,
     ) -> Result<T, wasmtime::component::ResourceTableError> {

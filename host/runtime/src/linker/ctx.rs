@@ -10,6 +10,7 @@ use super::handles::HeldVacancy;
 use super::mistakes::Mistakes;
 use crate::cache::PluginCaches;
 use crate::default_limits;
+use crate::settings::Settings;
 
 /// The cache state of one plugin instance. Each store has its own.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct LarderCtx {
     pub(super) log_lines: Quota,
     pub(super) calls: Arc<CallLimit>,
     pub(super) mistakes: Arc<Mistakes>,
+    /// What `wasi:config` returns.
+    pub(super) settings: Settings,
 }
 
 /// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
@@ -67,7 +70,15 @@ impl LarderCtx {
         let Bounds { max_handles, max_vacancies, max_log_lines, calls, mistakes } = bounds;
         let quota = |max| Quota { held: 0, max };
         let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
-        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls, mistakes }
+        let (plugin, settings) = (plugin.into(), Settings::default());
+        Self { plugin, caches, handles, vacancies, log_lines, calls, mistakes, settings }
+    }
+
+    /// Sets the settings that `wasi:config` returns. Without this call there are none.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
     }
 }
 

@@ -22,10 +22,10 @@ use super::wit;
 use crate::cache::{CacheError, Key, ScopedCache};
 
 /// The interface's name.
-const INTERFACE: &str = "larder:cache/cache@0.1.1";
+pub(super) const INTERFACE: &str = "larder:cache/cache@0.1.1";
 
 /// Borrows the cache state and the resource table from a store's data.
-type View<T> = fn(&mut T) -> LarderView<'_>;
+pub(super) type View<T> = fn(&mut T) -> LarderView<'_>;
 
 /// The result that the plugin gets, or a trap.
 type HostResult<R> = wasmtime::Result<(Result<R, wit::Error>,)>;
@@ -305,7 +305,7 @@ fn to_host_result<R>(outcome: CallResult<R>) -> HostResult<R> {
     }
 }
 
-fn texts<'a, T: 'static>(
+pub(super) fn texts<'a, T: 'static>(
     store: &'a StoreContextMut<'_, T>,
     keys: &'a [WasmStr],
 ) -> wasmtime::Result<Vec<Cow<'a, str>>> {

@@ -1,10 +1,11 @@
 //! The same calls, made of RAM and of a server, are answered alike in every step.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use larder_host::cache::{Cache, CacheError, Duration, Entry, Freshness, ScopedCache, Vacancy};
+use bytes::Bytes;
+use larder_host::cache::{Cache, CacheError, Duration, Entry, Freshness, ScopedCache, Vacancy, Version};
 use larder_tests::Kind;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -36,6 +37,14 @@ pub(crate) enum Call {
     Clear(&'static str),
     ClearPattern(String),
     ClearAll,
+    Exists(&'static str),
+    /// All pages, sorted.
+    ListKeys,
+    Increment(&'static str, i64),
+    /// Reads the version of a key, which is kept until it is used.
+    ReadVersion(&'static str),
+    Replace(&'static str, u8, Duration),
+    ClearMany(Vec<&'static str>),
 }
 
 /// The answer to a call, without the parts that differ between backends.
@@ -49,6 +58,9 @@ pub(crate) enum Answer {
     Done,
     Stored(bool),
     Cleared(u64),
+    Exists(bool),
+    Keys(Vec<String>),
+    Number(i64),
     Error(CacheError),
     /// The call had no vacancy to work on.
     Idle,
@@ -89,11 +101,26 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
+/// The calls of [`call`], and those that only the interfaces of others have.
+pub(crate) fn any_call() -> impl Strategy<Value = Call> {
+    let number = prop_oneof![4 => -20..20_i64, 1 => any::<i64>()];
+    prop_oneof![
+        31 => call(),
+        2 => key().prop_map(Call::Exists),
+        1 => Just(Call::ListKeys),
+        4 => (key(), number).prop_map(|(key, delta)| Call::Increment(key, delta)),
+        4 => key().prop_map(Call::ReadVersion),
+        4 => (key(), any::<u8>(), duration()).prop_map(|(key, value, duration)| Call::Replace(key, value, duration)),
+        1 => prop::collection::vec(key(), 0..6).prop_map(Call::ClearMany),
+    ]
+}
+
 /// The bytes for a number; every ninth value is empty, every tenth too large.
 pub(crate) fn value(number: u8) -> Vec<u8> {
     match number {
         n if n % 9 == 0 => Vec::new(),
         n if n % 10 == 0 => vec![n; 33],
+        n if n % 7 == 0 => n.to_string().into(),
         n => vec![n, b'\r', b'\n', 0],
     }
 }
@@ -103,11 +130,12 @@ pub(crate) struct Plugin {
     pub(crate) cache: ScopedCache,
     behind: Arc<Cache>,
     held: HashMap<&'static str, Vacancy>,
+    seen: HashMap<&'static str, Option<(Bytes, Version)>>,
 }
 
 impl Plugin {
     pub(crate) fn new(cache: ScopedCache, behind: &Arc<Cache>) -> Self {
-        Self { cache, behind: Arc::clone(behind), held: HashMap::new() }
+        Self { cache, behind: Arc::clone(behind), held: HashMap::new(), seen: HashMap::new() }
     }
 
     pub(crate) async fn make(&mut self, call: &Call) -> Answer {
@@ -161,10 +189,54 @@ impl Plugin {
             Call::Clear(key) => cache.clear(key).await.map(|was_there| Answer::Cleared(u64::from(was_there))),
             Call::ClearPattern(pattern) => cache.clear_pattern(pattern).await.map(Answer::Cleared),
             Call::ClearAll => cache.clear_all().await.map(Answer::Cleared),
+            Call::Exists(key) => cache.exists(key).await.map(Answer::Exists),
+            Call::ListKeys => Self::list(cache).await.map(Answer::Keys),
+            Call::Increment(key, delta) => cache.increment(key, *delta, Duration::Default).await.map(Answer::Number),
+            Call::ReadVersion(key) => cache.read_version(key).await.map(|found| {
+                self.seen.insert(key, found.clone());
+                Answer::Value(found.map(|(value, _)| value.into()))
+            }),
+            Call::Replace(key, number, duration) => match self.seen.get(key) {
+                Some(seen) => Self::replace(cache, key, seen.as_ref(), *number, *duration).await,
+                None => Ok(Answer::Idle),
+            },
+            Call::ClearMany(keys) => cache.clear_many(keys).await.map(Answer::Cleared),
         };
         // A lease is given back in the background on a server, and at once in RAM.
         self.behind.drain().await;
         answer.unwrap_or_else(Answer::Error)
+    }
+}
+
+impl Plugin {
+    /// Replaces what was seen earlier. The same value may have been set again in the same millisecond or in another one,
+    /// which makes another version of it; then the version of now is replaced.
+    async fn replace(
+        cache: &ScopedCache,
+        key: &str,
+        seen: Option<&(Bytes, Version)>,
+        number: u8,
+        duration: Duration,
+    ) -> Result<Answer, CacheError> {
+        let now = cache.read_version(key).await?;
+        let is_same = seen.map(|(value, _)| value) == now.as_ref().map(|(value, _)| value);
+        let version = if is_same { now.as_ref() } else { seen }.map(|(_, version)| version);
+        let is_stored = cache.replace_copy(key, version, &value(number), duration).await?;
+        assert_eq!(is_stored, is_same, "{key}");
+        Ok(Answer::Stored(is_stored))
+    }
+
+    /// All keys of the plugin in their order, each once.
+    async fn list(cache: &ScopedCache) -> Result<Vec<String>, CacheError> {
+        let (mut keys, mut cursor) = (BTreeSet::new(), None);
+        loop {
+            let page = cache.list_keys(cursor).await?;
+            keys.extend(page.keys);
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(keys.into_iter().collect()),
+            }
+        }
     }
 }
 
@@ -180,7 +252,7 @@ fn assert_answers_alike(kind: Kind) {
     let Some(mut server) = Backend::server(kind) else { return };
     let client = RefCell::new(server.behind().client());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let calls = prop::collection::vec((0..4_usize, call()), 1..60);
+    let calls = prop::collection::vec((0..4_usize, any_call()), 1..60);
     let outcome = TestRunner::new(cases(200)).run(&calls, |calls| {
         redis::cmd("FLUSHALL").exec(&mut client.borrow_mut()).unwrap();
         runtime.block_on(async {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use redis::{Cmd, Value};
 
+use crate::valkey::commands::reads::head;
 use crate::valkey::connection::managed::Exchange;
 use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::topology::Servers;
@@ -22,12 +23,11 @@ const SCAN_KEY: u64 = 4 << 10;
 /// The number of pages that are removed concurrently. While fewer are, the next page is scanned.
 const CONCURRENT_REMOVALS: usize = 2;
 
-/// Removes a key, given as it is stored on the server. Returns whether it held a value and no lease.
+/// Removes keys, given as they are stored on the server, each once. Returns how many held a value and no lease.
 ///
 /// A value that is filled between the read and the removal is removed, and not counted.
-pub(in crate::valkey) async fn unlink(servers: &Servers, key: String) -> Result<bool, CacheError> {
-    let replies = servers.batch(&[key.into_bytes()], unlink_commands).await?;
-    Ok(count_values(replies)? > 0)
+pub(in crate::valkey) async fn unlink(servers: &Servers, keys: &[Vec<u8>]) -> Result<u64, CacheError> {
+    count_values(servers.batch(keys, unlink_commands).await?)
 }
 
 /// Removes the selected keys under the prefix. Returns how many of them held a value.
@@ -53,7 +53,7 @@ async fn scan(
     let (pool, glob) = (&*pool, glob.as_str());
     let pages = stream::try_unfold(Some(0), |cursor| async move {
         let Some(cursor) = cursor else { return Ok(None) };
-        let (next, found) = page(pool, glob, cursor).await?;
+        let (next, found) = page(pool, glob, cursor, SCAN_COUNT).await?;
         // A page may be empty; only cursor 0 is the end.
         Ok::<_, CacheError>(Some((found, Some(next).filter(|next| *next != 0))))
     });
@@ -66,9 +66,14 @@ async fn scan(
     removed.try_fold(0_u64, async |all, removed| Ok(all.saturating_add(removed))).await
 }
 
-/// One page of a scan: the next cursor, which is 0 after the last page, and the keys.
-async fn page(pool: &ConnectionPool, glob: &str, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
-    let count = pool.reply_limit().checked_div(SCAN_KEY).unwrap_or(1).clamp(1, SCAN_COUNT);
+/// One page of a scan of about `max` keys at most: the next cursor, which is 0 after the last page, and the keys.
+pub(in crate::valkey) async fn page(
+    pool: &ConnectionPool,
+    glob: &str,
+    cursor: u64,
+    max: u64,
+) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
+    let count = pool.reply_limit().checked_div(SCAN_KEY).unwrap_or(1).min(max).clamp(1, SCAN_COUNT);
     let mut scan = redis::cmd("SCAN");
     scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(count);
     let (next, found): (u64, Vec<Value>) = pool.call_bulk(scan).await?;
@@ -83,11 +88,7 @@ async fn page(pool: &ConnectionPool, glob: &str, cursor: u64) -> Result<(u64, Ve
 /// The commands that remove keys, and show for each key first whether it holds a lease, without reading its value.
 fn unlink_commands(_exchange: &Exchange, keys: &[Vec<u8>]) -> Vec<Cmd> {
     let mut commands = Vec::with_capacity(keys.len().saturating_add(1));
-    for key in keys {
-        let mut mark = redis::cmd("GETRANGE");
-        mark.arg(key).arg(0).arg(Lease::MARK.len().saturating_sub(1));
-        commands.push(mark);
-    }
+    commands.extend(keys.iter().map(|key| head(key)));
     let mut unlink = redis::cmd("UNLINK");
     unlink.arg(keys);
     commands.push(unlink);

@@ -19,8 +19,9 @@ use crate::valkey::topology::Servers;
 use crate::valkey::topology::slots::slot_of;
 use crate::{CacheError, Claim, Lease};
 
-/// What `PTTL` returns for a key without expiry.
+/// What `PTTL` returns for a key without expiry, and for one that does not exist.
 const NO_EXPIRY: i64 = -1;
+const NO_KEY: i64 = -2;
 
 /// What is stored under a key, and what is needed to keep it.
 #[derive(Debug, Default)]
@@ -203,6 +204,28 @@ fn caching() -> Cmd {
     let mut caching = redis::cmd("CLIENT");
     caching.arg("CACHING").arg("YES");
     caching
+}
+
+/// The command that reads as many bytes of a key as show whether it is a lease.
+pub(in crate::valkey) fn head(key: &[u8]) -> Cmd {
+    let mut head = redis::cmd("GETRANGE");
+    head.arg(key).arg(0).arg(Lease::MARK.len().saturating_sub(1));
+    head
+}
+
+/// Returns true if a key holds a value. It is read, by the command `get`, only if it is empty.
+pub(in crate::valkey) async fn exists(servers: &Servers, key: &str, get: &Cmd) -> Result<bool, CacheError> {
+    let read = servers.exchange(key, 0, |exchange| exchange.pipeline(vec![head(key.as_bytes()), time_left(key)]));
+    let (head, time_left): (Bytes, i64) = read.await?;
+    if !head.is_empty() {
+        return Ok(!Lease::is_marked(&head));
+    }
+    if time_left == NO_KEY {
+        return Ok(false);
+    }
+    // An empty value, or a lease that was stored between the two replies.
+    let stored = servers.read(key, get).await?;
+    Ok(stored.is_some_and(|stored| !Lease::is_marked(&stored)))
 }
 
 fn time_left(key: &str) -> Cmd {

@@ -69,6 +69,12 @@ pub(in crate::valkey) async fn probe(client: Client, options: &ServerOptions, re
                 }
                 None
             }
+            // It was called with an argument that is no number.
+            Err(CallError::Server(error))
+                if command.name == "INCRBY" && server_text(&error).contains("not an integer") =>
+            {
+                None
+            }
             // It needs the tracking, which was refused.
             Err(CallError::Server(error)) if command.name == "CLIENT CACHING" && error.code() != Some("NOPERM") => None,
             Err(CallError::Server(error)) => Some(server_text(&error)),
@@ -108,7 +114,13 @@ fn is_sent(command: &ServerCommand, options: &ServerOptions) -> bool {
         Need::Cluster => is_cluster,
         Need::Single => !is_cluster,
         Need::Database => options.db != 0,
-        Need::Login | Need::Always | Need::Writes | Need::Scripts | Need::Tracking | Need::Information => true,
+        Need::Login
+        | Need::Always
+        | Need::Writes
+        | Need::Scripts
+        | Need::Tracking
+        | Need::Increment
+        | Need::Information => true,
     }
 }
 

@@ -39,9 +39,11 @@ pub enum Need {
     Cluster,
     /// A cache that plugins write to; get-or-set writes. A near tier may need it too.
     Writes,
-    /// A cache that plugins write to, if its server has no `SET … IFEQ`. Others use it while they are full, and to store
-    /// refreshes.
+    /// A cache that plugins write to, if its server has no `SET … IFEQ`. Others use it while they are full, to store
+    /// refreshes, and for `increment` and compare-and-swap of `wasi:keyvalue`.
     Scripts,
+    /// A cache whose plugins increment numbers, which `wasi:keyvalue` offers.
+    Increment,
     /// A cache with a near tier. In others, waiting callers poll without it.
     Tracking,
     /// No cache: nothing depends on it.
@@ -61,12 +63,16 @@ impl Need {
             Self::Cluster => "cluster",
             Self::Writes => "writes",
             Self::Scripts => "scripts",
+            Self::Increment => "increment",
             Self::Tracking => "tracking",
             Self::Information => "information",
             Self::Sentinel => "sentinel",
         }
     }
 }
+
+/// An argument that `INCRBY` refuses, after it has checked the rights.
+const NO_NUMBER: &str = "none";
 
 /// The arguments of the calls.
 #[derive(Debug)]
@@ -100,7 +106,7 @@ const fn login(name: &'static str, need: Need, purpose: &'static str) -> ServerC
 }
 
 /// All commands that Larder sends. A test compares them with those that servers receive, and with the documentation.
-pub const COMMANDS: [ServerCommand; 21] = [
+pub const COMMANDS: [ServerCommand; 22] = [
     login("HELLO", Need::Login, "connecting"),
     login("AUTH", Need::Login, "connecting"),
     login("CLIENT SETINFO", Need::Information, "the name of the client in `CLIENT LIST`"),
@@ -113,7 +119,7 @@ pub const COMMANDS: [ServerCommand; 21] = [
     command("SET", Need::Writes, "set, set-many, get-or-set and fill", |probe| {
         [words(&[&probe.key]), vec![probe.lease.as_bytes().to_vec()], words(&["XX", "GET", "PX", "1"])].concat()
     }),
-    command("GETRANGE", Need::Writes, "clears, and callers of get-or-set that wait", |probe| {
+    command("GETRANGE", Need::Writes, "clears, lists of keys, and callers of get-or-set that wait", |probe| {
         words(&[&probe.key, "0", "0"])
     }),
     command("PTTL", Need::Writes, "callers of get-or-set that wait, get-or-refresh, and the near tier", |probe| {
@@ -121,12 +127,14 @@ pub const COMMANDS: [ServerCommand; 21] = [
     }),
     command("PEXPIRETIME", Need::Writes, "get-or-refresh", |probe| words(&[&probe.key])),
     command("UNLINK", Need::Writes, "clear, clear-pattern and clear-all", |probe| words(&[&probe.key])),
-    command("SCAN", Need::Writes, "clear-pattern and clear-all", |probe| {
+    command("SCAN", Need::Writes, "clear-pattern, clear-all and lists of keys", |probe| {
         words(&["0", "MATCH", &probe.key, "COUNT", "1"])
     }),
-    command("EVAL", Need::Scripts, "fill, refreshes, and the release and renewal of leases", |probe| {
+    command("EVAL", Need::Scripts, "fill, refreshes, counters, and the release and renewal of leases", |probe| {
         arguments(&CompareAndSet::Script.replace(&probe.key, &probe.lease, b"", Some(Expiry::Past)))
     }),
+    // Adds nothing, because the argument is no number.
+    command("INCRBY", Need::Increment, "increment of wasi:keyvalue", |probe| words(&[&probe.key, NO_NUMBER])),
     command(
         "CLIENT TRACKING",
         Need::Tracking,

@@ -325,6 +325,12 @@ impl Cluster {
         self.nodes.map().primaries.clone()
     }
 
+    /// The primaries in the order of their slots, and a check of which slots each of them has.
+    pub(in crate::valkey) fn list_primaries(&self) -> (Vec<Arc<ConnectionPool>>, u8) {
+        let map = self.nodes.map();
+        (map.primaries.clone(), slots::check(&map.ranges))
+    }
+
     /// Why there is no primary.
     pub(in crate::valkey) fn unreached(&self) -> CacheError {
         self.nodes.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone()

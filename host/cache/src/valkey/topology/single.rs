@@ -77,6 +77,11 @@ impl Single {
         vec![Arc::clone(&self.pool)]
     }
 
+    /// The one server, which has the same number always.
+    pub(in crate::valkey) fn list_primaries(&self) -> (Vec<Arc<ConnectionPool>>, u8) {
+        (self.primaries(), 0)
+    }
+
     /// Never needed: there is always one primary. Has the signature of the cluster's.
     pub(in crate::valkey) fn unreached(&self) -> CacheError {
         CacheError::Unavailable("no server is configured".to_owned())

@@ -52,6 +52,15 @@ pub(in crate::valkey) fn owned_by(node: &Endpoint, ranges: &[SlotRange]) -> Part
     owned
 }
 
+/// A number that differs, with a probability of 255 in 256, if the primaries of some slots differ.
+pub(in crate::valkey) fn check(ranges: &[SlotRange]) -> u8 {
+    let mut digest = CRC16.digest();
+    for SlotRange { first, last, primary, .. } in ranges {
+        digest.update(format!("{first}-{last} {primary},").as_bytes());
+    }
+    u8::try_from(digest.finalize() & 0xff).unwrap_or(0)
+}
+
 /// Reads the reply to `CLUSTER SLOTS` of the node at the host `asked`, ordered by slot. Omits ranges that it cannot
 /// read, so that their slots have no node.
 pub(in crate::valkey) fn read_ranges(reply: Value, asked: &str) -> Vec<SlotRange> {

@@ -68,6 +68,7 @@ fn of_server(server: &ServerReport, cache: &CheckedCache<'_>) -> (Vec<Finding>, 
             Need::Scripts if server.has_ifeq => (false, "; only while the server is full"),
             Need::Scripts if !cache.has_writers => (false, "; no plugin of the configuration writes"),
             Need::Tracking => (false, "; without it they poll"),
+            Need::Increment => (false, "; no other interface needs it"),
             _ => (true, ""),
         };
         let text = format!("it refuses {} (used for {}{why}): {refusal}", command.name, command.purpose);

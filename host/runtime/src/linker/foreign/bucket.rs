@@ -1,0 +1,140 @@
+//! The calls that a bucket of `wasi:keyvalue` and a store of `fermyon:spin/key-value` have in common.
+
+use bytes::Bytes;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{LinkerInstance, Resource, ResourceType, WasmList, WasmStr};
+
+use super::super::cache::CallResult;
+use super::super::ctx::LarderView;
+use super::super::handles::OpenCache;
+use super::super::interface::View;
+use super::super::wit;
+use super::answer::{HostFuture, answer, invalid};
+use crate::cache::{Duration, KeyPage, ListCursor, OpenError};
+
+/// A handle of a plugin on a bucket.
+pub(super) type Bucket = Resource<OpenCache>;
+
+/// The name that means the default cache, beside the empty one, unless a cache has the name.
+const DEFAULT: &str = "default";
+
+/// Defines the resource and the calls `get`, `set`, `delete` and `exists` of the resource `name`.
+pub(super) fn add_calls<T: Send + 'static, E>(
+    interface: &mut LinkerInstance<'_, T>,
+    name: &str,
+    view: View<T>,
+) -> wasmtime::Result<()>
+where
+    E: From<wit::Error> + wasmtime::component::Lower + wasmtime::component::ComponentType + Send + Sync + 'static,
+{
+    interface.resource(name, ResourceType::host::<OpenCache>(), move |mut store, handle| {
+        view(store.data_mut()).drop_cache(Bucket::new_own(handle))
+    })?;
+    let method = |function: &str| format!("[method]{name}.{function}");
+    interface.func_wrap_async(&method("get"), move |store, (bucket, key)| get::<T, E>(store, view, bucket, key))?;
+    interface.func_wrap_async(&method("set"), move |store, (bucket, key, value)| {
+        set::<T, E>(store, view, bucket, key, value)
+    })?;
+    interface
+        .func_wrap_async(&method("delete"), move |store, (bucket, key)| delete::<T, E>(store, view, bucket, key))?;
+    interface
+        .func_wrap_async(&method("exists"), move |store, (bucket, key)| exists::<T, E>(store, view, bucket, key))?;
+    Ok(())
+}
+
+impl LarderView<'_> {
+    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache.
+    pub(super) fn open_bucket(&mut self, identifier: &str) -> CallResult<Bucket> {
+        let is_default = identifier.is_empty()
+            || (identifier == DEFAULT && matches!(self.ctx.caches.open(identifier), Err(OpenError::NoSuchCache)));
+        if is_default { self.open_default() } else { self.open(identifier) }
+    }
+}
+
+fn get<T: Send + 'static, E: From<wit::Error> + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    bucket: Bucket,
+    key: WasmStr,
+) -> HostFuture<'_, Option<Bytes>, E> {
+    answer(async move {
+        let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
+        let found = cache.get(&key.to_str(&store)?).await;
+        view(store.data_mut()).report(&cache, found)
+    })
+}
+
+fn set<T: Send + 'static, E: From<wit::Error> + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    bucket: Bucket,
+    key: WasmStr,
+    value: WasmList<u8>,
+) -> HostFuture<'_, (), E> {
+    answer(async move {
+        let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
+        let (key, value) = (key.to_str(&store)?, value.as_le_slice(&store));
+        let outcome = cache.set_copy(&key, value, Duration::Default).await;
+        view(store.data_mut()).report(&cache, outcome)
+    })
+}
+
+fn delete<T: Send + 'static, E: From<wit::Error> + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    bucket: Bucket,
+    key: WasmStr,
+) -> HostFuture<'_, (), E> {
+    answer(async move {
+        let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
+        let outcome = cache.clear(&key.to_str(&store)?).await;
+        view(store.data_mut()).report(&cache, outcome).map(|_existed| ())
+    })
+}
+
+fn exists<T: Send + 'static, E: From<wit::Error> + 'static>(
+    mut store: StoreContextMut<'_, T>,
+    view: View<T>,
+    bucket: Bucket,
+    key: WasmStr,
+) -> HostFuture<'_, bool, E> {
+    answer(async move {
+        let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
+        let outcome = cache.exists(&key.to_str(&store)?).await;
+        view(store.data_mut()).report(&cache, outcome)
+    })
+}
+
+/// A page of the bucket's keys.
+pub(super) async fn list<T: Send + 'static>(
+    store: &mut StoreContextMut<'_, T>,
+    view: View<T>,
+    bucket: Bucket,
+    cursor: Option<ListCursor>,
+) -> CallResult<KeyPage> {
+    let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
+    let page = cache.list_keys(cursor).await;
+    view(store.data_mut()).report(&cache, page)
+}
+
+/// Reads a cursor in text. 0 is where every list begins.
+pub(super) fn read_cursor(cursor: Option<String>) -> CallResult<Option<ListCursor>> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    match cursor.parse() {
+        Ok(number) => Ok(ListCursor::new(number)),
+        Err(_) => Err(invalid("cursor: must be one that list-keys returned")),
+    }
+}
+
+/// Adds to a number of the bucket.
+pub(super) async fn increment<T: Send + 'static>(
+    store: &mut StoreContextMut<'_, T>,
+    view: View<T>,
+    bucket: Bucket,
+    key: WasmStr,
+    delta: i64,
+) -> CallResult<i64> {
+    let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
+    let sum = cache.increment(&key.to_str(&*store)?, delta, Duration::Default).await;
+    view(store.data_mut()).report(&cache, sum)
+}

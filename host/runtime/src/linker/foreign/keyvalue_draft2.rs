@@ -1,0 +1,26 @@
+//! The interface `store` of `wasi:keyvalue@0.2.0-draft2`: cursors are text.
+
+use wasmtime::component::Linker;
+
+use super::super::interface::View;
+use super::answer::{answer, to_host_result};
+use super::bucket::{Bucket, add_calls, list, read_cursor};
+use super::types::{Error, Keys};
+
+pub(super) fn add_store<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    name: &'static str,
+    view: View<T>,
+) -> wasmtime::Result<()> {
+    let mut interface = linker.instance(name)?;
+    add_calls::<T, Error>(&mut interface, "bucket", view)?;
+    interface.func_wrap("open", move |mut store, (identifier,): (String,)| {
+        to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier))
+    })?;
+    interface.func_wrap_async("[method]bucket.list-keys", move |mut store, (bucket, cursor): (_, Option<String>)| {
+        answer::<Keys, Error>(async move {
+            let page = list(&mut store, view, bucket, read_cursor(cursor)?).await?;
+            Ok(Keys { keys: page.keys, cursor: page.next.map(|next| next.number().to_string()) })
+        })
+    })
+}

@@ -1,0 +1,9 @@
+//! Plugins that know nothing of Larder, and import interfaces of other projects.
+//!
+//! - `keyvalue`: `wasi:keyvalue` in its versions, and `fermyon:spin/key-value`, on RAM, servers and a cluster.
+//! - `processes`: counters and compare-and-swap in four processes at the same time.
+//! - `settings`: `wasi:config`, from the plugin's `config`.
+
+mod keyvalue;
+mod processes;
+mod settings;

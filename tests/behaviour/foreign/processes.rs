@@ -1,0 +1,90 @@
+//! Four processes at the same time: no increment and no swap is lost.
+
+use larder_tests::{Cluster, Kind, Larder, Server};
+
+const PROCESSES: usize = 4;
+
+/// Runs an operation in four processes of `larder run` at the same time.
+fn in_each_process(plugin: &str, config: &str, operation: &str) {
+    let start = |_| Larder::run(plugin).config(config).arg(operation).start();
+    let running: Vec<_> = (0..PROCESSES).map(start).collect();
+    for process in running {
+        assert_eq!(process.succeed().stdout, "ok\n", "{plugin}: {operation}");
+    }
+}
+
+/// The number of a key, as another plugin reads it.
+fn number(config: &str, key: &str) -> String {
+    Larder::run("spin_key_value").config(config).arg(format!("get {key}")).succeed().stdout
+}
+
+/// On a busy machine a call may take longer than the defaults allow.
+fn patient(cache: &str) -> String {
+    format!(
+        "{cache}timeout = \"20s\"\ndefault_expire = \"unlimited\"\n[sandbox]\ntimeout = \"10m\"\nmax_cpu_time = \"10m\"\n"
+    )
+}
+
+fn increments_are_not_lost(cache: &str) {
+    let config = patient(cache);
+    in_each_process("kv_draft2", &config, "increments n 10000");
+    assert_eq!(number(&config, "n"), "`40000`\n", "{cache}");
+    in_each_process("kv_draft", &config, "increments m 500");
+    assert_eq!(number(&config, "m"), "`2000`\n", "{cache}");
+}
+
+fn swaps_are_not_lost(cache: &str) {
+    let config = patient(cache);
+    in_each_process("kv_draft2", &config, "swaps n 500");
+    assert_eq!(number(&config, "n"), "`2000`\n", "{cache}");
+}
+
+#[test]
+fn increments_are_not_lost_on_valkey() {
+    if let Some(server) = Server::start(Kind::Valkey) {
+        increments_are_not_lost(&server.cache("cache"));
+    }
+}
+
+#[test]
+fn increments_are_not_lost_on_redis() {
+    if let Some(server) = Server::start(Kind::Redis) {
+        increments_are_not_lost(&server.cache("cache"));
+    }
+}
+
+#[test]
+fn increments_are_not_lost_on_a_cluster() {
+    if let Some(cluster) = Cluster::start(Kind::Valkey) {
+        increments_are_not_lost(&cluster.cache("cache"));
+    }
+}
+
+#[test]
+fn swaps_are_not_lost_on_valkey() {
+    if let Some(server) = Server::start(Kind::Valkey) {
+        swaps_are_not_lost(&server.cache("cache"));
+    }
+}
+
+#[test]
+fn swaps_are_not_lost_on_redis() {
+    if let Some(server) = Server::start(Kind::Redis) {
+        swaps_are_not_lost(&server.cache("cache"));
+    }
+}
+
+#[test]
+fn swaps_are_not_lost_on_a_cluster() {
+    if let Some(cluster) = Cluster::start(Kind::Valkey) {
+        swaps_are_not_lost(&cluster.cache("cache"));
+    }
+}
+
+/// A near tier must not answer what the processes compare.
+#[test]
+fn swaps_are_not_lost_behind_a_near_tier() {
+    if let Some(server) = Server::start(Kind::Valkey) {
+        swaps_are_not_lost(&(server.cache("cache") + "near = {}\n"));
+    }
+}
