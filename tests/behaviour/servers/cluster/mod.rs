@@ -1,17 +1,19 @@
 //! Clusters: keys on several nodes, slots that move, and primaries that fail.
 //!
 //! - `failover`: what calls return while a replica takes over from its primary, and that all keys work afterwards.
-//! - `near`: the near tier in front of a cluster: slots that move, and primaries that do not know that they were replaced.
+//! - `near`: the near tier in front of a cluster: failovers, and primaries that do not know that they were replaced.
+//! - `near_slots`: the near tier in front of a cluster whose slots move.
 //! - `secured`: clusters with passwords, users with restricted rights, and TLS.
 //! - `start`: which node addresses in the configuration are accepted.
 //! - `steady`: keys, batches, clears and get-or-set across nodes and in slots that move.
 //!
 //! Six servers take seconds to form a cluster, so the tests of a file share one of each kind. In `steady` each test has
-//! a prefix of its own, and moves a slot of its own. In `failover`, `near` and `secured` the tests of a cluster
-//! run one after the other. Those of `secured` share the one prefix that the restricted user may access, and leave no keys behind.
+//! a prefix of its own, and moves a slot of its own. In `failover`, `near`, `near_slots` and `secured` the tests of a
+//! cluster run one after the other. Those of `secured` share the one prefix that the restricted user may access, and leave no keys behind.
 
 mod failover;
 mod near;
+mod near_slots;
 mod secured;
 mod start;
 mod steady;
