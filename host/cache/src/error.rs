@@ -43,10 +43,10 @@ pub enum CacheError {
     WrongType,
     /// The key holds a value that is not the decimal text of a number. The plugin's author must use another key, or set it
     /// first.
-    #[error("the key holds a value that is not a decimal number")]
+    #[error("key: must hold a decimal number")]
     NotANumber,
     /// The sum is outside of the range of 64-bit signed numbers. The key stays as it is. The plugin's author must fix it.
-    #[error("the sum is outside of the range of 64-bit signed numbers")]
+    #[error("delta: the sum must be in the range of 64-bit signed numbers")]
     NumberOverflow,
     /// The server refused the command. The text is the server's, for the operator.
     #[error("the server refused: {0}")]
@@ -118,9 +118,10 @@ impl CacheError {
             Self::Unavailable(_) => (PluginError::Unavailable, Some(Level::DEBUG)),
             Self::Overlap(_) => (PluginError::Unavailable, Some(Level::WARN)),
             Self::WrongType => (PluginError::Other("the key holds a value of another type"), Some(Level::WARN)),
-            Self::NotANumber => (PluginError::Other("the key holds a value that is not a decimal number"), None),
+            // What the key holds is the plugin's own, so the mistake is the plugin's.
+            Self::NotANumber => (PluginError::InvalidArgument("key: must hold a decimal number"), None),
             Self::NumberOverflow => {
-                (PluginError::Other("the sum is outside of the range of 64-bit signed numbers"), None)
+                (PluginError::InvalidArgument("delta: the sum must be in the range of 64-bit signed numbers"), None)
             }
             Self::Refused(_) => (PluginError::Other("the server refused the command"), Some(Level::WARN)),
         };
@@ -195,8 +196,8 @@ mod tests {
     #[test]
     fn a_number_that_cannot_be_incremented_is_told_to_the_plugin_and_not_logged() {
         for error in [CacheError::NotANumber, CacheError::NumberOverflow] {
-            assert_eq!(row(&error), ("other", None, "other"));
-            assert!(matches!(error.handling().error, PluginError::Other(text) if text == error.to_string()));
+            assert_eq!(row(&error), ("invalid-argument", None, "invalid-argument"));
+            assert_eq!(error.handling().error, PluginError::InvalidArgument(&error.to_string()));
             assert!(!error.is_outage());
         }
     }

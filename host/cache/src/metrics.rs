@@ -60,8 +60,10 @@ pub const CALLS: Metric = metric(
     "larder_calls_total",
     Kind::Counter,
     &["cache", "operation", "outcome"],
-    "Calls by operation, as named in the interface. Outcomes: `hit` or `miss` for `get`, `get-or-set` and \
-     `get-or-refresh`, `stored` or `superseded` for `fill` and `fill-stale`, `ok` for all others; for a failed call the name of the error in the interface.",
+    "Calls by operation, as named in the interface; and `exists`, `list-keys`, `increment`, `read-version`, `replace` and \
+     `clear-many` for those that only interfaces of other projects have. Outcomes: `hit` or `miss` for `get`, `get-or-set`, \
+     `get-or-refresh`, `exists` and `read-version`, `stored` or `superseded` for `fill`, `fill-stale` and `replace`, `ok` \
+     for all others; for a failed call the name of the error in the interface.",
 );
 /// Keys that `get-many` looked up.
 pub const GET_MANY_KEYS: Metric = metric(

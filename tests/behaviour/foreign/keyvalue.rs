@@ -117,12 +117,12 @@ fn batches_keep_the_order_of_the_keys_in_both_shapes() {
 fn counters_are_decimal_text() {
     let operations =
         ["increment n 5", "increment n 5", "get n", "set n 41", "increment n 1", "set n x", "increment n 1"];
-    let no_number = "error: other: the key holds a value that is not a decimal number";
+    let no_number = "error: other: key: must hold a decimal number";
     assert_prints(&KEYVALUE, &operations, &["5", "10", "`10`", "ok", "42", "ok", no_number]);
     let operations = ["set n -7", "increment n -1", "increment n 9223372036854775807", "set n 9223372036854775807"];
     let signed = ["ok", "-8", "9223372036854775799", "ok"];
     assert_prints(&["kv_draft2", "kv_draft2_spin"], &operations, &signed);
-    let overflow = "error: other: the sum is outside of the range of 64-bit signed numbers";
+    let overflow = "error: other: delta: the sum must be in the range of 64-bit signed numbers";
     assert_prints(&KEYVALUE, &["set n 9223372036854775807", "increment n 1"], &["ok", overflow]);
 }
 

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_component_without_such_imports_gets_nothing() {
         let engine = Engine::default();
-        let component = Component::new(&engine, "(component)").unwrap();
+        let component = Component::new(&engine, wat::parse_str("(component)").unwrap()).unwrap();
         assert!(!imports_foreign(&component));
         let mut linker = Linker::<()>::new(&engine);
         add_foreign_to_linker(&mut linker, &component, |_| unreachable!("no function is called")).unwrap();
