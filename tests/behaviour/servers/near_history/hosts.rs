@@ -91,7 +91,7 @@ impl Caller {
         }
         match self.run.mood() {
             Mood::Mixed => {}
-            Mood::Quiet => return ("/get/none".to_owned(), Vec::new()),
+            Mood::Quiet => return (format!("/get/none{}", self.number), Vec::new()),
             Mood::TwoConnections => {
                 let key = KEYS[3].to_owned();
                 return match (self.number, self.dice.below(100)) {

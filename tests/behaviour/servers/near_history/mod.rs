@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use larder_tests::Kind;
@@ -33,6 +34,9 @@ use record::{Answer, By, Call, Clock, Operation};
 /// The configuration of the near tiers.
 const MAX_STALENESS: Duration = Duration::from_millis(300);
 
+/// A run that has not ended after this time waits for something that does not come. Alone it takes 15 s.
+const LONGEST_RUN: Duration = Duration::from_secs(180);
+
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
 /// What the callers of the hosts do. The first caller of each always reads the last key.
@@ -40,7 +44,7 @@ const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 enum Mood {
     /// All operations.
     Mixed,
-    /// The others ask the server for a key without a value, and write nothing.
+    /// The others ask the server for keys without a value, and write nothing.
     Quiet,
     /// One writes and reads the last key, and the other one reads it over the bulk connection.
     TwoConnections,
@@ -54,6 +58,9 @@ struct Run {
     scene: AtomicUsize,
     mood: Mutex<Mood>,
     is_over: AtomicBool,
+    /// What the scenes and the other program do at the moment, for a run that does not end.
+    step: Mutex<String>,
+    change: Mutex<String>,
 }
 
 impl Run {
@@ -64,7 +71,13 @@ impl Run {
             scene: AtomicUsize::new(0),
             mood: Mutex::new(Mood::Mixed),
             is_over: AtomicBool::new(false),
+            step: Mutex::default(),
+            change: Mutex::default(),
         }
+    }
+
+    fn step(&self, step: String) {
+        *lock(&self.step) = step;
     }
 
     fn scene(&self) -> usize {
@@ -88,9 +101,32 @@ impl Run {
     }
 }
 
+/// Ends the callers and the other program when it is dropped, also by a failure.
+struct End(Arc<Run>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What a thread returns. Panics with what the run does if it takes too long.
+async fn end_of<T>(name: &str, thread: JoinHandle<T>, run: &Run) -> T {
+    let limit = LONGEST_RUN.saturating_sub(run.clock.now());
+    let has_ended = async {
+        while !thread.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let is_late = tokio::time::timeout(limit, has_ended).await.is_err();
+    assert!(!is_late, "{name}: not ended after {LONGEST_RUN:?}; {}; {}", lock(&run.step), lock(&run.change));
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Plays the scenes, and returns the history and the number of near hits.
 async fn play(place: Place, scenes: Vec<Scene>, mut dice: Dice) -> (Vec<Operation>, u64) {
     let (place, run) = (Arc::new(place), Arc::new(Run::new()));
+    let end = End(Arc::clone(&run));
     let hosts: Vec<Host> = (0..HOSTS)
         .map(|_| {
             let (cache, relay) = place.cache();
@@ -112,12 +148,14 @@ async fn play(place: Place, scenes: Vec<Scene>, mut dice: Dice) -> (Vec<Operatio
         })
     };
     let stage = stage::Stage { run: Arc::clone(&run), place, other, hosts, dice: dice.branch() };
-    let hosts = tokio::task::spawn_blocking(move || stage.play(&scenes)).await.unwrap();
-    run.is_over.store(true, Ordering::SeqCst);
+    // A thread: the runtime would wait for a blocking task also after a failure.
+    let scenes = std::thread::spawn(move || stage.play(&scenes));
+    let hosts = end_of("the scenes", scenes, &run).await;
+    drop(end);
     for caller in callers {
         caller.await.unwrap();
     }
-    writer.join().unwrap();
+    end_of("the other program", writer, &run).await;
     let mut near_hits = 0;
     for host in &hosts {
         near_hits += host.near_hits().await;
@@ -164,19 +202,16 @@ async fn assert_keeps_its_promises(name: &str, start: impl Fn() -> Option<Place>
 }
 
 #[tokio::test]
-#[ignore = "beside all other tests a run may take minutes"]
 async fn valkey_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("Valkey", || Place::single(Kind::Valkey), &Scene::SINGLE).await;
 }
 
 #[tokio::test]
-#[ignore = "beside all other tests a run may take minutes"]
 async fn new_valkey_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("a newer Valkey", || Place::single(Kind::ValkeyWithIfeq), &Scene::SINGLE).await;
 }
 
 #[tokio::test]
-#[ignore = "beside all other tests a run may take minutes"]
 async fn redis_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("Redis", || Place::single(Kind::Redis), &Scene::SINGLE).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Connection, Value};
 
-use super::place::Place;
+use super::place::{Place, lock};
 use super::plan::Dice;
 use super::record::{Answer, By, Call};
 use super::{KEYS, Run};
@@ -77,6 +77,12 @@ impl Other {
         self.execute(vec![set], more);
     }
 
+    /// Removes keys, one after the other.
+    pub(super) fn clear(&mut self, keys: &[&str]) {
+        let clears = keys.iter().map(|key| (command("UNLINK", &[key]), Call::Clear((*key).to_owned()))).collect();
+        self.execute(clears, &[]);
+    }
+
     fn set_command(&mut self, key: &str, life: Option<Duration>) -> (Cmd, Call) {
         self.written += 1;
         let value = format!("o-{}", self.written);
@@ -97,6 +103,8 @@ impl Other {
         }
         pipeline.cmd("TIME");
         more.iter().for_each(|command| _ = pipeline.add_command(command.clone()));
+        let made: Vec<&Call> = calls.iter().map(|(_, call)| call).collect();
+        *lock(&self.run.change) = format!("the other program makes {made:?}");
         if self.connection.is_none() {
             let key = calls.first().and_then(|(_, call)| key_of(call));
             self.connection = self.place.client(key);

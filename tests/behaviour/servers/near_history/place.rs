@@ -1,9 +1,13 @@
 //! The servers of a run, and what befalls them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use larder_tests::{Cluster, Kind, Relay, Sentinels, Server};
 use redis::Connection;
+
+/// The time within which a server replies. No server is stopped or busy for as long.
+const LONGEST_REPLY: Duration = Duration::from_secs(30);
 
 pub(super) enum Place {
     Single(Mutex<Server>),
@@ -52,6 +56,13 @@ impl Place {
 
     /// A connection to the server of a key; `None` while it is away.
     pub(super) fn client(&self, key: Option<&str>) -> Option<Connection> {
+        let client = self.connect(key)?;
+        client.set_read_timeout(Some(LONGEST_REPLY)).unwrap();
+        client.set_write_timeout(Some(LONGEST_REPLY)).unwrap();
+        Some(client)
+    }
+
+    fn connect(&self, key: Option<&str>) -> Option<Connection> {
         match self {
             Self::Single(server) => lock(server).try_client(),
             Self::Sentinels(watched) => {

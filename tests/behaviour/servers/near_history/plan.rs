@@ -81,7 +81,7 @@ impl Scene {
         (Self::StoppedHost, 1),
         (Self::Eviction, 1),
         (Self::Crash, 1),
-        (Self::LongTurn, 4),
+        (Self::LongTurn, 6),
     ];
 
     /// Those of a run against a primary that sentinels name, to which no relay leads.

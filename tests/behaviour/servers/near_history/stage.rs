@@ -35,6 +35,7 @@ impl Stage {
         self.pause(300, 301);
         for (number, scene) in scenes.iter().enumerate() {
             self.run.scene.store(number, Ordering::SeqCst);
+            self.run.step(format!("scene {number}, {scene:?}"));
             self.scene(*scene);
             self.run.set_mood(Mood::Mixed);
             self.all(Relay::set_fault, Fault::None);
@@ -85,17 +86,13 @@ impl Stage {
             Scene::StoppedServer => {
                 let Place::Single(server) = &*self.place else { return };
                 // Without the lock, which the other program may hold until the server answers.
-                let id = lock(server).id();
-                signal(id, "-STOP");
+                let _stopped = Stopped::new(lock(server).id());
                 self.pause(100, 600);
-                signal(id, "-CONT");
             }
             Scene::StoppedHost => {
                 let host = self.dice.one_of(&[0, 1, 2]);
-                let id = self.hosts[host].process.process().id();
-                signal(id, "-STOP");
+                let _stopped = Stopped::new(self.hosts[host].process.process().id());
                 self.pause(100, 700);
-                signal(id, "-CONT");
             }
             Scene::Eviction => self.evict(),
             Scene::Crash => self.crash(),
@@ -156,6 +153,9 @@ impl Stage {
     /// The server has two clients at once when it comes back from a short turn: the write, and a read by a host. While it
     /// is busy with the write's turn, the host sends a ping, which is executed in the same turn. The announcement does not
     /// arrive, and all that the server has sent before it does.
+    ///
+    /// The short turn is long enough for a read by each host to arrive behind the write, and far shorter than the interval
+    /// between pings: a ping that is sent before the write proves nothing.
     fn long_turn(&mut self) {
         self.run.set_mood(Mood::Quiet);
         let sleep = |seconds: &str| {
@@ -166,15 +166,17 @@ impl Stage {
         let other = Arc::clone(&self.other);
         let mut other = lock(&other);
         self.pause(60, 61);
+        // An announcement of their expiry would be held in place of the one of the write.
+        other.clear(&KEYS[..3]);
         other.set(KEYS[3], None, &[]);
         self.pause(60, 135);
         self.all(Relay::set_fault, Fault::MuteFrom(ANNOUNCEMENT));
         if let Some(mut short) = self.place.client(None) {
-            short.send_packed_command(&sleep("0.004").get_packed_command()).unwrap();
+            short.send_packed_command(&sleep("0.01").get_packed_command()).unwrap();
             other.set(KEYS[3], None, &[sleep("0.12")]);
             let _slept: Value = short.recv_response().unwrap();
         }
-        std::thread::sleep(MAX_STALENESS + Duration::from_millis(60));
+        std::thread::sleep(MAX_STALENESS);
     }
 
     fn fail_over(&mut self) {
@@ -214,6 +216,23 @@ impl Stage {
     }
 }
 
-fn signal(process: u32, signal: &str) {
-    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+/// A process that is stopped. It goes on when this value is dropped.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(process: u32) -> Self {
+        assert!(signal(process, "-STOP"), "process {process} cannot be stopped");
+        Self(process)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // One that stays stopped is killed with the run.
+        let _goes_on = signal(self.0, "-CONT");
+    }
+}
+
+fn signal(process: u32, signal: &str) -> bool {
+    Command::new("kill").args([signal, &process.to_string()]).status().is_ok_and(|status| status.success())
 }
