@@ -4,13 +4,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::component::InstancePre;
 
 use crate::config::{Config, Variables};
+use crate::engine::EngineKind;
+use crate::engines::Engines;
 use crate::error::Error;
 #[cfg(feature = "serve")]
 use crate::file_version::FileVersion;
-use crate::loading::{Loader, Refusal};
+use crate::loading::{Loader, Refusal, missing_import};
 #[cfg(feature = "serve")]
 use crate::outgoing::Outgoing;
 use crate::plugin_state::PluginState;
@@ -22,6 +24,7 @@ pub struct Plugin {
     name: Arc<str>,
     path: PathBuf,
     pre: InstancePre<PluginState>,
+    kind: EngineKind,
     metrics: RunMetrics,
     env: Variables,
     #[cfg(feature = "serve")]
@@ -34,7 +37,7 @@ impl Plugin {
     /// Loads a plugin. Its name is `name`, or the file name without extension.
     pub(crate) fn load(
         loader: &Loader,
-        linker: &Linker<PluginState>,
+        engines: &Engines,
         config: &Config,
         path: &Path,
         name: Option<&str>,
@@ -46,19 +49,19 @@ impl Plugin {
         // Taken before the file is read, so that a write during the read counts as a change.
         #[cfg(feature = "serve")]
         let version = FileVersion::of(path);
-        let linked = loader.load(path).and_then(|loaded| {
-            let pre = linker.instantiate_pre(&loaded.component).map_err(|error| {
-                Refusal::invalid(&format!("it imports something this host does not provide: {error:#}"))
-            })?;
-            Ok((pre, loaded.outcome))
+        let linked = loader.load(path, engines).and_then(|loaded| {
+            let linked = engines.get(loaded.kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
+            let pre = linked.linker.instantiate_pre(&loaded.component).map_err(|error| missing_import(&error))?;
+            Ok((pre, loaded.kind, loaded.outcome))
         });
-        let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, outcome)| outcome);
+        let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, _, outcome)| outcome);
         count_load(&name, outcome);
-        let (pre, _) =
+        let (pre, kind, _) =
             linked.map_err(|refusal| Error::Load { path: path.display().to_string(), reason: refusal.reason })?;
         Ok(Self {
             path: path.to_owned(),
             pre,
+            kind,
             metrics: RunMetrics::new(&name),
             env: config.grant(&name).env,
             #[cfg(feature = "serve")]
@@ -86,6 +89,11 @@ impl Plugin {
 
     pub(crate) fn pre(&self) -> &InstancePre<PluginState> {
         &self.pre
+    }
+
+    /// The kind of the engine that it runs on.
+    pub(crate) fn kind(&self) -> EngineKind {
+        self.kind
     }
 
     pub(crate) fn metrics(&self) -> &RunMetrics {

@@ -27,6 +27,7 @@ fn plugin((name, grant): (&String, &Grant)) -> Value {
 fn reuse(reuse: &Reuse) -> Value {
     json!({
         "requests": reuse.requests,
+        "concurrent": reuse.concurrent,
         "idle_seconds": reuse.idle.as_secs_f64(),
         "max_age_seconds": reuse.max_age.as_secs_f64(),
     })
