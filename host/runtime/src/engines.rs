@@ -9,7 +9,7 @@ use crate::config::{Loading, Sandbox};
 use crate::engine::{EngineKind, new_engine};
 use crate::error::Error;
 use crate::host_calls::{add_concurrent_limits, add_limits};
-use crate::linker::add_to_linker;
+use crate::linker::{add_concurrent_to_linker, add_to_linker};
 use crate::plugin_state::PluginState;
 
 /// An engine, and what its plugins may import.
@@ -77,6 +77,7 @@ fn linker(engine: &Engine, kind: EngineKind) -> wasmtime::Result<Linker<PluginSt
         #[cfg(feature = "serve")]
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         add_concurrent_limits(&mut linker)?;
+        add_concurrent_to_linker(&mut linker, PluginState::larder)?;
     }
     add_to_linker(&mut linker, PluginState::larder)?;
     Ok(linker)

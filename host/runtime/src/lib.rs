@@ -119,5 +119,5 @@ pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
-pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_to_linker};
+pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, add_concurrent_to_linker, add_to_linker};
 pub use runtime::Runtime;

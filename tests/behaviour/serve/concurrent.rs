@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use larder_tests::{Client, HttpResponse, Larder, ServeProcess, TEST_TIMEOUT, Upstream, guest, ok_response};
+use larder_tests::{
+    Client, HttpResponse, Kind, Larder, ServeProcess, Server, TEST_TIMEOUT, Upstream, guest, ok_response,
+};
 use tokio::task::JoinSet;
 
 use super::metrics::values;
@@ -207,6 +209,54 @@ async fn a_service_sends_requests_to_the_hosts_of_its_grant_only() {
     // Many at once, all in one or two instances.
     let answers = all_of(&serving, &format!("/fetch?{local}/x"), 12).await;
     assert!(answers.iter().all(|answer| answer.body == "200"), "{answers:?}");
+}
+
+/// One worker thread: all requests are in one instance.
+fn start_alone(plugin: &str, rest: &str) -> ServeProcess {
+    let file = guest("concurrent");
+    let config = format!("[plugins.concurrent]\npath = {file:?}\nroute = \"/\"\n{plugin}\n{rest}");
+    ServeProcess::start_with_metrics_of(Larder::serve().config(&config).env("TOKIO_WORKER_THREADS", "1"))
+}
+
+#[tokio::test]
+async fn a_thousand_hits_in_one_instance_are_answered_while_one_request_computes() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let rest = format!("[serve]\nmax_concurrent_requests = 2000\n{}", server.cache("c"));
+    let serving = start_alone("reuse = { concurrent = 2000, requests = 10000 }", &rest);
+    assert_eq!(serving.get("/cached?key").await, HttpResponse::ok("key"));
+    let instance = report(&serving.get("/instance").await).0;
+    let address = serving.address();
+    let slow = tokio::spawn(async move { Client::connect(address).await.get("/slow?other").await.unwrap() });
+    until(&serving, "larder_instances{plugin=\"concurrent\"}", 1.0).await;
+    let mut hits = JoinSet::new();
+    for _ in 0..10 {
+        let client = Client::connect_http2(address).await;
+        for _ in 0..100 {
+            let client = client.clone();
+            hits.spawn(async move { client.get("/cached?key").await.unwrap() });
+        }
+    }
+    let hits = hits.join_all().await;
+    assert!(!slow.is_finished(), "the hits did not wait for the computation");
+    assert_eq!(hits.len(), 1000);
+    assert!(hits.iter().all(|hit| *hit == HttpResponse::ok("key")), "{hits:?}");
+    assert_eq!(slow.await.unwrap(), HttpResponse::ok("other"));
+    let (same, most, _) = report(&serving.get("/instance").await);
+    assert_eq!(same, instance, "one instance has answered all");
+    assert!(most > 10, "{most} at a time");
+}
+
+#[tokio::test]
+async fn requests_of_one_instance_wait_for_one_computation() {
+    let server = Server::start(Kind::Valkey);
+    let ram = "[caches.ram]\ntype = \"ram\"\n".to_owned();
+    for rest in std::iter::once(ram).chain(server.as_ref().map(|server| server.cache("c"))) {
+        let serving = start_alone("reuse = { concurrent = 100 }", &rest);
+        let began = Instant::now();
+        let answers = all_of(&serving, "/slow?same", 20).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "computed once and not 20 times");
+        assert!(answers.iter().all(|answer| *answer == HttpResponse::ok("same")), "{answers:?}");
+    }
 }
 
 #[tokio::test]

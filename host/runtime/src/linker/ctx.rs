@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use wasmtime::component::ResourceTable;
 
@@ -20,6 +21,8 @@ pub struct LarderCtx {
     pub(super) vacancies: Quota,
     pub(super) log_lines: Quota,
     pub(super) calls: Arc<CallLimit>,
+    /// The bytes of the arguments of asynchronous calls.
+    pub(super) in_flight: Arc<AtomicUsize>,
 }
 
 /// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
@@ -61,7 +64,7 @@ impl LarderCtx {
         let Bounds { max_handles, max_vacancies, max_log_lines, calls } = bounds;
         let quota = |max| Quota { held: 0, max };
         let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
-        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls }
+        Self { plugin: plugin.into(), caches, handles, vacancies, log_lines, calls, in_flight: Arc::default() }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use larder::concurrent::Cache;
 use wasip3::cli::exit;
 use wasip3::clocks::monotonic_clock::wait_for;
 use wasip3::http::client;
@@ -103,6 +105,8 @@ impl wasip3::exports::http::handler::Guest for Service {
                 let _left = body.write_all(vec![b'.'; 10_000]).await;
                 panic!("on purpose");
             }),
+            "/cached" => text(cached(query, 0).await),
+            "/slow" => text(cached(query, 2000).await),
             "/fetch" => text(fetch(query).await),
             _ => {
                 let response = text("not found\n".to_owned());
@@ -129,6 +133,16 @@ fn stream<F: Future<Output = ()> + 'static>(
     drop(ended);
     spawn_local(write(writer));
     response
+}
+
+/// The value of a key, which takes this many milliseconds to compute: the key itself.
+async fn cached(key: &str, milliseconds: u64) -> String {
+    let compute = async || {
+        wait_for(milliseconds.saturating_mul(1_000_000)).await;
+        key.to_owned()
+    };
+    let value = async { Cache::default()?.get_or_set(key, Duration::from_secs(60), compute).await };
+    value.await.unwrap_or_else(|error| error.to_string())
 }
 
 /// Sends a request to `AUTHORITY/PATH`, and tells the status or the error.
