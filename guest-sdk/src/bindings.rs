@@ -17,3 +17,15 @@ pub use self::larder::cache::cache::{Cache, Entry, Freshness, StaleValue, Vacanc
 pub use self::larder::cache::cache::{Duration, Error};
 #[cfg(not(target_family = "wasm"))]
 pub use crate::testing::host::{Cache, Entry, Freshness, StaleValue, Vacancy, open, open_default};
+
+/// The bindings of `wit/cache-async.wit`.
+#[cfg(all(feature = "async", target_family = "wasm"))]
+pub mod concurrent {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "imports-async",
+        with: { "larder:cache/cache@0.1.1": crate::bindings::larder::cache::cache },
+    });
+
+    pub use self::larder::cache::cache_async::{Cache, Entry, Vacancy, open, open_default};
+}

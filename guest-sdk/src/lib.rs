@@ -58,6 +58,8 @@ mod bindings;
 mod cache;
 mod cached;
 mod codec;
+#[cfg(all(feature = "async", target_family = "wasm"))]
+pub mod concurrent;
 mod duration;
 mod error;
 mod refresh;

@@ -50,6 +50,13 @@ impl ScopedCache {
         self
     }
 
+    /// The same view for another owner of vacancies, who waits for those of the first one.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.scope.owner = owner;
+        self
+    }
+
     /// The cache's name.
     pub fn name(&self) -> &str {
         self.cache.name()

@@ -17,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::engine::EngineKind;
 use crate::loading::{CompiledForm, Refusal};
 
 pub(crate) use exchange::Bounds;
@@ -51,8 +52,8 @@ impl CompilerProcess {
     }
 
     /// Compiles a component within the bounds.
-    pub(crate) fn compile(&self, component: &[u8], bounds: Bounds) -> Result<CompiledForm, Refusal> {
-        exchange::compile(&self.program, &self.args, component, bounds)
+    pub(crate) fn compile(&self, component: &[u8], kind: EngineKind, bounds: Bounds) -> Result<CompiledForm, Refusal> {
+        exchange::compile(&self.program, &self.args, component, kind, bounds)
     }
 }
 

@@ -88,10 +88,21 @@ fn page_size() -> usize {
     4096
 }
 
+// Decision: docs/decisions/0094-a-component-of-wasi-0-3-has-an-engine-of-its-own.md
+/// What a component needs of its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EngineKind {
+    /// One call of an instance runs at a time: WASI 0.2. Calls between plugin and host are cheaper.
+    Sequential,
+    /// Calls of one instance run at the same time: `async func`, streams and futures, and so WASI 0.3.
+    Concurrent,
+}
+
 /// The settings on which compiled code depends.
-fn settings() -> wasmtime::Config {
+fn settings(kind: EngineKind) -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
+    config.concurrency_support(kind == EngineKind::Concurrent);
     config
 }
 
@@ -100,8 +111,8 @@ fn settings() -> wasmtime::Config {
 /// # Errors
 ///
 /// If this machine cannot run wasmtime.
-pub(crate) fn compiling_engine() -> wasmtime::Result<Engine> {
-    Engine::new(&settings())
+pub(crate) fn compiling_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
+    Engine::new(&settings(kind))
 }
 
 /// Creates an engine whose plugins can be interrupted. With `instances`, it has room for that many at a time. Also
@@ -111,8 +122,12 @@ pub(crate) fn compiling_engine() -> wasmtime::Result<Engine> {
 ///
 /// [`Error::Engine`] if this machine cannot run wasmtime. A pool that is too large causes a warning; that costs time,
 /// not correctness.
-pub(crate) fn new_engine(instances: Option<usize>, sandbox: &Sandbox) -> Result<(Engine, Loading), Error> {
-    let mut config = settings();
+pub(crate) fn new_engine(
+    kind: EngineKind,
+    instances: Option<usize>,
+    sandbox: &Sandbox,
+) -> Result<(Engine, Loading), Error> {
+    let mut config = settings(kind);
     // Else a stack that one plugin has used deeply stays in memory.
     config.async_stack_zeroing(true);
     let counts = sandbox.loading;

@@ -5,6 +5,8 @@
 
 // Decision: docs/decisions/0063-wasi-functions-are-limited-by-replacing-them.md
 
+#[cfg(feature = "serve")]
+mod concurrent_http;
 mod files;
 #[cfg(feature = "serve")]
 mod http;
@@ -23,6 +25,14 @@ macro_rules! interface {
 }
 pub(crate) use interface;
 
+/// The same for version 0.3.
+macro_rules! concurrent_interface {
+    ($name:literal) => {
+        concat!("wasi:", $name, "@0.3.0")
+    };
+}
+pub(crate) use concurrent_interface;
+
 /// Replaces the functions in a linker that already has those of wasmtime.
 ///
 /// # Errors
@@ -35,6 +45,20 @@ pub(crate) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
     files::add_limits(linker)?;
     #[cfg(feature = "serve")]
     http::add_limits(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Replaces functions of WASI 0.3 in a linker that already has those of wasmtime.
+///
+/// # Errors
+///
+/// Wasmtime's, if a function cannot be defined.
+pub(crate) fn add_concurrent_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    files::hide_concurrent_directories(linker)?;
+    #[cfg(feature = "serve")]
+    concurrent_http::add_limits(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }

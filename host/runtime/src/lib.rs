@@ -61,7 +61,7 @@
 //! - `linker`: the WIT interface on a wasmtime linker, and interfaces of other projects.
 //! - `caches`: the caches of a configuration.
 //! - `loading`, [`compiler`]: a plugin's file is read and compiled within limits.
-//! - `engine`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
+//! - `engine`, `engines`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
 //! - [`console`]: the queues of stdout and stderr, shared by the output of plugins and the lines of the program.
 //! - [`write_deadline`]: how long a client may take for what is written to it, on each port of the program.
@@ -80,11 +80,13 @@
 )]
 
 mod caches;
+mod command;
 pub mod compiler;
 pub mod config;
 pub mod console;
 mod default_limits;
 mod engine;
+mod engines;
 pub mod error;
 #[cfg(feature = "serve")]
 mod file_version;
@@ -118,6 +120,8 @@ pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;
 pub use config::Config;
 pub use error::Error;
-pub use linker::{Bounds, CallLimit, LarderCtx, LarderView, Mistakes, add_foreign_to_linker, add_to_linker};
+pub use linker::{
+    Bounds, CallLimit, LarderCtx, LarderView, Mistakes, add_concurrent_to_linker, add_foreign_to_linker, add_to_linker,
+};
 pub use runtime::Runtime;
 pub use settings::Settings;

@@ -3,6 +3,7 @@
 
 mod cache;
 mod call_limit;
+mod concurrent;
 mod ctx;
 mod foreign;
 mod handles;
@@ -11,6 +12,7 @@ mod mistakes;
 mod wit;
 
 pub use call_limit::CallLimit;
+pub use concurrent::add_concurrent_to_linker;
 pub use ctx::{Bounds, LarderCtx, LarderView};
 pub use foreign::add_foreign_to_linker;
 pub(crate) use foreign::{imports_foreign, missing_import};

@@ -2,6 +2,7 @@
 
 mod compiled_folder;
 mod compiled_form;
+mod engine_kind;
 mod file;
 mod refusal;
 mod resources;
@@ -16,6 +17,8 @@ use wasmtime::component::Component;
 
 use crate::compiler::{self, Bounds, CompilerProcess};
 use crate::config::{Loading, Sandbox};
+use crate::engine::EngineKind;
+use crate::engines::{Engines, LinkedEngine};
 use compiled_folder::{CompiledFolder, Name};
 use resources::Room;
 use slots::Slots;
@@ -38,8 +41,9 @@ const MAX_COMPILATIONS: usize = 2;
 /// Loads plugins.
 #[derive(Debug)]
 pub(crate) struct Loader {
-    engine: Engine,
-    room: Room,
+    /// `max_memory` of `[sandbox]`.
+    max_memory: u64,
+    limits: Loading,
     compiler: Option<CompilerProcess>,
     folder: Option<CompiledFolder>,
     loads: Slots,
@@ -49,15 +53,15 @@ pub(crate) struct Loader {
 /// A component, and whether it was compiled: the label `outcome` of `larder_plugin_loads_total`.
 pub(crate) struct Loaded {
     pub(crate) component: Component,
+    pub(crate) kind: EngineKind,
     pub(crate) outcome: &'static str,
 }
 
 impl Loader {
-    /// A loader for an engine. `counts` is what the engine has room for.
-    pub(crate) fn new(engine: &Engine, sandbox: &Sandbox, counts: Loading, compiler: Option<CompilerProcess>) -> Self {
+    pub(crate) fn new(sandbox: &Sandbox, compiler: Option<CompilerProcess>) -> Self {
         Self {
-            engine: engine.clone(),
-            room: Room { counts, max_memory: sandbox.max_memory },
+            max_memory: sandbox.max_memory,
+            limits: sandbox.loading,
             compiler,
             folder: CompiledFolder::open(),
             loads: Slots::new(MAX_LOADS),
@@ -67,51 +71,56 @@ impl Loader {
 
     /// Reads and compiles a plugin's file. Blocks the thread while it does, and while as many others as may do the same.
     /// With a compiler process each has a limit of time.
-    pub(crate) fn load(&self, path: &Path) -> Result<Loaded, Refusal> {
+    pub(crate) fn load(&self, path: &Path, engines: &Engines) -> Result<Loaded, Refusal> {
         let _load = self.loads.take();
-        let bytes = read(path, self.room.counts.max_plugin_bytes)?;
-        let kept = self.folder.as_ref().map(|folder| (folder, Name::new(&self.engine, &bytes)));
+        let bytes = read(path, self.limits.max_plugin_bytes)?;
+        let kind = engine_kind::of(&bytes);
+        let LinkedEngine { engine, counts, .. } =
+            engines.get(kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
+        let room = Room { counts: *counts, max_memory: self.max_memory };
+        let kept = self.folder.as_ref().map(|folder| (folder, Name::new(engine, &bytes)));
         if let Some((folder, name)) = &kept
             && let Some(compiled) = folder.read(name, self.max_compiled())
         {
-            match deserialize(&self.engine, &compiled) {
+            match deserialize(engine, &compiled) {
                 Ok(component) => {
-                    self.room.check(&component)?;
-                    return Ok(Loaded { component, outcome: "kept" });
+                    room.check(&component)?;
+                    return Ok(Loaded { component, kind, outcome: "kept" });
                 }
                 // A file that cannot be loaded is replaced, unless the limits are lower than when it was written.
-                Err(error) => self.room.refusal(&error).map_or(Ok(()), Err)?,
+                Err(error) => room.refusal(&error).map_or(Ok(()), Err)?,
             }
         }
         structure::check(&bytes, self.compiler.is_none())?;
         let compilation = self.compilations.take();
-        let compiled = self.compile(&bytes)?;
+        let compiled = self.compile(&bytes, kind, engine)?;
         drop((compilation, bytes));
-        let component = deserialize(&self.engine, &compiled).map_err(|error| {
+        let component = deserialize(engine, &compiled).map_err(|error| {
             let other = || Refusal::invalid(&format!("its compiled form cannot be loaded: {}", error.root_cause()));
-            self.room.refusal(&error).unwrap_or_else(other)
+            room.refusal(&error).unwrap_or_else(other)
         })?;
-        self.room.check(&component)?;
+        room.check(&component)?;
         if let Some((folder, name)) = &kept {
             folder.write(name, &compiled);
         }
-        Ok(Loaded { component, outcome: "compiled" })
+        Ok(Loaded { component, kind, outcome: "compiled" })
     }
 
-    fn compile(&self, bytes: &[u8]) -> Result<CompiledForm, Refusal> {
+    fn compile(&self, bytes: &[u8], kind: EngineKind, engine: &Engine) -> Result<CompiledForm, Refusal> {
         let Some(compiler) = &self.compiler else {
-            let compiled = self.engine.precompile_component(bytes);
+            let compiled = engine.precompile_component(bytes);
             return compiled
                 .map(CompiledForm::from)
                 .map_err(|error| Refusal::not_a_component(&error.root_cause().to_string()));
         };
-        let counts = &self.room.counts;
-        let memory = compiler::memory(counts.max_compile_memory);
-        compiler.compile(bytes, Bounds { memory, time: counts.compile_timeout, compiled: self.max_compiled() })
+        let limits = &self.limits;
+        let memory = compiler::memory(limits.max_compile_memory);
+        let bounds = Bounds { memory, time: limits.compile_timeout, compiled: self.max_compiled() };
+        compiler.compile(bytes, kind, bounds)
     }
 
     fn max_compiled(&self) -> u64 {
-        self.room.counts.max_plugin_bytes.saturating_mul(MAX_EXPANSION).saturating_add(MIN_COMPILED)
+        self.limits.max_plugin_bytes.saturating_mul(MAX_EXPANSION).saturating_add(MIN_COMPILED)
     }
 }
 

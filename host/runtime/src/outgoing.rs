@@ -25,6 +25,7 @@ use tracing::{Instrument, Span, info_span};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::runtime::spawn;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode as ConcurrentErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks};
 
 use crate::cache::text::one_line;
@@ -178,6 +179,15 @@ impl WasiHttpHooks for Hooks {
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         self.shares.chunk()
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        self.shares.chunk()
+    }
+
+    fn p3_error_from_hyper(&mut self, error: &hyper::Error) -> ConcurrentErrorCode {
+        tracing::debug!("a request was interrupted: {error}");
+        ConcurrentErrorCode::HttpProtocolError
     }
 
     /// Logs at debug level only: clients may disconnect at any time.

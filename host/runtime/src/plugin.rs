@@ -7,6 +7,8 @@ use std::sync::Arc;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::config::{Config, Loading, Variables};
+use crate::engine::EngineKind;
+use crate::engines::Engines;
 use crate::error::Error;
 #[cfg(feature = "serve")]
 use crate::file_version::FileVersion;
@@ -23,6 +25,7 @@ pub struct Plugin {
     name: Arc<str>,
     path: PathBuf,
     pre: InstancePre<PluginState>,
+    kind: EngineKind,
     metrics: RunMetrics,
     env: Variables,
     #[cfg(feature = "serve")]
@@ -45,7 +48,7 @@ impl Plugin {
     /// Loads a plugin. Its name is `name`, or the file name without extension.
     pub(crate) fn load(
         loader: &Loader,
-        linker: &Linker<PluginState>,
+        engines: &Engines,
         config: &Config,
         path: &Path,
         name: Option<&str>,
@@ -57,17 +60,19 @@ impl Plugin {
         // Taken before the file is read, so that a write during the read counts as a change.
         #[cfg(feature = "serve")]
         let version = FileVersion::of(path);
-        let linked = loader.load(path).and_then(|loaded| {
-            let pre = link(linker, &loaded.component).map_err(|error| Refusal::invalid(&missing_import(&error)))?;
-            Ok((pre, loaded.outcome))
+        let linked = loader.load(path, engines).and_then(|loaded| {
+            let linked = engines.get(loaded.kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
+            let pre = link(&linked.linker, &loaded.component).map_err(|error| Refusal::invalid(&missing_import(&error)))?;
+            Ok((pre, loaded.kind, loaded.outcome))
         });
-        let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, outcome)| outcome);
+        let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, _, outcome)| outcome);
         count_load(&name, outcome);
-        let (pre, _) =
+        let (pre, kind, _) =
             linked.map_err(|refusal| Error::Load { path: path.display().to_string(), reason: refusal.reason })?;
         Ok(Self {
             path: path.to_owned(),
             pre,
+            kind,
             metrics: RunMetrics::new(&name),
             env: config.grant(&name).env,
             #[cfg(feature = "serve")]
@@ -105,6 +110,11 @@ impl Plugin {
 
     pub(crate) fn pre(&self) -> &InstancePre<PluginState> {
         &self.pre
+    }
+
+    /// The kind of the engine that it runs on.
+    pub(crate) fn kind(&self) -> EngineKind {
+        self.kind
     }
 
     pub(crate) fn metrics(&self) -> &RunMetrics {

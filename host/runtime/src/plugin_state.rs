@@ -30,6 +30,9 @@ pub(crate) struct PluginState {
     pub(crate) output: Arc<OutputLimit>,
     #[cfg(feature = "serve")]
     pub(crate) http: Http,
+    /// At least what the resources in the table hold, in bytes, as far as [`PluginState::charge`] knows.
+    #[cfg(feature = "serve")]
+    pub(crate) charged: usize,
 }
 
 impl PluginState {
@@ -64,6 +67,22 @@ impl PluginState {
 
     pub(crate) fn larder(&mut self) -> LarderView<'_> {
         LarderView { ctx: &mut self.larder, table: &mut self.larder_table }
+    }
+
+    /// Charges the instance for a resource that was added to the table or has grown, by this many bytes at most. The
+    /// table is weighed only when the sum of all charges reaches the share: with many requests at the same time it is long.
+    ///
+    /// # Errors
+    ///
+    /// As [`PluginState::weigh`].
+    #[cfg(feature = "serve")]
+    pub(crate) fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.charged = self.charged.saturating_add(bytes);
+        if self.charged > self.shares.weighed() {
+            self.charged = weight(&mut self.table, self.shares);
+            self.weigh()?;
+        }
+        Ok(())
     }
 
     /// Weighs what the host holds for the instance, after a resource was added to the table.

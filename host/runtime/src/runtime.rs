@@ -5,22 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{Instrument, info_span};
-use wasmtime::component::{Linker, ResourceTable, ResourceTableError};
-use wasmtime::{Engine, Store};
-use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime::Store;
+use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx};
 
 use crate::caches::Caches;
+use crate::command::Command;
 use crate::compiler::CompilerProcess;
 #[cfg(feature = "serve")]
 use crate::config::Serve;
 use crate::config::{Config, Sandbox};
 use crate::console::Stream;
-use crate::engine::new_engine;
+use crate::engines::Engines;
 use crate::error::Error;
-use crate::host_calls::add_limits;
 use crate::invoke::{Export, Invocation, functions};
-use crate::linker::add_to_linker;
 use crate::loading::Loader;
 #[cfg(feature = "serve")]
 use crate::outgoing::Http;
@@ -30,8 +28,7 @@ use crate::sandbox::{DirQuota, FileStreams, MemoryLimit, Output, OutputLimit, Sh
 
 /// Runs plugins: commands, or single exported functions.
 pub struct Runtime {
-    engine: Engine,
-    linker: Linker<PluginState>,
+    engines: Engines,
     loader: Loader,
     caches: Caches,
     sandbox: Sandbox,
@@ -84,6 +81,15 @@ pub enum Outcome<T> {
     Exited(i32),
 }
 
+/// Why a plugin did not return.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It called `exit` with this status.
+    Exited(i32),
+    /// It trapped or was stopped.
+    Failed(Error),
+}
+
 /// The standard streams of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Console {
@@ -129,18 +135,10 @@ impl Runtime {
         let caches = Caches::connect(config).await?;
         // The runs share the threads of the runtime that this is called on.
         let turns = Turns::new(tokio::runtime::Handle::current().metrics().num_workers());
-        let (engine, counts) = new_engine(options.instances, &sandbox)?;
-        let loader = Loader::new(&engine, &sandbox, counts, options.compiler);
-        let mut linker = Linker::new(&engine);
-        let engine_error = |error: wasmtime::Error| Error::Engine(error.to_string());
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(engine_error)?;
-        #[cfg(feature = "serve")]
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(engine_error)?;
-        add_limits(&mut linker).map_err(engine_error)?;
-        add_to_linker(&mut linker, PluginState::larder).map_err(engine_error)?;
+        let engines = Engines::new(options.instances, sandbox)?;
+        let loader = Loader::new(&sandbox, options.compiler);
         Ok(Self {
-            engine,
-            linker,
+            engines,
             loader,
             caches,
             sandbox,
@@ -150,10 +148,33 @@ impl Runtime {
         })
     }
 
+    /// The place of a new instance among those that compute.
+    #[cfg(feature = "serve")]
+    pub(crate) fn place(&self, plugin: &Plugin) -> crate::sandbox::Place {
+        self.turns.place(plugin.name_shared())
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn max_cpu_time(&self) -> std::time::Duration {
+        self.sandbox.max_cpu_time
+    }
+
     /// True if a run that begins now gets its turn at once.
     #[cfg(feature = "serve")]
     pub(crate) fn is_calm(&self) -> bool {
         self.turns.are_free()
+    }
+
+    /// The maximum time of a run.
+    #[cfg(feature = "serve")]
+    pub(crate) fn timeout(&self) -> std::time::Duration {
+        self.sandbox.timeout
+    }
+
+    /// The number of runs that can compute at the same time.
+    #[cfg(feature = "serve")]
+    pub(crate) fn threads(&self) -> usize {
+        self.turns.count()
     }
 
     #[cfg(feature = "serve")]
@@ -175,7 +196,7 @@ impl Runtime {
     /// [`Error::Load`] if the file cannot be read, exceeds a limit of `[sandbox]`, is not a valid component, or imports
     /// something this host does not provide. The plugin's author must fix it, or the operator must raise the limit.
     pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Plugin, Error> {
-        Plugin::load(&self.loader, &self.linker, self.caches.config(), path, name)
+        Plugin::load(&self.loader, &self.engines, self.caches.config(), path, name)
     }
 
     /// Runs a command component and returns its exit status. The plugin's output goes to stdout and stderr of the
@@ -188,20 +209,15 @@ impl Runtime {
     /// [`Error::Load`] for a component that is not a command, and [`Error::Trap`]; the plugin's author must fix it.
     /// [`Error::Option`] for invalid options. [`Error::Stopped`] if the plugin exceeds a limit of `[sandbox]`.
     pub async fn run(&self, plugin: &Plugin, options: &RunOptions) -> Result<i32, Error> {
-        let command = CommandPre::new(plugin.pre().clone()).map_err(|_| {
-            let functions = functions(&self.engine, plugin.pre().component());
+        let command = Command::of(plugin).ok_or_else(|| {
+            let functions = functions(plugin.pre().engine(), plugin.pre().component());
             let reason = match functions.as_slice() {
                 [] => "it exports no functions".to_owned(),
                 some => format!("it is not a command; call one of its functions with `--invoke`: {}", list(some)),
             };
             plugin.load_error(&reason)
         })?;
-        let outcome = self
-            .in_sandbox(plugin, options, async |store| {
-                let command = command.instantiate_async(&mut *store).await?;
-                command.wasi_cli_run().call_run(store).await
-            })
-            .await?;
+        let outcome = self.in_sandbox(plugin, options, async |store| command.run(store).await).await?;
         Ok(match outcome {
             Outcome::Returned(Ok(())) => 0,
             Outcome::Returned(Err(())) => 1,
@@ -226,7 +242,7 @@ impl Runtime {
         call: &str,
     ) -> Result<Outcome<Result<String, String>>, Error> {
         let component = plugin.pre().component();
-        let invocation = Invocation::parse(&self.engine, component, call)
+        let invocation = Invocation::parse(plugin.pre().engine(), component, call)
             .map_err(|reason| Error::Invoke { call: call.to_owned(), reason })?;
         self.in_sandbox(plugin, options, async |store| {
             let instance = plugin.pre().instantiate_async(&mut *store).await?;
@@ -279,7 +295,6 @@ impl Runtime {
         store: &mut Store<PluginState>,
         job: impl AsyncFnOnce(&mut Store<PluginState>) -> wasmtime::Result<T>,
     ) -> Result<Outcome<T>, Error> {
-        let stopped = |limit, reason| Error::Stopped { plugin: plugin.name().to_owned(), limit, reason };
         let place = self.turns.place(plugin.name_shared());
         let job = within_cpu_time(self.sandbox.max_cpu_time, place, job(store));
         // In a block, so that a job that does not wait sets no timer. Not constrained: a job may use up Tokio's budget of its
@@ -288,33 +303,47 @@ impl Runtime {
         let ended = tokio::select! {
             biased;
             ended = job => ended,
-            () = timeout => {
-                let timeout = humantime::format_duration(self.sandbox.timeout);
-                return Err(stopped("timeout", format!("it ran longer than {timeout}")));
-            }
+            () = timeout => return Err(self.timed_out(plugin)),
         };
-        let error = match ended {
-            Some(Ok(returned)) => return Ok(Outcome::Returned(returned)),
-            Some(Err(error)) => error,
-            None => {
-                let max = humantime::format_duration(self.sandbox.max_cpu_time);
-                return Err(stopped("max_cpu_time", format!("it used more than {max} of processor time")));
-            }
-        };
-        if let Some(I32Exit(status)) = error.downcast_ref() {
-            return Ok(Outcome::Exited(*status));
+        match ended {
+            Some(Ok(returned)) => Ok(Outcome::Returned(returned)),
+            Some(Err(error)) => match self.failure(plugin, store.data(), &error) {
+                Failure::Exited(status) => Ok(Outcome::Exited(status)),
+                Failure::Failed(error) => Err(error),
+            },
+            None => Err(self.out_of_cpu_time(plugin)),
         }
-        if store.data().output.is_exceeded() {
+    }
+
+    /// The error of a run that took too long.
+    pub(crate) fn timed_out(&self, plugin: &Plugin) -> Error {
+        let timeout = humantime::format_duration(self.sandbox.timeout);
+        stopped(plugin, "timeout", format!("it ran longer than {timeout}"))
+    }
+
+    /// The error of a run that used too much processor time.
+    pub(crate) fn out_of_cpu_time(&self, plugin: &Plugin) -> Error {
+        let max = humantime::format_duration(self.sandbox.max_cpu_time);
+        stopped(plugin, "max_cpu_time", format!("it used more than {max} of processor time"))
+    }
+
+    /// Why a plugin did not return.
+    pub(crate) fn failure(&self, plugin: &Plugin, state: &PluginState, error: &wasmtime::Error) -> Failure {
+        if let Some(I32Exit(status)) = error.downcast_ref() {
+            return Failure::Exited(*status);
+        }
+        if state.output.is_exceeded() {
             let max = bytesize::ByteSize(self.sandbox.max_output);
-            return Err(stopped("max_output", format!("it tried to write more than {max}")));
+            return Failure::Failed(stopped(plugin, "max_output", format!("it tried to write more than {max}")));
         }
         let reason = error.root_cause().to_string();
         let is_full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
-        if is_full || store.data().memory.is_exceeded {
+        if is_full || state.memory.is_exceeded {
             let max = bytesize::ByteSize(self.sandbox.max_memory);
-            return Err(stopped("max_memory", format!("it requested more than {max} of memory: {reason}")));
+            let reason = format!("it requested more than {max} of memory: {reason}");
+            return Failure::Failed(stopped(plugin, "max_memory", reason));
         }
-        Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
+        Failure::Failed(Error::Trap { plugin: plugin.name().to_owned(), reason })
     }
 
     pub(crate) fn store(
@@ -325,7 +354,7 @@ impl Runtime {
     ) -> Result<Store<PluginState>, Error> {
         let output = OutputLimit::new(self.sandbox.max_output);
         let shares = Shares::new(self.sandbox.max_memory);
-        let wasi = new_wasi(plugin, options, console, &output)?;
+        let wasi = new_wasi(plugin, options, console, &output, shares)?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(shares.entries());
         let mut larder_table = ResourceTable::new();
@@ -342,11 +371,16 @@ impl Runtime {
             output,
             #[cfg(feature = "serve")]
             http: Http::new(plugin.outgoing(), shares),
+            #[cfg(feature = "serve")]
+            charged: 0,
         };
-        let mut store = Store::new(&self.engine, state);
+        let mut store = Store::new(plugin.pre().engine(), state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(self.caches.largest_call());
         store.set_max_component_handles(shares.component_handles());
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(shares.tasks());
+        }
         // A computing plugin yields at each tick, so that its timeout is checked and other tasks run.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
@@ -354,13 +388,19 @@ impl Runtime {
     }
 }
 
+fn stopped(plugin: &Plugin, limit: &'static str, reason: String) -> Error {
+    Error::Stopped { plugin: plugin.name().to_owned(), limit, reason }
+}
+
 fn new_wasi(
     plugin: &Plugin,
     options: &RunOptions,
     console: Console,
     output: &Arc<OutputLimit>,
+    shares: Shares,
 ) -> Result<WasiCtx, Error> {
     let mut wasi = WasiCtx::builder();
+    wasi.max_random_size(u64::try_from(shares.random()).unwrap_or(u64::MAX));
     // A socket would take a file descriptor of the host, even if no address may be reached.
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     match console {

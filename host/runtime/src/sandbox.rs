@@ -26,7 +26,7 @@ pub(crate) use shares::Shares;
 pub(crate) use turns::{Place, Turns};
 pub(crate) use weight::weight;
 #[cfg(feature = "serve")]
-pub(crate) use weight::{MAX_AUTHORITY, MAX_HEAD};
+pub(crate) use weight::{MAX_AUTHORITY, MAX_HEAD, MESSAGE};
 
 /// Limits the memory of one instance: its linear memories and the elements of its tables together.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod admission;
 mod answer;
 mod answer_body;
 mod begin;
+mod concurrent;
 mod connection;
 mod crowd;
 mod descriptors;
@@ -63,8 +64,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Load`] for a plugin that does not export `wasi:http/incoming-handler` of WASI 0.2. The plugin's author
-    /// must fix it.
+    /// [`Error::Load`] for a plugin that exports neither `wasi:http/incoming-handler` of WASI 0.2 nor `wasi:http/handler` of
+    /// WASI 0.3. The plugin's author must fix it.
     pub fn new(runtime: Runtime, plugins: impl IntoIterator<Item = (String, Plugin)>) -> Result<Self, Error> {
         Ok(Self { state: Arc::new(ServerState::new(runtime, plugins)?) })
     }

@@ -69,7 +69,7 @@ fn check_has_the_documented_keys() {
     let primary = format!("127.0.0.1:{}", watched.servers[0].port());
     assert_eq!((&b["deployment"], &b["servers"][0]["address"]), (&json!("sentinel"), &json!(primary)));
     assert_eq!((b["sentinels"].as_array().unwrap().len(), &b["sentinels"][2]["primary"]), (3, &json!(primary)));
-    let reuse = json!({ "requests": 1000, "idle_seconds": 60.0, "max_age_seconds": 600.0 });
+    let reuse = json!({ "requests": 1000, "concurrent": 16, "idle_seconds": 60.0, "max_age_seconds": 600.0 });
     assert_eq!(output["plugins"][0]["reuse"], reuse);
     assert_eq!((&output["plugins"][1]["reuse"], &output["plugins"][1]["caches"]), (&json!(null), &json!(["a"])));
     let gone = &cache("gone")["servers"][0];

@@ -2,6 +2,7 @@
 //!
 //! - `compiled`: compiled plugins are kept on disk and used by the next start.
 //! - `components`: each file that is not a plugin of this host has its own message.
+//! - `concurrent`: commands and asynchronous functions of WASI 0.3.
 //! - `dirs`: what a plugin may write and open below a directory that it is given.
 //! - `instances`: several plugin instances in one process; a vacancy is released when its sandbox ends.
 //! - `invoke`: `larder run --invoke` calls one exported function.
@@ -16,6 +17,7 @@
 
 mod compiled;
 mod components;
+mod concurrent;
 mod dirs;
 mod instances;
 mod invoke;

@@ -73,6 +73,20 @@ async fn http_pages_renders_a_page_once_for_two_processes() {
 }
 
 #[tokio::test]
+async fn http_concurrent_renders_a_page_once_and_answers_others_meanwhile() {
+    let host = ServeProcess::start_with(Larder::serve().arg(guest("http_concurrent")));
+    let page = |path: &str| HttpResponse::ok(&format!("<h1>{path}</h1>\n"));
+    assert_eq!(host.get("/home").await, page("/home"));
+    let slow = async { tokio::join!(host.get("/slow"), host.get("/slow"), host.get("/slow")) };
+    let meanwhile = async { tokio::join!(host.get("/home"), host.get("/home")) };
+    let (slow, meanwhile) = tokio::join!(slow, meanwhile);
+    assert_eq!(slow, (page("/slow"), page("/slow"), page("/slow")));
+    assert_eq!(meanwhile, (page("/home"), page("/home")));
+    let printed = host.terminate().await.stdout;
+    assert_eq!(printed, "http_concurrent: rendering /home\nhttp_concurrent: rendering /slow\n");
+}
+
+#[tokio::test]
 async fn http_rates_answers_with_the_old_rates_until_the_next_are_stored() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let host = ServeProcess::start_with(Larder::serve().config(&server.cache("c")).arg(guest("http-rates")));

@@ -1,6 +1,7 @@
 //! `larder serve`: plugins that answer HTTP requests, and the sandbox that plugins run in.
 //!
 //! - `connections`: clients that send nothing, take nothing, or open more connections than there may be.
+//! - `concurrent`: an instance of WASI 0.3 answers many requests at the same time.
 //! - `corpus`: the inputs in the corpus of each fuzz target are handled.
 //! - `shutdown`: at shutdown, running requests are finished and new ones are refused.
 //! - `fairness`: a plugin with many requests leaves room and processor time for the others.
@@ -24,6 +25,7 @@
 //! - `uploads`: bodies of requests that are slow, tiny, endless or broken.
 //! - `telemetry`: the log on standard error, and W3C traces.
 
+mod concurrent;
 mod connections;
 mod corpus;
 mod fairness;

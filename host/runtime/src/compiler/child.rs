@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use super::exchange::MAGIC;
+use super::exchange::{MAGIC, kind_of};
 use super::limits;
 use super::outcome::{OUT_OF_MEMORY, REFUSED};
 use crate::cache::text::one_line;
@@ -28,9 +28,9 @@ pub(super) fn run() -> ExitCode {
 
 fn compile(input: &mut impl Read, output: &mut impl Write) -> Result<(), Failure> {
     let broken = |error: io::Error| Failure(ExitCode::FAILURE, error.to_string());
-    let mut head = [[0; 8]; 3];
+    let mut head = [[0; 8]; 4];
     input.read_exact(head.as_flattened_mut()).map_err(broken)?;
-    let [magic, memory, seconds] = head;
+    let [magic, kind, memory, seconds] = head;
     if magic != MAGIC {
         return Err(Failure(ExitCode::FAILURE, "this command compiles plugins for a running host".to_owned()));
     }
@@ -40,7 +40,7 @@ fn compile(input: &mut impl Read, output: &mut impl Write) -> Result<(), Failure
         io::ErrorKind::OutOfMemory => Failure(ExitCode::from(OUT_OF_MEMORY), error.to_string()),
         _ => broken(error),
     })?;
-    let engine = compiling_engine().map_err(|error| Failure(ExitCode::FAILURE, error.to_string()))?;
+    let engine = compiling_engine(kind_of(kind)).map_err(|error| Failure(ExitCode::FAILURE, error.to_string()))?;
     let compiled = engine.precompile_component(&component).map_err(|error| {
         let is_memory = error.downcast_ref::<wasmtime::OutOfMemory>().is_some()
             || error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory);

@@ -9,6 +9,7 @@ use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
 use super::outcome::{Ended, judge};
+use crate::engine::EngineKind;
 use crate::loading::{CompiledForm, Refusal};
 
 /// The limits of one compilation.
@@ -23,7 +24,10 @@ pub(crate) struct Bounds {
 }
 
 /// Precedes the component, so that a program that does not expect one fails at once.
-pub(super) const MAGIC: [u8; 8] = *b"larder\x00\x01";
+pub(super) const MAGIC: [u8; 8] = *b"larder\x00\x02";
+
+/// Says that the component needs an engine with concurrency support.
+const CONCURRENT: [u8; 8] = 1_u64.to_le_bytes();
 
 /// How much of the process's messages is read, in bytes.
 const MAX_MESSAGE: u64 = 4096;
@@ -39,6 +43,7 @@ pub(super) fn compile(
     program: &Path,
     args: &[OsString],
     component: &[u8],
+    kind: EngineKind,
     bounds: Bounds,
 ) -> Result<CompiledForm, Refusal> {
     let failed = |error: io::Error| {
@@ -46,7 +51,7 @@ pub(super) fn compile(
     };
     let deadline = Instant::now().checked_add(bounds.time);
     let mut child = start(program, args).map_err(failed)?;
-    let outcome = exchange(&mut child, component, bounds, deadline);
+    let outcome = exchange(&mut child, &head(kind, bounds), component, bounds, deadline);
     if outcome.is_err() {
         // It may have ended already. What matters is that it has ended when its place is given to another one.
         let _ended = child.kill();
@@ -73,17 +78,17 @@ fn start(program: &Path, args: &[OsString]) -> io::Result<Child> {
 /// Writes the component while threads read the outputs. Kills the process at the deadline or if it writes too much.
 fn exchange(
     child: &mut Child,
+    head: &[u8],
     component: &[u8],
     bounds: Bounds,
     deadline: Option<Instant>,
 ) -> io::Result<(CompiledForm, Ended)> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let head = head(bounds);
     std::thread::scope(|scope| {
         let exchanging = (|| {
             spawn(scope, move || {
                 // A process that ends early says why in another way.
-                let _result = stdin.map(|mut stdin| stdin.write_all(&head).and_then(|()| stdin.write_all(component)));
+                let _result = stdin.map(|mut stdin| stdin.write_all(head).and_then(|()| stdin.write_all(component)));
             })?;
             let messages = read_in_thread(scope, move || {
                 let mut message = Vec::new();
@@ -118,10 +123,19 @@ fn exchange(
     })
 }
 
-/// The magic and the limits that the process sets itself.
-fn head(bounds: Bounds) -> Vec<u8> {
+/// The magic, the kind of the engine, and the limits that the process sets itself.
+fn head(kind: EngineKind, bounds: Bounds) -> Vec<u8> {
     let seconds = bounds.time.as_secs().saturating_add(1);
-    [MAGIC, bounds.memory.to_le_bytes(), seconds.to_le_bytes()].concat()
+    let kind = match kind {
+        EngineKind::Sequential => [0; 8],
+        EngineKind::Concurrent => CONCURRENT,
+    };
+    [MAGIC, kind, bounds.memory.to_le_bytes(), seconds.to_le_bytes()].concat()
+}
+
+/// The kind of the engine that the process reads.
+pub(super) fn kind_of(kind: [u8; 8]) -> EngineKind {
+    if kind == CONCURRENT { EngineKind::Concurrent } else { EngineKind::Sequential }
 }
 
 /// Waits for the end of a process whose output has ended. True if it had to be killed.

@@ -39,7 +39,8 @@ pub struct Grant {
     pub max_concurrent_requests: Option<usize>,
     /// The hosts that it may send HTTP requests to. Defaults to none.
     pub outgoing_hosts: Vec<OutgoingHost>,
-    /// How long its instances answer HTTP requests. Defaults to `None`: each request gets an instance of its own.
+    /// How long its instances answer HTTP requests. Defaults to `None`: each request of a plugin of WASI 0.2 gets an
+    /// instance of its own, and an instance of WASI 0.3 answers as `wasmtime serve` does by default.
     pub reuse: Option<Reuse>,
     /// Its environment variables. Defaults to none.
     pub env: Variables,
@@ -199,7 +200,8 @@ pub(super) struct RawGrant {
     /// the scheme's default. Defaults to `[]`.
     #[serde(default)]
     outgoing_hosts: Vec<OutgoingHost>,
-    /// How long an instance answers HTTP requests, one after the other; absent: each request gets an instance of its own.
+    /// How long an instance answers HTTP requests; absent: each request of a plugin of WASI 0.2 gets an instance of its own,
+    /// and one of WASI 0.3 has `{ requests = 128, concurrent = 16, idle = "1s" }`.
     reuse: Option<RawReuse>,
     /// Its environment variables. Defaults to `{}`.
     #[serde(default)]

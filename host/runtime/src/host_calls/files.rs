@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::interface;
+use super::{concurrent_interface, interface};
 use crate::plugin_state::PluginState;
 use crate::sandbox::{ChargedBlock, FileInput, FileOutput, Listing, NEW_FILE};
 
@@ -32,6 +32,14 @@ macro_rules! define {
             })
         })?
     };
+}
+
+/// Hides the directories of the run from `wasi:filesystem` of WASI 0.3: the disk that its streams write and the files that
+/// they keep open are not limited. Those of WASI 0.2, which the same component may import, are.
+pub(super) fn hide_concurrent_directories(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {
+    linker
+        .instance(concurrent_interface!("filesystem/preopens"))?
+        .func_wrap("get-directories", |_, (): ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
 }
 
 pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use wasmtime::component::ResourceTable;
 
@@ -25,6 +26,8 @@ pub struct LarderCtx {
     pub(super) mistakes: Arc<Mistakes>,
     /// What `wasi:config` returns.
     pub(super) settings: Settings,
+    /// The bytes of the arguments of asynchronous calls.
+    pub(super) in_flight: Arc<AtomicUsize>,
 }
 
 /// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
@@ -71,7 +74,8 @@ impl LarderCtx {
         let quota = |max| Quota { held: 0, max };
         let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
         let (plugin, settings) = (plugin.into(), Settings::default());
-        Self { plugin, caches, handles, vacancies, log_lines, calls, mistakes, settings }
+        let in_flight = Arc::default();
+        Self { plugin, caches, handles, vacancies, log_lines, calls, mistakes, settings, in_flight }
     }
 
     /// Sets the settings that `wasi:config` returns. Without this call there are none.

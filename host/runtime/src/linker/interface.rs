@@ -28,13 +28,13 @@ pub(super) const INTERFACE: &str = "larder:cache/cache@0.1.1";
 pub(super) type View<T> = fn(&mut T) -> LarderView<'_>;
 
 /// The result that the plugin gets, or a trap.
-type HostResult<R> = wasmtime::Result<(Result<R, wit::Error>,)>;
+pub(super) type HostResult<R> = wasmtime::Result<(Result<R, wit::Error>,)>;
 
 /// A host function's result that the plugin awaits.
 type HostFuture<'a, R> = Box<dyn Future<Output = HostResult<R>> + Send + 'a>;
 
-type CacheHandle = Resource<OpenCache>;
-type VacancyHandle = Resource<HeldVacancy>;
+pub(super) type CacheHandle = Resource<OpenCache>;
+pub(super) type VacancyHandle = Resource<HeldVacancy>;
 
 /// Adds the interface `larder:cache/cache` to a linker. `view` borrows the cache state and the resource table from the
 /// store's data.
@@ -297,7 +297,7 @@ fn respond<'a, T: 'static, R: Send + 'a>(
     Box::new(ready(outcome.and_then(|outcome| to_host_result(view(store.data_mut()).report(cache, outcome)))))
 }
 
-fn to_host_result<R>(outcome: CallResult<R>) -> HostResult<R> {
+pub(super) fn to_host_result<R>(outcome: CallResult<R>) -> HostResult<R> {
     match outcome {
         Ok(value) => Ok((Ok(value),)),
         Err(CallError::Plugin(error)) => Ok((Err(error),)),
@@ -317,16 +317,17 @@ mod tests {
     use wasmtime::Engine;
     use wasmtime::component::Component;
     use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-    use wit_parser::{ManglingAndAbi, Resolve};
+    use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
     use super::*;
+    use crate::linker::add_concurrent_to_linker;
 
-    /// A component that imports the whole interface and does not use it.
-    fn importer() -> Vec<u8> {
+    /// A component that imports the whole interface of a world and does not use it.
+    fn importer(world: &str, abi: ManglingAndAbi) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_path("wit").unwrap();
-        let world = resolve.select_world(&[package], Some("imports")).unwrap();
-        let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+        let world = resolve.select_world(&[package], Some(world)).unwrap();
+        let mut module = dummy_module(&resolve, world, abi);
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
     }
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn the_linker_has_every_function_of_the_wit_with_its_types() {
         let engine = Engine::default();
-        let component = Component::new(&engine, importer()).unwrap();
+        let component = Component::new(&engine, importer("imports", ManglingAndAbi::Standard32)).unwrap();
         let imported = component.component_type().imports(&engine).count();
         assert_eq!(imported, 1, "the interface");
         let mut linker = Linker::<()>::new(&engine);
@@ -345,5 +346,17 @@ mod tests {
             add_to_linker(&mut linker, |_| unreachable!("no function is called")).is_err(),
             "the linker already has the interface"
         );
+    }
+
+    #[test]
+    fn the_linker_has_every_asynchronous_function_of_the_wit_with_its_types() {
+        let engine = Engine::default();
+        let abi = ManglingAndAbi::Legacy(LiftLowerAbi::AsyncCallback);
+        let component = Component::new(&engine, importer("imports-async", abi)).unwrap();
+        let mut linker = Linker::<()>::new(&engine);
+        add_to_linker(&mut linker, |_| unreachable!("no function is called")).unwrap();
+        assert!(linker.instantiate_pre(&component).is_err(), "the linker lacks the interface");
+        add_concurrent_to_linker(&mut linker, |_| unreachable!("no function is called")).unwrap();
+        linker.instantiate_pre(&component).unwrap();
     }
 }

@@ -277,15 +277,21 @@ fn stream_error(error: io::Error) -> StreamError {
     }
 }
 
+/// Any error is that of a closed pipe: wasmtime logs each other one, as often as the plugin writes.
+fn closed(_error: io::Error) -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+/// What WASI 0.3 writes to.
 impl AsyncWrite for Output {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut len = bytes.len();
         if let Kind::Run { backlog, .. } = &self.kind {
             ready!(backlog.poll_ready(context, false));
-            len = len.min(backlog.room(false)?);
+            len = len.min(backlog.room(false).map_err(closed)?);
         }
         Poll::Ready(match self.write_some(bytes.get(..len).unwrap_or_default()) {
-            0 if !bytes.is_empty() => Err(io::ErrorKind::QuotaExceeded.into()),
+            0 if !bytes.is_empty() => Err(io::ErrorKind::BrokenPipe.into()),
             written => Ok(written),
         })
     }
@@ -293,7 +299,7 @@ impl AsyncWrite for Output {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Kind::Run { backlog, .. } = &self.kind {
             ready!(backlog.poll_ready(context, true));
-            backlog.check()?;
+            backlog.check().map_err(closed)?;
         }
         Poll::Ready(Ok(()))
     }

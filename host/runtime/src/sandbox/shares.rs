@@ -95,6 +95,11 @@ impl Shares {
         self.part(KIB, KIB, 100_000)
     }
 
+    /// The number of tasks of WASI 0.3, with their threads, streams and futures. Each is a structure of the host.
+    pub(crate) fn tasks(self) -> usize {
+        self.part(4 * KIB, KIB, 100_000)
+    }
+
     /// The number of outgoing requests at a time. Each has a connection with buffers.
     #[cfg(feature = "serve")]
     pub(crate) fn outgoing_requests(self) -> usize {

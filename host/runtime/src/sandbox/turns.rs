@@ -16,7 +16,10 @@ const LONG_TURN: Duration = Duration::from_millis(4);
 
 /// The turns of one runtime.
 #[derive(Debug)]
-pub(crate) struct Turns(Mutex<State>);
+pub(crate) struct Turns {
+    count: usize,
+    state: Mutex<State>,
+}
 
 /// No code runs while this is locked but the moves of turns: a waker is called and dropped after the lock is released,
 /// because it may hold the last reference to a task, and so a [`Place`].
@@ -62,19 +65,21 @@ enum Stage {
 impl Turns {
     /// Creates the turns of a runtime with this number of worker threads.
     pub(crate) fn new(workers: usize) -> Arc<Self> {
-        let state = State {
-            free: workers.max(1),
-            is_contended: false,
-            plugins: VecDeque::new(),
-            granted: Vec::new(),
-            last_waiter: 0,
-        };
-        Arc::new(Self(Mutex::new(state)))
+        let count = workers.max(1);
+        let state =
+            State { free: count, is_contended: false, plugins: VecDeque::new(), granted: Vec::new(), last_waiter: 0 };
+        Arc::new(Self { count, state: Mutex::new(state) })
     }
 
     /// A place for one run of a plugin.
     pub(crate) fn place(self: &Arc<Self>, plugin: &Arc<str>) -> Place {
         Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
+    }
+
+    /// How many there are.
+    #[cfg(feature = "serve")]
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// True if a run that asks now gets its turn at once.
@@ -85,7 +90,7 @@ impl Turns {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_back(&self) {

@@ -37,11 +37,12 @@ mod http {
         HostFutureIncomingResponse, HostIncomingRequest, HostIncomingResponse, HostOutgoingRequest,
         HostOutgoingResponse,
     };
+    use wasmtime_wasi_http::p3;
 
     use crate::sandbox::Shares;
 
     /// The host's own structures of a message with a body, or of a response that is awaited. In bytes.
-    const MESSAGE: usize = 8 << 10;
+    pub(crate) const MESSAGE: usize = 8 << 10;
 
     /// The longest head of a request to a plugin, in bytes. A longer one is answered with status 431.
     pub(crate) const MAX_HEAD: usize = 32 << 10;
@@ -50,7 +51,9 @@ mod http {
     pub(crate) const MAX_AUTHORITY: usize = 1 << 10;
 
     /// The types that are weighed. The type of a resource is asked once: each question is a call.
-    const WEIGHED: [TypeId; 7] = [
+    const WEIGHED: [TypeId; 9] = [
+        TypeId::of::<p3::Request>(),
+        TypeId::of::<p3::Response>(),
         TypeId::of::<FieldMap>(),
         TypeId::of::<HostOutgoingResponse>(),
         TypeId::of::<HostOutgoingRequest>(),
@@ -67,7 +70,13 @@ mod http {
         // A body that is not read yet: two chunks, and the trailers.
         let body = || shares.chunk().saturating_mul(2).saturating_add(shares.fields_held()).saturating_add(MESSAGE);
         let fields = |map: &HeaderMap| fields(map).max(shares.fields_held());
-        if let Some(map) = resource.downcast_ref::<FieldMap>() {
+        if let Some(request) = resource.downcast_ref::<p3::Request>() {
+            let texts = [request.path_with_query.as_ref().map(|path| path.as_str().len())];
+            let texts = texts.into_iter().flatten().fold(MAX_AUTHORITY, usize::saturating_add);
+            self::fields(&request.headers).saturating_add(MESSAGE).saturating_add(texts)
+        } else if let Some(response) = resource.downcast_ref::<p3::Response>() {
+            self::fields(&response.headers).saturating_add(MESSAGE)
+        } else if let Some(map) = resource.downcast_ref::<FieldMap>() {
             fields(map)
         } else if let Some(response) = resource.downcast_ref::<HostOutgoingResponse>() {
             fields(&response.headers).saturating_add(body())
@@ -130,4 +139,4 @@ mod http {
 }
 
 #[cfg(feature = "serve")]
-pub(crate) use http::{MAX_AUTHORITY, MAX_HEAD};
+pub(crate) use http::{MAX_AUTHORITY, MAX_HEAD, MESSAGE};

@@ -79,6 +79,11 @@ impl Admission {
         Ok(Admitted { _own: own, _slot: slot, _running: self.running.token() })
     }
 
+    /// Counts a task that shutdown waits for as for a request, until the token is dropped.
+    pub(super) fn track(&self) -> TaskTrackerToken {
+        self.running.token()
+    }
+
     /// Waits until no admitted request is left.
     pub(super) async fn until_idle(&self) {
         self.running.close();

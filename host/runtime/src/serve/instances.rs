@@ -111,12 +111,6 @@ impl Instances {
         Arc::new(Self { reuse, places, metrics, idle: Mutex::default() })
     }
 
-    /// Those of the next version of the plugin: none yet.
-    pub(super) fn successor(&self) -> Arc<Self> {
-        let (places, metrics) = (Arc::clone(&self.places), Arc::clone(&self.metrics));
-        Arc::new(Self { reuse: self.reuse, places, metrics, idle: Mutex::default() })
-    }
-
     /// The record of a new instance.
     pub(super) fn record(&self) -> Record {
         self.metrics.created.increment(1);

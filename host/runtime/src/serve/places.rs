@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::concurrent::Crew;
 use super::handler::Handler;
 use super::instances::Instance;
 use super::state::ServerState;
@@ -59,7 +60,7 @@ impl Places {
     ///
     /// Each other request that runs has one place at most, so a place without a request is that of an idle instance, or of
     /// one that is being dropped.
-    async fn take(&self, displace: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self, displace: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         if let Some(place) = self.try_take() {
             return Some(place);
         }
@@ -82,7 +83,7 @@ impl Drop for Want<'_> {
 impl ServerState {
     /// An idle instance of the plugin, or a new one.
     pub(super) async fn instance(&self, handler: &Handler) -> Result<Instance, Error> {
-        if let Some(instances) = &handler.instances
+        if let Some(instances) = handler.instances()
             && let Some(instance) = instances.take().await
         {
             return Ok(instance);
@@ -93,18 +94,31 @@ impl ServerState {
             None => None,
         };
         let store = self.runtime.store(&handler.plugin, &RunOptions::default(), Console::Prefixed)?;
-        let record = handler.instances.as_ref().map(|instances| instances.record());
+        let record = handler.instances().map(|instances| instances.record());
         Ok(Instance { store, proxy: None, record, _place: place })
     }
 
     /// Ends the instance that has been idle for longest, of all plugins. Returns false if none is idle.
     fn displace(&self) -> bool {
         loop {
-            let all = self.routes.iter().filter_map(|route| route.handler().instances.clone());
+            let all = self.routes.iter().filter_map(|route| route.handler().instances().cloned());
             let idle = all.filter_map(|instances| instances.first_idle_since().map(|since| (since, instances)));
             let Some((_, instances)) = idle.min_by_key(|(since, _)| *since) else { return false };
             // It may have been taken meanwhile.
             if instances.displace_first() {
+                return true;
+            }
+        }
+    }
+
+    /// Ends the instance of WASI 0.3 that has been idle for longest, of all plugins. Returns false if none is idle.
+    pub(super) fn displace_concurrent(&self) -> bool {
+        loop {
+            let handlers = self.routes.iter().map(|route| route.handler());
+            let idle = handlers.filter_map(|handler| Some((handler.crew()?.first_idle_since()?, handler)));
+            let Some((_, handler)) = idle.min_by_key(|(since, _)| *since) else { return false };
+            // It may have been given a request meanwhile.
+            if handler.crew().is_some_and(Crew::displace_first) {
                 return true;
             }
         }
@@ -116,7 +130,7 @@ impl ServerState {
         if let Some(places) = &self.places {
             places.are_closed.store(true, Ordering::SeqCst);
         }
-        self.routes.iter().filter_map(|route| route.handler().instances.clone()).for_each(|all| all.close());
+        self.routes.iter().for_each(|route| route.handler().close());
     }
 }
 

@@ -8,17 +8,18 @@ use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 use wasmtime::Store;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use super::access_log::{AccessLine, count_refusal};
 use super::answer::{Answer, Held};
 use super::answer_body::AnswerBody;
 use super::begin::begin;
+use super::concurrent::{Job, Waiting};
 use super::connection::FollowedBody;
 use super::error_response::ErrorResponse;
-use super::error_text::error_text;
-use super::handler::Handler;
+use super::error_text::{PluginError, error_text};
+use super::handler::{Handler, Proxy};
 use super::instances::Instance;
 use super::request_body::limited;
 use super::request_state::RequestState;
@@ -184,20 +185,26 @@ impl ServerState {
 
     /// Runs the plugin to its end.
     async fn run(
-        &self,
-        handler: &Handler,
+        self: &Arc<Self>,
+        handler: &Arc<Handler>,
         request: Request<WasiBody>,
         trace: Option<TraceContext>,
-        respond: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
+        respond: oneshot::Sender<Result<Response<WasiBody>, PluginError>>,
         abort: &AbortFlag,
     ) -> Result<(), Error> {
-        let Handler { plugin, proxy: component, instances, .. } = handler;
+        let Handler { plugin, proxy, .. } = &**handler;
+        let Proxy::Sequential { pre: component, instances } = proxy else {
+            return self.run_concurrently(handler, request, respond, abort).await;
+        };
         let mut instance = self.instance(handler).await?;
         let Instance { store, proxy, .. } = &mut instance;
         store.data_mut().set_trace(trace);
         let handle = async |store: &mut Store<PluginState>| {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
-            let respond = store.data_mut().http().new_response_outparam(respond)?;
+            let respond = store.data_mut().http().new_response_outparam_from_callback(move |response| {
+                // The receiver is gone if the client is.
+                let _received = respond.send(response.map_err(PluginError::Sequential));
+            })?;
             let proxy = match proxy {
                 Some(proxy) => proxy,
                 None => proxy.insert(component.instantiate_async(&mut *store).await?),
@@ -220,6 +227,32 @@ impl ServerState {
                 Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
             }
         }
+    }
+}
+
+impl ServerState {
+    /// Has an instance of WASI 0.3 answer the request, beside others.
+    async fn run_concurrently(
+        self: &Arc<Self>,
+        handler: &Arc<Handler>,
+        request: Request<WasiBody>,
+        respond: oneshot::Sender<Result<Response<WasiBody>, PluginError>>,
+        abort: &AbortFlag,
+    ) -> Result<(), Error> {
+        let plugin = &handler.plugin;
+        let run = plugin.metrics().begin();
+        let (ended, outcome) = oneshot::channel();
+        self.assign(handler, Job { request, waiting: Waiting { respond, ended, abort: abort.clone() } });
+        let outcome = outcome.await.unwrap_or_else(|_| {
+            abort.set();
+            Err(Error::Trap { plugin: plugin.name().to_owned(), reason: "its instance ended".to_owned() })
+        });
+        run.end(match &outcome {
+            Ok(()) => "returned",
+            Err(Error::Stopped { limit, .. }) => limit,
+            Err(_) => "trapped",
+        });
+        outcome
     }
 }
 

@@ -12,10 +12,10 @@ use super::admission::{Admission, PluginAdmission};
 use super::connection::{OpenConnections, Timeouts};
 use super::crowd::Crowd;
 use super::descriptors::max_connections;
-use super::handler::Handler;
-use super::instances::Instances;
+use super::handler::{Handler, Hosting};
 use super::places::Places;
 use crate::cache::text::one_line;
+use crate::config::Reuse;
 use crate::console;
 use crate::error::Error;
 use crate::plugin::Plugin;
@@ -38,6 +38,8 @@ pub(super) struct ServerState {
     pub(super) crowd: Arc<Crowd>,
     /// `None` if no plugin has a `reuse`.
     pub(super) places: Option<Arc<Places>>,
+    /// The places of the instances of WASI 0.3: as many as requests may run.
+    pub(super) concurrent_places: Arc<Places>,
     /// Cancels the running requests.
     pub(super) cut_off: CancellationToken,
 }
@@ -63,14 +65,14 @@ impl ServerState {
         let admission = Admission::new(max, plugins.len());
         let grant = |plugin: &Plugin| runtime.caches().config().grant(plugin.name());
         let places = plugins.iter().any(|(_, plugin)| grant(plugin).reuse.is_some()).then(|| Places::new(max));
+        let concurrent_places = Places::new(max);
         let mut routes = plugins
             .into_iter()
             .map(|(prefix, plugin)| {
                 let grant = grant(&plugin);
                 let admission = admission.plugin(grant.max_concurrent_requests);
-                let reuse = grant.reuse.zip(places.as_ref());
-                let instances = reuse.map(|(reuse, places)| Instances::new(plugin.name(), reuse, Arc::clone(places)));
-                let handler = RwLock::new(Arc::new(Handler::new(plugin, instances)?));
+                let hosting = hosting(&runtime, grant.reuse, places.as_ref(), &concurrent_places);
+                let handler = RwLock::new(Arc::new(Handler::new(plugin, &hosting)?));
                 Ok(ServedRoute {
                     prefix,
                     admission,
@@ -90,7 +92,18 @@ impl ServerState {
         let connections = OpenConnections::new(max_connections(runtime.serve().max_connections));
         let (refusals, timeouts) = (Arc::new(Semaphore::new(MAX_REFUSALS)), Timeouts::default());
         let (crowd, cut_off) = (Arc::new(Crowd::new()), CancellationToken::new());
-        Ok(Self { runtime, routes, admission, refusals, connections, timeouts, crowd, places, cut_off })
+        Ok(Self {
+            runtime,
+            routes,
+            admission,
+            refusals,
+            connections,
+            timeouts,
+            crowd,
+            places,
+            concurrent_places,
+            cut_off,
+        })
     }
 
     /// The route of the path.
@@ -109,16 +122,16 @@ impl ServedRoute {
     }
 
     /// Reloads the plugin, or keeps the previous version if its file cannot be loaded.
-    fn load_again(&self, runtime: &Runtime) {
+    fn load_again(&self, state: &ServerState) {
+        let runtime = &state.runtime;
         let old = self.handler();
         let (name, path) = (one_line(old.plugin.name()), old.plugin.path());
-        let instances = || old.instances.as_ref().map(|instances| instances.successor());
-        match runtime.load(path, Some(old.plugin.name())).and_then(|plugin| Handler::new(plugin, instances())) {
+        let reuse = runtime.caches().config().grant(old.plugin.name()).reuse;
+        let hosting = hosting(runtime, reuse, state.places.as_ref(), &state.concurrent_places);
+        match runtime.load(path, Some(old.plugin.name())).and_then(|plugin| Handler::new(plugin, &hosting)) {
             Ok(new) => {
                 *self.handler.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                if let Some(instances) = &old.instances {
-                    instances.close();
-                }
+                old.close();
                 tracing::info!("reloaded plugin `{name}`");
             }
             Err(error) => {
@@ -126,6 +139,15 @@ impl ServedRoute {
             }
         }
     }
+}
+
+fn hosting<'a>(
+    runtime: &Runtime,
+    reuse: Option<Reuse>,
+    places: Option<&'a Arc<Places>>,
+    concurrent_places: &'a Arc<Places>,
+) -> Hosting<'a> {
+    Hosting { reuse, places, concurrent_places, timeout: runtime.timeout(), threads: runtime.threads() }
 }
 
 /// Reloads the plugin of one route, independently of all others: in a thread that may block, of which each route has
@@ -141,7 +163,7 @@ pub(super) fn reload(state: &Arc<ServerState>, index: usize) -> JoinHandle<()> {
         }
         let served = route.requested.load(Ordering::Relaxed);
         let loading = Arc::clone(&state);
-        let load = move || loading.routes.get(index).map(|route| route.load_again(&loading.runtime));
+        let load = move || loading.routes.get(index).map(|route| route.load_again(&loading));
         if let Err(error) = tokio::task::spawn_blocking(load).await {
             tracing::error!("cannot reload a plugin: {error}");
         }

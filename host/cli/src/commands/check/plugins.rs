@@ -90,6 +90,7 @@ pub(super) fn json(plugin: &CheckedPlugin<'_>, config: &Config) -> Value {
         "problem": problem,
         "reuse": grant.reuse.map(|reuse| json!({
             "requests": reuse.requests,
+            "concurrent": reuse.concurrent,
             "idle_seconds": reuse.idle.as_secs_f64(),
             "max_age_seconds": reuse.max_age.as_secs_f64(),
         })),

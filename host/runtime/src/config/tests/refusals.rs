@@ -71,6 +71,8 @@ fn each_key_of_reuse_has_a_limit_that_names_it() {
     for (key, value, rule) in [
         ("requests", "0", "must be from 1 to 65536, but is 0"),
         ("requests", "65537", "must be from 1 to 65536, but is 65537"),
+        ("concurrent", "0", "must be from 1 to 65536, but is 0"),
+        ("concurrent", "65537", "must be from 1 to 65536, but is 65537"),
         ("idle", "\"61m\"", "must be at most 1h, but is 1h 1m"),
         ("idle", "0", "must be at least a millisecond"),
         ("max_age", "\"25h\"", "must be at most 1day, but is 1day 1h"),
@@ -79,8 +81,9 @@ fn each_key_of_reuse_has_a_limit_that_names_it() {
         let column = 14 + key.len();
         assert_eq!(refusal, format!("larder.toml:2:{column}: `plugins.p.reuse.{key}`: {rule}"));
     }
-    let unknown = refusal("[plugins.p]\nreuse = { concurrent = 16 }");
-    assert!(unknown.contains("unknown key `concurrent`, expected one of `requests`, `idle`, `max_age`"), "{unknown}");
+    let unknown = refusal("[plugins.p]\nreuse = { size = 16 }");
+    let expected = "unknown key `size`, expected one of `requests`, `concurrent`, `idle`, `max_age`";
+    assert!(unknown.contains(expected), "{unknown}");
 }
 
 #[test]

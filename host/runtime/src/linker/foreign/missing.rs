@@ -41,6 +41,9 @@ fn advice(name: &str) -> Option<String> {
         "wasi:http" if version.is_some_and(|version| version.starts_with("0.2")) => {
             "this host provides `wasi:http` to plugins of `larder serve`"
         }
+        _ if package.starts_with("wasi:") => {
+            "of WASI this host has cli, clocks, filesystem, http, io, random and sockets in the versions 0.2 and 0.3.0"
+        }
         _ => "remove the import, or compose the component with one that exports the interface (`wac plug`)",
     };
     Some(advice.to_owned())
@@ -91,6 +94,7 @@ mod tests {
     #[test]
     fn an_unknown_interface_can_be_composed() {
         assert!(of("wasi:sockets/tcp@0.2.3").contains("plugins have no sockets"));
+        assert!(of("wasi:nn/graph@0.2.0").ends_with("in the versions 0.2 and 0.3.0"));
         assert!(of("acme:db/query@1.0.0").ends_with("(`wac plug`)"));
         assert_eq!(
             missing_import(&wasmtime::Error::msg("something else")),

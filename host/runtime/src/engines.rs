@@ -1,0 +1,84 @@
+//! The engines of a runtime, each with the linker of its plugins.
+
+use std::sync::OnceLock;
+
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+use crate::config::{Loading, Sandbox};
+use crate::engine::{EngineKind, new_engine};
+use crate::error::Error;
+use crate::host_calls::{add_concurrent_limits, add_limits};
+use crate::linker::{add_concurrent_to_linker, add_to_linker};
+use crate::plugin_state::PluginState;
+
+/// An engine, and what its plugins may import.
+pub(crate) struct LinkedEngine {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<PluginState>,
+    /// What a component may consist of: less than configured if the address space is too small.
+    pub(crate) counts: Loading,
+}
+
+/// The engines of a runtime.
+pub(crate) struct Engines {
+    sequential: LinkedEngine,
+    /// Created for the first component that needs it.
+    concurrent: OnceLock<LinkedEngine>,
+    sandbox: Sandbox,
+}
+
+impl Engines {
+    /// Creates the engine of components of WASI 0.2. With `instances`, it has room for that many at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Engine`] if this machine cannot run wasmtime.
+    pub(crate) fn new(instances: Option<usize>, sandbox: Sandbox) -> Result<Self, Error> {
+        let sequential = LinkedEngine::new(EngineKind::Sequential, instances, &sandbox)?;
+        Ok(Self { sequential, concurrent: OnceLock::new(), sandbox })
+    }
+
+    /// The engine of this kind. Created at the first call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Engine`] if this machine cannot run wasmtime.
+    pub(crate) fn get(&self, kind: EngineKind) -> Result<&LinkedEngine, Error> {
+        if kind == EngineKind::Sequential {
+            return Ok(&self.sequential);
+        }
+        if let Some(engine) = self.concurrent.get() {
+            return Ok(engine);
+        }
+        // Without a pool: an instance of it may use more than one stack, and lives long enough to pay for its memory.
+        let new = LinkedEngine::new(kind, None, &self.sandbox)?;
+        Ok(self.concurrent.get_or_init(|| new))
+    }
+}
+
+impl LinkedEngine {
+    fn new(kind: EngineKind, instances: Option<usize>, sandbox: &Sandbox) -> Result<Self, Error> {
+        let (engine, counts) = new_engine(kind, instances, sandbox)?;
+        let linker = linker(&engine, kind).map_err(|error| Error::Engine(error.to_string()))?;
+        Ok(Self { engine, linker, counts })
+    }
+}
+
+/// All that plugins on an engine may import.
+fn linker(engine: &Engine, kind: EngineKind) -> wasmtime::Result<Linker<PluginState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    #[cfg(feature = "serve")]
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    add_limits(&mut linker)?;
+    if kind == EngineKind::Concurrent {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        #[cfg(feature = "serve")]
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        add_concurrent_limits(&mut linker)?;
+        add_concurrent_to_linker(&mut linker, PluginState::larder)?;
+    }
+    add_to_linker(&mut linker, PluginState::larder)?;
+    Ok(linker)
+}

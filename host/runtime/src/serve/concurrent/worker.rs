@@ -1,0 +1,442 @@
+//! One instance: its task begins requests as they come, and ends the instance when it has none.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant as SystemInstant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use wasmtime::AsContextMut as _;
+use wasmtime::component::Accessor;
+use wasmtime_wasi_http::p3::Request;
+use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
+use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _};
+
+use super::crew::{Crew, Load, Recruit};
+use super::job::{Job, Task};
+use super::requests::Requests;
+use crate::error::Error;
+use crate::plugin::Plugin;
+use crate::plugin_state::PluginState;
+use crate::runtime::{Console, Failure, RunOptions};
+use crate::sandbox::Place;
+use crate::serve::error_text::PluginError;
+use crate::serve::handler::{Handler, Proxy};
+use crate::serve::instance_metrics::EndReason;
+use crate::serve::state::ServerState;
+
+/// A poll of this length was ended by the plugin's tick: it computes and does not wait.
+const LONG_POLL: Duration = Duration::from_millis(4);
+
+/// An instance that has computed for this long without letting its other requests go on gets no further ones meanwhile.
+const STUCK: Duration = Duration::from_millis(20);
+
+impl ServerState {
+    /// Gives a request to an instance of the plugin, which is created if need be.
+    pub(in crate::serve) fn assign(self: &Arc<Self>, handler: &Arc<Handler>, job: Job) {
+        let Proxy::Concurrent { crew, .. } = &handler.proxy else { return };
+        if let Some(recruit) = crew.assign(job) {
+            let (state, handler) = (Arc::clone(self), Arc::clone(handler));
+            let running = self.admission.track();
+            tokio::spawn(async move {
+                if let Proxy::Concurrent { pre, crew } = &handler.proxy {
+                    let worker = Worker { state: &state, plugin: &handler.plugin, crew, recruit };
+                    let left = worker.work(pre).await;
+                    left.into_iter().for_each(|job| state.assign(&handler, job));
+                }
+                drop((handler, running));
+            });
+        }
+    }
+}
+
+/// The task of one instance.
+struct Worker<'a> {
+    state: &'a Arc<ServerState>,
+    plugin: &'a Plugin,
+    crew: &'a Crew,
+    recruit: Recruit,
+}
+
+/// How an instance ended.
+enum End {
+    /// It had no request, and is to answer no more.
+    Finished(EndReason),
+    Failed(Failure),
+}
+
+impl Worker<'_> {
+    /// Creates the instance and answers requests until it ends. Returns those that it has not begun, for another one.
+    async fn work(self, pre: &ServicePre<PluginState>) -> Vec<Job> {
+        let Self { state, plugin, crew, recruit } = self;
+        let Recruit { id, mut tasks, load } = recruit;
+        let member = Membership { crew, id, load: &load };
+        let stage = Stage::default();
+        let ended = Self::until_end(state, plugin, pre, &member, &stage, &mut tasks).await;
+        let mut left = Vec::new();
+        let reason = match ended {
+            End::Finished(reason) => reason,
+            End::Failed(failure) => {
+                // An instance that has begun none may be one of many that cannot be created.
+                while stage.has_begun.load(Ordering::Relaxed)
+                    && !state.cut_off.is_cancelled()
+                    && let Ok(Task { id, request }) = tasks.try_recv()
+                {
+                    left.extend(load.requests.take_back(id).map(|waiting| Job { request, waiting }));
+                }
+                load.requests.fail_all(|| same(plugin, &failure));
+                EndReason::Stopped
+            }
+        };
+        crew.metrics().ended(reason).increment(1);
+        left
+    }
+
+    /// Creates the instance and answers requests until it ends. Then the requests that it has begun are ended too.
+    async fn until_end(
+        state: &Arc<ServerState>,
+        plugin: &Plugin,
+        pre: &ServicePre<PluginState>,
+        member: &Membership<'_>,
+        stage: &Stage,
+        tasks: &mut UnboundedReceiver<Task>,
+    ) -> End {
+        let answering = async {
+            let place = state.concurrent_places.take(|| state.displace_concurrent()).await;
+            let store = state.runtime.store(plugin, &RunOptions::default(), Console::Prefixed);
+            let mut store = match store {
+                Ok(store) => store,
+                Err(error) => return End::Failed(Failure::Failed(error)),
+            };
+            let ended = async {
+                let service = pre.instantiate_async(&mut store).await?;
+                let answering = store.run_concurrent(async |accessor| {
+                    Answering::new(accessor, &service, member, stage).until_end(tasks).await
+                });
+                answering.await?
+            };
+            let ended = match ended.await {
+                Ok(reason) => End::Finished(reason),
+                Err(error) => {
+                    let failure = state.runtime.failure(plugin, store.data(), &error);
+                    // Before the store and the unfinished bodies in it are dropped.
+                    member.fail(plugin, &failure);
+                    End::Failed(failure)
+                }
+            };
+            drop(store);
+            drop(place);
+            ended
+        };
+        let mut answering = pin!(answering);
+        let ended = tokio::select! {
+            biased;
+            ended = within_bounds(answering.as_mut(), member, stage, state, plugin) => ended,
+            // Those who wait for the requests are cut off as well.
+            () = state.cut_off.cancelled() => End::Failed(Failure::Failed(Error::Trap {
+                plugin: plugin.name().to_owned(),
+                reason: "the host is shutting down".to_owned(),
+            })),
+        };
+        if let End::Failed(failure) = &ended {
+            member.fail(plugin, failure);
+        }
+        ended
+    }
+}
+
+/// The place of an instance in the crew.
+struct Membership<'a> {
+    crew: &'a Crew,
+    id: u64,
+    load: &'a Load,
+}
+
+impl Membership<'_> {
+    /// Ends the requests that the instance has begun. It gets no more.
+    fn fail(&self, plugin: &Plugin, failure: &Failure) {
+        self.crew.leave(self.id, EndReason::Stopped, false);
+        self.load.requests.fail_begun(|| same(plugin, failure));
+    }
+}
+
+/// The error for one of the requests.
+fn same(plugin: &Plugin, failure: &Failure) -> Error {
+    let error = match failure {
+        Failure::Exited(status) => {
+            let reason = format!("it exited with status {status} during a request");
+            return Error::Trap { plugin: plugin.name().to_owned(), reason };
+        }
+        Failure::Failed(error) => error,
+    };
+    match error {
+        Error::Stopped { plugin, limit, reason } => {
+            Error::Stopped { plugin: plugin.clone(), limit, reason: reason.clone() }
+        }
+        Error::Trap { plugin, reason } => Error::Trap { plugin: plugin.clone(), reason: reason.clone() },
+        other => Error::Trap { plugin: plugin.name().to_owned(), reason: other.to_string() },
+    }
+}
+
+/// What the loop over the requests tells the bounds around it.
+#[derive(Default)]
+struct Stage {
+    /// True once the loop was polled: no call of the plugin holds the store.
+    was_polled: AtomicBool,
+    /// True once the plugin has got a request.
+    has_begun: AtomicBool,
+}
+
+/// Polls the instance in its turn, and ends it if a request exceeds a bound.
+///
+/// The bounds are checked from outside, because a plugin that computes keeps all else in its store from being polled.
+async fn within_bounds(
+    mut answering: Pin<&mut impl Future<Output = End>>,
+    member: &Membership<'_>,
+    stage: &Stage,
+    state: &ServerState,
+    plugin: &Plugin,
+) -> End {
+    let runtime = &state.runtime;
+    let (requests, load) = (&member.load.requests, member.load);
+    let mut place: Place = runtime.place(plugin);
+    let mut timer = pin!(sleep(Duration::ZERO));
+    // The time since no call of the plugin held the store.
+    let mut at_a_stretch = Duration::ZERO;
+    // True once a request was overdue.
+    let mut is_overdue = false;
+    poll_fn(|context| {
+        ready!(place.poll_turn(context));
+        stage.was_polled.store(false, Ordering::Relaxed);
+        let began = SystemInstant::now();
+        let polled = answering.as_mut().poll(context);
+        let elapsed = began.elapsed();
+        place.end_turn(context, elapsed, polled.is_pending());
+        if let Poll::Ready(end) = polled {
+            return Poll::Ready(end);
+        }
+        let was_polled = stage.was_polled.load(Ordering::Relaxed);
+        at_a_stretch = if was_polled { elapsed } else { at_a_stretch.saturating_add(elapsed) };
+        let max = runtime.max_cpu_time();
+        if requests.charge(elapsed) > max || at_a_stretch > max {
+            return Poll::Ready(End::Failed(Failure::Failed(runtime.out_of_cpu_time(plugin))));
+        }
+        let is_busy = !was_polled || elapsed >= LONG_POLL || load.queued.load(Ordering::SeqCst) > 0;
+        load.is_busy.store(is_busy, Ordering::SeqCst);
+        load.is_stuck.store(at_a_stretch >= STUCK, Ordering::SeqCst);
+        poll_deadline(context, timer.as_mut(), member, &mut is_overdue, || runtime.timed_out(plugin))
+    })
+    .await
+}
+
+/// Ends the requests that are overdue. The instance gets no more, and ends after those that are not.
+fn poll_deadline(
+    context: &mut Context<'_>,
+    mut timer: Pin<&mut Sleep>,
+    member: &Membership<'_>,
+    is_overdue: &mut bool,
+    error: impl Fn() -> Error,
+) -> Poll<End> {
+    let requests = &member.load.requests;
+    loop {
+        if requests.expire(Instant::now(), &error) > 0 {
+            *is_overdue = true;
+            member.crew.leave(member.id, EndReason::Stopped, false);
+        }
+        let Some(deadline) = requests.first_deadline() else {
+            return if *is_overdue { Poll::Ready(End::Finished(EndReason::Stopped)) } else { Poll::Pending };
+        };
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(context));
+    }
+}
+
+/// The loop over the requests of an instance.
+struct Answering<'a> {
+    accessor: &'a Accessor<PluginState>,
+    service: &'a Service,
+    member: &'a Membership<'a>,
+    stage: &'a Stage,
+    /// What the instance could still take after its first request.
+    first: Option<[u64; 3]>,
+}
+
+impl<'a> Answering<'a> {
+    fn new(
+        accessor: &'a Accessor<PluginState>,
+        service: &'a Service,
+        member: &'a Membership<'a>,
+        stage: &'a Stage,
+    ) -> Self {
+        Self { accessor, service, member, stage, first: None }
+    }
+
+    /// Begins requests as they come. Returns once the instance is to answer no more and has answered all.
+    async fn until_end(mut self, tasks: &mut UnboundedReceiver<Task>) -> wasmtime::Result<EndReason> {
+        let Self { accessor, service, member, stage, .. } = self;
+        let mut calls = FuturesUnordered::new();
+        // Since when no request runs: whether tasks of the plugin do.
+        let mut rest: Option<(bool, Pin<Box<Sleep>>)> = None;
+        let mut is_closed = false;
+        poll_fn(|context| {
+            stage.was_polled.store(true, Ordering::Relaxed);
+            if accessor.with(|mut access| access.data_mut().output.is_exceeded()) {
+                return Poll::Ready(Err(wasmtime::Error::msg("the plugin exceeded its output limit")));
+            }
+            loop {
+                match calls.poll_next_unpin(context) {
+                    Poll::Ready(Some(Ok(id))) => {
+                        let end = self.end_request(calls.is_empty());
+                        member.load.requests.complete(id);
+                        member.crew.finished(member.id, end);
+                        continue;
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                    Poll::Ready(None) | Poll::Pending => {}
+                }
+                match tasks.poll_recv(context) {
+                    Poll::Ready(Some(task)) => {
+                        member.load.queued.fetch_sub(1, Ordering::SeqCst);
+                        stage.has_begun.store(true, Ordering::Relaxed);
+                        rest = None;
+                        calls.push(answer(accessor, service, &member.load.requests, task));
+                        continue;
+                    }
+                    Poll::Ready(None) => is_closed = true,
+                    Poll::Pending => {}
+                }
+                break;
+            }
+            if !calls.is_empty() {
+                return Poll::Pending;
+            }
+            let is_working = accessor.poll_no_interesting_tasks(context).is_pending();
+            if !is_working {
+                accessor.with(|mut access| access.data_mut().larder().end_work());
+                if is_closed {
+                    return Poll::Ready(Ok(member.load.end()));
+                }
+            }
+            let (_, timer) = match &mut rest {
+                Some(rest) if rest.0 == is_working => rest,
+                _ => {
+                    // Work after a response has the time of a request.
+                    let time = if is_working { member.crew.timeout() } else { member.crew.idle() };
+                    let end = Instant::now().checked_add(time).unwrap_or_else(Instant::now);
+                    rest.insert((is_working, Box::pin(sleep_until(end))))
+                }
+            };
+            ready!(timer.as_mut().poll(context));
+            let reason = if is_working { EndReason::Open } else { EndReason::Idle };
+            if is_closed || member.crew.leave(member.id, reason, true) {
+                return Poll::Ready(Ok(member.load.end()));
+            }
+            // A request is on its way.
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Ends a request: the output of the next one has the whole limit. Returns the reason if the instance is to take no
+    /// more, because of what it keeps when it `is_idle`: what running requests use they give back.
+    fn end_request(&mut self, is_idle: bool) -> Option<EndReason> {
+        let left = self.accessor.with(|mut access| {
+            let state = access.data_mut();
+            state.output.end_request();
+            let handles = state.larder().free_handles().map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+            let [handles, vacancies] = handles;
+            [state.memory.left(), handles, vacancies]
+        });
+        if !is_idle {
+            return None;
+        }
+        let first = self.first.get_or_insert(left);
+        let is_small = left.iter().zip(first).any(|(left, first)| *left < first.div_ceil(4));
+        is_small.then_some(EndReason::Full)
+    }
+}
+
+/// Reports how the body of a request was received.
+type Sent = Pin<Box<dyn Future<Output = Result<(), HttpError>> + Send>>;
+
+/// Answers one request. Returns its number once the body of the response is taken or given up.
+async fn answer(
+    accessor: &Accessor<PluginState>,
+    service: &Service,
+    requests: &Requests,
+    task: Task,
+) -> wasmtime::Result<u64> {
+    let Task { id, request } = task;
+    if !requests.begin(id) {
+        return Ok(id);
+    }
+    let handle = service.wasi_http_handler().func_handle();
+    let (call, sent) = accessor.with(|mut access| {
+        let http = access.data_mut().http();
+        let (request, sent) = Request::from_http(http.hooks, request);
+        let sent: Sent = Box::pin(sent);
+        let request = http.table.push(request)?;
+        let call = handle.start_call_concurrent(access.as_context_mut(), (request,))?;
+        wasmtime::error::Ok((call, sent))
+    })?;
+    let (returned,) = handle.finish_call_concurrent(accessor, call).await?;
+    let Some(respond) = requests.respond(id) else {
+        // It is overdue. What the plugin has returned stays in the table until the instance ends, which is soon.
+        return Ok(id);
+    };
+    match returned {
+        Ok(response) => {
+            let (taken, is_taken) = oneshot::channel();
+            let response = accessor.with(|mut access| {
+                let response = access.data_mut().http().table.delete(response)?;
+                response.into_http(access.as_context_mut(), sent)
+            })?;
+            let response = response.map(|body| FollowedBody { body, _taken: taken }.boxed_unsync());
+            if respond.send(Ok(response)).is_ok() {
+                // Nothing is ever sent: the sender is dropped with the body.
+                let _dropped = is_taken.await;
+            }
+        }
+        Err(code) => {
+            let _received = respond.send(Err(PluginError::Concurrent(code)));
+        }
+    }
+    Ok(id)
+}
+
+/// The body of a response, whose end the instance waits for.
+struct FollowedBody {
+    body: WasiBody,
+    _taken: oneshot::Sender<()>,
+}
+
+impl Body for FollowedBody {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

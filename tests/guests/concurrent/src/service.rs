@@ -1,0 +1,167 @@
+//! The HTTP service: what it does is the path of the request.
+
+use std::cell::Cell;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use larder::concurrent::Cache;
+use wasip3::cli::exit;
+use wasip3::clocks::monotonic_clock::wait_for;
+use wasip3::http::client;
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
+use wasip3::random::random::get_random_u64;
+use wasip3::{spawn_local, wit_future, wit_stream};
+
+struct Service;
+
+wasip3::http::service::export!(Service);
+
+/// Tells instances apart.
+static INSTANCE: LazyLock<u64> = LazyLock::new(get_random_u64);
+
+thread_local! {
+    /// The requests that run, the most that ran at a time, and those that began.
+    static RUNNING: Cell<[usize; 3]> = const { Cell::new([0; 3]) };
+}
+
+/// Counts a request while it runs.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        RUNNING.with(|counts| {
+            let [running, most, all] = counts.get();
+            let running = running.saturating_add(1);
+            counts.set([running, most.max(running), all.saturating_add(1)]);
+        });
+        Self
+    }
+
+    /// `INSTANCE MOST ALL`
+    fn report(&self) -> String {
+        let [_, most, all] = RUNNING.with(Cell::get);
+        format!("{} {most} {all}", *INSTANCE)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.with(|counts| {
+            let [running, most, all] = counts.get();
+            counts.set([running.saturating_sub(1), most, all]);
+        });
+    }
+}
+
+impl wasip3::exports::http::handler::Guest for Service {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let running = Running::begin();
+        let path = request.get_path_with_query().unwrap_or_default();
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        let number = query.parse::<u64>().unwrap_or(0);
+        Ok(match path {
+            "/hello" => text("hello of 0.3\n".to_owned()),
+            "/instance" => text(running.report()),
+            "/wait" => {
+                wait_for(number.saturating_mul(1_000_000)).await;
+                text(running.report())
+            }
+            "/spin" => loop {
+                std::hint::spin_loop();
+            },
+            "/trap" => panic!("on purpose"),
+            "/exit" => {
+                exit::exit_with_code(u8::try_from(number).unwrap_or(1));
+                text(String::new())
+            }
+            "/eat" => {
+                let mut eaten = Vec::new();
+                loop {
+                    eaten.push(vec![1_u8; 1 << 20]);
+                }
+            }
+            "/print" => loop {
+                println!("{}", "0123456789abcdef".repeat(100));
+            },
+            "/error" => return Err(ErrorCode::InternalError(Some("on purpose".to_owned()))),
+            "/echo" => {
+                let (_sent, failed) = wit_future::new(|| Ok(()));
+                let (body, trailers) = Request::consume_body(request, failed);
+                Response::new(Fields::new(), Some(body), trailers).0
+            }
+            // A byte each 10 ms.
+            "/drip" => stream(move |mut body| async move {
+                for _ in 0..number {
+                    wait_for(10_000_000).await;
+                    if !body.write_all(vec![b'.']).await.is_empty() {
+                        break;
+                    }
+                }
+            }),
+            "/endless" => {
+                stream(|mut body| async move { while body.write_all(vec![b'.'; 10_000]).await.is_empty() {} })
+            }
+            "/trap-in-body" => stream(|mut body| async move {
+                let _left = body.write_all(vec![b'.'; 10_000]).await;
+                panic!("on purpose");
+            }),
+            "/cached" => text(cached(query, 0).await),
+            "/slow" => text(cached(query, 2000).await),
+            "/fetch" => text(fetch(query).await),
+            _ => {
+                let response = text("not found\n".to_owned());
+                let _known = response.set_status_code(404);
+                response
+            }
+        })
+    }
+}
+
+fn text(text: String) -> Response {
+    stream(|mut body| async move {
+        let _left = body.write_all(text.into_bytes()).await;
+    })
+}
+
+/// A response whose body is written after it is returned.
+fn stream<F: Future<Output = ()> + 'static>(
+    write: impl FnOnce(wasip3::wit_bindgen::StreamWriter<u8>) -> F,
+) -> Response {
+    let (writer, body) = wit_stream::new();
+    let (ended, trailers) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(Fields::new(), Some(body), trailers);
+    drop(ended);
+    spawn_local(write(writer));
+    response
+}
+
+/// The value of a key, which takes this many milliseconds to compute: the key itself.
+async fn cached(key: &str, milliseconds: u64) -> String {
+    let compute = async || {
+        wait_for(milliseconds.saturating_mul(1_000_000)).await;
+        key.to_owned()
+    };
+    let value = async { Cache::default()?.get_or_set(key, Duration::from_secs(60), compute).await };
+    value.await.unwrap_or_else(|error| error.to_string())
+}
+
+/// Sends a request to `AUTHORITY/PATH`, and tells the status or the error.
+async fn fetch(target: &str) -> String {
+    let (authority, path) = target.split_once('/').unwrap_or((target, ""));
+    let (ended, trailers) = wit_future::new(|| Ok(None));
+    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
+    drop(ended);
+    let set = [
+        request.set_method(&Method::Get),
+        request.set_scheme(Some(&Scheme::Http)),
+        request.set_authority(Some(authority)),
+        request.set_path_with_query(Some(&format!("/{path}"))),
+    ];
+    if set.iter().any(Result::is_err) {
+        return "invalid".to_owned();
+    }
+    match client::send(request).await {
+        Ok(response) => response.get_status_code().to_string(),
+        Err(error) => format!("{error:?}"),
+    }
+}
