@@ -29,7 +29,8 @@ pub(super) enum Rule {
     P2,
     /// A call does not return a value that is older than a set or clear of its process that had returned.
     P3,
-    /// A value is not read by a call that was sent after its expiry.
+    /// A value is not read by a call that was sent after its expiry. A life that is shortened is a change: what was read
+    /// before may be read for `max_staleness` more.
     P4,
 }
 
@@ -60,24 +61,24 @@ pub(super) fn check(history: &[Operation], max_staleness: Duration) -> Result<Fi
         })
         .collect();
     let failovers: Vec<&Operation> = history.iter().filter(|operation| operation.call == Call::FailOver).collect();
-    let expiry = expiry(history);
+    let expiry = expiry(history, max_staleness);
     for key in keys {
         Story::new(key, history, &failovers, max_staleness).check(&expiry, &mut findings)?;
     }
     Ok(findings)
 }
 
-/// The latest time at which each value that expires can be on a server. Nothing prolongs a life.
-fn expiry(history: &[Operation]) -> HashMap<&str, Duration> {
+/// The latest time at which each value that expires may be read. Nothing prolongs a life.
+fn expiry(history: &[Operation], max_staleness: Duration) -> HashMap<&str, Duration> {
     let mut expiry: HashMap<&str, Duration> = HashMap::new();
     for operation in history {
         let (value, life) = match (&operation.call, &operation.answer) {
-            (Call::Set(_, value, Some(life)), _) => (value, life),
-            (Call::Expire(_, life), Answer::Hit(value)) => (value, life),
+            (Call::Set(_, value, Some(life)), _) => (value, *life + SERVER_TICK),
+            (Call::Expire(_, life), Answer::Hit(value)) => (value, max_staleness.max(*life + SERVER_TICK)),
             _ => continue,
         };
         if let Some(done) = operation.done() {
-            let (end, known) = (done + *life + SERVER_TICK, expiry.entry(value).or_insert(Duration::MAX));
+            let (end, known) = (done + life, expiry.entry(value).or_insert(Duration::MAX));
             *known = end.min(*known);
         }
     }

@@ -175,10 +175,21 @@ fn a_value_is_not_read_after_its_expiry() {
     // The server's milliseconds are whole ones.
     assert_breaks(Rule::P4, "o 1..2 set a x 50 -> ok\n0 54..55 get a -> hit x");
     assert_eq!(staleness("o 1..2 set a x 50 -> ok\n0 53..54 get a -> hit x"), 0);
-    let shortened = "o 1..2 set a x 50 -> ok\no 10..12 expire a 20 -> hit x";
-    assert_breaks(Rule::P4, &format!("{shortened}\n0 34..35 get a -> hit x"));
-    assert_breaks(Rule::P4, &format!("{shortened}\no 13..14 rename a b -> hit x\n0 34..35 get b -> hit x"));
+    let renamed = "o 1..2 set a x 50 -> ok\no 13..14 rename a b -> hit x";
+    assert_breaks(Rule::P4, &format!("{renamed}\n0 54..55 get b -> hit x"));
     assert_eq!(staleness("o 1..2 set a x 50 -> error\n0 400..401 get a -> hit x"), 0);
+}
+
+#[test]
+fn a_life_that_is_shortened_is_a_change() {
+    let read =
+        |life, at| format!("o 1..2 set a x -> ok\no 10..12 expire a {life} -> hit x\n0 {at}..400 get a -> hit x");
+    assert_breaks(Rule::P4, &read(20, 113));
+    assert_eq!(staleness(&read(20, 112)), 0);
+    assert_breaks(Rule::P4, &read(150, 164));
+    assert_eq!(staleness(&read(150, 163)), 0);
+    // Shortened or not, what has a life when it is written ends with it.
+    assert_breaks(Rule::P4, "o 1..2 set a x 50 -> ok\no 10..12 expire a 20 -> hit x\n0 54..55 get a -> hit x");
 }
 
 #[test]
