@@ -136,7 +136,9 @@ pub(crate) struct Keep {
 struct Read {
     /// The feed over which it was read.
     stamp: Stamp,
-    /// When the value expires on the server. With `max_expire` the entry may expire earlier.
+    // Decision: docs/decisions/0091-a-life-that-is-shortened-is-a-change.md
+    /// When the value expires on the server, as far as was known when it was read. With `max_expire` the entry may expire
+    /// earlier.
     expires_on_server_at: u64,
 }
 
