@@ -62,7 +62,8 @@ impl Plugin {
         let version = FileVersion::of(path);
         let linked = loader.load(path, engines).and_then(|loaded| {
             let linked = engines.get(loaded.kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
-            let pre = link(&linked.linker, &loaded.component).map_err(|error| Refusal::invalid(&missing_import(&error)))?;
+            let pre =
+                link(&linked.linker, &loaded.component).map_err(|error| Refusal::invalid(&missing_import(&error)))?;
             Ok((pre, loaded.kind, loaded.outcome))
         });
         let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, _, outcome)| outcome);

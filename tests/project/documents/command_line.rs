@@ -37,7 +37,7 @@ fn listed(help: &str) -> BTreeSet<String> {
 /// The values that an option or argument can have.
 fn values(help: &str) -> Vec<String> {
     let lists = help.split("[possible values: ").skip(1).filter_map(|rest| rest.split(']').next());
-    lists.flat_map(|list| list.split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
+    lists.flat_map(|list| list.split(',').map(|value| value.trim().to_owned()).collect::<Vec<_>>()).collect()
 }
 
 /// What the page says of one command: its paragraph, or the section of `larder cache`.

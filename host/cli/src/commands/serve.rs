@@ -35,7 +35,7 @@ pub(crate) struct Serve {
     /// Reload a plugin when its file changes, as SIGHUP reloads all plugins
     #[arg(long)]
     watch: bool,
-    /// Component that serves all requests with `wasi:http/incoming-handler` [default: the plugins with a `route`]
+    /// Component that serves all requests with `wasi:http` [default: the plugins with a `route`]
     plugin: Option<PathBuf>,
 }
 
