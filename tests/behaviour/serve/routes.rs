@@ -55,7 +55,7 @@ fn a_plugin_that_cannot_be_served_is_one_clear_line() {
     let run = Larder::serve().config("").fail(2);
     assert!(run.error_line().starts_with("larder: nothing to serve: "), "{}", run.stderr);
     let run = Larder::serve().config("").arg(guest("script")).fail(1);
-    assert!(run.error_line().contains("it exports no `wasi:http/incoming-handler`"), "{}", run.stderr);
+    assert!(run.error_line().contains("it exports neither `wasi:http/incoming-handler`"), "{}", run.stderr);
     let run = Larder::serve().config("[plugins.a]\npath = \"none.wasm\"\nroute = \"/\"\n").fail(1);
     assert!(run.error_line().contains("cannot load plugin `none.wasm`: No such file"), "{}", run.stderr);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Which kind of engine a component needs. Reads its types and canonical functions only, and no core module.
+//! Which kind of engine a component needs. Reads its imports, types and canonical functions only, and no core module.
 
 use wasmparser::{
     CanonicalFunction, CanonicalOption, Chunk, ComponentDefinedType, ComponentFuncType, ComponentType,
@@ -7,12 +7,21 @@ use wasmparser::{
 
 use crate::engine::EngineKind;
 
+/// The longest section of types that is read, in bytes. Types may be nested, and are read with recursion: a longer section
+/// could overflow the stack. The larger ones of WASI 0.3 are known by the names of their interfaces.
+const MAX_TYPES: usize = 1 << 10;
+
+/// How deep components may be nested here. Those that are nested deeper are refused.
+const MAX_NESTING: usize = 100;
+
 /// The kind of engine that the component needs. A file that cannot be parsed needs none: the compiler says what is wrong
 /// with it.
 pub(super) fn of(component: &[u8]) -> EngineKind {
     let mut parsers = vec![Parser::new(0)];
     let mut rest = component;
-    while let Some(parser) = parsers.last_mut() {
+    while parsers.len() <= MAX_NESTING
+        && let Some(parser) = parsers.last_mut()
+    {
         let Ok(Chunk::Parsed { consumed, payload }) = parser.parse(rest, true) else { break };
         rest = rest.get(consumed..).unwrap_or_default();
         match payload {
@@ -21,8 +30,14 @@ pub(super) fn of(component: &[u8]) -> EngineKind {
                 rest = rest.get(unchecked_range.len()..).unwrap_or_default();
             }
             Payload::ComponentSection { parser, .. } => parsers.push(parser),
+            Payload::ComponentImportSection(imports)
+                if imports.clone().into_iter().flatten().any(|import| is_concurrent_name(import.name.name)) =>
+            {
+                return EngineKind::Concurrent;
+            }
             Payload::ComponentTypeSection(types)
-                if types.clone().into_iter().flatten().any(|ty| is_concurrent_type(&ty)) =>
+                if types.range().len() <= MAX_TYPES
+                    && types.clone().into_iter().flatten().any(|ty| is_concurrent_type(&ty)) =>
             {
                 return EngineKind::Concurrent;
             }
@@ -36,6 +51,10 @@ pub(super) fn of(component: &[u8]) -> EngineKind {
         }
     }
     EngineKind::Sequential
+}
+
+fn is_concurrent_name(name: &str) -> bool {
+    name.starts_with("wasi:") && name.contains("@0.3.") || name.starts_with("larder:cache/cache-async@")
 }
 
 fn is_concurrent_type(ty: &ComponentType<'_>) -> bool {
@@ -90,6 +109,7 @@ mod tests {
     fn an_asynchronous_type_at_any_depth_needs_the_concurrent_engine() {
         for text in [
             r#"(component (import "f" (func async (result u32))))"#,
+            r#"(component (import "wasi:b/c@0.3.1" (instance (export "f" (func)))))"#,
             r#"(component (import "a:b/c@0.3.0" (instance (export "f" (func async)))))"#,
             r#"(component (core module (func)) (component (component (import "f" (func async)))))"#,
             r#"(component (type (stream u8)))"#,
@@ -98,5 +118,19 @@ mod tests {
         ] {
             assert_eq!(kind_of(text), EngineKind::Concurrent, "{text}");
         }
+    }
+
+    #[test]
+    fn types_that_are_nested_deeply_do_not_overflow_the_stack() {
+        let depth = 100_000_u32;
+        let mut section = vec![1];
+        (0..depth).for_each(|_| section.extend([0x41, 1, 1]));
+        section.extend([0x41, 0]);
+        let len = u32::try_from(section.len()).unwrap();
+        let mut component = b"\0asm\x0d\0\x01\0\x07".to_vec();
+        // LEB128 of five bytes.
+        component.extend((0..5).map(|n| ((len >> (7 * n)) & 0x7f) as u8 | if n < 4 { 0x80 } else { 0 }));
+        component.extend(section);
+        assert_eq!(of(&component), EngineKind::Sequential);
     }
 }
