@@ -17,6 +17,7 @@ const LONG_TURN: Duration = Duration::from_millis(4);
 /// The turns of one runtime.
 #[derive(Debug)]
 pub(crate) struct Turns {
+    #[cfg(feature = "serve")]
     count: usize,
     state: Mutex<State>,
 }
@@ -68,7 +69,11 @@ impl Turns {
         let count = workers.max(1);
         let state =
             State { free: count, is_contended: false, plugins: VecDeque::new(), granted: Vec::new(), last_waiter: 0 };
-        Arc::new(Self { count, state: Mutex::new(state) })
+        Arc::new(Self {
+            #[cfg(feature = "serve")]
+            count,
+            state: Mutex::new(state),
+        })
     }
 
     /// A place for one run of a plugin.
