@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 /// The deadline of every wait in a test. It is far longer than any wait should take, so that a busy machine fails no
 /// test.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Polls until `poll` returns a value, and returns it. Panics after [`TEST_TIMEOUT`], with the name of `event`.
 pub fn wait_for<T>(event: &str, mut poll: impl FnMut() -> Option<T>) -> T {

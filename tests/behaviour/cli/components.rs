@@ -66,7 +66,7 @@ fn a_component_with_an_unknown_import_is_refused_with_its_name() {
     let run = run_file(&wat::parse_str(interface).unwrap());
     assert!(run.stderr.contains("it imports something this host does not provide: "), "{}", run.stderr);
     assert!(run.stderr.contains("acme:billing/ledger@1.0.0"), "{}", run.stderr);
-    assert!(run.stderr.contains("compose the component with one that exports it"), "{}", run.stderr);
+    assert!(run.stderr.contains("compose the component with one that exports the interface"), "{}", run.stderr);
     let interface = "(component (import \"wasi:nn/graph@0.2.0\" (instance (export \"load\" (func)))))";
     is_refused(&wat::parse_str(interface).unwrap(), "this host has cli, clocks,");
     let function = "(component (import \"book\" (func)))";

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 fn subcommands(words: &[&str]) -> Vec<String> {
     let help = Larder::new(words.iter().chain(&["--help"])).succeed().stdout;
     let Some((_, commands)) = help.split_once("Commands:\n") else { return Vec::new() };
-    let names = commands.lines().take_while(|line| line.starts_with("  "));
+    let names = commands.lines().take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
     names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
 }
 

@@ -40,7 +40,7 @@ fn two_caches_keeps_one_count_for_the_process_and_one_for_all() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/two-caches/larder.toml");
     for run in 1..=2 {
-        let larder = Larder::run("two-caches").arg("--config").arg(example);
+        let larder = Larder::run_with(&["--config", example], "two-caches");
         let larder = larder.env("VALKEY_HOST", "127.0.0.1").env("VALKEY_PORT", server.port().to_string());
         let expected = format!("runs of this plugin in this process: 1, in all processes: {run}\n");
         assert_eq!(larder.succeed().stdout, expected);

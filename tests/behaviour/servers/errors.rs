@@ -171,9 +171,13 @@ fn each_error_is_one_variant_for_the_plugin_and_one_line_in_the_log() {
     redis::cmd("SET").arg(&["cache:long", "eleven byte"]).exec(&mut client).unwrap();
 
     assert_reported(&call(&patient, "get "), "error InvalidArgument(\"key: must not be empty\")", None);
-    assert_reported(&call(&patient, "get long"), "error ValueTooLarge(10)", None);
+    assert_reported(
+        &call(&patient, "get long"),
+        "error ValueTooLarge(10)",
+        Some(("WARN", "11 bytes is over the limit")),
+    );
     let reader = format!("{patient}[plugins.script]\naccess = \"read-only\"\n");
-    assert_reported(&call(&reader, "set k v"), "error AccessDenied", None);
+    assert_reported(&call(&reader, "set k v"), "error AccessDenied", Some(("WARN", "the grant is read-only")));
     let wrong_type = "the key holds a value of another type";
     let printed = format!("error Other(\"{wrong_type}\")");
     assert_reported(&call(&patient, "get list"), &printed, Some(("WARN", wrong_type)));

@@ -46,7 +46,7 @@ fn limited_user(server: &Server, without: &str) -> String {
 /// What `larder check` says that the server supports: the column between the round trip and the status.
 fn supported(server: &Server, more: &str) -> String {
     let stdout = Larder::new(["check"]).config(&config(server, more)).succeed().stdout;
-    let row = stdout.lines().nth(1).unwrap();
+    let row = stdout.lines().skip_while(|line| !line.starts_with("NAME ")).nth(1).unwrap();
     row.rsplit_once(" ms ")
         .and_then(|(_, end)| end.strip_suffix("ok"))
         .unwrap_or_else(|| panic!("{row}"))
