@@ -18,7 +18,7 @@ WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-all
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package packages servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -173,6 +173,11 @@ release:
 # The program as a release hands it out, in target/dist.
 dist: release
 	@.ci/dist target/release/larder target/dist
+
+# The same for npm and pip, in target/packages. Each platform's package is made from its archive: a release has them all in
+# target/dist.
+packages: dist
+	@.ci/packages target/dist target/packages
 
 # Packages the crates as for publication and compiles each package, which takes minutes.
 package:
