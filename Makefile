@@ -47,9 +47,10 @@ bench-near: servers guests
 	$(CARGO) build --locked --release --bin larder
 	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench near -- $(PART)
 
-# Draws the tables and plots of docs/performance.md from the results beside it.
+# Draws the tables and plots of docs/performance.md from the results beside it, and the pictures of the other pages.
 plots:
 	docs/performance/draw.py
+	docs/pictures/draw.py
 
 # `larder serve` under load, in turns with `wasmtime serve`; the measuring takes five minutes. `make bench-serve
 # WASMTIME=path` names another `wasmtime` program, `PART=scale` does a part, and `make bench-serve
