@@ -18,7 +18,7 @@ WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-all
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package packages servers target templates lint doc release
+.PHONY: advisories book book-check demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package packages servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -165,8 +165,16 @@ book: $(MDBOOK)
 	@cp -R deploy examples target/book/
 	@echo "target/book/docs/index.html"
 
+# Reads the book in a real browser, Chromium: pages, console, links, pictures, search, and the width of a phone.
+# `make book-check SCREENSHOTS=target/book/screenshots` also takes pictures of some pages.
+SCREENSHOTS ?=
+book-check: book servers
+	@tests/browse-book.py target/book $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
+
+# It runs for seconds, so a release build would not pay.
 $(MDBOOK):
-	$(CARGO) install --locked --root target/tools --no-default-features --features search mdbook@0.5.4
+	$(CARGO) install --locked --debug --config profile.dev.debug=false --root target/tools --no-default-features \
+		--features search mdbook@0.5.4
 
 release:
 	$(CARGO) build --locked --release -p larder-cli
