@@ -18,7 +18,7 @@ WASMTIME_FEATURES = run,compile,serve,backtrace,parallel-compilation,pooling-all
 # The program under test sends traces; a release does not.
 WITH_TRACES = --features larder-cli/otlp
 
-.PHONY: advisories book demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package servers target templates lint doc release
+.PHONY: advisories book book-check demo deny dist test bench bench-near bench-serve bench-siege bench-stale near-variants plots fuzz guests interface languages package packages servers target templates lint doc release
 
 demo: target
 	$(CARGO) build --locked -p larder-cli $(FEATURES)
@@ -47,9 +47,10 @@ bench-near: servers guests
 	$(CARGO) build --locked --release --bin larder
 	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench near -- $(PART)
 
-# Draws the tables and plots of docs/performance.md from the results beside it.
+# Draws the tables and plots of docs/performance.md from the results beside it, and the pictures of the other pages.
 plots:
 	docs/performance/draw.py
+	docs/pictures/draw.py
 
 # `larder serve` under load, in turns with `wasmtime serve`; the measuring takes five minutes. `make bench-serve
 # WASMTIME=path` names another `wasmtime` program, `PART=scale` does a part, and `make bench-serve
@@ -164,8 +165,16 @@ book: $(MDBOOK)
 	@cp -R deploy examples target/book/
 	@echo "target/book/docs/index.html"
 
+# Reads the book in a real browser, Chromium: pages, console, links, pictures, search, and the width of a phone.
+# `make book-check SCREENSHOTS=target/book/screenshots` also takes pictures of some pages.
+SCREENSHOTS ?=
+book-check: book servers
+	@tests/browse-book.py target/book $(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS))
+
+# It runs for seconds, so a release build would not pay.
 $(MDBOOK):
-	$(CARGO) install --locked --root target/tools --no-default-features --features search mdbook@0.5.4
+	$(CARGO) install --locked --debug --config profile.dev.debug=false --root target/tools --no-default-features \
+		--features search mdbook@0.5.4
 
 release:
 	$(CARGO) build --locked --release -p larder-cli
@@ -173,6 +182,11 @@ release:
 # The program as a release hands it out, in target/dist.
 dist: release
 	@.ci/dist target/release/larder target/dist
+
+# The same for npm and pip, in target/packages. Each platform's package is made from its archive: a release has them all in
+# target/dist.
+packages: dist
+	@.ci/packages target/dist target/packages
 
 # Packages the crates as for publication and compiles each package, which takes minutes.
 package:

@@ -11,9 +11,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 needed="valkey-server redis-server"
 if [ "$(uname)" = Linux ]; then
   needed="$needed valgrind"
-  # CI skips no test, so it needs what checks the completions, the man pages, the systemd unit, the alarms and the
-  # dashboard.
-  [ "${CI:-}" != true ] || needed="$needed zsh fish man systemd-analyze prometheus"
+  # CI skips no test, so it needs what checks the completions, the man pages, the systemd unit, the alarms, the dashboard
+  # and the book.
+  [ "${CI:-}" != true ] || needed="$needed zsh fish man systemd-analyze prometheus chromium"
 fi
 missing=""
 for program in $needed; do

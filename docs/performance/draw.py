@@ -45,7 +45,8 @@ COLOURS = {
 }
 STYLE = """<style>
 text { font: 12px system-ui, sans-serif; fill: #212529 } .title { font-weight: 600; font-size: 14px }
-.quiet { fill: #868e96 } @media (prefers-color-scheme: dark) { text { fill: #dee2e6 } .quiet { fill: #868e96 } }
+.quiet { fill: #868e96 } .paper { fill: #ffffff }
+@media (prefers-color-scheme: dark) { text { fill: #dee2e6 } .quiet { fill: #868e96 } .paper { fill: #16191d } }
 </style>"""
 
 
@@ -87,7 +88,9 @@ def bars(section, better):
         y += BAR + GAP * 3
     title = f'<text class="title" x="10" y="18">{escape(section["title"])}</text>'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" role="img">'
-    return "\n".join([head, STYLE, title, *lines, "</svg>", ""])
+    # Of its own, because a picture does not know the page around it.
+    paper = f'<rect class="paper" width="{WIDTH}" height="{y}" rx="6"/>'
+    return "\n".join([head, STYLE, paper, title, *lines, "</svg>", ""])
 
 
 def table(section):

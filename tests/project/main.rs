@@ -5,6 +5,7 @@
 //! - `deploy`: the files in `deploy/` agree with the program and with each other, and run.
 //! - `documents`: snippets, tables, commands and links in the documents are true.
 //! - `near_variants`: the broken variants of the near tier can be made from its sources.
+//! - `packages`: the packages for npm and pip are of the right platforms, and run where they are installed.
 //! - `performance`: the tables and plots of `docs/performance.md` are drawn from the results beside it.
 //! - `release`: packages are complete, versions agree, and the archive and the workflow are as described.
 //!
@@ -17,5 +18,6 @@ mod builds;
 mod deploy;
 mod documents;
 mod near_variants;
+mod packages;
 mod performance;
 mod release;

@@ -79,13 +79,19 @@ fn every_link_between_files_and_to_a_heading_leads_there() {
     }
 }
 
-/// `make book` puts these two beside the book's pages.
+/// `make book` puts these two beside the book's pages. A page that is not listed is not in it.
 #[test]
 fn every_link_of_a_page_is_in_the_book() {
     let makefile = read("Makefile");
     assert!(makefile.contains("cp -R deploy examples target/book/"));
-    for page in listed() {
+    let listed = listed();
+    for page in &listed {
         let (_, text) = code_and_text(&read(&format!("docs/{page}")));
+        for link in links(&text).iter().filter(|link| !link.contains("://") && !link.starts_with("../")) {
+            let file = link.split('#').next().unwrap_or_default();
+            let is_there = !file.ends_with(".md") || listed.iter().any(|page| page == file);
+            assert!(is_there, "{page} links to `{link}`, which is not in the book");
+        }
         for link in links(&text).iter().filter(|link| link.starts_with("../")) {
             assert!(link.starts_with("../deploy") || link.starts_with("../examples/"), "{page} links to `{link}`");
             assert!(!link.ends_with(".md"), "{page} links to `{link}`, which the book makes `.html` of");
@@ -93,6 +99,16 @@ fn every_link_of_a_page_is_in_the_book() {
     }
 }
 
+// Decision: docs/decisions/0106-the-book-is-tested-in-chromium-without-a-driver.md
+/// The Makefile's target reads the book in Chromium, which CI has.
+#[test]
+fn ci_reads_the_book_in_a_browser() {
+    assert!(read(".ci/run").contains("\nmake book-check\n"));
+    assert!(read("Makefile").contains("\nbook-check: book servers\n\t@tests/browse-book.py target/book"));
+    assert!(read("tests/install-servers.sh").contains(" chromium\""));
+}
+
+/// Also without a browser, as `make book-check` sees it: nothing is asked for elsewhere.
 #[test]
 fn the_book_loads_nothing_from_other_machines() {
     let book: toml::Table = read("book.toml").parse().unwrap();

@@ -7,6 +7,7 @@
 //! - `metrics`: the documents and the dashboard name metrics and labels that exist.
 //! - `migrating`: the steps of `docs/migrating.md`, between real servers.
 //! - `operations`: the messages and alarms in `docs/operations.md` exist.
+//! - `pictures`: the pictures are what their script draws.
 //! - `readmes`: the commands of the examples' READMEs print what is shown.
 //! - `snippets`: every snippet is part of a compiled example, is parsed by the program, or is run.
 //!
@@ -19,6 +20,7 @@ mod interface;
 mod metrics;
 mod migrating;
 mod operations;
+mod pictures;
 mod readmes;
 mod snippets;
 
