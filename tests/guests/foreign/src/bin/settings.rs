@@ -1,4 +1,5 @@
-//! Reads settings through all versions of `wasi:config`: `get KEY` and `get-all` print a line for each of them.
+//! Reads settings through all versions of `wasi:config`, and those with its earlier name `runtime`: `get KEY` and `get-all`
+//! print a line for each of them.
 
 #![allow(missing_docs, unsafe_code, reason = "the generated bindings are undocumented and use raw pointers")]
 
@@ -26,6 +27,22 @@ mod candidate {
     });
 }
 
+mod runtime {
+    wit_bindgen::generate!({
+        path: "../../../host/runtime/foreign-wit/config-runtime-draft",
+        world: "imports",
+        generate_all,
+    });
+}
+
+mod dated_runtime {
+    wit_bindgen::generate!({
+        path: "../../../host/runtime/foreign-wit/config-runtime-draft-2024-09-27",
+        world: "imports",
+        generate_all,
+    });
+}
+
 macro_rules! read {
     ($words:expr, $($($store:ident)::+),+) => {
         [$({
@@ -47,7 +64,14 @@ macro_rules! read {
 
 fn main() {
     larder_test_foreign::execute_arguments(|words| {
-        let read = read!(words, draft::wasi::config::store, dated::wasi::config::store, candidate::wasi::config::store);
+        let read = read!(
+            words,
+            draft::wasi::config::store,
+            dated::wasi::config::store,
+            candidate::wasi::config::store,
+            runtime::wasi::config::runtime,
+            dated_runtime::wasi::config::runtime
+        );
         Ok(read.join("\n"))
     });
 }
