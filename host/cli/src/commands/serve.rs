@@ -36,6 +36,8 @@ pub(crate) struct Serve {
     #[arg(long)]
     watch: bool,
     /// Component that serves all requests with `wasi:http` [default: the plugins with a `route`]
+    ///
+    /// One of WASI 0.2 answers one request at a time; an instance of WASI 0.3 answers `reuse.concurrent` of them at the same time.
     plugin: Option<PathBuf>,
 }
 
