@@ -13,6 +13,7 @@ mod keyvalue_draft2;
 mod missing;
 mod spin;
 mod types;
+mod wasmcloud;
 
 use wasmtime::component::{Component, Linker};
 
@@ -25,7 +26,7 @@ pub(crate) use missing::missing_import;
 type Add<T> = fn(&mut Linker<T>, &'static str, View<T>) -> wasmtime::Result<()>;
 
 /// The names of all interfaces, with what adds each.
-fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 12] {
+fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 17] {
     [
         ("wasi:keyvalue/store@0.2.0-draft", keyvalue_draft::add_store),
         ("wasi:keyvalue/atomics@0.2.0-draft", keyvalue_draft::add_atomics),
@@ -39,13 +40,18 @@ fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 12] {
         ("wasi:config/runtime@0.2.0-draft", config::add),
         ("wasi:config/runtime@0.2.0-draft-2024-09-27", config::add),
         ("fermyon:spin/key-value@2.0.0", spin::add),
+        ("wasmcloud:keyvalue/types@0.2.0", wasmcloud::add_types),
+        ("wasmcloud:keyvalue/store@0.2.0", wasmcloud::add_store),
+        ("wasmcloud:keyvalue/atomics@0.2.0", wasmcloud::add_atomics),
+        ("wasmcloud:keyvalue/cas@0.2.0", wasmcloud::add_cas),
+        ("wasmcloud:keyvalue/batch@0.2.0", wasmcloud::add_batch),
     ]
 }
 
 /// The interface that upstream and Spin define differently under one name.
 const BATCH_OF_TWO_SHAPES: &str = "wasi:keyvalue/batch@0.2.0-draft2";
 
-/// Adds those interfaces of other projects that the component imports to a linker: `wasi:keyvalue` and
+/// Adds those interfaces of other projects that the component imports to a linker: `wasi:keyvalue`, `wasmcloud:keyvalue` and
 /// `fermyon:spin/key-value`, which are served by the caches, and `wasi:config`, which is served by the settings of the
 /// [`LarderCtx`](super::LarderCtx). `view` is the same as for [`add_to_linker`](super::add_to_linker).
 ///
@@ -54,7 +60,8 @@ const BATCH_OF_TWO_SHAPES: &str = "wasi:keyvalue/batch@0.2.0-draft2";
 ///
 /// # Errors
 ///
-/// Wasmtime's error if the linker already has one of them.
+/// Wasmtime's error if the linker already has one of them, or if the component imports `wasmcloud:keyvalue` and its engine has
+/// no concurrency support.
 pub fn add_foreign_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     component: &Component,
@@ -82,16 +89,22 @@ pub(crate) fn imports_foreign(component: &Component) -> bool {
 mod tests {
     use wasmtime::Engine;
     use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-    use wit_parser::{ManglingAndAbi, Resolve};
+    use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
     use super::*;
 
-    /// A component that imports all interfaces of a folder of `foreign-wit` and does not use them.
+    /// A component that imports all interfaces of a folder of `foreign-wit` and does not use them. Those of wasmCloud have
+    /// asynchronous functions.
     fn importer(engine: &Engine, folder: &str) -> Component {
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_path(format!("foreign-wit/{folder}")).unwrap();
         let world = resolve.select_world(&[package], Some("imports")).unwrap();
-        let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+        let abi = if folder.ends_with("wasmcloud") {
+            ManglingAndAbi::Legacy(LiftLowerAbi::AsyncCallback)
+        } else {
+            ManglingAndAbi::Standard32
+        };
+        let mut module = dummy_module(&resolve, world, abi);
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         Component::new(engine, ComponentEncoder::default().module(&module).unwrap().encode().unwrap()).unwrap()
     }
@@ -112,7 +125,7 @@ mod tests {
     fn the_linker_has_every_function_of_each_wit_with_its_types() {
         let engine = Engine::default();
         let folders = folders();
-        assert_eq!(folders.len(), 7, "{folders:?}");
+        assert_eq!(folders.len(), 10, "{folders:?}");
         for folder in folders {
             let component = importer(&engine, &folder);
             assert!(imports_foreign(&component), "{folder}");

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
 
-use super::super::cache::{CallError, CallResult};
+use super::super::cache::CallResult;
 use super::super::handles::HeldCas;
 use super::super::interface::View;
-use super::answer::{HostFuture, answer};
+use super::answer::{HostFuture, answer, to_host_result};
 use super::bucket::{Bucket, increment};
 use super::types::{CasError, Error};
 use crate::cache::Duration;
@@ -77,8 +77,7 @@ fn swap<T: Send + 'static>(
         match try_swap(&mut store, view, cas, value).await {
             Ok(None) => Ok((Ok(()),)),
             Ok(Some(next)) => Ok((Err(CasError::Failed(next)),)),
-            Err(CallError::Plugin(error)) => Ok((Err(error.into()),)),
-            Err(CallError::Trap(trap)) => Err(trap),
+            Err(error) => to_host_result(Err(error)),
         }
     })
 }

@@ -9,7 +9,7 @@ use super::super::ctx::LarderView;
 use super::super::handles::OpenCache;
 use super::super::interface::View;
 use super::super::wit;
-use super::answer::{HostFuture, answer, invalid};
+use super::answer::{HostFuture, answer};
 use crate::cache::{Duration, KeyPage, ListCursor, OpenError};
 
 /// A handle of a plugin on a bucket.
@@ -118,12 +118,13 @@ pub(super) async fn list<T: Send + 'static>(
 }
 
 /// Reads a cursor in text. 0 is where every list begins.
-pub(super) fn read_cursor(cursor: Option<String>) -> CallResult<Option<ListCursor>> {
+///
+/// # Errors
+///
+/// The rule that another text breaks.
+pub(super) fn read_cursor(cursor: Option<&str>) -> Result<Option<ListCursor>, &'static str> {
     let Some(cursor) = cursor else { return Ok(None) };
-    match cursor.parse() {
-        Ok(number) => Ok(ListCursor::new(number)),
-        Err(_) => Err(invalid("cursor: must be one that list-keys returned")),
-    }
+    cursor.parse().map(ListCursor::new).map_err(|_| "cursor: must be one that list-keys returned")
 }
 
 /// Adds to a number of the bucket.

@@ -3,7 +3,7 @@
 use wasmtime::component::Linker;
 
 use super::super::interface::View;
-use super::answer::{answer, to_host_result};
+use super::answer::{answer, invalid, to_host_result};
 use super::bucket::{Bucket, add_calls, list, read_cursor};
 use super::types::{Error, Keys};
 
@@ -19,8 +19,8 @@ pub(super) fn add_store<T: Send + 'static>(
     })?;
     interface.func_wrap_async("[method]bucket.list-keys", move |mut store, (bucket, cursor): (_, Option<String>)| {
         answer::<Keys, Error>(async move {
-            let page = list(&mut store, view, bucket, read_cursor(cursor)?).await?;
-            Ok(Keys { keys: page.keys, cursor: page.next.map(|next| next.number().to_string()) })
+            let cursor = read_cursor(cursor.as_deref()).map_err(invalid)?;
+            list(&mut store, view, bucket, cursor).await.map(Keys::new)
         })
     })
 }
