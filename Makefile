@@ -103,7 +103,7 @@ guests: target
 # The plugins in Python and JavaScript, whose tools come from PyPI and npm; where those cannot be had it says so.
 languages: target/languages/python.wasm target/languages/javascript.wasm
 
-LANGUAGE_INPUTS = examples/build-languages.sh $(wildcard examples/wit/*.wit) wit/cache.wit
+LANGUAGE_INPUTS = examples/build-languages.sh $(wildcard examples/wit/*.wit) wit/cache.wit $(wildcard tests/guests/languages/*)
 target/languages/python.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/python/*.py examples/python/*.txt)
 	@examples/build-languages.sh python
 target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascript/*.js examples/javascript/*.json)

@@ -31,7 +31,11 @@ pub(super) fn of(component: &[u8]) -> EngineKind {
             }
             Payload::ComponentSection { parser, .. } => parsers.push(parser),
             Payload::ComponentImportSection(imports)
-                if imports.clone().into_iter().flatten().any(|import| is_concurrent_name(import.name.name)) =>
+                if imports
+                    .clone()
+                    .into_iter()
+                    .flatten()
+                    .any(|import| is_concurrent_name(import.name.implements.unwrap_or(import.name.name))) =>
             {
                 return EngineKind::Concurrent;
             }

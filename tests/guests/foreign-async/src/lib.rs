@@ -20,7 +20,7 @@ mod keyvalue {
 }
 
 use keyvalue::wasmcloud::keyvalue::store;
-use keyvalue::wasmcloud::keyvalue::types::{Bucket, Error};
+use keyvalue::wasmcloud::keyvalue::types::Error;
 
 struct Command;
 

@@ -10,6 +10,7 @@ use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
 use super::super::cache::CallResult;
 use super::super::handles::HeldCas;
 use super::super::interface::View;
+use super::Import;
 use super::answer::{HostFuture, answer, to_host_result};
 use super::bucket::{Bucket, increment};
 use super::types::{CasError, Error};
@@ -17,12 +18,8 @@ use crate::cache::Duration;
 
 type Cas = Resource<HeldCas>;
 
-pub(super) fn add<T: Send + 'static>(
-    linker: &mut Linker<T>,
-    name: &'static str,
-    view: View<T>,
-) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
+    let mut interface = linker.instance(&import.name)?;
     interface.resource("cas", ResourceType::host::<HeldCas>(), move |mut store, handle| {
         view(store.data_mut()).delete(Cas::new_own(handle))?;
         Ok(())

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, ResourceType, WasmList, WasmStr};
 
-use super::super::cache::CallResult;
+use super::super::cache::{CallError, CallResult};
 use super::super::ctx::LarderView;
 use super::super::handles::OpenCache;
 use super::super::interface::View;
@@ -43,8 +43,13 @@ where
 }
 
 impl LarderView<'_> {
-    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache.
-    pub(super) fn open_bucket(&mut self, identifier: &str) -> CallResult<Bucket> {
+    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache. Through an import that is
+    /// bound to a cache, that is the default one, and there is no `only` other.
+    pub(super) fn open_bucket(&mut self, identifier: &str, only: Option<&str>) -> CallResult<Bucket> {
+        if let Some(only) = only {
+            let is_only = [only, DEFAULT, ""].contains(&identifier);
+            return if is_only { self.open(only) } else { Err(CallError::Plugin(wit::Error::NoSuchCache)) };
+        }
         let is_default = identifier.is_empty()
             || (identifier == DEFAULT && matches!(self.ctx.caches.open(identifier), Err(OpenError::NoSuchCache)));
         if is_default { self.open_default() } else { self.open(identifier) }

@@ -27,22 +27,6 @@ mod candidate {
     });
 }
 
-mod runtime {
-    wit_bindgen::generate!({
-        path: "../../../host/runtime/foreign-wit/config-runtime-draft",
-        world: "imports",
-        generate_all,
-    });
-}
-
-mod dated_runtime {
-    wit_bindgen::generate!({
-        path: "../../../host/runtime/foreign-wit/config-runtime-draft-2024-09-27",
-        world: "imports",
-        generate_all,
-    });
-}
-
 macro_rules! read {
     ($words:expr, $($($store:ident)::+),+) => {
         [$({
@@ -69,8 +53,8 @@ fn main() {
             draft::wasi::config::store,
             dated::wasi::config::store,
             candidate::wasi::config::store,
-            runtime::wasi::config::runtime,
-            dated_runtime::wasi::config::runtime
+            draft::wasi::config::runtime,
+            dated::wasi::config::runtime
         );
         Ok(read.join("\n"))
     });

@@ -7,16 +7,17 @@ use wasmtime::component::Linker;
 
 use super::super::super::concurrent::total;
 use super::super::super::interface::View;
+use super::super::Import;
 use super::super::bucket::Bucket;
 use super::answer;
 use crate::cache::{Duration, ScopedCache};
 
 pub(in super::super) fn add<T: Send + 'static>(
     linker: &mut Linker<T>,
-    name: &'static str,
+    import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.instance(&import.name)?;
     interface.func_wrap_concurrent("get-many", move |accessor, (bucket, keys): (Bucket, Vec<String>)| {
         let len = total(keys.iter().map(String::len));
         let get = move |cache: Arc<ScopedCache>| async move {

@@ -7,6 +7,7 @@ use wasmtime::component::{Linker, ResourceType};
 use super::super::super::concurrent::total;
 use super::super::super::handles::OpenCache;
 use super::super::super::interface::View;
+use super::super::Import;
 use super::super::bucket::{Bucket, read_cursor};
 use super::super::types::Keys;
 use super::answer;
@@ -15,10 +16,10 @@ use crate::cache::{CacheError, Duration, KeyPage, ScopedCache};
 
 pub(in super::super) fn add<T: Send + 'static>(
     linker: &mut Linker<T>,
-    name: &'static str,
+    import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.instance(&import.name)?;
     interface.resource("bucket", ResourceType::host::<OpenCache>(), move |mut store, handle| {
         view(store.data_mut()).drop_cache(Bucket::new_own(handle))
     })?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use wasmtime::component::Linker;
 
 use super::super::super::interface::View;
+use super::super::Import;
 use super::super::bucket::Bucket;
 use super::answer;
 use super::types::{CasOptions, CasResult, Entry};
@@ -18,10 +19,10 @@ const ATTEMPTS: usize = 8;
 
 pub(in super::super) fn add<T: Send + 'static>(
     linker: &mut Linker<T>,
-    name: &'static str,
+    import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.instance(&import.name)?;
     interface.func_wrap_concurrent("current", move |accessor, (bucket, key): (Bucket, String)| {
         let len = key.len();
         let read = move |cache: Arc<ScopedCache>| async move { cache.read_version(&key).await };
