@@ -59,6 +59,7 @@ fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 17] {
     ]
 }
 
+// Decision: docs/decisions/0097-a-label-of-an-import-opens-one-cache.md
 /// The interfaces that open caches. The others get a bucket, or have no cache.
 const OPENING: [&str; 4] = [
     "wasi:keyvalue/store@0.2.0-draft",
