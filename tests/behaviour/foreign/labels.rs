@@ -3,7 +3,7 @@
 //! The component linker of the pinned Rust toolchain knows no labels, so the component is encoded here: its code is text, and its
 //! types are those of the WIT.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use larder_tests::{Kind, Larder, LarderOutput, Server};
 use tempfile::TempDir;
@@ -86,7 +86,7 @@ fn plugin(folder: &TempDir, version: &str) -> PathBuf {
 const VERSIONS: [&str; 2] = ["0.2.0-draft", "0.2.0-draft2"];
 
 /// Runs a call of a plugin. Its caches on the server are `one`, `two` and `three`.
-fn call(plugin: &PathBuf, config: &str, call: &str) -> Larder {
+fn call(plugin: &Path, config: &str, call: &str) -> Larder {
     Larder::new(["run".as_ref(), "--invoke".as_ref(), call.as_ref(), plugin.as_os_str()]).config(config)
 }
 
