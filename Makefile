@@ -8,7 +8,7 @@ FEATURES = -p larder-build-features
 EXAMPLES = -p guide -p hello-cache -p memoise -p two-caches -p async-closure -p exported-function -p http-pages -p http-rates -p http-json -p http-concurrent
 # What builds for this machine, with the fuzz targets.
 NATIVE = -p larder -p larder-macros -p larder-cache -p larder-host -p larder-cli -p embed-host -p larder-tests -p larder-fuzz $(FEATURES)
-GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack -p larder-test-concurrent -p larder-test-foreign
+GUESTS = $(EXAMPLES) -p larder-test-guests -p larder-test-exports -p larder-test-bench -p larder-test-attack -p larder-test-concurrent -p larder-test-foreign -p larder-test-foreign-async
 
 # The `wasmtime` that `larder serve` is compared with: in the version of the library that Larder uses.
 WASMTIME_VERSION = $(shell sed -n '/^name = "wasmtime"$$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
@@ -104,7 +104,7 @@ guests: target
 # The plugins in Python and JavaScript, whose tools come from PyPI and npm; where those cannot be had it says so.
 languages: target/languages/python.wasm target/languages/javascript.wasm
 
-LANGUAGE_INPUTS = examples/build-languages.sh $(wildcard examples/wit/*.wit) wit/cache.wit
+LANGUAGE_INPUTS = examples/build-languages.sh $(wildcard examples/wit/*.wit) wit/cache.wit $(wildcard tests/guests/languages/*)
 target/languages/python.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/python/*.py examples/python/*.txt)
 	@examples/build-languages.sh python
 target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascript/*.js examples/javascript/*.json)

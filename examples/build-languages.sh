@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the Python or the JavaScript examples: `build-languages.sh python`. Installs its tools, whose versions are pinned in
+# Builds the Python or the JavaScript examples: `build-languages.sh python`, and the plugin of tests/guests/languages that
+# knows nothing of Larder. Installs its tools, whose versions are pinned in
 # the example's folder, from PyPI or npm into target/languages. If they cannot be installed, it prints the reason and exits
 # with 0, or with 1 in CI.
 set -eu
@@ -18,11 +19,16 @@ give_up() {
 # same time.
 wit=$built/$1-wit
 served_wit=$built/$1-served-wit
-mkdir -p "$wit/deps" "$served_wit/deps"
+keyvalue_wit=$built/$1-keyvalue-wit
+mkdir -p "$wit/deps" "$served_wit/deps" "$keyvalue_wit/deps"
 cp examples/wit/plugin.wit "$wit/"
 cp "examples/wit/served-$1.wit" "$served_wit/"
 cp wit/cache.wit "$wit/deps/"
 cp wit/cache.wit "$served_wit/deps/"
+cp tests/guests/languages/keyvalue.wit "$keyvalue_wit/"
+for interface in keyvalue-draft2 config-rc1; do
+  cp host/runtime/foreign-wit/$interface/package.wit "$keyvalue_wit/deps/$interface.wit"
+done
 
 # The tools are installed again when their pinned versions change.
 case $1 in
@@ -38,11 +44,13 @@ python)
   fi
   # Build from a copy, because Python writes compiled modules next to their sources.
   mkdir -p "$built/python"
-  cp examples/python/*.py "$built/python/"
+  cp examples/python/*.py tests/guests/languages/keyvalue.py "$built/python/"
   "$tools/bin/componentize-py" --quiet --wit-path "$wit" --world plugin \
     componentize --python-path "$built/python" plugin --output "$built/python.wasm.new"
   "$tools/bin/componentize-py" --quiet --wit-path "$served_wit" --world served \
     componentize --python-path "$built/python" served --output "$built/python-served.wasm.new"
+  "$tools/bin/componentize-py" --quiet --wit-path "$keyvalue_wit" --world keyvalue \
+    componentize --python-path "$built/python" keyvalue --output "$built/python-keyvalue.wasm.new"
   ;;
 javascript)
   tools=$built/npm
@@ -60,8 +68,11 @@ javascript)
     --js examples/javascript/plugin.js --output "$built/javascript.wasm.new" >/dev/null
   "$tools/node_modules/.bin/componentize-qjs" --sync --wit "$served_wit" --world served \
     --js examples/javascript/served.js --output "$built/javascript-served.wasm.new" >/dev/null
+  "$tools/node_modules/.bin/componentize-qjs" --sync --wit "$keyvalue_wit" --world keyvalue \
+    --js tests/guests/languages/keyvalue.js --output "$built/javascript-keyvalue.wasm.new" >/dev/null
   ;;
 esac
 # Rename only the complete files, so that an interrupted build leaves no broken plugin.
+mv "$built/$1-keyvalue.wasm.new" "$built/$1-keyvalue.wasm"
 mv "$built/$1-served.wasm.new" "$built/$1-served.wasm"
 mv "$built/$1.wasm.new" "$built/$1.wasm"

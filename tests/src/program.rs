@@ -32,7 +32,8 @@ pub fn guest(name: &str) -> PathBuf {
 }
 
 /// The path of a plugin of `examples/python` or `examples/javascript`, built by `make languages`: `python`,
-/// `python-served`, `javascript` or `javascript-served`.
+/// `python-served`, `javascript` or `javascript-served`; or of `tests/guests/languages`: `python-keyvalue` or
+/// `javascript-keyvalue`.
 ///
 /// Returns `None`, with a note on standard error, if it is not built because its tools are unavailable. Panics in CI.
 pub fn language_plugin(name: &str) -> Option<PathBuf> {

@@ -190,6 +190,40 @@ impl Version {
     pub fn digest(&self) -> &[u8; 20] {
         &self.digest
     }
+
+    /// True if this is a version of this value.
+    pub fn is_of(&self, value: &[u8]) -> bool {
+        self.digest == <[u8; 20]>::from(Sha1::digest(value))
+    }
+
+    /// The version as text, which [`Version::from_token`] reads. Two versions are the same if their texts are.
+    pub fn to_token(&self) -> String {
+        let digest = self.hex_digest();
+        match self.expires_at {
+            Some(time) => format!("{digest}-{time}"),
+            None => digest,
+        }
+    }
+
+    /// The digest as a server writes it.
+    pub(crate) fn hex_digest(&self) -> String {
+        self.digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The version that this is the text of. `None` for any other text.
+    pub fn from_token(token: &str) -> Option<Self> {
+        let (hex, expires_at) = match token.split_once('-') {
+            Some((hex, time)) => (hex, Some(time.parse().ok()?)),
+            None => (token, None),
+        };
+        let mut digest = [0; 20];
+        for (nth, byte) in digest.iter_mut().enumerate() {
+            let start = nth.checked_mul(2)?;
+            *byte = u8::from_str_radix(hex.get(start..start.checked_add(2)?)?, 16).ok()?;
+        }
+        // Other texts of the same numbers are none of ours.
+        Some(Self { expires_at, digest }).filter(|version| version.to_token() == token)
+    }
 }
 
 /// Where a listing of keys goes on. Its number means something to the backend that made it.
@@ -367,5 +401,21 @@ mod tests {
         assert_eq!(parse_number(b"9223372036854775808"), None);
         assert_eq!(parse_number(b"-9223372036854775809"), None);
         assert_eq!(parse_number(b"\xff"), None);
+    }
+
+    #[test]
+    fn a_version_is_what_its_text_says() {
+        for version in [Version::new(b"v", None), Version::new(b"v", Some(0)), Version::new(b"", Some(u64::MAX))] {
+            assert_eq!(Version::from_token(&version.to_token()), Some(version));
+        }
+        let version = Version::new(b"v", Some(12));
+        assert!(version.is_of(b"v") && !version.is_of(b"w"));
+        let token = version.to_token();
+        assert!(token.ends_with("-12"), "{token}");
+        let others =
+            [token.to_uppercase(), format!("{token}-"), token.replace("-12", "-+12"), token.replace('-', "0-")];
+        for other in others.iter().map(String::as_str).chain(["", "-", "-1", "é", &"é".repeat(20), "0000-1"]) {
+            assert_eq!(Version::from_token(other), None, "{other}");
+        }
     }
 }

@@ -45,6 +45,13 @@ impl Pattern {
         })
     }
 
+    /// Matches every key that begins with this text, of any length.
+    pub(crate) fn beginning_with(prefix: &str) -> Self {
+        let literals = prefix.bytes().map(Token::Literal);
+        let tokens = literals.chain([Token::AnyRun]).collect();
+        Self { source: escape(prefix) + "*", tokens }
+    }
+
     /// `*`, which matches every key.
     pub fn any() -> Self {
         Self { source: "*".to_owned(), tokens: vec![Token::AnyRun] }
@@ -327,5 +334,18 @@ mod tests {
         let pattern = Pattern::new(&escape(text)).unwrap();
         assert!(pattern.matches(text.as_bytes()));
         assert!(!pattern.matches(br"aXb?[c]^d-e\f"));
+    }
+
+    #[test]
+    fn a_prefix_matches_what_begins_with_it_whatever_its_characters() {
+        for prefix in ["", "a", "a*", "[a-", "\\", "é?", r"a*b?[c]^d-e\f"] {
+            let pattern = Pattern::beginning_with(prefix);
+            assert!(pattern.matches(prefix.as_bytes()), "{prefix}");
+            assert!(pattern.matches(format!("{prefix}more").as_bytes()), "{prefix}");
+            assert!(prefix.is_empty() || !pattern.matches(format!("x{prefix}").as_bytes()), "{prefix}");
+            // A server gets the text and must match the same keys.
+            assert_eq!(compile(pattern.as_str().as_bytes()), Some(pattern.tokens), "{prefix}");
+        }
+        assert_eq!(Pattern::beginning_with("").as_str(), Pattern::any().as_str());
     }
 }

@@ -175,6 +175,19 @@ impl Selection {
         Ok(Self { namespace, pattern: Pattern::new(pattern)? })
     }
 
+    /// Selects the keys of a key space that begin with a text.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InvalidArgument`] for a text that no key begins with: one that is longer than
+    /// [`Key::MAX_LENGTH`] bytes, or contains a control character.
+    pub fn beginning_with(namespace: Option<Namespace>, prefix: &str) -> Result<Self, CacheError> {
+        if !prefix.is_empty() {
+            check_text("prefix", prefix, Key::MAX_LENGTH)?;
+        }
+        Ok(Self { namespace, pattern: Pattern::beginning_with(prefix) })
+    }
+
     /// Selects all keys of a key space.
     pub fn all(namespace: Option<Namespace>) -> Self {
         Self { namespace, pattern: Pattern::any() }
@@ -274,6 +287,21 @@ mod tests {
         assert!(!selection.matches(&Key::new(namespace("shop").as_ref(), "post:1").unwrap()));
         assert!(!selection.matches(&Key::new(namespace("shop2").as_ref(), "user:1").unwrap()));
         assert!(!selection.matches(&Key::new(None, "user:1").unwrap()));
+    }
+
+    #[test]
+    fn a_prefix_selects_the_keys_of_its_key_space_that_begin_with_it() {
+        let selection = Selection::beginning_with(namespace("shop"), "user*").unwrap();
+        for (key, is_selected) in [("user*", true), ("user*:1", true), ("user:1", false), ("a user*", false)] {
+            assert_eq!(selection.matches(&Key::new(namespace("shop").as_ref(), key).unwrap()), is_selected, "{key}");
+            assert!(!selection.matches(&Key::new(None, key).unwrap()), "{key}");
+        }
+        assert_eq!(selection.server_glob("cache:"), "cache:shop\u{1f}user\\**");
+        assert!(Selection::beginning_with(None, "").unwrap().is_all());
+        assert!(Selection::beginning_with(None, &"k".repeat(1024)).is_ok());
+        for bad in ["\n", &"k".repeat(1025)] {
+            assert!(matches!(Selection::beginning_with(None, bad), Err(CacheError::InvalidArgument(_))));
+        }
     }
 
     #[test]

@@ -22,6 +22,14 @@ impl Duration {
     /// The longest finite duration, 100 years. A duration is an upper bound, so a longer one is shortened to this. Sums
     /// with a clock thus stay in range, in this process and on the server.
     pub const LONGEST: StdDuration = StdDuration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    /// 97 to 100 years, drawn at random to the millisecond: for a value that does not expire, but must have another
+    /// [`Version`](crate::Version) each time it is stored. Values without expiry have the same one if they are the same.
+    pub fn lasting() -> Self {
+        // 36 bits are 2.2 years.
+        let longest = u64::try_from(Self::LONGEST.as_millis()).unwrap_or(u64::MAX);
+        Self::Milliseconds(longest.saturating_sub(rand::random::<u64>() >> 28))
+    }
 }
 
 /// The settings of a cache that are independent of its backend. To change some of them, assign to the fields of
@@ -152,5 +160,22 @@ impl Policy {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lasting_durations_differ_and_are_at_most_the_longest() {
+        let lasting = || match Duration::lasting() {
+            Duration::Milliseconds(milliseconds) => StdDuration::from_millis(milliseconds),
+            other => panic!("{other:?}"),
+        };
+        let (one, two) = (lasting(), lasting());
+        assert_ne!(one, two);
+        let years = |years: u64| StdDuration::from_secs(years * 365 * 24 * 60 * 60);
+        assert!((years(97)..=Duration::LONGEST).contains(&one), "{one:?}");
     }
 }

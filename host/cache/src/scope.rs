@@ -116,6 +116,11 @@ impl Scope {
         Selection::all(self.namespace.clone())
     }
 
+    /// The keys of the key space that begin with a text, to be listed.
+    pub(crate) fn beginning_with(&self, prefix: &str) -> Result<Selection, CacheError> {
+        Selection::beginning_with(self.namespace.clone(), prefix)
+    }
+
     /// The entries of a batch that is to be stored.
     pub(crate) fn entries<V: Value>(&self, entries: Vec<(impl AsRef<str>, V)>) -> Result<Vec<(Key, V)>, CacheError> {
         self.check_write()?;

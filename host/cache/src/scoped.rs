@@ -14,7 +14,7 @@ use crate::get_or_set::in_flight::Owner;
 use crate::get_or_set::lookup::Entry;
 use crate::get_or_set::refresh::Freshness;
 use crate::get_or_set::vacancy::Vacancy;
-use crate::key::Namespace;
+use crate::key::{Namespace, Selection};
 use crate::policy::Duration;
 use crate::scope::{Access, Limits, Scope};
 use crate::value::Value;
@@ -122,7 +122,24 @@ impl ScopedCache {
     /// In an outage as [`ScopedCache`] describes, but never an empty page instead of an error.
     /// [`CacheError::InvalidArgument`] for a cursor that is not valid any more.
     pub async fn list_keys(&self, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
-        let list = async { self.cache.list_keys(&self.scope.space(), cursor, self.scope.limits.max_batch).await };
+        self.list_selected(Ok(self.scope.space()), cursor).await
+    }
+
+    /// As [`ScopedCache::list_keys`], of the keys that begin with a text. A cursor goes with the text of its list.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] for a text that no key can begin with.
+    pub async fn list_keys_with_prefix(&self, prefix: &str, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
+        self.list_selected(self.scope.beginning_with(prefix), cursor).await
+    }
+
+    async fn list_selected(
+        &self,
+        selection: Result<Selection, CacheError>,
+        cursor: Option<ListCursor>,
+    ) -> Result<KeyPage, CacheError> {
+        let list = async { self.cache.list_keys(&selection?, cursor, self.scope.limits.max_batch).await };
         self.metrics().list_keys.call(list).await
     }
 
@@ -166,6 +183,31 @@ impl ScopedCache {
         self.metrics().read_version.call(async { self.cache.read_version(&self.scope.key(key)?).await }).await
     }
 
+    /// Returns an error if the grant of this cache allows no writes, as each call that writes does.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::ReadOnly`].
+    pub fn check_write(&self) -> Result<(), CacheError> {
+        self.scope.check_write()
+    }
+
+    /// Stores a value if the key still has this version of its value, or, for `None`, still has no value, in one atomic
+    /// step. Returns true if it was stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::set`].
+    pub async fn replace(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        value: Bytes,
+        duration: Duration,
+    ) -> Result<bool, CacheError> {
+        self.replace_value(key, version, value, duration).await
+    }
+
     /// Stores a copy of a value if the key still has this version of its value, or, for `None`, still has no value, in one
     /// atomic step. Returns true if it was stored.
     ///
@@ -177,6 +219,16 @@ impl ScopedCache {
         key: &str,
         version: Option<&Version>,
         value: &[u8],
+        duration: Duration,
+    ) -> Result<bool, CacheError> {
+        self.replace_value(key, version, value, duration).await
+    }
+
+    async fn replace_value(
+        &self,
+        key: &str,
+        version: Option<&Version>,
+        value: impl Value,
         duration: Duration,
     ) -> Result<bool, CacheError> {
         let replace = async {

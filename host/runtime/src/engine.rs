@@ -103,6 +103,8 @@ fn settings(kind: EngineKind) -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
     config.concurrency_support(kind == EngineKind::Concurrent);
+    // Interfaces that are imported under labels: `import team-a: wasi:keyvalue/store`.
+    config.wasm_component_model_implements(true);
     config
 }
 

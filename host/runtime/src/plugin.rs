@@ -1,5 +1,6 @@
 //! A plugin that is loaded, compiled and linked.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,13 +35,17 @@ pub struct Plugin {
     version: FileVersion,
 }
 
-/// Links a component, with those interfaces of other projects that it imports.
-fn link(linker: &Linker<PluginState>, component: &Component) -> wasmtime::Result<InstancePre<PluginState>> {
+/// Links a component, with those interfaces of other projects that it imports. `labels` has the cache of each label.
+fn link(
+    linker: &Linker<PluginState>,
+    component: &Component,
+    labels: &BTreeMap<String, String>,
+) -> wasmtime::Result<InstancePre<PluginState>> {
     if !imports_foreign(component) {
         return linker.instantiate_pre(component);
     }
     let mut linker = linker.clone();
-    add_foreign_to_linker(&mut linker, component, PluginState::larder)?;
+    add_foreign_to_linker(&mut linker, component, labels, PluginState::larder)?;
     linker.instantiate_pre(component)
 }
 
@@ -60,10 +65,11 @@ impl Plugin {
         // Taken before the file is read, so that a write during the read counts as a change.
         #[cfg(feature = "serve")]
         let version = FileVersion::of(path);
+        let grant = config.grant(&name);
         let linked = loader.load(path, engines).and_then(|loaded| {
             let linked = engines.get(loaded.kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
-            let pre =
-                link(&linked.linker, &loaded.component).map_err(|error| Refusal::invalid(&missing_import(&error)))?;
+            let pre = link(&linked.linker, &loaded.component, &grant.imports)
+                .map_err(|error| Refusal::invalid(&missing_import(&error)))?;
             Ok((pre, loaded.kind, loaded.outcome))
         });
         let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, _, outcome)| outcome);
@@ -75,7 +81,7 @@ impl Plugin {
             pre,
             kind,
             metrics: RunMetrics::new(&name),
-            env: config.grant(&name).env,
+            env: grant.env,
             #[cfg(feature = "serve")]
             outgoing: Arc::new(Outgoing::new(&name, config)),
             #[cfg(feature = "serve")]

@@ -1,14 +1,14 @@
-//! `wasi:keyvalue` and `fermyon:spin/key-value`, as plugins see them.
+//! `wasi:keyvalue`, `fermyon:spin/key-value` and what `wasmcloud:keyvalue` has in common with them, as plugins see them.
 
 use larder_tests::{Cluster, Kind, Larder, on_every_backend};
 
 /// The plugins that import a version of `wasi:keyvalue`.
 const KEYVALUE: [&str; 3] = ["kv_draft", "kv_draft2", "kv_draft2_spin"];
 /// All plugins with a key-value interface.
-const ALL: [&str; 4] = ["kv_draft", "kv_draft2", "kv_draft2_spin", "spin_key_value"];
+const ALL: [&str; 5] = ["kv_draft", "kv_draft2", "kv_draft2_spin", "spin_key_value", "kv_wasmcloud"];
 
 /// The lines that a plugin prints for these operations.
-fn run(plugin: &str, config: &str, operations: &[&str]) -> Vec<String> {
+pub(super) fn run(plugin: &str, config: &str, operations: &[&str]) -> Vec<String> {
     let larder = operations.iter().fold(Larder::run(plugin).config(config), |larder, operation| larder.arg(operation));
     larder.succeed().stdout.lines().map(str::to_owned).collect()
 }
@@ -22,7 +22,7 @@ fn everywhere(check: impl Fn(&str)) {
 }
 
 /// Runs operations in each plugin, each in a key space of its own, and compares what it prints.
-fn assert_prints(plugins: &[&str], operations: &[&str], expected: &[&str]) {
+pub(super) fn assert_prints(plugins: &[&str], operations: &[&str], expected: &[&str]) {
     everywhere(|cache| {
         for plugin in plugins {
             let config = format!("{cache}[plugins.{plugin}]\nnamespace = \"{plugin}\"\n");
@@ -228,7 +228,7 @@ fn a_read_only_grant_reads_and_does_not_write() {
 fn plugins_of_all_interfaces_share_the_keys_of_a_namespace() {
     let Some(server) = larder_tests::Server::start(Kind::Valkey) else { return };
     let namespaces = |name: &str| {
-        let tables = ["script", "kv_draft", "kv_draft2", "spin_key_value"]
+        let tables = ["script", "kv_draft", "kv_draft2", "spin_key_value", "kv_wasmcloud"]
             .map(|plugin| format!("[plugins.{plugin}]\nnamespace = \"{name}\"\n"));
         server.cache("cache") + &tables.concat()
     };
@@ -236,6 +236,7 @@ fn plugins_of_all_interfaces_share_the_keys_of_a_namespace() {
     assert_eq!(run("kv_draft2", &namespaces("a"), &["increment k 1"]), ["8"]);
     assert_eq!(run("kv_draft", &namespaces("a"), &["increment k 1", "list"]), ["9", "k"]);
     assert_eq!(run("spin_key_value", &namespaces("a"), &["get k"]), ["`9`"]);
+    assert_eq!(run("kv_wasmcloud", &namespaces("a"), &["get k", "list"]), ["`9`", "k"]);
     assert_eq!(run("spin_key_value", &namespaces("b"), &["get k", "list"]), ["none", ""]);
 }
 

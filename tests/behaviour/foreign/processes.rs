@@ -82,6 +82,18 @@ fn swaps_are_not_lost_on_a_cluster() {
     }
 }
 
+/// By the versions of `wasmcloud:keyvalue`, in components of WASI 0.3.
+#[test]
+fn nothing_is_lost_to_components_of_wasi_0_3() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = patient(&server.cache("cache"));
+    Larder::run("kv_wasmcloud").config(&config).arg("set n 0").succeed();
+    in_each_process("kv_wasmcloud", &config, "swaps n 1000");
+    assert_eq!(number(&config, "n"), "`4000`\n");
+    in_each_process("kv_wasmcloud", &config, "increments m 1000");
+    assert_eq!(number(&config, "m"), "`4000`\n");
+}
+
 /// A near tier must not answer what the processes compare.
 #[test]
 fn swaps_are_not_lost_behind_a_near_tier() {

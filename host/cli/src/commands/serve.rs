@@ -35,7 +35,8 @@ pub(crate) struct Serve {
     /// Reload a plugin when its file changes, as SIGHUP reloads all plugins
     #[arg(long)]
     watch: bool,
-    /// Component that serves all requests with `wasi:http` [default: the plugins with a `route`]
+    /// Component that serves all requests with `wasi:http`. An instance of WASI 0.3 answers `reuse.concurrent` of them at the
+    /// same time [default: the plugins with a `route`]
     plugin: Option<PathBuf>,
 }
 

@@ -46,6 +46,8 @@ pub struct Grant {
     pub env: Variables,
     /// Its settings, which it reads through `wasi:config`. Defaults to none.
     pub config: Settings,
+    /// The cache that each label of an import opens, by the label. Defaults to none.
+    pub imports: BTreeMap<String, String>,
 }
 
 impl Default for Grant {
@@ -62,6 +64,7 @@ impl Default for Grant {
             reuse: None,
             env: Variables::default(),
             config: Settings::default(),
+            imports: BTreeMap::new(),
         }
     }
 }
@@ -209,6 +212,10 @@ pub(super) struct RawGrant {
     /// Its settings, which it reads through `wasi:config`. Defaults to `{}`.
     #[serde(default)]
     config: Settings,
+    /// The cache that each label opens under which it imports an interface of another project, such as
+    /// `import team-a: wasi:keyvalue/store`. Defaults to `{}`.
+    #[serde(default)]
+    imports: BTreeMap<String, String>,
     /// Its file, for `larder serve`; a relative path starts at this file's directory. Needs a `route`.
     path: Option<PathBuf>,
     /// The path prefix that it serves, such as `/shop`; `/` is every path. Needs a `path`.
@@ -256,6 +263,7 @@ impl RawGrant {
             reuse,
             env,
             config,
+            imports,
             ..
         } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
@@ -269,6 +277,13 @@ impl RawGrant {
                 let rule = format!("must be one of the plugin's caches: {}", quoted_list(granted.into_iter()));
                 return Err(section.fault("default", &rule));
             }
+        }
+        let may_open = |cache: &String| granted.as_ref().is_none_or(|granted| granted.contains(cache));
+        let is_bound = |cache: &String| caches.contains_key(cache) && may_open(cache);
+        if let Some((label, cache)) = imports.iter().find(|(_, cache)| !is_bound(cache)) {
+            let own = caches.keys().filter(|cache| may_open(cache));
+            let rule = format!("`{label}` must be one of the plugin's caches and not `{cache}`: {}", quoted_list(own));
+            return Err(section.fault("imports", &rule));
         }
         let namespace = namespace
             .map(|namespace| Namespace::new(&namespace))
@@ -295,6 +310,7 @@ impl RawGrant {
             reuse: reuse.map(|reuse| reuse.validate(section)).transpose()?,
             env,
             config,
+            imports,
         })
     }
 }

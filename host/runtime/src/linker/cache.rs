@@ -18,6 +18,8 @@ use crate::cache::{CacheError, Duration, Entry, Freshness, OpenError, PluginErro
 pub(super) enum CallError {
     /// The error that the plugin gets.
     Plugin(wit::Error),
+    /// The plugin is at a limit of what it may hold or call at a time, which the text names.
+    Limit(String),
     /// The plugin traps: it used a handle that it does not hold, or a text that is none, which only broken bindings do.
     Trap(wasmtime::Error),
 }
@@ -62,17 +64,15 @@ impl LarderView<'_> {
 
     /// The part of [`LarderView::begin`] that counts the call.
     pub(super) fn begin_call(&self) -> CallResult<RunningCall> {
-        self.ctx.calls.begin().map_err(|max| {
-            CallError::Plugin(wit::Error::Other(format!("too many concurrent calls: the limit is {max}")))
-        })
+        let refused = |max| CallError::Limit(format!("too many concurrent calls: the limit is {max}"));
+        self.ctx.calls.begin().map_err(refused)
     }
 
     /// Adds a resource to the table, within the plugin's quota.
     pub(super) fn push<T: LimitedResource>(&mut self, resource: T) -> CallResult<Resource<T>> {
         let quota = T::quota(self.ctx);
         if quota.held >= quota.max {
-            let message = format!("too many {}: the limit is {}", T::NAME, quota.max);
-            return Err(CallError::Plugin(wit::Error::Other(message)));
+            return Err(CallError::Limit(format!("too many {}: the limit is {}", T::NAME, quota.max)));
         }
         let handle = self.table.push(resource)?;
         quota.held = quota.held.saturating_add(1);
@@ -238,8 +238,8 @@ impl LarderView<'_> {
                 let refresh = match self.push(HeldVacancy(Some((cache, vacancy)))) {
                     Ok(refresh) => Some(refresh),
                     // The plugin holds too many vacancies to refresh the value, but it may have it.
-                    Err(CallError::Plugin(_)) => None,
-                    Err(trap) => return Err(trap),
+                    Err(CallError::Limit(_)) => None,
+                    Err(other) => return Err(other),
                 };
                 wit::Freshness::Stale(wit::StaleValue { value, refresh })
             }

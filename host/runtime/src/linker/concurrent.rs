@@ -144,14 +144,14 @@ pub fn add_concurrent_to_linker<T: Send + 'static>(
     Ok(())
 }
 
-/// Makes a call of a cache, whose arguments have `len` bytes. `finish` converts its outcome.
+/// The future of a call of a cache, as [`call`].
 fn answer<'a, T, R, O, C>(
     accessor: &'a Accessor<T>,
     view: View<T>,
     cache: CacheHandle,
     len: usize,
     finish: fn(LarderView<'_>, Arc<ScopedCache>, Result<O, CacheError>) -> CallResult<R>,
-    call: impl FnOnce(Arc<ScopedCache>) -> C + Send + 'a,
+    make: impl FnOnce(Arc<ScopedCache>) -> C + Send + 'a,
 ) -> HostFuture<'a, R>
 where
     T: Send + 'static,
@@ -159,20 +159,31 @@ where
     O: Send + 'a,
     C: Future<Output = Result<O, CacheError>> + Send + 'a,
 {
-    Box::pin(async move {
-        let begun = accessor.with(|mut access| {
-            let max = access.as_context_mut().hostcall_fuel();
-            let view = view(access.data_mut());
-            let (call, cache) = view.begin(&cache)?;
-            Ok((call, cache, in_flight(&view, len, max)?))
-        });
-        let (_call, cache, _in_flight) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return to_host_result(Err(error)),
-        };
-        let outcome = call(Arc::clone(&cache)).await;
-        to_host_result(accessor.with(|mut access| finish(view(access.data_mut()), cache, outcome)))
-    })
+    Box::pin(async move { to_host_result(call(accessor, view, cache, len, finish, make).await) })
+}
+
+/// Makes a call of a cache, whose arguments have `len` bytes. `finish` converts its outcome.
+pub(super) async fn call<T, R, O, C>(
+    accessor: &Accessor<T>,
+    view: View<T>,
+    cache: CacheHandle,
+    len: usize,
+    finish: fn(LarderView<'_>, Arc<ScopedCache>, Result<O, CacheError>) -> CallResult<R>,
+    make: impl FnOnce(Arc<ScopedCache>) -> C + Send,
+) -> CallResult<R>
+where
+    T: Send + 'static,
+    C: Future<Output = Result<O, CacheError>> + Send,
+{
+    let (_call, cache, _in_flight) = accessor.with(|mut access| {
+        let max = access.as_context_mut().hostcall_fuel();
+        let view = view(access.data_mut());
+        let (call, cache) = view.begin(&cache)?;
+        let in_flight = in_flight(&view, len, max)?;
+        CallResult::Ok((call, cache, in_flight))
+    })?;
+    let outcome = make(Arc::clone(&cache)).await;
+    accessor.with(|mut access| finish(view(access.data_mut()), cache, outcome))
 }
 
 fn set<T: Send + 'static>(
@@ -224,13 +235,12 @@ fn in_flight(view: &LarderView<'_>, len: usize, max: usize) -> CallResult<InFlig
     let before = all.fetch_add(len, Ordering::Relaxed);
     let in_flight = InFlight { all, bytes: len };
     if before.saturating_add(len) > max {
-        let message = format!("too many bytes in concurrent calls: the limit is {max}");
-        return Err(CallError::Plugin(wit::Error::Other(message)));
+        return Err(CallError::Limit(format!("too many bytes in concurrent calls: the limit is {max}")));
     }
     Ok(in_flight)
 }
 
-fn total(lens: impl Iterator<Item = usize>) -> usize {
+pub(super) fn total(lens: impl Iterator<Item = usize>) -> usize {
     lens.fold(0, |sum: usize, len| sum.saturating_add(len).saturating_add(ITEM))
 }
 
@@ -239,7 +249,11 @@ fn own(cache: &Arc<ScopedCache>) -> ScopedCache {
     ScopedCache::clone(cache).with_owner(Owner::new())
 }
 
-fn report<R>(mut view: LarderView<'_>, cache: Arc<ScopedCache>, outcome: Result<R, CacheError>) -> CallResult<R> {
+pub(super) fn report<R>(
+    mut view: LarderView<'_>,
+    cache: Arc<ScopedCache>,
+    outcome: Result<R, CacheError>,
+) -> CallResult<R> {
     view.report(&cache, outcome)
 }
 

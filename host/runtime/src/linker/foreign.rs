@@ -13,6 +13,10 @@ mod keyvalue_draft2;
 mod missing;
 mod spin;
 mod types;
+mod wasmcloud;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wasmtime::component::{Component, Linker};
 
@@ -21,11 +25,19 @@ use super::interface::View;
 
 pub(crate) use missing::missing_import;
 
+/// An import of a component that is one of the interfaces.
+struct Import {
+    /// Its name in the component: that of the interface, or a label.
+    name: String,
+    /// The only cache that it opens, if it has a label.
+    cache: Option<Arc<str>>,
+}
+
 /// Adds one interface to a linker.
-type Add<T> = fn(&mut Linker<T>, &'static str, View<T>) -> wasmtime::Result<()>;
+type Add<T> = fn(&mut Linker<T>, &Import, View<T>) -> wasmtime::Result<()>;
 
 /// The names of all interfaces, with what adds each.
-fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 12] {
+fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 17] {
     [
         ("wasi:keyvalue/store@0.2.0-draft", keyvalue_draft::add_store),
         ("wasi:keyvalue/atomics@0.2.0-draft", keyvalue_draft::add_atomics),
@@ -39,59 +51,98 @@ fn interfaces<T: Send + 'static>() -> [(&'static str, Add<T>); 12] {
         ("wasi:config/runtime@0.2.0-draft", config::add),
         ("wasi:config/runtime@0.2.0-draft-2024-09-27", config::add),
         ("fermyon:spin/key-value@2.0.0", spin::add),
+        ("wasmcloud:keyvalue/types@0.2.0", wasmcloud::add_types),
+        ("wasmcloud:keyvalue/store@0.2.0", wasmcloud::add_store),
+        ("wasmcloud:keyvalue/atomics@0.2.0", wasmcloud::add_atomics),
+        ("wasmcloud:keyvalue/cas@0.2.0", wasmcloud::add_cas),
+        ("wasmcloud:keyvalue/batch@0.2.0", wasmcloud::add_batch),
     ]
 }
+
+// Decision: docs/decisions/0097-a-label-of-an-import-opens-one-cache.md
+/// The interfaces that open caches. The others get a bucket, or have no cache.
+const OPENING: [&str; 4] = [
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/store@0.2.0-draft2",
+    "fermyon:spin/key-value@2.0.0",
+    "wasmcloud:keyvalue/store@0.2.0",
+];
 
 /// The interface that upstream and Spin define differently under one name.
 const BATCH_OF_TWO_SHAPES: &str = "wasi:keyvalue/batch@0.2.0-draft2";
 
-/// Adds those interfaces of other projects that the component imports to a linker: `wasi:keyvalue` and
+/// Adds those interfaces of other projects that the component imports to a linker: `wasi:keyvalue`, `wasmcloud:keyvalue` and
 /// `fermyon:spin/key-value`, which are served by the caches, and `wasi:config`, which is served by the settings of the
 /// [`LarderCtx`](super::LarderCtx). `view` is the same as for [`add_to_linker`](super::add_to_linker).
+///
+/// A component may import an interface more than once, each time under a label. The map `labels` has the name of the cache for
+/// each label of an interface that opens caches; [`Grant::imports`](crate::config::Grant::imports) is one.
 ///
 /// Use a linker of its own for each component, or for those of the same sources: Spin and upstream define
 /// `wasi:keyvalue/batch@0.2.0-draft2` differently, and the linker gets what this component imports.
 ///
 /// # Errors
 ///
-/// Wasmtime's error if the linker already has one of them.
+/// Wasmtime's error if the linker already has one of them, if the map has no cache for a label, or if the component imports `wasmcloud:keyvalue` and its engine has
+/// no concurrency support.
 pub fn add_foreign_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     component: &Component,
+    labels: &BTreeMap<String, String>,
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
     let engine = component.engine();
-    for (import, _) in component.component_type().imports(engine) {
-        let Some((name, add)) = interfaces().into_iter().find(|(name, _)| *name == import) else { continue };
-        if name == BATCH_OF_TWO_SHAPES && batch::is_of_spin(component, name) {
-            batch::add_of_spin(linker, name, view)?;
+    for (name, import) in component.component_type().imports(engine) {
+        let interface = import.implements.unwrap_or(name);
+        let Some((interface, add)) = interfaces().into_iter().find(|(known, _)| *known == interface) else { continue };
+        let mut import = Import { name: name.to_owned(), cache: None };
+        if name != interface && OPENING.contains(&interface) {
+            let cache = labels.get(name).ok_or_else(|| unbound(name, interface))?;
+            import.cache = Some(cache.as_str().into());
+        }
+        if interface == BATCH_OF_TWO_SHAPES && batch::is_of_spin(component, name) {
+            batch::add_of_spin(linker, &import, view)?;
         } else {
-            add(linker, name, view)?;
+            add(linker, &import, view)?;
         }
     }
     Ok(())
 }
 
+fn unbound(label: &str, interface: &str) -> wasmtime::Error {
+    wasmtime::Error::msg(format!(
+        "component imports `{interface}` under the label `{label}`: name its cache in `imports` of the plugin's table, as in \
+         `imports = {{ {label} = \"CACHE\" }}`"
+    ))
+}
+
 /// True if the component imports one of the interfaces.
 pub(crate) fn imports_foreign(component: &Component) -> bool {
     let names = interfaces::<()>().map(|(name, _)| name);
-    component.component_type().imports(component.engine()).any(|(import, _)| names.contains(&import))
+    let ty = component.component_type();
+    ty.imports(component.engine()).any(|(name, import)| names.contains(&import.implements.unwrap_or(name)))
 }
 
 #[cfg(test)]
 mod tests {
     use wasmtime::Engine;
     use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
-    use wit_parser::{ManglingAndAbi, Resolve};
+    use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
     use super::*;
 
-    /// A component that imports all interfaces of a folder of `foreign-wit` and does not use them.
+    /// A component that imports all interfaces of a folder of `foreign-wit` and does not use them. Those of wasmCloud have
+    /// asynchronous functions.
     fn importer(engine: &Engine, folder: &str) -> Component {
         let mut resolve = Resolve::default();
         let (package, _) = resolve.push_path(format!("foreign-wit/{folder}")).unwrap();
         let world = resolve.select_world(&[package], Some("imports")).unwrap();
-        let mut module = dummy_module(&resolve, world, ManglingAndAbi::Standard32);
+        let abi = if folder.ends_with("wasmcloud") {
+            ManglingAndAbi::Legacy(LiftLowerAbi::AsyncCallback)
+        } else {
+            ManglingAndAbi::Standard32
+        };
+        let mut module = dummy_module(&resolve, world, abi);
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         Component::new(engine, ComponentEncoder::default().module(&module).unwrap().encode().unwrap()).unwrap()
     }
@@ -104,7 +155,7 @@ mod tests {
 
     fn link(component: &Component) -> wasmtime::Result<()> {
         let mut linker = Linker::<()>::new(component.engine());
-        add_foreign_to_linker(&mut linker, component, |_| unreachable!("no function is called"))?;
+        add_foreign_to_linker(&mut linker, component, &BTreeMap::new(), |_| unreachable!("no function is called"))?;
         linker.instantiate_pre(component).map(|_| ())
     }
 
@@ -112,7 +163,7 @@ mod tests {
     fn the_linker_has_every_function_of_each_wit_with_its_types() {
         let engine = Engine::default();
         let folders = folders();
-        assert_eq!(folders.len(), 7, "{folders:?}");
+        assert_eq!(folders.len(), 8, "{folders:?}");
         for folder in folders {
             let component = importer(&engine, &folder);
             assert!(imports_foreign(&component), "{folder}");
@@ -136,7 +187,8 @@ mod tests {
         let component = Component::new(&engine, wat::parse_str("(component)").unwrap()).unwrap();
         assert!(!imports_foreign(&component));
         let mut linker = Linker::<()>::new(&engine);
-        add_foreign_to_linker(&mut linker, &component, |_| unreachable!("no function is called")).unwrap();
+        let labels = BTreeMap::new();
+        add_foreign_to_linker(&mut linker, &component, &labels, |_| unreachable!("no function is called")).unwrap();
         // Its names are free.
         linker.instance("wasi:keyvalue/store@0.2.0-draft2").unwrap();
     }

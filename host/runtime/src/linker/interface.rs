@@ -301,6 +301,7 @@ pub(super) fn to_host_result<R>(outcome: CallResult<R>) -> HostResult<R> {
     match outcome {
         Ok(value) => Ok((Ok(value),)),
         Err(CallError::Plugin(error)) => Ok((Err(error),)),
+        Err(CallError::Limit(limit)) => Ok((Err(wit::Error::Other(limit)),)),
         Err(CallError::Trap(trap)) => Err(trap),
     }
 }

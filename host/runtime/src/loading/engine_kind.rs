@@ -31,7 +31,11 @@ pub(super) fn of(component: &[u8]) -> EngineKind {
             }
             Payload::ComponentSection { parser, .. } => parsers.push(parser),
             Payload::ComponentImportSection(imports)
-                if imports.clone().into_iter().flatten().any(|import| is_concurrent_name(import.name.name)) =>
+                if imports
+                    .clone()
+                    .into_iter()
+                    .flatten()
+                    .any(|import| is_concurrent_name(import.name.implements.unwrap_or(import.name.name))) =>
             {
                 return EngineKind::Concurrent;
             }
@@ -54,7 +58,8 @@ pub(super) fn of(component: &[u8]) -> EngineKind {
 }
 
 fn is_concurrent_name(name: &str) -> bool {
-    name.starts_with("wasi:") && name.contains("@0.3.") || name.starts_with("larder:cache/cache-async@")
+    name.starts_with("wasi:") && name.contains("@0.3.")
+        || ["larder:cache/cache-async@", "wasmcloud:keyvalue/"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_concurrent_type(ty: &ComponentType<'_>) -> bool {
@@ -111,6 +116,7 @@ mod tests {
             r#"(component (import "f" (func async (result u32))))"#,
             r#"(component (import "wasi:b/c@0.3.1" (instance (export "f" (func)))))"#,
             r#"(component (import "a:b/c@0.3.0" (instance (export "f" (func async)))))"#,
+            r#"(component (import "wasmcloud:keyvalue/types@0.2.0" (instance)))"#,
             r#"(component (core module (func)) (component (component (import "f" (func async)))))"#,
             r#"(component (type (stream u8)))"#,
             r#"(component (type (instance (type (future)))))"#,

@@ -1,6 +1,7 @@
 //! Lists of keys, in pages.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use larder_host::cache::{Duration, Entry, ListCursor, ScopedCache};
 
@@ -15,6 +16,7 @@ over_every_backend! {
     a_list_has_the_keys_of_the_own_namespace_only,
     keys_that_stay_are_listed_while_others_change,
     any_number_is_a_harmless_cursor,
+    a_list_of_a_prefix_has_the_keys_that_begin_with_it,
 }
 
 /// All keys in their order, and the number of keys on each page.
@@ -118,6 +120,61 @@ async fn any_number_is_a_harmless_cursor(backend: Backend) {
         }
     }
     assert_eq!(present(&cache, &["a", "b"]).await, ["a", "b"]);
+}
+
+async fn a_list_of_a_prefix_has_the_keys_that_begin_with_it(backend: Backend) {
+    let cache = backend.cache("").await;
+    let (one, two, none) = (namespaced(&cache, "n"), namespaced(&cache, "*"), view(&cache));
+    for cache in [&one, &two, &none] {
+        put(cache, &["a", "ab", "a*", "a*b", "a[b]", "b", "cache:a"]).await;
+    }
+    let all = ["a", "ab", "a*", "a*b", "a[b]", "b", "cache:a"];
+    for (prefix, expected) in [
+        ("", names(all)),
+        ("a", names(["a", "ab", "a*", "a*b", "a[b]"])),
+        ("a*", names(["a*", "a*b"])),
+        ("a[", names(["a[b]"])),
+        ("a[b]", names(["a[b]"])),
+        ("?", names([])),
+        ("cache:", names(["cache:a"])),
+        ("\\", names([])),
+    ] {
+        for cache in [&one, &two, &none] {
+            let page = cache.list_keys_with_prefix(prefix, None).await.unwrap();
+            let mut listed = BTreeSet::from_iter(page.keys);
+            let mut cursor = page.next;
+            while let Some(next) = cursor {
+                let page = cache.list_keys_with_prefix(prefix, Some(next)).await.unwrap();
+                listed.extend(page.keys);
+                cursor = page.next;
+            }
+            assert_eq!(listed, expected, "{prefix}");
+        }
+    }
+}
+
+/// Three primaries, whose keys do not change. A server that does not shrink its table lists none of them twice.
+#[tokio::test]
+async fn each_key_of_a_cluster_is_on_one_page() {
+    let Some(cluster) = larder_tests::Cluster::start(larder_tests::Kind::Valkey) else { return };
+    let cluster = Arc::new(cluster);
+    let cache = Backend::cluster(&cluster, "").cache("").await;
+    for (cache, name) in [(view(&cache), "none"), (namespaced(&cache, "n"), "n")] {
+        let mut keys: Vec<String> = (0..5000).map(|nth| format!("{name}:{nth}")).collect();
+        fill(&cache, &keys).await;
+        let (mut listed, mut pages, mut cursor) = (Vec::new(), 0, None);
+        loop {
+            let page = cache.list_keys(cursor).await.unwrap();
+            listed.extend(page.keys);
+            pages += 1;
+            let Some(next) = page.next else { break };
+            cursor = Some(next);
+        }
+        listed.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(listed, keys);
+        assert!(pages >= 6, "{pages} pages: each of three primaries has over 1,024 keys");
+    }
 }
 
 mod servers {

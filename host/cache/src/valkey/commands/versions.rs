@@ -61,9 +61,8 @@ pub(in crate::valkey) async fn replace(
     duration: Option<u64>,
 ) -> Result<bool, CacheError> {
     let expires_at = version.expires_at().map_or(NO_EXPIRY, |time| i64::try_from(time).unwrap_or(i64::MAX));
-    let digest: String = version.digest().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut replace = redis::cmd("EVAL");
-    replace.arg(REPLACE).arg(1).arg(key).arg(expires_at).arg(digest).arg(value);
+    replace.arg(REPLACE).arg(1).arg(key).arg(expires_at).arg(version.hex_digest()).arg(value);
     if let Some(milliseconds) = duration {
         replace.arg("PX").arg(milliseconds);
     }

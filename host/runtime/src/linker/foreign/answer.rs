@@ -20,6 +20,7 @@ pub(super) fn to_host_result<R, E: From<wit::Error>>(outcome: CallResult<R>) -> 
     match outcome {
         Ok(value) => Ok((Ok(value),)),
         Err(CallError::Plugin(error)) => Ok((Err(error.into()),)),
+        Err(CallError::Limit(limit)) => Ok((Err(wit::Error::Other(limit).into()),)),
         Err(CallError::Trap(trap)) => Err(trap),
     }
 }

@@ -7,22 +7,19 @@ use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
 
-use super::super::cache::{CallError, CallResult};
+use super::super::cache::CallResult;
 use super::super::handles::HeldCas;
 use super::super::interface::View;
-use super::answer::{HostFuture, answer};
+use super::Import;
+use super::answer::{HostFuture, answer, to_host_result};
 use super::bucket::{Bucket, increment};
 use super::types::{CasError, Error};
 use crate::cache::Duration;
 
 type Cas = Resource<HeldCas>;
 
-pub(super) fn add<T: Send + 'static>(
-    linker: &mut Linker<T>,
-    name: &'static str,
-    view: View<T>,
-) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
+    let mut interface = linker.instance(&import.name)?;
     interface.resource("cas", ResourceType::host::<HeldCas>(), move |mut store, handle| {
         view(store.data_mut()).delete(Cas::new_own(handle))?;
         Ok(())
@@ -77,8 +74,7 @@ fn swap<T: Send + 'static>(
         match try_swap(&mut store, view, cas, value).await {
             Ok(None) => Ok((Ok(()),)),
             Ok(Some(next)) => Ok((Err(CasError::Failed(next)),)),
-            Err(CallError::Plugin(error)) => Ok((Err(error.into()),)),
-            Err(CallError::Trap(trap)) => Err(trap),
+            Err(error) => to_host_result(Err(error)),
         }
     })
 }

@@ -7,18 +7,15 @@ use wasmtime::component::{Component, Linker, LinkerInstance, WasmList, WasmStr};
 
 use super::super::cache::CallResult;
 use super::super::interface::{View, texts};
+use super::Import;
 use super::answer::{HostFuture, answer};
 use super::bucket::Bucket;
 use super::types::Error;
 use crate::cache::Duration;
 
 /// The shape of upstream and of wasmtime: a key without a value is `none`.
-pub(super) fn add<T: Send + 'static>(
-    linker: &mut Linker<T>,
-    name: &'static str,
-    view: View<T>,
-) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
+    let mut interface = linker.instance(&import.name)?;
     interface.func_wrap_async("get-many", move |mut store, (bucket, keys): (_, Vec<WasmStr>)| {
         answer::<Vec<Option<(String, Bytes)>>, Error>(async move {
             let found = get_many(&mut store, view, bucket, &keys).await?;
@@ -31,10 +28,10 @@ pub(super) fn add<T: Send + 'static>(
 /// The shape of Spin: each key is there, with its value or `none`.
 pub(super) fn add_of_spin<T: Send + 'static>(
     linker: &mut Linker<T>,
-    name: &'static str,
+    import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.instance(&import.name)?;
     interface.func_wrap_async("get-many", move |mut store, (bucket, keys): (_, Vec<WasmStr>)| {
         answer::<Vec<(String, Option<Bytes>)>, Error>(async move { get_many(&mut store, view, bucket, &keys).await })
     })?;

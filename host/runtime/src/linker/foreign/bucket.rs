@@ -4,12 +4,12 @@ use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{LinkerInstance, Resource, ResourceType, WasmList, WasmStr};
 
-use super::super::cache::CallResult;
+use super::super::cache::{CallError, CallResult};
 use super::super::ctx::LarderView;
 use super::super::handles::OpenCache;
 use super::super::interface::View;
 use super::super::wit;
-use super::answer::{HostFuture, answer, invalid};
+use super::answer::{HostFuture, answer};
 use crate::cache::{Duration, KeyPage, ListCursor, OpenError};
 
 /// A handle of a plugin on a bucket.
@@ -43,8 +43,13 @@ where
 }
 
 impl LarderView<'_> {
-    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache.
-    pub(super) fn open_bucket(&mut self, identifier: &str) -> CallResult<Bucket> {
+    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache. Through an import that is
+    /// bound to a cache, that is the default one, and there is no `only` other.
+    pub(super) fn open_bucket(&mut self, identifier: &str, only: Option<&str>) -> CallResult<Bucket> {
+        if let Some(only) = only {
+            let is_only = [only, DEFAULT, ""].contains(&identifier);
+            return if is_only { self.open(only) } else { Err(CallError::Plugin(wit::Error::NoSuchCache)) };
+        }
         let is_default = identifier.is_empty()
             || (identifier == DEFAULT && matches!(self.ctx.caches.open(identifier), Err(OpenError::NoSuchCache)));
         if is_default { self.open_default() } else { self.open(identifier) }
@@ -118,12 +123,13 @@ pub(super) async fn list<T: Send + 'static>(
 }
 
 /// Reads a cursor in text. 0 is where every list begins.
-pub(super) fn read_cursor(cursor: Option<String>) -> CallResult<Option<ListCursor>> {
+///
+/// # Errors
+///
+/// The rule that another text breaks.
+pub(super) fn read_cursor(cursor: Option<&str>) -> Result<Option<ListCursor>, &'static str> {
     let Some(cursor) = cursor else { return Ok(None) };
-    match cursor.parse() {
-        Ok(number) => Ok(ListCursor::new(number)),
-        Err(_) => Err(invalid("cursor: must be one that list-keys returned")),
-    }
+    cursor.parse().map(ListCursor::new).map_err(|_| "cursor: must be one that list-keys returned")
 }
 
 /// Adds to a number of the bucket.

@@ -5,6 +5,7 @@ use wasmtime::component::{Linker, WasmStr};
 use super::super::cache::CallError;
 use super::super::interface::View;
 use super::super::wit;
+use super::Import;
 use super::answer::{answer, invalid, to_host_result};
 use super::bucket::{Bucket, add_calls, increment, list};
 use super::types::{Error, NumberedKeys};
@@ -13,13 +14,14 @@ use crate::cache::ListCursor;
 /// The interface `store`.
 pub(super) fn add_store<T: Send + 'static>(
     linker: &mut Linker<T>,
-    name: &'static str,
+    import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.instance(&import.name)?;
     add_calls::<T, Error>(&mut interface, "bucket", view)?;
+    let only = import.cache.clone();
     interface.func_wrap("open", move |mut store, (identifier,): (String,)| {
-        to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier))
+        to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier, only.as_deref()))
     })?;
     interface.func_wrap_async("[method]bucket.list-keys", move |mut store, (bucket, cursor): (_, Option<u64>)| {
         answer::<NumberedKeys, Error>(async move {
@@ -32,10 +34,10 @@ pub(super) fn add_store<T: Send + 'static>(
 /// The interface `atomics`. The numbers of a cache are `i64`.
 pub(super) fn add_atomics<T: Send + 'static>(
     linker: &mut Linker<T>,
-    name: &'static str,
+    import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+    let mut interface = linker.instance(&import.name)?;
     interface.func_wrap_async("increment", move |mut store, (bucket, key, delta): (_, WasmStr, u64)| {
         answer::<u64, Error>(async move {
             let delta = i64::try_from(delta).map_err(|_| invalid("delta: must not be over 9223372036854775807"))?;

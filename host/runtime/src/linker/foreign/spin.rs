@@ -5,17 +5,15 @@ use wasmtime::component::Linker;
 use super::super::cache::CallResult;
 use super::super::ctx::LarderView;
 use super::super::interface::View;
+use super::Import;
 use super::answer::{HostResult, answer, to_host_result};
 use super::bucket::{Bucket, add_calls};
 use super::types::SpinError;
 
-pub(super) fn add<T: Send + 'static>(
-    linker: &mut Linker<T>,
-    name: &'static str,
-    view: View<T>,
-) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(name)?;
+pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
+    let mut interface = linker.instance(&import.name)?;
     add_calls::<T, SpinError>(&mut interface, "store", view)?;
+    let only = import.cache.clone();
     interface.func_wrap(
         "[static]store.open",
         move |mut store, (label,): (String,)| -> HostResult<Bucket, SpinError> {
@@ -23,7 +21,7 @@ pub(super) fn add<T: Send + 'static>(
             if view.has_all_handles() {
                 return Ok((Err(SpinError::StoreTableFull),));
             }
-            to_host_result(view.open_bucket(&label))
+            to_host_result(view.open_bucket(&label, only.as_deref()))
         },
     )?;
     interface.func_wrap_async("[method]store.get-keys", move |mut store, (bucket,): (Bucket,)| {

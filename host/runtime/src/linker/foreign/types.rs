@@ -7,6 +7,7 @@ use wasmtime::component::{ComponentType, Lower, Resource};
 
 use super::super::handles::HeldCas;
 use super::super::wit;
+use crate::cache::KeyPage;
 
 /// `error` of `wasi:keyvalue/store`.
 #[derive(Debug, ComponentType, Lower)]
@@ -54,7 +55,7 @@ pub(super) struct NumberedKeys {
     pub(super) cursor: Option<u64>,
 }
 
-/// `key-response` of `wasi:keyvalue/store@0.2.0-draft2`.
+/// `key-response` of `wasi:keyvalue/store@0.2.0-draft2` and of `wasmcloud:keyvalue/types`.
 #[derive(Debug, ComponentType, Lower)]
 #[component(record)]
 pub(super) struct Keys {
@@ -62,6 +63,12 @@ pub(super) struct Keys {
     pub(super) keys: Vec<String>,
     #[component(name = "cursor")]
     pub(super) cursor: Option<String>,
+}
+
+impl Keys {
+    pub(super) fn new(page: KeyPage) -> Self {
+        Self { keys: page.keys, cursor: page.next.map(|next| next.number().to_string()) }
+    }
 }
 
 /// `error` of `wasi:config/store`. Settings are in the memory of the host, and so no call returns one.

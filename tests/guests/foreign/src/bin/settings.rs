@@ -1,4 +1,5 @@
-//! Reads settings through all versions of `wasi:config`: `get KEY` and `get-all` print a line for each of them.
+//! Reads settings through all versions of `wasi:config`, and those with its earlier name `runtime`: `get KEY` and `get-all`
+//! print a line for each of them.
 
 #![allow(missing_docs, unsafe_code, reason = "the generated bindings are undocumented and use raw pointers")]
 
@@ -47,7 +48,14 @@ macro_rules! read {
 
 fn main() {
     larder_test_foreign::execute_arguments(|words| {
-        let read = read!(words, draft::wasi::config::store, dated::wasi::config::store, candidate::wasi::config::store);
+        let read = read!(
+            words,
+            draft::wasi::config::store,
+            dated::wasi::config::store,
+            candidate::wasi::config::store,
+            draft::wasi::config::runtime,
+            dated::wasi::config::runtime
+        );
         Ok(read.join("\n"))
     });
 }
