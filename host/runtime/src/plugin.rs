@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::config::{Config, Loading, Variables};
@@ -35,13 +36,20 @@ pub struct Plugin {
 }
 
 /// Links a component, with those interfaces of other projects that it imports.
-fn link(linker: &Linker<PluginState>, component: &Component) -> wasmtime::Result<InstancePre<PluginState>> {
+pub(crate) fn link(linker: &Linker<PluginState>, component: &Component) -> wasmtime::Result<InstancePre<PluginState>> {
     if !imports_foreign(component) {
         return linker.instantiate_pre(component);
     }
     let mut linker = linker.clone();
     add_foreign_to_linker(&mut linker, component, PluginState::larder)?;
     linker.instantiate_pre(component)
+}
+
+/// True if a component exports the HTTP handler of any version.
+pub(crate) fn serves_http(engine: &Engine, component: &Component) -> bool {
+    let is_handler =
+        |name: &str| name.starts_with("wasi:http/incoming-handler@") || name.starts_with("wasi:http/handler@");
+    component.component_type().exports(engine).any(|(name, _)| is_handler(name))
 }
 
 impl Plugin {
@@ -120,6 +128,11 @@ impl Plugin {
 
     pub(crate) fn metrics(&self) -> &RunMetrics {
         &self.metrics
+    }
+
+    /// True if it exports the HTTP handler of any version.
+    pub(crate) fn serves_http(&self) -> bool {
+        serves_http(self.pre.engine(), self.pre.component())
     }
 
     /// The environment variables of its table in the configuration.

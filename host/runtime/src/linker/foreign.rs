@@ -19,7 +19,7 @@ use wasmtime::component::{Component, Linker};
 use super::ctx::LarderView;
 use super::interface::View;
 
-pub(crate) use missing::missing_import;
+pub(crate) use missing::{import_of, missing_import};
 
 /// Adds one interface to a linker.
 type Add<T> = fn(&mut Linker<T>, &'static str, View<T>) -> wasmtime::Result<()>;
