@@ -89,9 +89,10 @@ fn is_of_database(error: &RedisError) -> bool {
     error.to_string().contains("refused to switch database")
 }
 
-/// True if the server refused a command for lack of a right. The client wraps its words where it selects the database.
+/// True if the server refused a command for lack of a right. Where the client selects the database, it replaces the code and
+/// keeps the words.
 fn is_denied(error: &RedisError) -> bool {
-    error.code() == Some("NOPERM") || error.to_string().contains("NOPERM")
+    error.code() == Some("NOPERM") || error.to_string().contains("has no permissions")
 }
 
 fn describe(error: &RedisError) -> String {
