@@ -111,7 +111,7 @@ target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascr
 	@examples/build-languages.sh javascript
 
 # A plugin of each language as `larder new` writes it, built by the commands that it prints.
-templates: target/templates/rust.wasm target/templates/python.wasm target/templates/javascript.wasm
+templates: $(foreach kind,rust python javascript rust-http python-http javascript-http,target/templates/$(kind).wasm)
 
 TEMPLATE_INPUTS = tests/build-templates.sh host/cli/src/commands/new.rs $(shell find host/cli/templates guest-sdk wit -type f)
 target/templates/%.wasm: $(TEMPLATE_INPUTS) | target languages

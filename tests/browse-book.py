@@ -25,7 +25,7 @@ import threading
 import time
 import urllib.parse
 
-# Decision: docs/decisions/0106-the-book-is-tested-in-chromium-without-a-driver.md
+# Decision: docs/decisions/0102-the-book-is-tested-in-chromium-without-a-driver.md
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 # Far longer than any page takes, so that a busy machine fails nothing.
 DEADLINE = 60

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a plugin by `larder new`, in one language, and builds it by the commands that this prints:
-# `build-templates.sh python`. Its tools are those of `make languages`, and the SDK is the one here.
+# `build-templates.sh python`, or `python-http` for one that serves HTTP. Its tools are those of `make languages`, and the SDK is the one here.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,9 +17,12 @@ build() {
   sh -eu build >/dev/null
 }
 
-case $1 in
+language=${1%-http}
+http=
+[ "$language" = "$1" ] || http=--http
+case $language in
 rust)
-  "$root/target/debug/larder" new greeter --sdk "$root/guest-sdk" >commands
+  "$root/target/debug/larder" new greeter $http --sdk "$root/guest-sdk" >commands
   # The toolchain and the versions that are here already.
   cp "$root/rust-toolchain.toml" "$root/Cargo.lock" greeter/
   export CARGO_TARGET_DIR="$built/cargo"
@@ -28,17 +31,17 @@ rust)
   plugin=$CARGO_TARGET_DIR/wasm32-wasip2/release/greeter.wasm
   ;;
 python | javascript)
-  case $1 in
+  case $language in
   python) tools=$root/target/languages/venv link=venv installed=$tools/installed ;;
   javascript) tools=$root/target/languages/npm/node_modules link=node_modules installed=$root/target/languages/npm/installed ;;
   esac
   # Not only begun to be installed.
   if [ ! -e "$installed" ]; then
-    printf 'larder: no plugin in %s: its tools are not here\n' "$1" >&2
+    printf 'larder: no plugin in %s: its tools are not here\n' "$language" >&2
     [ "${CI:-}" = true ] && exit 1
     exit 0
   fi
-  "$root/target/debug/larder" new greeter --lang "$1" >commands
+  "$root/target/debug/larder" new greeter $http --lang "$language" >commands
   ln -s "$tools" "greeter/$link"
   build
   plugin=greeter/greeter.wasm

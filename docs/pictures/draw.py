@@ -10,7 +10,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-# Decision: docs/decisions/0105-pictures-are-drawn-by-scripts-and-bring-their-background.md
+# Decision: docs/decisions/0101-pictures-are-drawn-by-scripts-and-bring-their-background.md
 FOLDER = Path(__file__).resolve().parent
 WIDTH = 860
 

@@ -155,7 +155,7 @@ fn manifest(folder: &TempDir, package: &str) -> Value {
     serde_json::from_str(&manifest).unwrap()
 }
 
-// Decision: docs/decisions/0104-the-packages-for-npm-and-pypi-are-named-larder-cli.md
+// Decision: docs/decisions/0100-the-packages-for-npm-and-pypi-are-named-larder-cli.md
 #[test]
 fn each_platform_has_its_packages_and_the_launcher_depends_on_them() {
     let folder = TempDir::new().unwrap();

@@ -170,7 +170,7 @@ fn an_archive_holds_the_program_and_what_belongs_to_it() {
 
     output(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder.path()));
     let unpacked = folder.path().join(name.strip_suffix(".tar.gz").unwrap());
-    let said = output(Command::new(unpacked.join("larder")).arg("--version"));
+    let said = output(Command::new(unpacked.join("larder")).arg("-V"));
     assert_eq!(said.trim(), format!("larder {}", version()));
     for file in ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "larder.toml", "cache.wit"] {
         assert!(unpacked.join(file).is_file(), "{file}");

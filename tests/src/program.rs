@@ -40,7 +40,7 @@ pub fn language_plugin(name: &str) -> Option<PathBuf> {
     built("languages", name)
 }
 
-/// The path of a plugin that `larder new` creates and `make templates` builds, or `None` as in [`language_plugin`].
+/// The path of a plugin that `larder new` creates and `make templates` builds, such as `rust` or `rust-http`, or `None` as in [`language_plugin`].
 pub fn template_plugin(name: &str) -> Option<PathBuf> {
     built("templates", name)
 }

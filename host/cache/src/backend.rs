@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration as StdDuration;
 
 use async_trait::async_trait;
@@ -45,6 +46,14 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     /// Returns true if the key holds a value.
     async fn exists(&self, key: &Key) -> Result<bool, CacheError>;
 
+    /// Returns what the key holds, for an operator. By default without leases, and from [`CacheBackend::get_with_life`].
+    async fn describe(&self, key: &Key) -> Result<KeyState, CacheError> {
+        Ok(match self.get_with_life(key).await? {
+            Some(WithLife { value, life }) => KeyState::Value { bytes: value.len(), life },
+            None => KeyState::Empty,
+        })
+    }
+
     /// Returns a page of the names of the selected keys that hold a value, in no particular order: the first page, or the
     /// one at a cursor that an earlier page returned. A page has about `max_keys` names and about 1 MiB at most; it may be
     /// empty although more pages follow.
@@ -83,6 +92,11 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Removes the selected keys. Returns how many held a value. After an error some of them may be removed.
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError>;
+
+    /// As [`CacheBackend::clear_matching`], and counts what it does. By default it does not count.
+    async fn clear_matching_with(&self, selection: &Selection, _progress: &ClearProgress) -> Result<u64, CacheError> {
+        self.clear_matching(selection).await
+    }
 
     /// Returns the key's value, or stores `lease` if the key holds neither a value nor a lease, in one atomic step. If
     /// this fails, or if the future is dropped, the lease may have been stored; after [`CacheError::Unavailable`] it was
@@ -146,6 +160,49 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
     fn near(&self) -> Option<&dyn NearLookup> {
         None
     }
+}
+
+/// What a clear of many keys has done so far, for an operator who waits for it.
+#[derive(Debug, Default)]
+pub struct ClearProgress {
+    looked_at: AtomicU64,
+    removed: AtomicU64,
+}
+
+impl ClearProgress {
+    /// About how many keys the server has looked at, also those that are not selected.
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at.load(Ordering::Relaxed)
+    }
+
+    /// How many values were removed.
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, looked_at: u64, removed: u64) {
+        self.looked_at.fetch_add(looked_at, Ordering::Relaxed);
+        self.removed.fetch_add(removed, Ordering::Relaxed);
+    }
+}
+
+/// What a key holds. Times are in milliseconds, and `None` for what does not expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Nothing.
+    Empty,
+    /// A value.
+    Value {
+        /// Its length.
+        bytes: usize,
+        /// The time until it expires.
+        life: Option<u64>,
+    },
+    /// The lease of a caller that computes the value.
+    Lease {
+        /// The time until it lapses unless it is renewed.
+        life: Option<u64>,
+    },
 }
 
 /// A value, and how long it remains.

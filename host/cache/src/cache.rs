@@ -5,7 +5,9 @@ use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 
-use crate::backend::{CacheBackend, Health, KeyPage, ListCursor, NearLookup, SyncBackend, Version};
+use crate::backend::{
+    CacheBackend, ClearProgress, Health, KeyPage, KeyState, ListCursor, NearLookup, SyncBackend, Version,
+};
 use crate::cache_metrics::{CacheMetrics, Operation};
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::{LeaderGuard, Leaders, Owner};
@@ -74,6 +76,15 @@ impl Cache {
     /// The backend's.
     pub async fn exists(&self, key: &Key) -> Result<bool, CacheError> {
         self.or_miss(self.metrics().exists.timed(self.state.backend.exists(key)).await, || false)
+    }
+
+    /// Returns what the key holds, for an operator.
+    ///
+    /// # Errors
+    ///
+    /// The backend's, also in an outage.
+    pub async fn describe(&self, key: &Key) -> Result<KeyState, CacheError> {
+        self.state.backend.describe(key).await
     }
 
     /// Returns a page of the names of the selected keys, as [`CacheBackend::list_keys`] describes it.
@@ -368,9 +379,22 @@ impl Cache {
     ///
     /// The backend's. Some keys may then be removed.
     pub async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
+        self.clear_matching_with(selection, &ClearProgress::default()).await
+    }
+
+    /// As [`Cache::clear_matching`], and counts what it does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::clear_matching`].
+    pub async fn clear_matching_with(
+        &self,
+        selection: &Selection,
+        progress: &ClearProgress,
+    ) -> Result<u64, CacheError> {
         let leaders = self.state.in_flight.leaders_in(selection).await;
         let operation = if selection.is_all() { &self.metrics().clear_all } else { &self.metrics().clear_pattern };
-        let outcome = operation.timed(self.state.backend.clear_matching(selection)).await;
+        let outcome = operation.timed(self.state.backend.clear_matching_with(selection, progress)).await;
         self.end_write(leaders, outcome)
     }
 

@@ -38,8 +38,8 @@ pub mod valkey;
 mod value;
 
 pub use backend::{
-    BackendStatus, CacheBackend, Health, KeyPage, ListCursor, NearLookup, NearStatus, Release, SyncBackend, Version,
-    WithLife, parse_number,
+    BackendStatus, CacheBackend, ClearProgress, Health, KeyPage, KeyState, ListCursor, NearLookup, NearStatus, Release,
+    SyncBackend, Version, WithLife, parse_number,
 };
 pub use cache::Cache;
 pub use error::{CacheError, Handling, PluginError};

@@ -132,6 +132,11 @@ impl Scope {
     /// The keys of the key space that match a pattern, to be cleared.
     pub(crate) fn matching(&self, pattern: &str) -> Result<Selection, CacheError> {
         self.check_write()?;
+        self.selected(pattern)
+    }
+
+    /// The keys of the key space that match a pattern, to be listed.
+    pub(crate) fn selected(&self, pattern: &str) -> Result<Selection, CacheError> {
         check_text("pattern", pattern, self.limits.max_pattern_bytes.min(Pattern::MAX_LENGTH))?;
         Selection::matching(self.namespace.clone(), pattern)
     }

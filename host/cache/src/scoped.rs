@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::backend::{KeyPage, ListCursor, Version};
+use crate::backend::{ClearProgress, KeyPage, KeyState, ListCursor, Version};
 use crate::cache::Cache;
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
@@ -111,6 +111,29 @@ impl ScopedCache {
     /// As [`ScopedCache::get`], without [`CacheError::ValueTooLarge`].
     pub async fn exists(&self, key: &str) -> Result<bool, CacheError> {
         self.metrics().exists.call(async { self.cache.exists(&self.scope.key(key)?).await }).await
+    }
+
+    /// Returns what the key holds, for an operator. It is not counted as a call.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::exists`], but also in an outage.
+    pub async fn describe(&self, key: &str) -> Result<KeyState, CacheError> {
+        self.cache.describe(&self.scope.key(key)?).await
+    }
+
+    /// As [`ScopedCache::list_keys`], for the keys that match a glob.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] for an invalid pattern, or one over
+    /// [`Limits::max_pattern_bytes`].
+    pub async fn list_matching_keys(&self, pattern: &str, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
+        let list = async {
+            let selection = self.scope.selected(pattern)?;
+            self.cache.list_keys(&selection, cursor, self.scope.limits.max_batch).await
+        };
+        self.metrics().list_keys.call(list).await
     }
 
     /// Returns a page of the names of the keys of this key space, in no particular order: the first page, or the one at a
@@ -442,6 +465,20 @@ impl ScopedCache {
     /// As [`ScopedCache::clear`]. After an error some keys may be removed.
     pub async fn clear_all(&self) -> Result<u64, CacheError> {
         self.metrics().clear_all.call(async { self.cache.clear_matching(&self.scope.all()?).await }).await
+    }
+
+    /// As [`ScopedCache::clear_pattern`], or as [`ScopedCache::clear_all`] without a pattern, and counts what it does.
+    ///
+    /// # Errors
+    ///
+    /// As [`ScopedCache::clear_pattern`].
+    pub async fn clear_with(&self, pattern: Option<&str>, progress: &ClearProgress) -> Result<u64, CacheError> {
+        let operation = if pattern.is_some() { &self.metrics().clear_pattern } else { &self.metrics().clear_all };
+        let cleared = async {
+            let selection = pattern.map_or_else(|| self.scope.all(), |pattern| self.scope.matching(pattern))?;
+            self.cache.clear_matching_with(&selection, progress).await
+        };
+        operation.call(cleared).await
     }
 
     fn metrics(&self) -> &CacheMetrics {

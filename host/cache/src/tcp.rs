@@ -152,6 +152,12 @@ impl ConnectError {
         matches!(self.reason, Reason::Lookup(_))
     }
 
+    /// True if an address refused the connection: nothing listens there.
+    pub fn is_refused(&self) -> bool {
+        let is_refused = |(_, error): &(SocketAddr, io::Error)| error.kind() == io::ErrorKind::ConnectionRefused;
+        matches!(&self.reason, Reason::Addresses(each) if each.iter().any(is_refused))
+    }
+
     /// The kind that the errors of all addresses have, or else that of the last one.
     pub fn kind(&self) -> io::ErrorKind {
         match &self.reason {

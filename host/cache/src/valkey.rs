@@ -24,7 +24,8 @@ use crate::backend::{Version, WithLife};
 use crate::near::backend::{FarBackend, NearBackend};
 use crate::near::tier::{Fetched, Keep, Tier};
 use crate::{
-    BackendStatus, CacheBackend, CacheError, Claim, Health, Key, KeyPage, Lease, ListCursor, Policy, Release, Selection,
+    BackendStatus, CacheBackend, CacheError, Claim, ClearProgress, Health, Key, KeyPage, KeyState, Lease, ListCursor,
+    Policy, Release, Selection,
 };
 
 pub use inspection::inspect;
@@ -213,6 +214,18 @@ impl CacheBackend for ValkeyBackend {
         reads::exists(&self.servers, &key, &get_command(&key)).await
     }
 
+    async fn describe(&self, key: &Key) -> Result<KeyState, CacheError> {
+        let key = self.stored_key(key);
+        let state = reads::describe(&self.servers, &key, &get_command(&key)).await;
+        // What is longer than a plugin may read has a length, too.
+        match state {
+            Err(CacheError::ValueTooLarge { len, .. }) => {
+                Ok(KeyState::Value { bytes: len, life: reads::life(&self.servers, &key).await? })
+            }
+            state => state,
+        }
+    }
+
     async fn list_keys(
         &self,
         selection: &Selection,
@@ -258,7 +271,11 @@ impl CacheBackend for ValkeyBackend {
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        clearing::unlink_selected(&self.servers, &self.prefix, selection).await
+        self.clear_matching_with(selection, &ClearProgress::default()).await
+    }
+
+    async fn clear_matching_with(&self, selection: &Selection, progress: &ClearProgress) -> Result<u64, CacheError> {
+        clearing::unlink_selected(&self.servers, &self.prefix, selection, progress).await
     }
 
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {

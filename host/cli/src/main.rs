@@ -11,7 +11,9 @@
 
 mod allocator;
 mod commands;
+mod compiling;
 mod json;
+mod listening;
 mod log_line;
 mod metrics_server;
 mod metrics_url;

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
@@ -29,6 +28,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::listening::cannot_listen;
 use crate::process_metrics::ProcessMetrics;
 
 /// Interval between upkeep runs, which merge recorded samples into the histograms. Without upkeep, samples accumulate
@@ -77,7 +77,7 @@ impl MetricsServer {
     pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<Self> {
         let listener = StdTcpListener::bind(addr)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .with_context(|| format!("cannot listen on {addr}"))?;
+            .map_err(|error| cannot_listen(addr, "--metrics-addr", &error))?;
         let recorder = PrometheusBuilder::new().set_buckets(BUCKETS)?.install_recorder()?;
         describe(&[BUILD_INFO]);
         metrics::gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);

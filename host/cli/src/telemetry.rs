@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use tokio::runtime::Runtime;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -21,6 +21,12 @@ pub(crate) struct LogOptions {
     /// Format of the log on stderr
     #[arg(long, value_name = "FORMAT", global = true, value_enum, env = "LARDER_LOG_FORMAT", default_value_t)]
     log_format: LogFormat,
+    /// Log errors only
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Log what the host does; twice, also why calls failed
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    verbose: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -50,7 +56,7 @@ impl Telemetry {
         runs_plugins: bool,
         runtime: &Runtime,
     ) -> anyhow::Result<Self> {
-        let (layer, filter) = (log_layer(options.log_format, is_server), log_filter(is_server));
+        let (layer, filter) = (log_layer(options.log_format, is_server), options.filter(is_server));
         let registry = tracing_subscriber::registry();
         #[cfg(feature = "otlp")]
         {
@@ -90,8 +96,27 @@ fn log_layer(format: LogFormat, is_server: bool) -> Box<dyn Layer<Registry> + Se
     match format {
         LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
         LogFormat::Text => {
-            let layer = layer.with_ansi(std::io::stderr().is_terminal());
+            let layer = layer.with_ansi(std::io::stderr().is_terminal() && has_colors());
             if is_server { layer.boxed() } else { layer.without_time().boxed() }
+        }
+    }
+}
+
+/// False if the environment asks for no colours: `NO_COLOR` is set and not empty.
+pub(crate) fn has_colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+impl LogOptions {
+    /// The filter that the options ask for, which precede the environment.
+    fn filter(self, is_server: bool) -> Targets {
+        let of_larder =
+            |level| Targets::new().with_default(Level::WARN).with_target("h2", Level::ERROR).with_target(TARGET, level);
+        match (self.quiet, self.verbose) {
+            (true, _) => Targets::new().with_default(Level::ERROR),
+            (false, 0) => log_filter(is_server),
+            (false, 1) => of_larder(Level::INFO),
+            (false, _) => of_larder(Level::DEBUG),
         }
     }
 }
@@ -129,6 +154,17 @@ mod tests {
         assert!(default_filter(true).would_enable("hyper", &Level::WARN));
         assert!(!default_filter(true).would_enable("h2::proto::streams::recv", &Level::WARN));
         assert!(default_filter(true).would_enable("h2::proto::streams::recv", &Level::ERROR));
+    }
+
+    #[test]
+    fn options_ask_for_fewer_and_for_more_lines() {
+        let filter = |quiet, verbose| LogOptions { log_format: LogFormat::Text, quiet, verbose }.filter(false);
+        assert!(!filter(true, 0).would_enable("larder", &Level::WARN));
+        assert!(filter(true, 0).would_enable("larder", &Level::ERROR));
+        assert!(filter(false, 1).would_enable("larder_host::linker", &Level::INFO));
+        assert!(!filter(false, 1).would_enable("larder_host::linker", &Level::DEBUG));
+        assert!(filter(false, 2).would_enable("larder_host::linker", &Level::DEBUG));
+        assert!(!filter(false, 2).would_enable("hyper", &Level::INFO));
     }
 
     #[test]

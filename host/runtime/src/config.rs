@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::sandbox::Shares;
-use document::{Document, Fault, quoted_list};
+use document::{Document, Fault, no_such, quoted_list};
 
 pub use caches::{BackendConfig, CacheConfig};
 pub use document::Environment;
@@ -152,13 +152,16 @@ impl Config {
         let default = match document.take_string("default")? {
             Some((default, _)) if caches.contains_key(&default) => default,
             Some((default, span)) => {
-                let message = format!("`default`: there is no cache `{default}`, only {}", quoted_list(caches.keys()));
-                return Err(Fault::at(span, message));
+                return Err(Fault::at(span, format!("`default`: {}", no_such("cache", &default, caches.keys()))));
             }
             None => match caches.keys().next() {
                 Some(only) if caches.len() == 1 => only.clone(),
                 _ => {
-                    let message = format!("`default` is missing: it must name one of {}", quoted_list(caches.keys()));
+                    let first = caches.keys().next().map(String::as_str).unwrap_or_default();
+                    let message = format!(
+                        "`default` is missing: it must name one of {}; begin the file with, for example, `default = \"{first}\"`",
+                        quoted_list(caches.keys())
+                    );
                     return Err(Fault::at(0..0, message));
                 }
             },
@@ -188,6 +191,15 @@ impl Config {
             policy.max_value_bytes = policy.max_value_bytes.min(share);
         }
         Ok(Self { default, caches, plugins: plugins.grants, unlisted_plugins, sandbox, serve, routes: plugins.routes })
+    }
+
+    /// The cache of this name.
+    ///
+    /// # Errors
+    ///
+    /// A message that lists the names of the caches. Whoever named the cache must correct the name.
+    pub fn cache(&self, name: &str) -> Result<&CacheConfig, String> {
+        self.caches.get(name).ok_or_else(|| no_such("cache", name, self.caches.keys()))
     }
 
     /// The grant of a plugin. One without a table may do everything with the caches in the shared key space, or nothing if

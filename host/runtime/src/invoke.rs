@@ -1,11 +1,16 @@
 //! A call of one exported function, written in WAVE.
 
+mod mistake;
+
 use std::fmt;
 
 use wasmtime::component::types::ComponentItem;
+use wasmtime::component::wasm_wave::parser::ParserError;
 use wasmtime::component::wasm_wave::untyped::UntypedFuncCall;
 use wasmtime::component::{Component, ComponentExportIndex, Instance, Val, types};
 use wasmtime::{Engine, Store};
+
+use crate::nearest::did_you_mean;
 
 /// A call that matches a function of the plugin and its parameters.
 #[derive(Debug)]
@@ -60,9 +65,12 @@ impl Invocation {
     ///
     /// The reason why the call does not match the component, for the user.
     pub(crate) fn parse(engine: &Engine, component: &Component, call: &str) -> Result<Self, String> {
-        let call = UntypedFuncCall::parse(call).map_err(|error| error.to_string())?;
         let exported = functions(engine, component);
-        let mut named = exported.iter().filter(|export| export.name == call.name());
+        let parsed = UntypedFuncCall::parse(call);
+        // Also the name of a call that cannot be parsed.
+        let name =
+            parsed.as_ref().map_or_else(|_| call.split('(').next().unwrap_or_default().trim(), |call| call.name());
+        let mut named = exported.iter().filter(|export| export.name == name);
         let export = match (named.next(), named.next()) {
             (Some(export), None) => export,
             (Some(first), Some(second)) => {
@@ -71,9 +79,12 @@ impl Invocation {
             (None, _) if exported.is_empty() => return Err("the plugin exports no function".to_owned()),
             (None, _) => {
                 let names: Vec<_> = exported.iter().map(|export| format!("`{export}`")).collect();
-                return Err(format!("the plugin exports no such function, only {}", names.join(", ")));
+                let meant = did_you_mean(name, exported.iter().map(|export| export.name.as_str()));
+                return Err(format!("the plugin exports no such function, only {}{meant}", names.join(", ")));
             }
         };
+        let mistake = |error: ParserError| mistake::reason(call, export, &error.to_string());
+        let parsed = parsed.map_err(mistake)?;
         let interface = export.interface.as_ref().map(|interface| component.get_export_index(None, interface.as_str()));
         let function = match interface {
             None => component.get_export_index(None, export.name.as_str()),
@@ -83,7 +94,7 @@ impl Invocation {
         };
         let function = function.ok_or_else(|| format!("`{export}` cannot be looked up"))?;
         let types: Vec<_> = export.ty.params().map(|(_, ty)| ty).collect();
-        let params = call.to_wasm_params(&types).map_err(|error| error.to_string())?;
+        let params = parsed.to_wasm_params(&types).map_err(mistake)?;
         Ok(Self { function, params, results: export.ty.results().len() })
     }
 

@@ -63,6 +63,7 @@
 //! - `loading`, [`compiler`]: a plugin's file is read and compiled within limits.
 //! - `engine`, `engines`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
+//! - [`inspection`]: what a plugin's file needs and offers.
 //! - [`console`]: the queues of stdout and stderr, shared by the output of plugins and the lines of the program.
 //! - [`write_deadline`]: how long a client may take for what is written to it, on each port of the program.
 //! - [`metrics`]: the metrics, through the facade of the `metrics` crate.
@@ -91,10 +92,12 @@ pub mod error;
 #[cfg(feature = "serve")]
 mod file_version;
 mod host_calls;
+pub mod inspection;
 mod invoke;
 mod linker;
 mod loading;
 pub mod metrics;
+mod nearest;
 #[cfg(feature = "serve")]
 mod outgoing;
 #[cfg(feature = "serve")]
@@ -115,6 +118,12 @@ mod trace;
 pub mod write_deadline;
 
 pub use larder_cache as cache;
+
+/// The version of wasmtime, and the interfaces of the caches for plugins of WASI 0.2 and of WASI 0.3, for reports of
+/// defects.
+///
+/// wasmtime does not export its version. A test compares it with `Cargo.lock`.
+pub const VERSIONS: [&str; 3] = ["48.0.8", linker::INTERFACE, linker::CONCURRENT_INTERFACE];
 
 pub use caches::{Caches, connect_cache, connect_registered, operator_view};
 pub use compiler::CompilerProcess;

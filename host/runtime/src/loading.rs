@@ -1,9 +1,11 @@
 //! Loads a plugin's file: reads it within bounds, and compiles it or takes its compiled form from disk.
 
+mod absent;
 mod compiled_folder;
 mod compiled_form;
 mod engine_kind;
 mod file;
+mod notice;
 mod refusal;
 mod resources;
 mod slots;
@@ -19,7 +21,9 @@ use crate::compiler::{self, Bounds, CompilerProcess};
 use crate::config::{Loading, Sandbox};
 use crate::engine::EngineKind;
 use crate::engines::{Engines, LinkedEngine};
+use crate::runtime::OnSlowCompilation;
 use compiled_folder::{CompiledFolder, Name};
+use notice::Compiling;
 use resources::Room;
 use slots::Slots;
 
@@ -45,6 +49,7 @@ pub(crate) struct Loader {
     max_memory: u64,
     limits: Loading,
     compiler: Option<CompilerProcess>,
+    on_slow: Option<OnSlowCompilation>,
     folder: Option<CompiledFolder>,
     loads: Slots,
     compilations: Slots,
@@ -58,11 +63,16 @@ pub(crate) struct Loaded {
 }
 
 impl Loader {
-    pub(crate) fn new(sandbox: &Sandbox, compiler: Option<CompilerProcess>) -> Self {
+    pub(crate) fn new(
+        sandbox: &Sandbox,
+        compiler: Option<CompilerProcess>,
+        on_slow: Option<OnSlowCompilation>,
+    ) -> Self {
         Self {
             max_memory: sandbox.max_memory,
             limits: sandbox.loading,
             compiler,
+            on_slow,
             folder: CompiledFolder::open(),
             loads: Slots::new(MAX_LOADS),
             compilations: Slots::new(MAX_COMPILATIONS),
@@ -93,8 +103,9 @@ impl Loader {
         }
         structure::check(&bytes, self.compiler.is_none())?;
         let compilation = self.compilations.take();
+        let compiling = Compiling::begin(self.on_slow, path, kept.is_some());
         let compiled = self.compile(&bytes, kind, engine)?;
-        drop((compilation, bytes));
+        drop((compiling, compilation, bytes));
         let component = deserialize(engine, &compiled).map_err(|error| {
             let other = || Refusal::invalid(&format!("its compiled form cannot be loaded: {}", error.root_cause()));
             room.refusal(&error).unwrap_or_else(other)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::config::{Config, Loading, Variables};
@@ -36,7 +37,7 @@ pub struct Plugin {
 }
 
 /// Links a component, with those interfaces of other projects that it imports. `labels` has the cache of each label.
-fn link(
+pub(crate) fn link(
     linker: &Linker<PluginState>,
     component: &Component,
     labels: &BTreeMap<String, String>,
@@ -47,6 +48,13 @@ fn link(
     let mut linker = linker.clone();
     add_foreign_to_linker(&mut linker, component, labels, PluginState::larder)?;
     linker.instantiate_pre(component)
+}
+
+/// True if a component exports the HTTP handler of any version.
+pub(crate) fn serves_http(engine: &Engine, component: &Component) -> bool {
+    let is_handler =
+        |name: &str| name.starts_with("wasi:http/incoming-handler@") || name.starts_with("wasi:http/handler@");
+    component.component_type().exports(engine).any(|(name, _)| is_handler(name))
 }
 
 impl Plugin {
@@ -126,6 +134,11 @@ impl Plugin {
 
     pub(crate) fn metrics(&self) -> &RunMetrics {
         &self.metrics
+    }
+
+    /// True if it exports the HTTP handler of any version.
+    pub(crate) fn serves_http(&self) -> bool {
+        serves_http(self.pre.engine(), self.pre.component())
     }
 
     /// The environment variables of its table in the configuration.

@@ -50,7 +50,13 @@ pub struct RuntimeOptions {
     /// `max_plugin_bytes`, components nested at most 100 deep, and 200,000 functions of at most 1 MiB each. A file within
     /// these bounds can still take gigabytes and minutes. Name a program if you load files that you do not trust.
     pub compiler: Option<CompilerProcess>,
+    /// Called if the compilation of a plugin takes longer than half a second. Defaults to none.
+    pub on_slow_compilation: Option<OnSlowCompilation>,
 }
+
+/// Gets the file of a plugin that is being compiled, and true if its compiled form will be kept for the next start. It is
+/// called on a thread of its own and should only print a line.
+pub type OnSlowCompilation = fn(&Path, bool);
 
 impl RuntimeOptions {
     /// The options for the HTTP server of the feature `serve`: at most `max_concurrent_requests` instances.
@@ -136,7 +142,7 @@ impl Runtime {
         // The runs share the threads of the runtime that this is called on.
         let turns = Turns::new(tokio::runtime::Handle::current().metrics().num_workers());
         let engines = Engines::new(options.instances, sandbox)?;
-        let loader = Loader::new(&sandbox, options.compiler);
+        let loader = Loader::new(&sandbox, options.compiler, options.on_slow_compilation);
         Ok(Self {
             engines,
             loader,
@@ -212,12 +218,20 @@ impl Runtime {
         let command = Command::of(plugin).ok_or_else(|| {
             let functions = functions(plugin.pre().engine(), plugin.pre().component());
             let reason = match functions.as_slice() {
-                [] => "it exports no functions".to_owned(),
+                _ if plugin.serves_http() => format!("it is not a command but serves HTTP; {}", serve_it(plugin)),
+                [] => "it exports no functions: build it from a program with a `main`, or export one".to_owned(),
                 some => format!("it is not a command; call one of its functions with `--invoke`: {}", list(some)),
             };
             plugin.load_error(&reason)
         })?;
-        let outcome = self.in_sandbox(plugin, options, async |store| command.run(store).await).await?;
+        let outcome = self.in_sandbox(plugin, options, async |store| command.run(store).await).await;
+        // The `main` of a plugin that serves HTTP may be there for the linker alone.
+        let outcome = outcome.map_err(|error| match error {
+            Error::Trap { plugin: name, reason } if plugin.serves_http() => {
+                Error::Trap { plugin: name, reason: format!("{reason}; it also serves HTTP: {}", serve_it(plugin)) }
+            }
+            other => other,
+        })?;
         Ok(match outcome {
             Outcome::Returned(Ok(())) => 0,
             Outcome::Returned(Err(())) => 1,
@@ -423,6 +437,11 @@ fn new_wasi(
         })?;
     }
     Ok(wasi.build())
+}
+
+/// What to type for a plugin that serves HTTP.
+fn serve_it(plugin: &Plugin) -> String {
+    format!("type `larder serve {}`", plugin.path().display())
 }
 
 fn list(exports: &[Export]) -> String {

@@ -65,6 +65,35 @@ fn arguments_that_do_not_fit_are_status_2() {
     }
 }
 
+/// A shell removes double quotes that are not in single ones, so this is what most first calls look like.
+#[test]
+fn a_string_without_quotes_is_answered_with_the_call_as_it_is_to_be_typed() {
+    for (call, typed) in [
+        ("greet(world)", r#"greet("world")"#),
+        ("greet(Ada Lovelace)", r#"greet("Ada Lovelace")"#),
+        ("greet(a, b)", r#"greet("a, b")"#),
+        ("greet('Ada')", r#"greet("Ada")"#),
+        ("greet(world", r#"greet("world")"#),
+        ("greet(1)", r#"greet("1")"#),
+        (r"greet(it's)", r#"greet("it'\''s")"#),
+    ] {
+        let run = invoke(call).fail(2);
+        let expected = format!("quote its strings: type `--invoke '{typed}'`, with the single quotes for the shell");
+        assert_eq!(run.error_line(), format!("larder: cannot invoke `{call}`: {expected}"));
+    }
+}
+
+#[test]
+fn another_mistake_is_answered_with_the_parameters_of_the_function() {
+    for call in ["half(\"4\")", "half(-1)", "half()", "half"] {
+        let run = invoke(call).fail(2);
+        assert!(run.error_line().contains("; its function is `half("), "{run:#?}");
+        assert!(run.error_line().ends_with(": u32)`"), "{run:#?}");
+    }
+    let run = invoke("great(\"Ada\")").fail(2);
+    assert!(run.error_line().ends_with("; did you mean `greet`?"), "{run:#?}");
+}
+
 #[test]
 fn a_function_that_exits_ends_the_program() {
     let run = invoke("leave()").fail(1);

@@ -89,6 +89,8 @@ fn cache_has_the_documented_keys() {
     let outputs = [
         (cache(&["set", "k", "\u{1b}[2J\u{9b}é\"\\"]).succeed(), json!({ "stored": true })),
         (cache(&["get", "k"]).succeed(), json!({ "found": true, "value": "\u{1b}[2J\u{9b}é\"\\", "value_hex": null })),
+        (cache(&["keys"]).succeed(), json!({ "keys": ["k"], "complete": true })),
+        (cache(&["info", "nothing"]).fail(1), json!({ "state": "empty", "bytes": null, "life_ms": null })),
         (cache(&["clear", "k"]).succeed(), json!({ "cleared": 1 })),
         (cache(&["clear", "k"]).fail(1), json!({ "cleared": 0 })),
         (cache(&["get", "k"]).fail(1), json!({ "found": false, "value": null, "value_hex": null })),
@@ -110,6 +112,32 @@ fn cache_has_the_documented_keys() {
     // Errors are messages, with their status.
     let run = cache(&["get", ""]).fail(2);
     assert_eq!((run.stdout.as_str(), run.error_line()), ("", "larder: key: must not be empty"));
+}
+
+#[test]
+fn plugin_inspect_has_the_documented_keys() {
+    let inspect = |text: &str| {
+        let larder = Larder::new(["plugin", "inspect", "--json", "p.wasm"]);
+        std::fs::write(larder.folder().join("p.wasm"), wat::parse_str(text).unwrap()).unwrap();
+        larder.finish()
+    };
+    let run = inspect(
+        r#"(component
+            (import "wasi:nn/graph@0.2.0" (instance (export "load" (func))))
+            (import "acme:db/query@1.0.0" (instance (export "row" (type (sub resource))) (export "ask" (func))))
+            (import "wasi:cli/environment@0.2.0" (instance))
+            (core module $m (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func (export "f") (canon lift (core func $i "f"))))"#,
+    );
+    assert_eq!(run.status, Some(1), "{run:#?}");
+    let output = object(&run);
+    assert_documented(std::slice::from_ref(&output), "larder plugin inspect --json");
+    let missing: Vec<_> = output["missing"].as_array().unwrap().iter().map(|missing| &missing["name"]).collect();
+    assert_eq!(missing, ["wasi:nn/graph@0.2.0", "acme:db/query@1.0.0"]);
+    assert_eq!((&output["engine"], &output["functions"]), (&json!("0.2"), &json!(["f"])));
+    assert_eq!((&output["command"], &output["http"]), (&json!(false), &json!(false)));
+    assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::process::Command;
 
+#[cfg(target_os = "linux")]
+use larder_tests::Terminal;
 use larder_tests::{Larder, LarderOutput, guest};
 
 /// `larder run` of a file with these bytes, compiled by this run.
@@ -101,13 +103,9 @@ fn what_crashes_the_compiler_or_fills_its_memory_is_refused_with_one_line() {
     let section = [vec![1], [0x41, 1, 1].repeat(depth), vec![0x41, 0]].concat();
     let types: Vec<u8> = types.chain([7]).chain(leb128(section.len())).chain(section).collect();
     is_refused("", &types, &[]);
-    let doubling = (1..40).fold("(component $c0)".to_owned(), |text, n| {
-        format!("(component $c{n} {text} (instance (instantiate $c{0})) (instance (instantiate $c{0})))", n - 1)
-    });
-    let doubling = wat::parse_str(format!("(component {doubling} (instance (instantiate $c39)))")).unwrap();
     is_refused(
         "[sandbox]\nmax_compile_memory = \"256MiB\"\ncompile_timeout = \"20s\"\n",
-        &doubling,
+        &endless(),
         &["compiling it "],
     );
 }
@@ -144,6 +142,31 @@ fn max_compile_memory_bounds_the_compiler() {
         let config = format!("[sandbox]\nmax_compile_memory = \"{memory}\"\n");
         is_refused(&config, &http, &["`max_compile_memory` of `[sandbox]`"]);
     }
+}
+
+/// What takes any time to compile.
+fn endless() -> Vec<u8> {
+    let doubling = (1..40).fold("(component $c0)".to_owned(), |text, n| {
+        format!("(component $c{n} {text} (instance (instantiate $c{0})) (instance (instantiate $c{0})))", n - 1)
+    });
+    wat::parse_str(format!("(component {doubling} (instance (instantiate $c39)))")).unwrap()
+}
+
+/// A person at a terminal learns why nothing happens; a log or a script gets no such line.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_compilation_that_takes_a_while_is_announced_on_a_terminal_only() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (config, plugin) = (folder.path().join("larder.toml"), folder.path().join("large.wasm"));
+    let bounds = "[sandbox]\nmax_compile_memory = \"1GiB\"\ncompile_timeout = \"2s\"\n";
+    std::fs::write(&config, bounds).unwrap();
+    std::fs::write(&plugin, endless()).unwrap();
+    let terminal = Terminal::run(&format!("--config '{}' run '{}'", config.display(), plugin.display()));
+    let shown = terminal.wait_for_text("status 1");
+    let line = format!("larder: compiling `{}` … (kept for the next run)", plugin.display());
+    assert!(shown.contains(&line), "{shown}");
+    let run = run_file(bounds, &endless());
+    assert!(run.error_line().contains("compiling it "), "{}", run.stderr);
 }
 
 #[test]

@@ -4,11 +4,13 @@
 //! - `components`: each file that is not a plugin of this host has its own message.
 //! - `concurrent`: commands and asynchronous functions of WASI 0.3.
 //! - `dirs`: what a plugin may write and open below a directory that it is given.
+//! - `inspect`: what a plugin needs and offers.
 //! - `instances`: several plugin instances in one process; a vacancy is released when its sandbox ends.
 //! - `invoke`: `larder run --invoke` calls one exported function.
 //! - `json`: the output of `--json` has the documented keys, and the exit status and messages do not change.
 //! - `loading`: each file loads within bounded time and memory, or is refused with one line.
 //! - `man`: `larder man` and `larder completions` describe the command line.
+//! - `mistakes`: typical mistakes of a first day; each message names the next step.
 //! - `new`: `larder new` creates a project that builds, and overwrites no file.
 //! - `program`: where the configuration is found, `larder check` and `larder cache`.
 //! - `ready`: `larder ready`, the health check of a container.
@@ -19,11 +21,13 @@ mod compiled;
 mod components;
 mod concurrent;
 mod dirs;
+mod inspect;
 mod instances;
 mod invoke;
 mod json;
 pub(crate) mod loading;
 mod man;
+mod mistakes;
 mod new;
 mod program;
 mod ready;

@@ -1,9 +1,11 @@
 //! `larder new`: the plugin that it creates builds and runs, and no file is overwritten.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
-use larder_tests::{Kind, Larder, LarderOutput, Server, program, template_plugin};
+use larder_tests::{Kind, Larder, LarderOutput, ServeProcess, Server, program, template_plugin};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -46,10 +48,11 @@ fn greet(language: &str, config: &str) -> Option<String> {
 fn a_new_plugin_in_each_language_runs() {
     let config = read("host/cli/templates/larder.toml");
     assert!(template_plugin("rust").is_some());
-    assert_eq!(greet("rust", &config).unwrap(), "making a greeting ...\nHello, world!\n");
+    let [computed, cached] = ["Hello, world! (computed now)", "Hello, world! (from the cache)"];
+    assert_eq!(greet("rust", &config).unwrap(), format!("{computed}\n{cached}\n"));
     for language in ["python", "javascript"] {
         if let Some(said) = greet(language, &config) {
-            assert_eq!(said, "ok(\"Hello, world!\")\n", "{language}");
+            assert_eq!(said, format!("ok([\"{computed}\", \"{cached}\"])\n"), "{language}");
         }
     }
 }
@@ -69,7 +72,7 @@ fn new_plugins_in_all_languages_share_what_they_cache() {
         );
         for reader in LANGUAGES {
             if let Some(said) = greet(reader, &config) {
-                assert!(said.contains("Hello, world!") && !said.contains("making"), "{reader} after {maker}: {said}");
+                assert!(said.contains("Hello, world!") && !said.contains("computed"), "{reader} after {maker}: {said}");
             }
         }
     }
@@ -78,9 +81,11 @@ fn new_plugins_in_all_languages_share_what_they_cache() {
 #[test]
 fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
     let folder = TempDir::new().unwrap();
-    for language in LANGUAGES {
-        let name = format!("my-{language}-x2");
-        let run = new_in(folder.path(), &[&name, "--lang", language]);
+    for (language, http) in LANGUAGES.into_iter().flat_map(|language| [(language, false), (language, true)]) {
+        let name = format!("my-{language}-x2{}", if http { "-http" } else { "" });
+        let mut arguments = vec![name.as_str(), "--lang", language];
+        arguments.extend(http.then_some("--http"));
+        let run = new_in(folder.path(), &arguments);
         assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
         let plugin = folder.path().join(&name);
         let readme = std::fs::read_to_string(plugin.join("README.md")).unwrap();
@@ -106,7 +111,68 @@ fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
         }
         Larder::new(["check"]).config(&std::fs::read_to_string(plugin.join("larder.toml")).unwrap()).succeed();
     }
-    assert_eq!(files(&folder.path().join("my-rust-x2")).len(), 5);
+    assert_eq!(files(&folder.path().join("my-rust-x2")).len(), 6);
+}
+
+/// One request after the other: the second is answered from the cache.
+#[test]
+fn a_new_plugin_that_serves_http_answers_from_the_cache() {
+    assert!(template_plugin("rust-http").is_some());
+    let config = read("host/cli/templates/larder.toml");
+    for language in LANGUAGES {
+        let Some(plugin) = template_plugin(&format!("{language}-http")) else { continue };
+        let reuse = format!("{config}[plugins.{language}-http]\nreuse = {{}}\n");
+        let serving = ServeProcess::start_with(Larder::serve().config(&reuse).arg(plugin));
+        for how in ["computed now", "from the cache"] {
+            let mut stream = TcpStream::connect(serving.address()).unwrap();
+            stream.write_all(b"GET /Ada HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{language}: {answer}");
+            assert!(answer.contains(&format!("Hello, Ada! ({how})")), "{language}: {answer}");
+        }
+    }
+}
+
+/// A program that was installed knows no checkout, unless it is started in one.
+#[test]
+fn without_a_checkout_the_crate_that_is_needed_is_named() {
+    let folder = TempDir::new().unwrap();
+    let larder = folder.path().join("larder");
+    std::fs::hard_link(program(), &larder).or_else(|_| std::fs::copy(program(), &larder).map(|_| ())).unwrap();
+    let output =
+        std::process::Command::new(&larder).args(["new", "hello"]).current_dir(folder.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.contains("`--sdk CHECKOUT/guest-sdk`"), "{stderr}");
+    let manifest = std::fs::read_to_string(folder.path().join("hello/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    assert_eq!(manifest["dependencies"]["larder"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+    // In a checkout, in any folder of it.
+    std::fs::create_dir_all(folder.path().join("guest-sdk")).unwrap();
+    std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+    std::fs::write(folder.path().join("guest-sdk/Cargo.toml"), "[package]\nname = \"larder\"\n").unwrap();
+    let output = std::process::Command::new(&larder)
+        .args(["new", "hello"])
+        .current_dir(folder.path().join("a/b"))
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && output.stderr.is_empty() && stdout.contains(" with the SDK in `"), "{stdout}");
+}
+
+/// A published package has no schema, so the folder has it.
+#[test]
+fn the_schema_of_a_new_folder_is_that_of_the_program() {
+    let folder = TempDir::new().unwrap();
+    assert_eq!(new_in(folder.path(), &["hello"]).status, Some(0));
+    let text = |file: &str| std::fs::read_to_string(folder.path().join("hello").join(file)).unwrap();
+    assert_eq!(text("larder.schema.json"), Larder::new(["schema"]).succeed().stdout);
+    assert!(text("larder.toml").starts_with("#:schema ./larder.schema.json\n"));
+    // The commented table is one that the program accepts.
+    let commented = text("larder.toml").split("#\n").nth(1).unwrap().replace("# ", "");
+    let server = commented.lines().filter(|line| !line.starts_with("password_file")).collect::<Vec<_>>().join("\n");
+    let run = Larder::new(["check"]).config(&server.replace("port = 6379", "port = 1")).fail(1);
+    assert!(run.stderr.contains("cannot reach Valkey at `localhost:1`"), "{run:#?}");
 }
 
 #[test]
@@ -120,8 +186,9 @@ fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
         assert_eq!(manifest["package"]["name"].as_str(), Some(name));
         manifest["dependencies"]["larder"].clone()
     };
-    assert_eq!(dependency("published", &[]).as_str(), Some(env!("CARGO_PKG_VERSION")));
     let sdk = root().join("guest-sdk").canonicalize().unwrap();
+    // That of the checkout in which the program was built.
+    assert_eq!(dependency("found", &[])["path"].as_str(), sdk.to_str());
     // From the working folder, and with a character that TOML needs escaped.
     let link = folder.path().join("the \"sdk\"");
     std::os::unix::fs::symlink(&sdk, &link).unwrap();

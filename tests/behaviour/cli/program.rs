@@ -79,7 +79,7 @@ fn check_fails_if_a_cache_cannot_be_reached_and_names_it() {
         row.split_whitespace().last().unwrap().to_owned()
     };
     assert_eq!((status("up").as_str(), status("down").as_str(), status("locked").as_str()), ("ok", "failed", "failed"));
-    let locked = format!("larder: cache `locked`: cannot reach Valkey at `127.0.0.1:{}`: ", server.port());
+    let locked = format!("larder: cache `locked`: cannot log in to Valkey at `127.0.0.1:{}`: ", server.port());
     let complaints: Vec<&str> = run.stderr.lines().collect();
     assert_eq!(complaints.len(), 2, "{}", run.stderr);
     assert!(complaints[0].starts_with("larder: cache `down`: cannot reach Redis at `127.0.0.1:1`: "), "{}", run.stderr);
@@ -177,6 +177,62 @@ fn a_value_is_read_from_standard_input_for_a_dash() {
 }
 
 #[test]
+fn keys_are_listed_up_to_a_limit_and_by_a_pattern() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        let config = server.cache("c");
+        let mut client = server.client();
+        for n in 0..30 {
+            client.set(format!("cache:user:{n}"), "v").unwrap();
+        }
+        client.set("cache:page", "v").unwrap();
+        client.set("other:k", "v").unwrap();
+        client.set("cache:ns\u{1f}k", "v").unwrap();
+        let list = |arguments: &[&str]| {
+            let run = cache(&config, &[&["keys"], arguments].concat()).succeed();
+            let mut keys: Vec<String> = run.stdout.lines().map(str::to_owned).collect();
+            keys.sort();
+            (keys, run.stderr)
+        };
+        let (all, stderr) = list(&[]);
+        assert_eq!((all.len(), all[0].as_str(), stderr.as_str()), (31, "page", ""));
+        assert_eq!(list(&["page*"]).0, ["page"]);
+        assert_eq!(list(&["user:2?"]).0.len(), 10);
+        assert_eq!(list(&["nothing*"]), (vec![], String::new()));
+        let (some, stderr) = list(&["user:*", "--limit", "7"]);
+        assert_eq!(some.len(), 7);
+        assert_eq!(stderr, "larder: only the first 7 keys: raise `--limit`, or name a narrower pattern\n");
+        // As many as there are.
+        assert_eq!(list(&["page", "--limit", "1"]).0, ["page"]);
+    }
+}
+
+#[test]
+fn info_shows_the_size_and_the_life_of_a_value_or_a_lease() {
+    for kind in Kind::ALL {
+        let Some(server) = Server::start(kind) else { continue };
+        let config = server.cache("c") + "max_value_bytes = 100\n";
+        let mut client = server.client();
+        let info = |key: &str| cache(&config, &["info", key]);
+        client.set("cache:stays", "12345").unwrap();
+        assert_eq!(info("stays").succeed().stdout, "value of 5 B, does not expire\n");
+        client.set_ex("cache:goes", "", 1000).unwrap();
+        let goes = info("goes").succeed().stdout;
+        assert!(goes.starts_with("value of 0 B, expires in 16m "), "{goes}");
+        client.set("cache:large", "x".repeat(2000)).unwrap();
+        assert_eq!(info("large").succeed().stdout, "value of 2.0 KiB, does not expire\n");
+        let mut holder = Larder::run("session").config(&config).start();
+        holder.write_line("take k");
+        holder.read_line();
+        let lease = info("k").succeed().stdout;
+        assert!(lease.starts_with("lease of a caller that computes the value, lapses in "), "{lease}");
+        let nothing = info("nothing").fail(1);
+        assert_eq!((nothing.stdout.as_str(), nothing.error_line()), ("", "larder: no value"));
+        assert!(info("a\nb").fail(2).error_line().contains("key: must not hold control characters"));
+    }
+}
+
+#[test]
 fn a_miss_is_status_1_with_nothing_on_standard_output() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     for operation in ["get", "clear"] {
@@ -207,6 +263,15 @@ fn an_invalid_cache_command_is_status_2_with_a_reason() {
 
 #[test]
 fn the_program_calls_itself_by_its_name() {
-    let run = Larder::new(["--version"]).succeed();
-    assert_eq!(run.stdout, format!("larder {}\n", env!("CARGO_PKG_VERSION")));
+    let short = format!("larder {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(Larder::new(["-V"]).succeed().stdout, format!("{short}\n"));
+    let long = Larder::new(["--version"]).succeed().stdout;
+    let lines: Vec<&str> = long.lines().collect();
+    // A build that names a commit has it in brackets.
+    assert!(lines[0] == short || lines[0].starts_with(&format!("{short} (")), "{long}");
+    let interfaces = ["larder:cache/cache@0.1.1", "larder:cache/cache-async@0.1.1"];
+    let lock = larder_tests::repository::read("Cargo.lock");
+    let wasmtime =
+        lock.split("\nname = \"wasmtime\"\nversion = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert_eq!((lines[1], &lines[2..]), (format!("wasmtime {wasmtime}").as_str(), &interfaces[..]), "{long}");
 }

@@ -113,7 +113,12 @@ fn a_user_of_the_access_list_connects_with_the_password() {
         assert_eq!(run.stdout, "ok\nhit v\n1\n");
         let wrong = server.cache("c") + "username = \"workex\"\npassword = \"s3cret\"\n";
         let run = Larder::run("script").config(&wrong).fail(1);
-        assert!(run.error_line().ends_with("it refused the user name or password"), "{}", run.stderr);
+        assert!(
+            run.error_line()
+                .ends_with("it was reached, but refused the user name or password (correct `username` or `password`)"),
+            "{}",
+            run.stderr
+        );
     }
 }
 
@@ -121,12 +126,19 @@ fn a_user_of_the_access_list_connects_with_the_password() {
 fn a_wrong_or_missing_password_stops_the_start_and_is_not_shown() {
     for kind in Kind::ALL {
         let Some(server) = Server::start_with(kind, &["--requirepass", "s3cret"]) else { continue };
-        let start = format!("larder: cache `c`: cannot reach {} at `127.0.0.1:{}`: ", kind.name(), server.port());
+        let start = format!(
+            "larder: cache `c`: cannot log in to {} at `127.0.0.1:{}`: it was reached, but ",
+            kind.name(),
+            server.port()
+        );
         let wrong = server.cache("c") + "password = \"wr0ng-guess\"\n";
         let wrong = Larder::run("script").config(&wrong).env("LARDER_LOG", "warn").fail(1);
-        assert_eq!(wrong.error_line(), format!("{start}it refused the user name or password"));
+        assert_eq!(
+            wrong.error_line(),
+            format!("{start}refused the user name or password (correct `username` or `password`)")
+        );
         let missing = Larder::run("script").config(&server.cache("c")).fail(1);
-        assert_eq!(missing.error_line(), format!("{start}it asks for a password"));
+        assert_eq!(missing.error_line(), format!("{start}asks for a password: set `password_file` or `password`"));
         // Not even the most talkative log has it.
         let talkative = server.cache("c") + "password = \"wr0ng-guess\"\n";
         let talkative = Larder::run("script").config(&talkative).env("LARDER_LOG", "trace").fail(1);
@@ -175,7 +187,7 @@ fn a_refused_password_of_a_url_or_of_a_file_comes_with_where_it_is_from() {
             format!("[caches.c]\ntype = \"{scheme}\"\nurl = \"{url}\"\n")
         };
         let run = Larder::run("script").config(&url("p%41ss")).fail(1);
-        let decoded = "it refused the user name or password (in the password of a `url`, ";
+        let decoded = "it was reached, but refused the user name or password (in the password of a `url`, ";
         assert!(run.error_line().contains(decoded) && run.error_line().contains("`%25`"), "{}", run.stderr);
         assert!(!run.stderr.contains("p%41ss") && !run.stderr.contains("pAss"), "{}", run.stderr);
         Larder::run("script").config(&url("p%2541ss")).arg("get k").succeed();

@@ -191,3 +191,16 @@ fn a_user_without_the_right_to_info_stops_the_start_and_is_told_so() {
         assert!(run.error_line().contains("the user needs the right to `INFO`: "), "{run:#?}");
     }
 }
+
+#[test]
+fn a_user_without_the_right_to_the_database_is_told_so_and_not_that_the_server_is_out_of_reach() {
+    for kind in Kind::ALL {
+        let acl = ["--user", "worker", "on", ">s3cret", "~cache:*", "+@all", "-select"];
+        let Some(server) = Server::start_with(kind, &acl) else { continue };
+        let config = server.cache("c") + "username = \"worker\"\npassword = \"s3cret\"\ndb = 1\n";
+        let run = Larder::run("script").config(&config).arg("get k").fail(1);
+        let words = "it was reached, but its user lacks a right, which `larder check` names: ";
+        assert!(run.error_line().starts_with("larder: cache `c`: cannot use "), "{run:#?}");
+        assert!(run.error_line().contains(words) && run.error_line().contains("select"), "{run:#?}");
+    }
+}

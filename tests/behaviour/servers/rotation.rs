@@ -123,7 +123,8 @@ fn a_password_that_is_refused_is_tried_again_until_its_file_is_right() {
         host.write("new-s3cret");
         host.recovers();
         let log = host.end();
-        let warned = log.lines().filter(|line| line.contains("it refused the user name or password")).count();
+        let warned =
+            log.lines().filter(|line| line.contains("it was reached, but refused the user name or password")).count();
         let minutes = usize::try_from(start.elapsed().as_secs() / 60).unwrap();
         assert!((1..=minutes + 1).contains(&warned), "{log}");
         assert!(log.contains("`password_file` = ") && log.contains("still trying"), "{log}");

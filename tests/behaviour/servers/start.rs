@@ -143,8 +143,8 @@ fn a_wrong_configuration_is_no_outage() {
         format!("[caches.c]\ntype = \"valkey\"\ncluster = [\"127.0.0.1:{}\"]\npassword = \"s3cret\"\n", server.port())
     };
     for (cache, reason) in [
-        (server.cache("c") + "password = \"wr0ng\"\n", "it refused the user name or password"),
-        (server.cache("c"), "it asks for a password"),
+        (server.cache("c") + "password = \"wr0ng\"\n", "cannot log in to Valkey at "),
+        (server.cache("c"), "it was reached, but asks for a password"),
         (server.cache("c") + "password = \"s3cret\"\ndb = 999\n", "DB index is out of range"),
         (cluster(&server), "it is no node of a cluster"),
         (redis.cache("c") + "tls = true\nca_file = \"absent.pem\"\n", "`ca_file`"),

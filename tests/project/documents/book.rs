@@ -99,7 +99,7 @@ fn every_link_of_a_page_is_in_the_book() {
     }
 }
 
-// Decision: docs/decisions/0106-the-book-is-tested-in-chromium-without-a-driver.md
+// Decision: docs/decisions/0102-the-book-is-tested-in-chromium-without-a-driver.md
 /// The Makefile's target reads the book in Chromium, which CI has.
 #[test]
 fn ci_reads_the_book_in_a_browser() {

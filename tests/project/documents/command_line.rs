@@ -6,7 +6,7 @@ use larder_tests::Larder;
 use larder_tests::repository::read;
 
 /// The options of every command, which the page describes once.
-const OF_ALL: [&str; 4] = ["--config", "--help", "--log-format", "--version"];
+const OF_ALL: [&str; 6] = ["--config", "--help", "--log-format", "--quiet", "--verbose", "--version"];
 
 fn help(command: &[&str]) -> String {
     Larder::new(command.iter().chain(&["--help"])).succeed().stdout
@@ -60,7 +60,7 @@ fn the_page_has_every_command_and_option_and_no_other() {
     let top = help(&[]);
     let all: BTreeSet<String> = OF_ALL.map(str::to_owned).into();
     assert_eq!(listed(&top), all);
-    for option in ["--config", "--log-format"] {
+    for option in ["--config", "--log-format", "--quiet", "--verbose", "--version"] {
         assert!(page.contains(option), "the page does not have `{option}`");
     }
     let commands_of_larder = commands(&top);

@@ -20,7 +20,11 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
 }
 
 /// What the table shows in place of a placeholder in the code.
-const FILLED: [(&str, &str); 2] = [("reach Valkey at", "reach … at"), ("too many open handles", "too many …")];
+const FILLED: [(&str, &str); 3] = [
+    ("reach Valkey at", "reach … at"),
+    ("log in to Valkey at", "log in to … at"),
+    ("too many open handles", "too many …"),
+];
 
 /// The messages that other libraries and the system contribute.
 fn messages_of_libraries() -> [String; 2] {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backend::{
-    BackendStatus, CacheBackend, Health, KeyPage, ListCursor, NearLookup, NearStatus, Release, Version, WithLife,
+    BackendStatus, CacheBackend, ClearProgress, Health, KeyPage, KeyState, ListCursor, NearLookup, NearStatus, Release,
+    Version, WithLife,
 };
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
@@ -152,6 +153,11 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
         exists
     }
 
+    /// Of the server: an operator asks what others would find there.
+    async fn describe(&self, key: &Key) -> Result<KeyState, CacheError> {
+        self.far.describe(key).await
+    }
+
     async fn list_keys(
         &self,
         selection: &Selection,
@@ -187,7 +193,11 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
     }
 
     async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        let cleared = self.far.clear_matching(selection).await;
+        self.clear_matching_with(selection, &ClearProgress::default()).await
+    }
+
+    async fn clear_matching_with(&self, selection: &Selection, progress: &ClearProgress) -> Result<u64, CacheError> {
+        let cleared = self.far.clear_matching_with(selection, progress).await;
         // Also after an error: some keys may be removed.
         self.tier.invalidate_selected(selection).await;
         cleared

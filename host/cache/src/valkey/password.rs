@@ -88,7 +88,7 @@ impl PasswordSource {
                 " (in the password of a `url`, `%` and two digits are one encoded character; write `%` itself as `%25`)"
                     .to_owned()
             }
-            Self::Text(_) => String::new(),
+            Self::Text(_) => " (correct `username` or `password`)".to_owned(),
             Self::File(file) => format!(" (the password is that of `password_file` = `{}`)", file.display()),
         }
     }

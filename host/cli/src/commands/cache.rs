@@ -1,20 +1,21 @@
 //! `larder cache`: inspects and purges a server cache, through the same code as the plugins.
 
-use std::fmt::Write as _;
+mod keys;
+mod outcome;
+mod progress;
+
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use clap::{Args, Subcommand};
-use larder_host::cache::{CacheError, Duration, Namespace, OnOutage, ScopedCache};
+use larder_host::cache::{CacheError, Duration, KeyState, Namespace, OnOutage, ScopedCache};
 use larder_host::config::{BackendConfig, Config, parse_duration};
 use larder_host::{Error, connect_cache, operator_view};
 
-use serde_json::{Value, json};
-
-use crate::json::{self, SCHEMA};
+use crate::json;
 use crate::log_line::print_error;
+use outcome::Outcome;
 
 #[derive(Debug, Args)]
 pub(crate) struct CacheCommand {
@@ -38,6 +39,13 @@ enum Operation {
         /// Key of the value
         key: String,
     },
+    /// Print what a key holds: the size and the remaining life of its value, or a lease; exit with 1 for nothing.
+    Info {
+        /// Key to look at
+        key: String,
+    },
+    /// Print the names of all keys with a value, or of those that match a Redis glob.
+    Keys(keys::Keys),
     /// Store a value.
     Set {
         /// Key of the value
@@ -66,10 +74,7 @@ enum Operation {
 impl CacheCommand {
     pub(crate) async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let name = self.cache.as_ref().unwrap_or(&config.default);
-        let Some(cache) = config.caches.get(name) else {
-            let names = config.caches.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            return Err(Error::Option(format!("there is no cache `{name}`, only {names}")).into());
-        };
+        let cache = config.cache(name).map_err(Error::Option)?;
         if matches!(cache.backend, BackendConfig::Ram { .. }) {
             let message = format!(
                 "cache `{name}` is a RAM cache: only the process that has it can reach it; name a server cache with \
@@ -88,7 +93,10 @@ impl CacheCommand {
 
 impl Operation {
     async fn run(self, cache: &ScopedCache, is_json: bool) -> anyhow::Result<ExitCode> {
-        let result = self.call(cache).await?;
+        let result = match self.call(cache, is_json).await? {
+            Some(result) => result,
+            None => return Ok(ExitCode::SUCCESS),
+        };
         let status = if result.is_miss() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         if is_json {
             json::print(&result.object(cache.name()))?;
@@ -100,19 +108,23 @@ impl Operation {
                 stdout.write_all(&value)?;
                 stdout.flush()?;
             }
-            Outcome::Missing | Outcome::NothingCleared => print_error("no value"),
+            Outcome::State(state) if state != KeyState::Empty => writeln!(stdout, "{}", outcome::in_words(state))?,
+            Outcome::Missing | Outcome::NothingCleared | Outcome::State(_) => print_error("no value"),
             Outcome::Stored | Outcome::Cleared => {}
             Outcome::ClearedMany(count) => writeln!(stdout, "{count}")?,
         }
         Ok(status)
     }
 
-    async fn call(self, cache: &ScopedCache) -> anyhow::Result<Outcome> {
-        let to_error = |error: CacheError| match error {
-            CacheError::InvalidArgument(_) | CacheError::ValueTooLarge { .. } => usage(error),
-            reason => Error::Cache { cache: cache.name().to_owned(), reason },
-        };
-        Ok(match self {
+    /// Calls the cache. Returns `None` if the operation has printed its result.
+    async fn call(self, cache: &ScopedCache, is_json: bool) -> anyhow::Result<Option<Outcome>> {
+        let to_error = |error: CacheError| to_error(cache, error);
+        Ok(Some(match self {
+            Self::Keys(keys) => {
+                keys.run(cache, is_json).await?;
+                return Ok(None);
+            }
+            Self::Info { key } => Outcome::State(cache.describe(&key).await.map_err(to_error)?),
             Self::Get { key } => cache.get(&key).await.map_err(to_error)?.map_or(Outcome::Missing, Outcome::Found),
             Self::Set { key, value, duration } => {
                 let value = if value == "-" { read_stdin()? } else { value.into_bytes() };
@@ -122,57 +134,19 @@ impl Operation {
             Self::Clear { key } if cache.clear(&key).await.map_err(to_error)? => Outcome::Cleared,
             Self::Clear { .. } => Outcome::NothingCleared,
             Self::ClearPattern { pattern } => {
-                Outcome::ClearedMany(cache.clear_pattern(&pattern).await.map_err(to_error)?)
+                Outcome::ClearedMany(progress::clear(cache, Some(&pattern)).await.map_err(to_error)?)
             }
-            Self::ClearAll => Outcome::ClearedMany(cache.clear_all().await.map_err(to_error)?),
-        })
+            Self::ClearAll => Outcome::ClearedMany(progress::clear(cache, None).await.map_err(to_error)?),
+        }))
     }
 }
 
-/// The result of an operation that succeeded.
-#[derive(Debug)]
-enum Outcome {
-    Found(Bytes),
-    Missing,
-    Stored,
-    Cleared,
-    NothingCleared,
-    ClearedMany(u64),
-}
-
-impl Outcome {
-    fn is_miss(&self) -> bool {
-        matches!(self, Self::Missing | Self::NothingCleared)
+/// The error of an operation: one of its arguments, or of the cache.
+fn to_error(cache: &ScopedCache, error: CacheError) -> Error {
+    match error {
+        CacheError::InvalidArgument(_) | CacheError::ValueTooLarge { .. } => usage(error),
+        reason => Error::Cache { cache: cache.name().to_owned(), reason },
     }
-
-    /// The output of `--json`. `docs/command-line.md` lists the keys.
-    fn object(&self, cache: &str) -> Value {
-        match self {
-            Self::Found(value) => match std::str::from_utf8(value) {
-                Ok(text) => {
-                    json!({ "schema": SCHEMA, "cache": cache, "found": true, "value": text, "value_hex": null })
-                }
-                Err(_) => {
-                    json!({ "schema": SCHEMA, "cache": cache, "found": true, "value": null, "value_hex": hex(value) })
-                }
-            },
-            Self::Missing => {
-                json!({ "schema": SCHEMA, "cache": cache, "found": false, "value": null, "value_hex": null })
-            }
-            Self::Stored => json!({ "schema": SCHEMA, "cache": cache, "stored": true }),
-            Self::Cleared => json!({ "schema": SCHEMA, "cache": cache, "cleared": 1 }),
-            Self::NothingCleared => json!({ "schema": SCHEMA, "cache": cache, "cleared": 0 }),
-            Self::ClearedMany(count) => json!({ "schema": SCHEMA, "cache": cache, "cleared": count }),
-        }
-    }
-}
-
-/// Two digits for each byte.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut hex, byte| {
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 fn usage(error: CacheError) -> Error {

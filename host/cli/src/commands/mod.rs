@@ -5,6 +5,7 @@ mod check;
 pub(crate) mod compile_plugin;
 mod man;
 mod new;
+mod plugin;
 mod ready;
 mod run;
 mod serve;
@@ -13,6 +14,7 @@ mod top;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand};
 use larder_host::Config;
@@ -23,7 +25,7 @@ use crate::telemetry::LogOptions;
 
 /// The command line of `larder`.
 #[derive(Debug, Parser)]
-#[command(name = "larder", version, about = "A shared cache for WebAssembly plugins", long_about = None, max_term_width = 100)]
+#[command(name = "larder", version, long_version = VERSIONS.as_str(), about = "A shared cache for WebAssembly plugins", long_about = None, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Configuration file, for the commands that read it
     #[arg(long = "config", value_name = "FILE")]
@@ -33,6 +35,14 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The output of `--version`: also what a report of a defect needs.
+static VERSIONS: LazyLock<String> = LazyLock::new(|| {
+    let commit = option_env!("LARDER_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
+    let [wasmtime, cache, concurrent] = larder_host::VERSIONS;
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{version}{commit}\nwasmtime {wasmtime}\n{cache}\n{concurrent}")
+});
 
 /// A command that reads the configuration.
 #[derive(Debug, Args)]
@@ -67,6 +77,8 @@ enum Command {
     Check(Configured<check::Check>),
     /// Inspect or purge a server cache.
     Cache(Configured<cache::CacheCommand>),
+    /// Inspect a plugin's file.
+    Plugin(Configured<plugin::PluginCommand>),
     /// Print the JSON Schema of the configuration.
     Schema,
     /// Generate a shell completion script.
@@ -92,6 +104,7 @@ pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCod
         Command::Ready(Configured { command, .. }) => command.run(path).await,
         Command::Check(Configured { command, .. }) => command.run(&config()?, Config::find(path).as_deref()).await,
         Command::Cache(Configured { command, .. }) => command.run(&config()?).await,
+        Command::Plugin(Configured { command, .. }) => command.run(&config()?),
         Command::Schema => {
             std::io::stdout().write_all(json_schema().as_bytes())?;
             Ok(ExitCode::SUCCESS)
@@ -110,7 +123,8 @@ impl Command {
             | Self::Top(Configured { config, .. })
             | Self::Ready(Configured { config, .. })
             | Self::Check(Configured { config, .. })
-            | Self::Cache(Configured { config, .. }) => Some(config),
+            | Self::Cache(Configured { config, .. })
+            | Self::Plugin(Configured { config, .. }) => Some(config),
             Self::New(_) | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
         }
     }

@@ -2,6 +2,8 @@
 
 // Decision: docs/decisions/0052-templates-are-part-of-the-program.md
 
+mod sdk;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use larder_host::Error;
+use larder_host::config::json_schema;
+
+use crate::log_line::print_error;
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
@@ -19,7 +24,11 @@ pub(crate) struct New {
     /// Language of the plugin
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     lang: Language,
-    /// For Rust: use the folder `guest-sdk` of a Larder checkout instead of the published crate
+    /// Create a plugin that serves HTTP instead of one that is run
+    #[arg(long)]
+    http: bool,
+    /// For Rust: the folder `guest-sdk` of a Larder checkout [default: that of the checkout around the program or the
+    /// working directory; if there is none, the published crate]
     #[arg(long, value_name = "PATH")]
     sdk: Option<PathBuf>,
 }
@@ -51,6 +60,14 @@ const RUST: [Template; 5] = [
     ("src/main.rs", template!("rust/main.rs")),
 ];
 
+const RUST_HTTP: [Template; 5] = [
+    (".gitignore", template!("rust/gitignore")),
+    ("Cargo.toml", template!("rust/Cargo-http.toml.in")),
+    ("README.md", template!("rust/README-http.md")),
+    ("larder.toml", template!("larder.toml")),
+    ("src/main.rs", template!("rust/http.rs")),
+];
+
 const PYTHON: [Template; 8] = [
     (".gitignore", template!("python/gitignore")),
     ("README.md", template!("python/README.md")),
@@ -60,6 +77,17 @@ const PYTHON: [Template; 8] = [
     ("src/plugin.py", template!("python/plugin.py")),
     ("wit/deps/cache.wit", template!("../wit/cache.wit")),
     ("wit/plugin.wit", template!("plugin.wit")),
+];
+
+const PYTHON_HTTP: [Template; 8] = [
+    (".gitignore", template!("python/gitignore")),
+    ("README.md", template!("python/README-http.md")),
+    ("larder.toml", template!("larder.toml")),
+    ("requirements.txt", template!("python/requirements.txt")),
+    ("src/larder_cache.py", template!("python/larder_cache.py")),
+    ("src/plugin.py", template!("python/http.py")),
+    ("wit/deps/cache.wit", template!("../wit/cache.wit")),
+    ("wit/plugin.wit", template!("python/http.wit")),
 ];
 
 const JAVASCRIPT: [Template; 9] = [
@@ -74,6 +102,18 @@ const JAVASCRIPT: [Template; 9] = [
     ("wit/plugin.wit", template!("plugin.wit")),
 ];
 
+const JAVASCRIPT_HTTP: [Template; 9] = [
+    (".gitignore", template!("javascript/gitignore")),
+    ("README.md", template!("javascript/README-http.md")),
+    ("larder.toml", template!("larder.toml")),
+    ("package-lock.json", template!("javascript/package-lock.json")),
+    ("package.json", template!("javascript/package.json")),
+    ("src/larder-cache.js", template!("javascript/larder-cache.js")),
+    ("src/plugin.js", template!("javascript/http.js")),
+    ("wit/deps/cache.wit", template!("../wit/cache.wit")),
+    ("wit/plugin.wit", template!("javascript/http.wit")),
+];
+
 /// The maximum length of a name, in bytes: that of a package on crates.io.
 const MAX_NAME: usize = 64;
 
@@ -82,17 +122,41 @@ const RESERVED: [&str; 5] = ["build", "deps", "examples", "incremental", "larder
 
 impl New {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { name, lang, sdk } = self;
+        let Self { name, lang, http, sdk } = self;
+        let sdk = match sdk {
+            None if lang == Language::Rust => sdk::find(),
+            named => named,
+        };
         let larder = lang.dependency(sdk.as_deref())?;
-        let commands = lang.commands(&name);
+        let commands = lang.commands(&name, http);
         let render = |text: &str| {
             text.replace("{{name}}", &name).replace("{{larder}}", &larder).replace("{{commands}}", &commands.join("\n"))
         };
-        let files = lang.templates().iter().map(|(path, text)| (Path::new(*path), render(text)));
-        write_directory(Path::new(&name), files)?;
+        let mut files: Vec<(&Path, String)> =
+            lang.templates(http).iter().map(|(path, text)| (Path::new(*path), render(text))).collect();
+        if http && lang != Language::Rust {
+            let reuse = format!(
+                "\n# An instance answers many requests, because it takes long to start.\n[plugins.{name}]\nreuse = {{}}\n"
+            );
+            files
+                .iter_mut()
+                .filter(|(path, _)| *path == Path::new("larder.toml"))
+                .for_each(|(_, text)| text.push_str(&reuse));
+        }
+        files.push((Path::new("larder.schema.json"), json_schema()));
+        write_directory(Path::new(&name), files.into_iter())?;
         let mut stdout = io::stdout();
-        writeln!(stdout, "created the {} plugin `{name}`; to build and run it:\n", lang.title())?;
+        let of_checkout = sdk.as_ref().map(|sdk| format!(" with the SDK in `{}`", sdk.display())).unwrap_or_default();
+        let use_it = if http { "serve" } else { "run" };
+        writeln!(stdout, "created the {} plugin `{name}`{of_checkout}; to build and {use_it} it:\n", lang.title())?;
         writeln!(stdout, "    cd {name}\n    {}", commands.join("\n    "))?;
+        if sdk.is_none() && lang == Language::Rust {
+            print_error(&format!(
+                "it needs the crate `larder` {} of crates.io; if that has none, create it with the SDK of a checkout of \
+                 Larder: `--sdk CHECKOUT/guest-sdk`",
+                env!("CARGO_PKG_VERSION")
+            ));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -106,24 +170,33 @@ impl Language {
         }
     }
 
-    fn templates(self) -> &'static [Template] {
-        match self {
-            Self::Rust => &RUST,
-            Self::Python => &PYTHON,
-            Self::Javascript => &JAVASCRIPT,
+    fn templates(self, is_http: bool) -> &'static [Template] {
+        match (self, is_http) {
+            (Self::Rust, false) => &RUST,
+            (Self::Rust, true) => &RUST_HTTP,
+            (Self::Python, false) => &PYTHON,
+            (Self::Python, true) => &PYTHON_HTTP,
+            (Self::Javascript, false) => &JAVASCRIPT,
+            (Self::Javascript, true) => &JAVASCRIPT_HTTP,
         }
     }
 
-    /// The commands that build, test and run the plugin, in its directory.
-    fn commands(self, name: &str) -> Vec<String> {
-        let greet = format!("larder run --invoke 'greet(\"world\")' {name}.wasm");
+    /// The commands that build, test, and run or serve the plugin, in its directory.
+    fn commands(self, name: &str, is_http: bool) -> Vec<String> {
+        let greet = match is_http {
+            false => format!("larder run --invoke 'greet(\"world\")' {name}.wasm"),
+            true => format!("larder serve {name}.wasm"),
+        };
         match self {
-            Self::Rust => vec![
-                "rustup target add wasm32-wasip2".to_owned(),
-                "cargo test".to_owned(),
-                "cargo build --release --target wasm32-wasip2".to_owned(),
-                format!("larder run target/wasm32-wasip2/release/{name}.wasm"),
-            ],
+            Self::Rust => {
+                let mut commands = vec!["rustup target add wasm32-wasip2".to_owned()];
+                // The crate of the HTTP server is for this target alone.
+                commands.extend((!is_http).then(|| "cargo test".to_owned()));
+                commands.push("cargo build --release --target wasm32-wasip2".to_owned());
+                let command = if is_http { "serve" } else { "run" };
+                commands.push(format!("larder {command} target/wasm32-wasip2/release/{name}.wasm"));
+                commands
+            }
             Self::Python => vec![
                 "python3 -m venv venv".to_owned(),
                 "venv/bin/pip install --requirement requirements.txt".to_owned(),
@@ -143,8 +216,7 @@ impl Language {
         if self != Self::Rust {
             return Err(Error::Option("--sdk requires --lang rust".to_owned()).into());
         }
-        let manifest = fs::read_to_string(sdk.join("Cargo.toml")).unwrap_or_default();
-        if !manifest.contains("name = \"larder\"\n") {
+        if !sdk::is_sdk(sdk) {
             let message = format!("--sdk: `{}` is not the folder `guest-sdk` of a Larder checkout", sdk.display());
             return Err(Error::Option(message).into());
         }

@@ -10,6 +10,7 @@ use larder_host::runtime::{Outcome, RunOptions, RuntimeOptions};
 use larder_host::{Config, Error, Runtime, console};
 
 use super::compile_plugin;
+use crate::compiling;
 use crate::operator::{OnSignal, Operator, drain_timeout};
 
 #[derive(Debug, Args)]
@@ -43,6 +44,7 @@ impl Run {
         // The pool refuses a component as `larder serve` does, before it runs.
         runtime_options.instances = Some(1);
         runtime_options.compiler = compile_plugin::process();
+        runtime_options.on_slow_compilation = compiling::notice();
         let runtime = Runtime::with_options(config, runtime_options).await?;
         let plugin = runtime.load(&plugin, name.as_deref())?;
         for warning in runtime.caches().config().warnings_about(&[plugin.name().to_owned()], false) {

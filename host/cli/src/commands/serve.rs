@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Args;
 use larder_host::config::{Route, parse_address};
 use larder_host::console::{self, Stream};
@@ -18,6 +17,8 @@ use tokio::runtime::Handle;
 
 use crate::allocator::fix_thresholds;
 use crate::commands::compile_plugin;
+use crate::compiling;
+use crate::listening::cannot_listen;
 use crate::metrics_server::MetricsServer;
 use crate::operator::{OnSignal, Operator, drain_timeout};
 
@@ -59,6 +60,7 @@ impl Serve {
         };
         let mut options = RuntimeOptions::for_requests(&config);
         options.compiler = compile_plugin::process();
+        options.on_slow_compilation = compiling::notice();
         let runtime = Runtime::with_options(config, options).await?;
         let caches = runtime.caches().clone();
         let plugins = match plugin {
@@ -70,7 +72,7 @@ impl Serve {
         };
         let server = Server::new(runtime, plugins)?;
         let metrics_addr = metrics.as_ref().map(MetricsServer::addr).transpose()?;
-        let listener = TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
+        let listener = TcpListener::bind(addr).await.map_err(|error| cannot_listen(addr, "--addr", &error))?;
         let mut lines = format!("listening on http://{}\n", listener.local_addr()?);
         if let Some(addr) = metrics_addr {
             lines.push_str(&format!("metrics on http://{addr}/metrics\n"));

@@ -3,8 +3,10 @@
 mod columns;
 mod dashboard;
 mod exposition;
+mod help;
 mod json;
 mod latency;
+mod plugins;
 mod screen;
 mod snapshot;
 mod stats;

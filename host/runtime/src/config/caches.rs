@@ -13,6 +13,7 @@ use crate::config::document::{Environment, Fault, Section};
 use crate::config::near::RawNear;
 use crate::config::server_address::{ConnectionSettings, NodeAddress, Url};
 use crate::config::units::{Db, DurationOrZero, ExpireDuration, Password, Port, PositiveDuration, Size};
+use crate::nearest::did_you_mean;
 
 /// The configuration of one cache.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,7 +108,7 @@ impl CacheConfig {
         if share < least {
             return Err(format!(
                 "must be at least {least} to hold a value of max_value_bytes = {max_value_bytes} in the cache \
-                 `{name}`, but is {share}"
+                 `{name}` with the longest key and the overhead of an entry, but is {share}"
             ));
         }
         let taken = shares.iter().fold(share, |taken, (_, share)| taken.saturating_add(*share));
@@ -138,8 +139,9 @@ impl CacheConfig {
             "redis" => section.read::<RawServer>()?.validate(ServerKind::Redis, &section, directory, environment),
             other => {
                 let path = &section.path;
+                let meant = did_you_mean(other, ["ram", "valkey", "redis"]);
                 let message =
-                    format!("`{path}.type`: unknown type `{other}`, expected one of `ram`, `valkey`, `redis`");
+                    format!("`{path}.type`: unknown type `{other}`, expected one of `ram`, `valkey`, `redis`{meant}");
                 Err(Fault::at(span, message))
             }
         }
@@ -206,7 +208,8 @@ impl RawRam {
         let least = least_capacity(max_value_bytes);
         if max_bytes < least {
             let rule = format!(
-                "must be at least {least} to hold a value of max_value_bytes = {max_value_bytes}, but is {max_bytes}"
+                "must be at least {least} to hold a value of max_value_bytes = {max_value_bytes} with the longest key and \
+                 the overhead of an entry, but is {max_bytes}"
             );
             return Err(section.fault("max_bytes", &rule));
         }

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::config::error::ConfigError;
+use crate::nearest::did_you_mean;
 
 /// Looks up an environment variable: [`std::env::var`], or a test's own table.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -95,7 +96,9 @@ impl<'i> Document<'i> {
         match self.root.keys().find(|key| !known.contains(&key.get_ref().as_ref())) {
             None => Ok(()),
             Some(key) => {
-                let message = format!("unknown key `{}`, expected one of `{}`", key.get_ref(), known.join("`, `"));
+                let (name, list) = (key.get_ref().as_ref(), known.join("`, `"));
+                let meant = did_you_mean(name, known.iter().copied());
+                let message = format!("unknown key `{name}`, expected one of `{list}`{meant}");
                 Err(Fault::at(key.span(), message))
             }
         }
@@ -133,7 +136,7 @@ impl<'i> Section<'i> {
                 key => format!("{}.{key}", self.path),
             };
             let inner = error.into_inner();
-            let message = without_value(inner.message()).replace("unknown field", "unknown key");
+            let message = in_words_of_toml(inner.message());
             Fault::at(inner.span().unwrap_or(self.span.clone()), format!("`{path}`: {message}"))
         })
     }
@@ -152,14 +155,52 @@ impl<'i> Section<'i> {
     }
 }
 
-/// Removes a value of the wrong type from a message: the value may be a secret from the environment.
-fn without_value(message: &str) -> String {
-    let found = message.split_once("invalid type: ").and_then(|(before, found)| {
-        let (found, expected) = found.rsplit_once(", expected ")?;
-        let kind = found.split(['"', '`']).next()?.trim_end();
-        Some(format!("{before}invalid type: {kind}, expected {expected}"))
-    });
-    found.unwrap_or_else(|| message.to_owned())
+/// A message of the deserializer in the words of TOML. A value of the wrong type is left out: it may be a secret from the
+/// environment.
+fn in_words_of_toml(message: &str) -> String {
+    if let Some((_, found)) = message.split_once("invalid type: ")
+        && let Some((found, expected)) = found.rsplit_once(", expected ")
+    {
+        return of_another_type(found, expected);
+    }
+    if let Some(unknown) = message.strip_prefix("unknown field ") {
+        return format!("unknown key {unknown}{}", meant(unknown));
+    }
+    match message.strip_prefix("unknown variant ") {
+        Some(unknown) => format!("{message}{}", meant(unknown)),
+        None => message.to_owned(),
+    }
+}
+
+/// What is wrong with a value of the type `found`, a type of the deserializer followed by the value.
+fn of_another_type(found: &str, expected: &str) -> String {
+    let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+    let kind = match kind {
+        "sequence" => "list",
+        "map" => "table",
+        "floating point" => "fraction",
+        kind => kind,
+    };
+    match expected {
+        "i64" if kind == "string" => "must be a number without quotes".to_owned(),
+        "i64" => format!("must be a whole number, but is a {kind}"),
+        "a boolean" if kind == "string" => "must be `true` or `false` without quotes".to_owned(),
+        "a boolean" => format!("must be `true` or `false`, but is a {kind}"),
+        "a string" | "path string" => format!("must be a string in quotes, but is a {kind}"),
+        "a sequence" => format!("must be a list such as [\"a\", \"b\"], but is a {kind}"),
+        "a map" => format!("must be a table such as {{ KEY = \"value\" }}, but is a {kind}"),
+        "string or table" => format!("must be a string in quotes, but is a {kind}"),
+        expected if expected.starts_with("struct ") => format!("must be a table, but is a {kind}"),
+        expected => format!("must be {expected}, but is a {kind}"),
+    }
+    .replace("a integer", "an integer")
+}
+
+/// The end of the message about an unknown name: the known one that was meant. `unknown` is the rest of the deserializer's
+/// message, in which all names are in back quotes and the first one is the unknown one.
+fn meant(unknown: &str) -> String {
+    let mut names = unknown.split('`').skip(1).step_by(2);
+    names.next().map(|name| did_you_mean(name, names)).unwrap_or_default()
 }
 
 /// Substitutes `${NAME}` in the strings of a value. `$${` is an escaped `${`.
@@ -200,6 +241,12 @@ fn substitute(text: &str, environment: Environment<'_>) -> Result<String, String
     }
     filled.push_str(rest);
     Ok(filled)
+}
+
+/// The message about a name that is none of `names`, such as `` there is no cache `a`, only `b` ``.
+pub(super) fn no_such<'a>(what: &str, name: &str, names: impl Iterator<Item = &'a String> + Clone) -> String {
+    let meant = did_you_mean(name, names.clone().map(String::as_str));
+    format!("there is no {what} `{name}`, only {}{meant}", quoted_list(names))
 }
 
 /// Formats names for a message: `` `a`, `b` ``.

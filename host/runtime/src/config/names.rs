@@ -2,14 +2,7 @@
 
 use crate::config::document::quoted_list;
 use crate::config::{Config, UnlistedPlugins};
-
-/// The name that is nearest to a misspelt one: at most one letter in three is wrong, missing, added or swapped.
-fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let near = candidates.map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate));
-    let letters = name.chars().count();
-    let near = near.filter(|(distance, _)| distance.saturating_mul(3) <= letters.max(3));
-    near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
-}
+use crate::nearest::nearest;
 
 impl Config {
     /// A warning for each plugin in `running` that has no table where one with a similar name is not used. `are_all` says
@@ -19,7 +12,7 @@ impl Config {
         let mut unused: Vec<&String> = self.plugins.keys().filter(is_unused).collect();
         let mut warnings = Vec::new();
         for plugin in running.iter().filter(|plugin| !self.plugins.contains_key(*plugin)) {
-            let Some(meant) = nearest(plugin, unused.iter().copied()) else { continue };
+            let Some(meant) = nearest(plugin, unused.iter().map(|table| table.as_str())) else { continue };
             let consequence = match self.unlisted_plugins {
                 UnlistedPlugins::Allow => "it may use every cache",
                 UnlistedPlugins::Deny => "it gets no cache",
@@ -27,7 +20,7 @@ impl Config {
             warnings.push(format!(
                 "plugin `{plugin}` has no table `[plugins.{plugin}]`, so {consequence}; is `[plugins.{meant}]` meant for it?"
             ));
-            unused.retain(|table| *table != meant);
+            unused.retain(|table| table.as_str() != meant);
         }
         if are_all {
             let names = quoted_list(running.iter());

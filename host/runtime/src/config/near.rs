@@ -42,7 +42,8 @@ impl RawNear {
         }
         if options.max_bytes < least {
             return invalid(&format!(
-                "`max_bytes` must be at least {least} to hold a value of max_value_bytes = {}, but is {}",
+                "`max_bytes` must be at least {least} to hold a value of max_value_bytes = {} with the longest key and \
+                 the overhead of an entry, but is {}",
                 options.max_value_bytes, options.max_bytes
             ));
         }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::cache::{Access, Namespace};
 use crate::config::caches::CacheConfig;
-use crate::config::document::{Fault, Section, quoted_list};
+use crate::config::document::{Fault, Section, no_such, quoted_list};
 use crate::config::env::Variables;
 use crate::config::hosts::{Destination, OutgoingHost};
 use crate::config::reuse::{RawReuse, Reuse};
@@ -267,8 +267,7 @@ impl RawGrant {
             ..
         } = self;
         if let Some(unknown) = granted.iter().flatten().find(|name| !caches.contains_key(*name)) {
-            let rule = format!("there is no cache `{unknown}`, only {}", quoted_list(caches.keys()));
-            return Err(section.fault("caches", &rule));
+            return Err(section.fault("caches", &no_such("cache", unknown, caches.keys())));
         }
         if let Some(default) = &default {
             let granted =

@@ -12,6 +12,7 @@ use super::mistakes::Mistake;
 use super::wit;
 use crate::cache::text::{one_line, short_line};
 use crate::cache::{CacheError, Duration, Entry, Freshness, OpenError, PluginError, ScopedCache, Vacancy};
+use crate::nearest::did_you_mean;
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -148,7 +149,8 @@ impl LarderCtx {
             let default = if name.is_none() { "default " } else { "" };
             match error {
                 OpenError::NoSuchCache => {
-                    format!("the plugin asked for the cache `{cache}`: there are only {}", list(caches.names()))
+                    let meant = did_you_mean(&cache, caches.names());
+                    format!("the plugin asked for the cache `{cache}`: there are only {}{meant}", list(caches.names()))
                 }
                 OpenError::NotGranted => format!(
                     "the plugin asked for the {default}cache `{cache}`, which is not granted to it: granted are {}",

@@ -18,7 +18,7 @@ use super::wit;
 use crate::cache::{CacheError, Duration, Entry, Freshness, Owner, ScopedCache, Vacancy};
 
 /// The interface's name.
-const INTERFACE: &str = "larder:cache/cache-async@0.1.1";
+pub(crate) const INTERFACE: &str = "larder:cache/cache-async@0.1.1";
 
 /// What one key or value of a batch takes besides its bytes.
 const ITEM: usize = 64;

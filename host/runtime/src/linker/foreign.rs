@@ -23,7 +23,7 @@ use wasmtime::component::{Component, Linker};
 use super::ctx::LarderView;
 use super::interface::View;
 
-pub(crate) use missing::missing_import;
+pub(crate) use missing::{import_of, missing_import};
 
 /// An import of a component that is one of the interfaces.
 struct Import {

@@ -22,7 +22,7 @@ use super::wit;
 use crate::cache::{CacheError, Key, ScopedCache};
 
 /// The interface's name.
-pub(super) const INTERFACE: &str = "larder:cache/cache@0.1.1";
+pub(crate) const INTERFACE: &str = "larder:cache/cache@0.1.1";
 
 /// Borrows the cache state and the resource table from a store's data.
 pub(super) type View<T> = fn(&mut T) -> LarderView<'_>;

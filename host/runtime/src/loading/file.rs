@@ -1,6 +1,6 @@
 //! Reads a plugin's file: without waiting for a writer, and not more than the limit.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread::Builder;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use super::absent;
 use super::refusal::Refusal;
 use crate::cache::small_file::open_without_waiting;
 
@@ -38,7 +39,10 @@ fn read(path: &Path, max: u64) -> Result<Vec<u8>, Refusal> {
         let reason = format!("it has {size}, more than {max}; raise `max_plugin_bytes` of `[sandbox]`, or strip it");
         Refusal::new("too-large", &reason)
     };
-    let mut file = open_without_waiting(path).map_err(unreadable)?;
+    let mut file = open_without_waiting(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Refusal::unreadable(&format!("{error}{}", absent::advice(path))),
+        _ => unreadable(error),
+    })?;
     let metadata = file.metadata().map_err(unreadable)?;
     // Reading a directory fails with the system's own message.
     if !metadata.is_file() && !metadata.is_dir() {

@@ -10,6 +10,7 @@ use super::access_log::RequestMetrics;
 use super::concurrent::Crew;
 use super::instances::Instances;
 use super::places::Places;
+use crate::command::Command;
 use crate::config::Reuse;
 use crate::engine::EngineKind;
 use crate::error::Error;
@@ -50,10 +51,14 @@ pub(super) struct Hosting<'a> {
 impl Handler {
     pub(super) fn new(plugin: Plugin, hosting: &Hosting<'_>) -> Result<Self, Error> {
         let proxy = Proxy::of(&plugin, hosting).ok_or_else(|| {
-            plugin.load_error(
+            let next = match Command::of(&plugin) {
+                Some(_) => format!("it is a command: type `larder run {}`", plugin.path().display()),
+                None => "build it with an HTTP handler, as `larder new --http` does".to_owned(),
+            };
+            plugin.load_error(&format!(
                 "it exports neither `wasi:http/incoming-handler` of WASI 0.2 nor `wasi:http/handler` of WASI 0.3, so it \
-                 cannot answer requests",
-            )
+                 cannot answer requests; {next}"
+            ))
         })?;
         let metrics = RequestMetrics::new(plugin.name());
         Ok(Self { plugin, proxy, metrics })

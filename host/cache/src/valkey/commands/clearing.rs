@@ -9,7 +9,7 @@ use crate::valkey::commands::reads::head;
 use crate::valkey::connection::managed::Exchange;
 use crate::valkey::connection::pool::{ConnectionPool, Replies};
 use crate::valkey::topology::Servers;
-use crate::{CacheError, Lease, Selection};
+use crate::{CacheError, ClearProgress, Lease, Selection};
 
 /// The number of keys that one `SCAN` visits, and so about the most that one `UNLINK` removes. It takes the server
 /// about 40 µs.
@@ -35,8 +35,9 @@ pub(in crate::valkey) async fn unlink_selected(
     servers: &Servers,
     prefix: &str,
     selection: &Selection,
+    progress: &ClearProgress,
 ) -> Result<u64, CacheError> {
-    servers.sum_over_primaries(|pool| scan(servers, pool, prefix, selection)).await
+    servers.sum_over_primaries(|pool| scan(servers, pool, prefix, selection, progress)).await
 }
 
 /// Visits the keys of one server under the prefix, and removes those that are selected. The server scans the next page
@@ -46,6 +47,7 @@ async fn scan(
     pool: Arc<ConnectionPool>,
     prefix: &str,
     selection: &Selection,
+    progress: &ClearProgress,
 ) -> Result<u64, CacheError> {
     // The scan uses the bulk connection. A key that was set before must be found, even if that call timed out.
     pool.barrier().await?;
@@ -54,12 +56,18 @@ async fn scan(
     let pages = stream::try_unfold(Some(0), |cursor| async move {
         let Some(cursor) = cursor else { return Ok(None) };
         let (next, found) = page(pool, glob, cursor, SCAN_COUNT).await?;
+        progress.add(SCAN_COUNT, 0);
         // A page may be empty; only cursor 0 is the end.
         Ok::<_, CacheError>(Some((found, Some(next).filter(|next| *next != 0))))
     });
     let removals = pages.map_ok(|mut keys| async move {
         keys.retain(|key| key.get(prefix.len()..).is_some_and(|own| selection.owns(own)));
-        if keys.is_empty() { Ok(0) } else { count_values(servers.bulk_batch(&keys, unlink_commands).await?) }
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let removed = count_values(servers.bulk_batch(&keys, unlink_commands).await?)?;
+        progress.add(0, removed);
+        Ok(removed)
     });
     // Boxed, because the compiler cannot prove otherwise that the stream is `Send`.
     let removed = removals.try_buffer_unordered(CONCURRENT_REMOVALS).boxed();

@@ -17,7 +17,7 @@ use crate::valkey::connection::pool::Replies;
 use crate::valkey::connection::routing::BatchEntry;
 use crate::valkey::topology::Servers;
 use crate::valkey::topology::slots::slot_of;
-use crate::{CacheError, Claim, Lease};
+use crate::{CacheError, Claim, KeyState, Lease};
 
 /// What `PTTL` returns for a key without expiry, and for one that does not exist.
 const NO_EXPIRY: i64 = -1;
@@ -226,6 +226,34 @@ pub(in crate::valkey) async fn exists(servers: &Servers, key: &str, get: &Cmd) -
     // An empty value, or a lease that was stored between the two replies.
     let stored = servers.read(key, get).await?;
     Ok(stored.is_some_and(|stored| !Lease::is_marked(&stored)))
+}
+
+/// Returns what a key holds. Its value is read, by the command `get`, for its length: few users have a right to `STRLEN`.
+pub(in crate::valkey) async fn describe(servers: &Servers, key: &str, get: &Cmd) -> Result<KeyState, CacheError> {
+    let read = servers.exchange(key, 0, |exchange| exchange.pipeline(vec![head(key.as_bytes()), time_left(key)]));
+    let (head, time_left): (Bytes, i64) = read.await?;
+    if time_left == NO_KEY {
+        return Ok(KeyState::Empty);
+    }
+    let life = as_life(time_left);
+    if Lease::is_marked(&head) {
+        return Ok(KeyState::Lease { life });
+    }
+    Ok(match servers.read(key, get).await? {
+        Some(stored) if Lease::is_marked(&stored) => KeyState::Lease { life },
+        Some(stored) => KeyState::Value { bytes: stored.len(), life },
+        None => KeyState::Empty,
+    })
+}
+
+/// The remaining life of a key, in milliseconds; `None` if it does not expire.
+pub(in crate::valkey) async fn life(servers: &Servers, key: &str) -> Result<Option<u64>, CacheError> {
+    let (left,): (i64,) = servers.exchange(key, 0, |exchange| exchange.pipeline(vec![time_left(key)])).await?;
+    Ok(as_life(left))
+}
+
+fn as_life(time_left: i64) -> Option<u64> {
+    u64::try_from(time_left).ok()
 }
 
 fn time_left(key: &str) -> Cmd {

@@ -154,12 +154,16 @@ impl Connector {
                 return Err(ConnectFailure { error, is_final: true });
             }
             // The sentinels may name another server at the next attempt.
-            Ok(Err(ConnectError::Unusable(reason))) => ("use", reason, !matches!(self.target, Target::Primary(_))),
-            Ok(Err(ConnectError::Handshake(error))) => ("reach", error.to_string(), error.is_final()),
-            Ok(Err(ConnectError::Sentinels(reason))) => ("find", reason, false),
-            Err(_elapsed) => ("reach", format!("no answer within {deadline:?}"), false),
+            Ok(Err(ConnectError::Unusable(reason))) => {
+                ("cannot use", reason, !matches!(self.target, Target::Primary(_)))
+            }
+            Ok(Err(ConnectError::Handshake(error))) => {
+                (error.action(), format!("{error}{}", error.advice()), error.is_final())
+            }
+            Ok(Err(ConnectError::Sentinels(reason))) => ("cannot find", reason, false),
+            Err(_elapsed) => ("cannot reach", format!("no answer within {deadline:?}"), false),
         };
-        let error = CacheError::Unavailable(one_line(&format!("cannot {action} {server}: {reason}")));
+        let error = CacheError::Unavailable(one_line(&format!("{action} {server}: {reason}")));
         Err(ConnectFailure { error, is_final })
     }
 

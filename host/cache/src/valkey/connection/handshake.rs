@@ -27,7 +27,7 @@ pub(in crate::valkey) enum HandshakeError {
     #[error(transparent)]
     Greeting(#[from] GreetingError),
     /// The server does not accept the login. The text may add where the password came from.
-    #[error("it refused the user name or password{0}")]
+    #[error("it was reached, but refused the user name or password{0}")]
     WrongPassword(String),
     /// The server refused a command of the handshake, or the stream broke.
     #[error("{}", describe(.0))]
@@ -41,6 +41,26 @@ impl From<std::io::Error> for HandshakeError {
 }
 
 impl HandshakeError {
+    /// What could not be done: a server that refuses a login, or a command of it, was reached.
+    pub(in crate::valkey) fn action(&self) -> &'static str {
+        match self {
+            Self::WrongPassword(_) => "cannot log in to",
+            Self::Exchange(error) if needs_login(error) => "cannot log in to",
+            Self::Exchange(error) if error.code().is_some() || is_of_database(error) => "cannot use",
+            _ => "cannot reach",
+        }
+    }
+
+    /// What can be done, as the end of a message.
+    pub(in crate::valkey) fn advice(&self) -> &'static str {
+        match self {
+            Self::Stream(StreamError::Connect(error)) if error.is_refused() => {
+                "; start the server, or correct its address"
+            }
+            _ => "",
+        }
+    }
+
     /// True if another attempt fails too unless the operator changes the configuration or the server: the server
     /// refuses the login, the database or the protocol, or a file of the configuration cannot be used.
     pub(in crate::valkey) fn is_final(&self) -> bool {
@@ -55,19 +75,35 @@ impl HandshakeError {
                 let is_refusal = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM" | "NOPROTO" | "DENIED"));
                 let is_of_client =
                     matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::RESP3NotSupported);
-                // The client's words: the server's own code is that of any error. A server that is busy refuses too.
-                let text = error.to_string();
-                let is_of_database = text.contains("refused to switch database") && !text.contains("is busy running");
-                is_refusal || is_of_client || is_of_database
+                // A server that is busy refuses too.
+                let is_busy = error.to_string().contains("is busy running");
+                is_refusal || is_of_client || is_of_database(error) && !is_busy
             }
         }
     }
 }
 
+/// True if the server refused to select the database. These are the client's words: the server's own code is that of any
+/// error.
+fn is_of_database(error: &RedisError) -> bool {
+    error.to_string().contains("refused to switch database")
+}
+
+/// True if the server refused a command for lack of a right. Where the client selects the database, it replaces the code and
+/// keeps the words.
+fn is_denied(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") || error.to_string().contains("has no permissions")
+}
+
 fn describe(error: &RedisError) -> String {
     match error.kind() {
-        _ if error.code() == Some("WRONGPASS") => "it refused the user name or password".to_owned(),
-        _ if needs_login(error) => "it asks for a password".to_owned(),
+        _ if error.code() == Some("WRONGPASS") => "it was reached, but refused the user name or password".to_owned(),
+        _ if needs_login(error) => {
+            "it was reached, but asks for a password: set `password_file` or `password`".to_owned()
+        }
+        _ if is_denied(error) => {
+            format!("it was reached, but its user lacks a right, which `larder check` names: {}", server_text(error))
+        }
         ErrorKind::RESP3NotSupported => {
             "it does not know `HELLO 3`: it is older than Redis 6, or no server but a proxy \
                                          without RESP3"

@@ -86,7 +86,7 @@ fn bytes(bytes: Option<f64>) -> String {
     bytes.map_or(NONE.to_owned(), |bytes| bytesize::ByteSize(bytes as u64).to_string().replace(' ', ""))
 }
 
-fn latency(latency: Option<Latency>) -> String {
+pub(super) fn latency(latency: Option<Latency>) -> String {
     match latency {
         None => NONE.to_owned(),
         Some(Latency::Estimate(seconds)) => time(seconds),

@@ -14,6 +14,7 @@ use super::snapshot::Snapshot;
 use super::view::View;
 use crate::metrics_url::MetricsUrl;
 use crate::operator::{OnSignal, Operator};
+use crate::telemetry::has_colors;
 
 /// Shows a host until a key or a signal quits. If the host becomes unreachable, scrapes continue until it is back.
 ///
@@ -23,6 +24,7 @@ use crate::operator::{OnSignal, Operator};
 pub(super) async fn run(url: MetricsUrl, interval: Duration, operator: &Operator) -> anyhow::Result<ExitCode> {
     let first = Snapshot::scrape(&url).await?;
     let mut view = View::new(url.to_string(), first, Instant::now());
+    view.has_colors = has_colors();
     // The terminal is restored first.
     operator.on_signal(OnSignal::ShutDown(Duration::ZERO));
     let mut terminal = Terminal::open()?;

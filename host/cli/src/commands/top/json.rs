@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::latency::Latency;
+use super::plugins::PluginStats;
 use super::stats::{CacheStats, Stats};
 use crate::json::SCHEMA;
 
@@ -17,6 +18,22 @@ pub(super) fn object(stats: &Stats, elapsed: Duration) -> Value {
         "answered_per_second": stats.requests.as_ref().map(|requests| &requests.answered),
         "refused_per_second": stats.requests.as_ref().map(|requests| requests.refused),
         "caches": stats.caches.iter().map(cache).collect::<Vec<_>>(),
+        "plugins": stats.plugins.iter().map(plugin).collect::<Vec<_>>(),
+    })
+}
+
+fn plugin(plugin: &PluginStats) -> Value {
+    let (counts, rates) = (&plugin.counts, plugin.rates);
+    json!({
+        "name": plugin.name,
+        "requests_per_second": rates.map(|rates| rates.requests),
+        "failed_per_second": rates.map(|rates| rates.failed),
+        "p50": latency(rates.and_then(|rates| rates.p50)),
+        "p99": latency(rates.and_then(|rates| rates.p99)),
+        "requests": whole(counts.requests),
+        "failed": whole(counts.failed),
+        "running": whole(counts.running),
+        "idle": counts.idle.map(whole),
     })
 }
 

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Style, Stylize};
+use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, RenderDirection, Row, Sparkline, Table, TableState, Wrap};
 
 use super::columns::{COLUMNS, Column, count, name, rate, share};
-use super::stats::{CacheStats, Stats};
+use super::help;
+use super::plugins::{PLUGIN_COLUMNS, PluginColumn};
+use super::stats::CacheStats;
 use super::view::View;
 
 /// The space between two columns.
@@ -18,8 +20,11 @@ const GAP: u16 = 2;
 /// The height of the list of columns that do not fit.
 const DETAILS: u16 = 3;
 
-/// The height of the charts.
-const CHARTS: u16 = 8;
+/// The least height of the charts, which fill what is left.
+const MIN_CHARTS: u16 = 6;
+
+/// The height of the lines above the caches, and of the line with the keys.
+const HEAD_AND_KEYS: u16 = 4;
 
 /// The minimum height of a terminal for the charts to be shown.
 const MIN_HEIGHT_FOR_CHARTS: u16 = 18;
@@ -32,46 +37,117 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     let cells: Vec<Vec<Line<'_>>> = view.stats.caches.iter().map(cells_of).collect();
     let widths = widths(&cells, frame.area().width);
     let omitted = COLUMNS.get(widths.len()..).unwrap_or_default();
-    let charts = if frame.area().height < MIN_HEIGHT_FOR_CHARTS { 0 } else { CHARTS };
-    let [title, requests, status, caches, details, charts, keys] = Layout::vertical([
+    let heights = Heights::new(frame.area().height, view, !omitted.is_empty());
+    let [title, requests, status, caches, details, plugins, charts, _rest, keys] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Length(1),
-        Constraint::Min(2),
-        Constraint::Length(if omitted.is_empty() { 0 } else { DETAILS }),
-        Constraint::Length(charts),
+        Constraint::Length(heights.caches),
+        Constraint::Length(heights.details),
+        Constraint::Length(heights.plugins),
+        Constraint::Length(heights.charts),
+        Constraint::Fill(1),
         Constraint::Length(1),
     ])
     .areas(frame.area());
     frame.render_widget(Line::from_iter(["larder top ".bold(), view.url.as_str().into()]), title);
-    frame.render_widget(requests_line(&view.stats), requests);
+    frame.render_widget(requests_line(view), requests);
     frame.render_widget(status_line(view), status);
     draw_caches(frame, view, cells, widths, caches);
     if let Some(cache) = view.stats.caches.get(view.selected) {
         frame.render_widget(details_of(cache, omitted), details);
         draw_charts(frame, view, cache, charts);
     }
-    frame.render_widget(Line::from("q: quit  ↑↓: select a cache  p: pause").dim(), keys);
+    draw_plugins(frame, view, plugins);
+    frame.render_widget(Line::from("q: quit  ↑↓: select a cache  p: pause  ?: help").dim(), keys);
+    if view.has_help {
+        help::draw(frame);
+    }
 }
 
-fn requests_line(stats: &Stats) -> Line<'static> {
+/// The heights of the parts that depend on the terminal and on the host.
+struct Heights {
+    caches: u16,
+    details: u16,
+    plugins: u16,
+    charts: u16,
+}
+
+impl Heights {
+    /// The tables have a line for each row as long as there is room, and the charts all that is left.
+    fn new(height: u16, view: &View, has_details: bool) -> Self {
+        let with_heading = |rows: usize| u16::try_from(rows).unwrap_or(u16::MAX).saturating_add(1);
+        let details = if has_details { DETAILS } else { 0 };
+        let room = height.saturating_sub(HEAD_AND_KEYS).saturating_sub(details);
+        let least_charts = if height < MIN_HEIGHT_FOR_CHARTS { 0 } else { MIN_CHARTS };
+        let of_tables = room.saturating_sub(least_charts);
+        let caches = with_heading(view.stats.caches.len()).min(of_tables);
+        // With an empty line before it. A heading without a plugin is of no use.
+        let plugins = match view.stats.plugins.len() {
+            0 => 0,
+            count => with_heading(count).saturating_add(1).min(of_tables.saturating_sub(caches)),
+        };
+        let plugins = if plugins < 3 { 0 } else { plugins };
+        let charts = if least_charts == 0 { 0 } else { room.saturating_sub(caches).saturating_sub(plugins) };
+        Self { caches, details, plugins, charts }
+    }
+}
+
+/// The style of a state: a colour, unless the environment asks for none.
+fn colored(view: &View, color: Color) -> Style {
+    if view.has_colors { Style::new().fg(color) } else { Style::new().bold() }
+}
+
+fn requests_line(view: &View) -> Line<'static> {
+    let stats = &view.stats;
+    let alarm = |is_alarming: bool, color| if is_alarming { colored(view, color) } else { Style::new() };
     let mut line = Line::from("requests/s: ");
     match &stats.requests {
         Some(rates) if !rates.answered.is_empty() => {
-            let rates = rates.answered.iter().map(|(class, answered)| (name(class), rate(Some(*answered))));
-            line.extend(rates.map(|(class, rate)| Span::from(format!("{class} {rate}  "))));
+            line.extend(rates.answered.iter().map(|(class, answered)| {
+                let text = format!("{} {}  ", name(class), rate(Some(*answered)));
+                Span::styled(text, alarm(class == "5xx" && *answered > 0.0, Color::Red))
+            }));
         }
         _ => line.push_span("-  "),
     }
-    let refused = rate(stats.requests.as_ref().map(|rates| rates.refused));
-    line.push_span(format!("refused/s: {refused}  running: {}", count(Some(stats.instances))));
+    let refused = stats.requests.as_ref().map(|rates| rates.refused);
+    let is_refusing = refused.is_some_and(|refused| refused > 0.0);
+    line.push_span(Span::styled(format!("refused/s: {}  ", rate(refused)), alarm(is_refusing, Color::Yellow)));
+    line.push_span(format!("running: {}", count(Some(stats.instances))));
     line
+}
+
+fn draw_plugins(frame: &mut Frame<'_>, view: &View, area: Rect) {
+    let Some(area) = area.height.checked_sub(1).map(|height| Rect { y: area.y.saturating_add(1), height, ..area })
+    else {
+        return;
+    };
+    let align = |index: usize, line: Line<'static>| if index == 0 { line } else { line.right_aligned() };
+    let cells = view.stats.plugins.iter().map(|plugin| {
+        let cells = PLUGIN_COLUMNS.iter().enumerate();
+        (plugin, cells.map(|(index, column)| align(index, Line::from((column.cell)(plugin)))).collect::<Vec<_>>())
+    });
+    let cells: Vec<_> = cells.collect();
+    let width = |(index, column): (usize, &PluginColumn)| {
+        let widths = cells.iter().filter_map(|(_, row)| row.get(index)).map(Line::width);
+        u16::try_from(widths.fold(column.heading.len(), usize::max)).unwrap_or(u16::MAX)
+    };
+    let widths: Vec<u16> = PLUGIN_COLUMNS.iter().enumerate().map(width).collect();
+    let headings = PLUGIN_COLUMNS.iter().enumerate().map(|(index, column)| align(index, Line::from(column.heading)));
+    let header = Row::from_iter(headings).bold();
+    let rows = cells.into_iter().map(|(plugin, cells)| {
+        let row = Row::from_iter(cells);
+        if plugin.is_failing() { row.style(colored(view, Color::Red)) } else { row }
+    });
+    let table = Table::new(rows, widths).header(header).column_spacing(GAP);
+    frame.render_widget(if view.error.is_some() { table.dim() } else { table }, area);
 }
 
 fn status_line(view: &View) -> Line<'_> {
     match &view.error {
-        _ if view.is_paused => Line::from("paused").bold().yellow(),
-        Some(error) => Line::from_iter([error, "; retrying"]).bold().red(),
+        _ if view.is_paused => Line::styled("paused", colored(view, Color::Yellow)).bold(),
+        Some(error) => Line::from_iter([error, "; retrying"]).style(colored(view, Color::Red)).bold(),
         None => Line::default(),
     }
 }
@@ -98,13 +174,23 @@ fn draw_caches(frame: &mut Frame<'_>, view: &View, cells: Vec<Vec<Line<'_>>>, wi
     let shown = widths.len();
     let headings = COLUMNS.iter().take(shown).map(|column| align(column, Line::from(column.heading)));
     let rows = view.stats.caches.iter().zip(cells).map(|(cache, cells)| {
-        let row = Row::from_iter(cells.into_iter().take(shown));
-        if cache.is_down() { row.red() } else { row }
+        let cells = COLUMNS.iter().zip(cells).take(shown).map(|(column, cell)| cell.style(state(view, cache, column)));
+        let row = Row::from_iter(cells);
+        if cache.is_down() { row.style(colored(view, Color::Red)) } else { row }
     });
     let table = Table::new(rows, widths).header(Row::from_iter(headings).bold());
     let table = table.column_spacing(GAP).row_highlight_style(Style::new().reversed());
     let table = if view.error.is_some() { table.dim() } else { table };
     frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(view.selected));
+}
+
+/// The style of a cell that shows a state.
+fn state(view: &View, cache: &CacheStats, column: &Column) -> Style {
+    match column.heading {
+        "SERVER" if cache.counts.up.is_some() && !cache.is_down() => colored(view, Color::Green),
+        "ERRORS/S" if cache.rates.is_some_and(|rates| rates.errors > 0.0) => colored(view, Color::Red),
+        _ => Style::new(),
+    }
 }
 
 fn align<'a>(column: &Column, line: Line<'a>) -> Line<'a> {
@@ -149,7 +235,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use ratatui::crossterm::event::{KeyCode, KeyEvent};
-    use ratatui::style::{Color, Modifier};
+    use ratatui::style::Modifier;
 
     use super::*;
     use crate::commands::top::snapshot::Snapshot;
@@ -227,7 +313,7 @@ larder_instances{{plugin="p"}} 4
             "HELD\u{a0}5  COMPUTED\u{a0}41  WAITED\u{a0}42  STALE\u{a0}43  REFRESHED\u{a0}44  FAILED\u{a0}REFRESHES\u{a0}45",
             "BYTES\u{a0}-  MAX\u{a0}BYTES\u{a0}-  ENTRIES\u{a0}-  EVICTED\u{a0}-  NEAR\u{a0}HIT\u{a0}RATE\u{a0}90.0%",
             "NEAR\u{a0}BYTES\u{a0}2.0KiB  RECONNECTS\u{a0}2",
-            "q: quit  ↑↓: select a cache  p: pause",
+            "q: quit  ↑↓: select a cache  p: pause  ?: help",
         ];
         assert_eq!(lines(&view, 80, 10), expected);
     }
@@ -248,12 +334,51 @@ larder_instances{{plugin="p"}} 4
 
     #[test]
     fn a_tall_terminal_has_charts_of_the_selected_cache() {
-        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1)), Ok(snapshot(31, 1))]), 80, 20);
-        assert!(lines[11].starts_with("┌ pages: calls/s, max 200 ─"), "{}", lines[11]);
-        assert!(lines[11].contains("┌ pages: hit rate, now 90.0% ─"), "{}", lines[11]);
-        // The latest bar, at the right, has full height. The bar before it has a twentieth.
-        assert!(lines[12].contains(" █│"), "{}", lines[12]);
-        assert!(lines[17].contains("▂█│"), "{}", lines[17]);
+        let view = view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1)), Ok(snapshot(31, 1))]);
+        // They fill what the tables leave, whatever the height.
+        for height in [20, 40] {
+            let lines = lines(&view, 80, height);
+            assert!(lines[12].starts_with("┌ pages: calls/s, max 200 ─"), "{}", lines[12]);
+            assert!(lines[12].contains("┌ pages: hit rate, now 90.0% ─"), "{}", lines[12]);
+            // The latest bar, at the right, has full height. The bar before it has a twentieth.
+            assert!(lines[13].contains(" █│"), "{}", lines[13]);
+            let last = usize::from(height) - 3;
+            assert!(lines[last].contains('█') && lines[last + 1].starts_with('└'), "{}", lines[last]);
+        }
+    }
+
+    #[test]
+    fn plugins_have_lines_below_the_caches() {
+        let lines = lines(&view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]), 80, 20);
+        assert_eq!(lines[10], "PLUGIN  REQUESTS/S  5XX/S  P50  P99  RUNNING  IDLE");
+        assert_eq!(lines[11], "p             10.0    1.0    -    -        4     -");
+    }
+
+    #[test]
+    fn the_help_has_the_keys_and_closes() {
+        let mut view = view([Ok(snapshot(10, 1))]);
+        let is_shown =
+            |view: &View| lines(view, 100, 30).iter().any(|line| line.contains("select a cache for the charts"));
+        assert!(!is_shown(&view));
+        for (key, shown) in [('?', true), ('?', false), ('?', true), ('q', false)] {
+            assert!(view.handle_key(KeyEvent::from(KeyCode::Char(key))).is_continue());
+            assert_eq!(is_shown(&view), shown, "{key}");
+        }
+        assert!(view.handle_key(KeyEvent::from(KeyCode::Char('q'))).is_break());
+    }
+
+    #[test]
+    fn states_have_colours_unless_the_environment_asks_for_none() {
+        let mut view = view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]);
+        let colours = |view: &View| {
+            let terminal = drawn(view, 80, 20);
+            let all: std::collections::BTreeSet<String> =
+                terminal.backend().buffer().content().iter().map(|cell| format!("{:?}", cell.fg)).collect();
+            Vec::from_iter(all)
+        };
+        assert_eq!(colours(&view), ["Green", "Red", "Reset", "Yellow"]);
+        view.has_colors = false;
+        assert_eq!(colours(&view), ["Reset"]);
     }
 
     #[test]
@@ -312,7 +437,8 @@ larder_instances{{plugin="p"}} 4
     #[test]
     fn no_terminal_size_and_no_value_panics() {
         let huge = "larder_calls_total{cache=\"c\",outcome=\"hit\"} 1e308\n".repeat(3);
-        let view = view([Ok(snapshot(10, 1)), Snapshot::parse(&huge).map_err(Into::into)]);
+        let mut view = view([Ok(snapshot(10, 1)), Snapshot::parse(&huge).map_err(Into::into)]);
+        view.has_help = true;
         for width in (0..=200).step_by(7) {
             for height in 0..=30 {
                 drawn(&view, width, height);

@@ -8,6 +8,7 @@ use larder_host::metrics;
 
 use super::exposition::{MalformedLine, Sample, samples};
 use super::latency::Buckets;
+use super::plugins::PluginCounts;
 use crate::metrics_url::MetricsUrl;
 
 /// The metrics of all caches, and of the HTTP requests.
@@ -15,6 +16,8 @@ use crate::metrics_url::MetricsUrl;
 pub(super) struct Snapshot {
     pub(super) caches: BTreeMap<String, Counts>,
     pub(super) requests: Requests,
+    /// The plugins that answer requests.
+    pub(super) plugins: BTreeMap<String, PluginCounts>,
 }
 
 /// The metrics of a cache. A field is `None` if the cache is of a type without that metric.
@@ -109,6 +112,7 @@ impl Snapshot {
         let Some(metric) = metrics::all().find(|metric| metric.name == name) else { return };
         // No metric of a host is negative or infinite.
         let value = if sample.value.is_finite() { sample.value.max(0.0) } else { 0.0 };
+        self.add_of_plugin(*metric, is_bucket, sample, value);
         match *metric {
             metrics::REQUESTS => {
                 *self.requests.answered.entry(sample.label("status").to_owned()).or_default() += value;
@@ -119,6 +123,34 @@ impl Snapshot {
                 let counts = self.caches.entry(sample.label("cache").to_owned()).or_default();
                 counts.add(*metric, is_bucket, sample, value);
             }
+            _ => {}
+        }
+    }
+
+    fn add_of_plugin(&mut self, metric: metrics::Metric, is_bucket: bool, sample: &Sample<'_>, value: f64) {
+        let plugin = sample.label("plugin");
+        // `-` stands for requests that no route matches.
+        if matches!(plugin, "" | "-") {
+            return;
+        }
+        let is_shown = [metrics::REQUESTS, metrics::REQUEST_SECONDS, metrics::INSTANCES, metrics::IDLE_INSTANCES]
+            .contains(&metric);
+        if !is_shown {
+            return;
+        }
+        let counts = self.plugins.entry(plugin.to_owned()).or_default();
+        match metric {
+            metrics::REQUESTS => {
+                counts.requests += value;
+                counts.failed += if sample.label("status") == "5xx" { value } else { 0.0 };
+            }
+            metrics::REQUEST_SECONDS => {
+                if let (true, Ok(bound)) = (is_bucket, sample.label("le").parse()) {
+                    counts.latency.add(bound, value);
+                }
+            }
+            metrics::INSTANCES => counts.running = value,
+            metrics::IDLE_INSTANCES => counts.idle = Some(value),
             _ => {}
         }
     }
@@ -245,6 +277,9 @@ larder_refused_requests_total{reason="busy"} 400
 larder_refused_requests_total{reason="no-route"} 500
 larder_instances{plugin="p"} 1
 larder_instances{plugin="q"} 2
+larder_idle_instances{plugin="q"} 3
+larder_requests_total{plugin="-",status="4xx"} 1
+larder_request_seconds_bucket{plugin="q",le="1"} 500
 process_start_time_seconds 1
 "#;
         let mut latency = Buckets::default();
@@ -277,10 +312,16 @@ process_start_time_seconds 1
             reconnects: Some(70.0),
             ..Counts::default()
         };
-        let answered = [("2xx".to_owned(), 300.0), ("5xx".to_owned(), 300.0)].into();
+        let answered =
+            [("2xx", 300.0), ("4xx", 1.0), ("5xx", 300.0)].map(|(class, count)| (class.to_owned(), count)).into();
+        let p = PluginCounts { requests: 100.0, running: 1.0, ..PluginCounts::default() };
+        let mut q =
+            PluginCounts { requests: 500.0, failed: 300.0, running: 2.0, idle: Some(3.0), ..PluginCounts::default() };
+        q.latency.add(1.0, 500.0);
         let expected = Snapshot {
             caches: [("a".to_owned(), a), ("b".to_owned(), b)].into(),
             requests: Requests { answered, refused: 900.0, instances: 3.0 },
+            plugins: [("p".to_owned(), p), ("q".to_owned(), q)].into(),
         };
         assert_eq!(Snapshot::parse(text), Ok(expected));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::latency::Latency;
+use super::plugins::{PluginCounts, PluginRates, PluginStats};
 use super::snapshot::{Counts, Requests, Snapshot};
 
 /// The counts and rates of a host.
@@ -15,6 +16,8 @@ pub(super) struct Stats {
     pub(super) instances: f64,
     /// `None` after the first snapshot.
     pub(super) requests: Option<RequestRates>,
+    /// Sorted by name.
+    pub(super) plugins: Vec<PluginStats>,
 }
 
 /// HTTP requests per second.
@@ -69,7 +72,15 @@ impl Stats {
             });
             CacheStats { name: name.clone(), counts: counts.clone(), rates }
         };
+        let no_plugin = PluginCounts::default();
+        let plugin = |(name, counts): (&String, &PluginCounts)| {
+            let rates = earlier.map(|(earlier, seconds)| {
+                PluginRates::new(counts, earlier.plugins.get(name).unwrap_or(&no_plugin), seconds)
+            });
+            PluginStats { name: name.clone(), counts: counts.clone(), rates }
+        };
         Self {
+            plugins: snapshot.plugins.iter().map(plugin).collect(),
             caches: snapshot.caches.iter().map(cache).collect(),
             instances: snapshot.requests.instances,
             requests: earlier

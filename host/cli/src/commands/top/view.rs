@@ -26,6 +26,10 @@ pub(super) struct View {
     /// Why the last scrape failed. `stats` is then out of date.
     pub(super) error: Option<String>,
     pub(super) is_paused: bool,
+    /// True while the help is shown.
+    pub(super) has_help: bool,
+    /// False if the environment asks for no colours.
+    pub(super) has_colors: bool,
     latest: (Snapshot, Instant),
 }
 
@@ -43,7 +47,17 @@ impl View {
     pub(super) fn new(url: String, snapshot: Snapshot, now: Instant) -> Self {
         let stats = Stats::new(&snapshot, None);
         let latest = (snapshot, now);
-        Self { url, stats, histories: BTreeMap::new(), selected: 0, error: None, is_paused: false, latest }
+        Self {
+            url,
+            stats,
+            histories: BTreeMap::new(),
+            selected: 0,
+            error: None,
+            is_paused: false,
+            has_help: false,
+            has_colors: true,
+            latest,
+        }
     }
 
     /// Adds the result of a scrape, unless the dashboard is paused.
@@ -72,6 +86,8 @@ impl View {
     /// Handles a key press. Breaks if the key quits the dashboard.
     pub(super) fn handle_key(&mut self, key: KeyEvent) -> ControlFlow<()> {
         match key.code {
+            KeyCode::Char('?') => self.has_help = !self.has_help,
+            KeyCode::Char('q') | KeyCode::Esc if self.has_help => self.has_help = false,
             KeyCode::Char('q') | KeyCode::Esc => return ControlFlow::Break(()),
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return ControlFlow::Break(()),
             KeyCode::Char('p') => self.is_paused = !self.is_paused,

@@ -27,15 +27,19 @@ fn an_invalid_variable_is_refused() {
 #[test]
 fn a_value_of_the_wrong_type_is_not_shown() {
     for (keys, path, rule) in [
-        ("env = \"KEY=s3cret\"", "plugins.shop.env", "invalid type: string, expected a map"),
-        ("env = [\"s3cret\"]", "plugins.shop.env", "invalid type: sequence, expected a map"),
-        ("env = { PIN = 12345678 }", "plugins.shop.env", "invalid type: integer, expected a string"),
-        ("env = { B = 12345678.5 }", "plugins.shop.env", "invalid type: floating point, expected a string"),
-        ("outgoing_hosts = \"s3cret\"", "plugins.shop.outgoing_hosts", "invalid type: string, expected a sequence"),
+        ("env = \"KEY=s3cret\"", "plugins.shop.env", "must be a table such as { KEY = \"value\" }, but is a string"),
+        ("env = [\"s3cret\"]", "plugins.shop.env", "must be a table such as { KEY = \"value\" }, but is a list"),
+        ("env = { PIN = 12345678 }", "plugins.shop.env", "must be a string in quotes, but is an integer"),
+        ("env = { B = 12345678.5 }", "plugins.shop.env", "must be a string in quotes, but is a fraction"),
+        (
+            "outgoing_hosts = \"s3cret\"",
+            "plugins.shop.outgoing_hosts",
+            "must be a list such as [\"a\", \"b\"], but is a string",
+        ),
         (
             "outgoing_hosts = \"s3cret\\\", expected \"",
             "plugins.shop.outgoing_hosts",
-            "invalid type: string, expected a sequence",
+            "must be a list such as [\"a\", \"b\"], but is a string",
         ),
     ] {
         let refused = refusal(&format!("[plugins.shop]\n{keys}\n"));

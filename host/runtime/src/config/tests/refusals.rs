@@ -14,6 +14,20 @@ fn an_unknown_key_is_reported_with_its_position() {
         error.starts_with("larder.toml:3:1: `caches.c.prot`: unknown key `prot`, expected one of `url`, `cluster`"),
         "{error}"
     );
+    for (written, meant) in [
+        (server_refusal("prot = 1"), "port"),
+        (server_refusal("near = { max_byte = 1 }"), "max_bytes"),
+        (server_refusal("on_outage = \"eror\""), "error"),
+        (refusal("[sandbox]\nmax_memmory = 1"), "max_memory"),
+        (refusal("[plugins.p]\nnamespaces = \"n\""), "namespace"),
+        (refusal("[plugin.p]\n"), "plugins"),
+        (refusal("[caches.c]\ntype = \"valky\""), "valkey"),
+        (refusal("default = \"rma\""), "ram"),
+        (refusal("[plugins.p]\ncaches = [\"rum\"]"), "ram"),
+    ] {
+        assert!(written.ends_with(&format!("; did you mean `{meant}`?")), "{written}");
+    }
+    assert!(refusal("[sandbox]\nelephants = 1").ends_with('`'), "no key is near");
     assert!(ram_refusal("host = \"x\"").contains("unknown key `host`"));
     assert!(refusal("defualt = \"x\"").starts_with("larder.toml:1:1: unknown key `defualt`"));
     assert!(refusal("[sandbox]\nmemory = 1").contains("`sandbox.memory`: unknown key `memory`"));
@@ -22,7 +36,15 @@ fn an_unknown_key_is_reported_with_its_position() {
 
 #[test]
 fn a_wrong_type_is_reported_with_its_key() {
-    assert!(server_refusal("port = \"6379\"").starts_with("larder.toml:3:8: `caches.c.port`: "));
+    let quoted = "larder.toml:3:8: `caches.c.port`: must be a number without quotes";
+    assert_eq!(server_refusal("port = \"17379\""), quoted);
+    assert!(server_refusal("db = \"1\"").ends_with("`caches.c.db`: must be a number without quotes"));
+    assert!(server_refusal("port = 1.5").ends_with("`caches.c.port`: must be a whole number, but is a fraction"));
+    assert!(server_refusal("tls = \"yes\"").ends_with("`caches.c.tls`: must be `true` or `false` without quotes"));
+    assert!(server_refusal("host = 1").ends_with("`caches.c.host`: must be a string in quotes, but is an integer"));
+    assert!(server_refusal("near = 1").ends_with("`caches.c.near`: must be a table, but is an integer"));
+    let count = refusal("[sandbox]\nmax_handles = \"9\"");
+    assert!(count.ends_with("`sandbox.max_handles`: must be a number without quotes"), "{count}");
     assert!(refusal("caches = 1").contains("`caches`: must be a table"));
     assert!(refusal("[caches]\nc = 1").contains("`caches.c`: must be a table"));
     assert!(refusal("default = 1").contains("`default`: must be a string"));
@@ -34,7 +56,9 @@ fn a_wrong_type_is_reported_with_its_key() {
 #[test]
 fn two_caches_need_a_default() {
     let two = "[caches.a]\ntype = \"ram\"\n[caches.b]\ntype = \"ram\"\n";
-    assert_eq!(refusal(two), "larder.toml:1:1: `default` is missing: it must name one of `a`, `b`");
+    let missing = "larder.toml:1:1: `default` is missing: it must name one of `a`, `b`; begin the file with, for example, \
+                   `default = \"a\"`";
+    assert_eq!(refusal(two), missing);
     assert!(refusal(&format!("default = \"c\"\n{two}")).contains("`default`: there is no cache `c`, only `a`, `b`"));
     assert_eq!(parse(&format!("default = \"b\"\n{two}")).default, "b");
 }
@@ -107,7 +131,9 @@ fn a_size_is_positive_and_at_most_1_tib() {
 fn a_ram_cache_must_hold_its_largest_value() {
     let error = ram_refusal("max_bytes = \"1MiB\"\nmax_value_bytes = \"1MiB\"");
     assert!(error.contains("`caches.c.max_bytes`: must be at least"), "{error}");
-    assert!(ram_refusal("max_bytes = 100").contains("must be at least"));
+    let reason = "must be at least 1993 to hold a value of max_value_bytes = 512 with the longest key and the overhead of an \
+                  entry, but is 1024";
+    assert!(ram_refusal("max_bytes = \"1KiB\"").ends_with(reason), "{}", ram_refusal("max_bytes = \"1KiB\""));
 }
 
 #[test]

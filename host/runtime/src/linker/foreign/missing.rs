@@ -5,14 +5,14 @@ use super::interfaces;
 /// The reason for which a component cannot be linked, from wasmtime's error: the import, and what can be done about it.
 pub(crate) fn missing_import(error: &wasmtime::Error) -> String {
     let reason = format!("it imports something this host does not provide: {error:#}");
-    match imported_name(&error.to_string()).and_then(advice) {
+    match import_of(&error.to_string()).and_then(advice) {
         Some(advice) => format!("{reason}; {advice}"),
         None => reason,
     }
 }
 
 /// The name of the import in wasmtime's words, which has them between backticks.
-fn imported_name(text: &str) -> Option<&str> {
+pub(crate) fn import_of(text: &str) -> Option<&str> {
     text.split('`').nth(1).filter(|name| name.contains(':'))
 }
 
