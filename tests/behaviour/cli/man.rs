@@ -30,11 +30,11 @@ fn assert_takes(checker: &str, arguments: &[&str], text: &str) {
 #[test]
 fn every_shell_completes_every_subcommand() {
     let names = subcommands(&[]);
-    let expected = ["new", "run", "serve", "top", "ready", "check", "cache", "schema", "completions", "man"];
+    let expected = ["new", "run", "serve", "top", "ready", "check", "cache", "plugin", "schema", "completions", "man"];
     assert_eq!(names, expected);
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = Larder::new(["completions", shell]).succeed().stdout;
-        for name in names.iter().chain(&subcommands(&["cache"])) {
+        for name in names.iter().chain(&subcommands(&["cache"])).chain(&subcommands(&["plugin"])) {
             assert!(script.contains(name.as_str()), "{shell} does not know `{name}`");
         }
     }
@@ -76,7 +76,9 @@ fn there_is_a_man_page_for_every_subcommand_and_it_renders() {
     assert!(command.args(["man", "deep/man"]).current_dir(man.folder()).status().unwrap().success());
     let mut pages = vec!["larder".to_owned()];
     pages.extend(subcommands(&[]).iter().map(|name| format!("larder-{name}")));
-    pages.extend(subcommands(&["cache"]).iter().map(|name| format!("larder-cache-{name}")));
+    for command in ["cache", "plugin"] {
+        pages.extend(subcommands(&[command]).iter().map(|name| format!("larder-{command}-{name}")));
+    }
     for page in &pages {
         let text = std::fs::read_to_string(folder.join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".SH SYNOPSIS"), "{page}: {text}");

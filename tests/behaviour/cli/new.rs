@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use larder_tests::repository::{read, root};
 
+/// An interpreter takes long to compile on a busy machine.
+const COMPILES: &str = "\n[sandbox]\ncompile_timeout = \"10m\"\n";
+
 const LANGUAGES: [&str; 3] = ["rust", "python", "javascript"];
 
 /// `larder new` with these arguments in a folder.
@@ -46,7 +49,7 @@ fn greet(language: &str, config: &str) -> Option<String> {
 
 #[test]
 fn a_new_plugin_in_each_language_runs() {
-    let config = read("host/cli/templates/larder.toml");
+    let config = read("host/cli/templates/larder.toml") + COMPILES;
     assert!(template_plugin("rust").is_some());
     let [computed, cached] = ["Hello, world! (computed now)", "Hello, world! (from the cache)"];
     assert_eq!(greet("rust", &config).unwrap(), format!("{computed}\n{cached}\n"));
@@ -60,7 +63,7 @@ fn a_new_plugin_in_each_language_runs() {
 #[test]
 fn new_plugins_in_all_languages_share_what_they_cache() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
-    let config = server.cache("c");
+    let config = server.cache("c") + COMPILES;
     for maker in LANGUAGES {
         Larder::new(["cache", "clear-all"]).config(&config).succeed();
         if greet(maker, &config).is_none() {
@@ -169,8 +172,9 @@ fn the_schema_of_a_new_folder_is_that_of_the_program() {
     assert_eq!(text("larder.schema.json"), Larder::new(["schema"]).succeed().stdout);
     assert!(text("larder.toml").starts_with("#:schema ./larder.schema.json\n"));
     // The commented table is one that the program accepts.
-    let commented = text("larder.toml").split("#\n").nth(1).unwrap().replace("# ", "");
-    let server = commented.lines().filter(|line| !line.starts_with("password_file")).collect::<Vec<_>>().join("\n");
+    let configuration = text("larder.toml");
+    let lines = configuration.split("#\n").nth(1).unwrap().lines().filter_map(|line| line.strip_prefix("# "));
+    let server = lines.filter(|line| !line.starts_with("password_file")).collect::<Vec<_>>().join("\n");
     let run = Larder::new(["check"]).config(&server.replace("port = 6379", "port = 1")).fail(1);
     assert!(run.stderr.contains("cannot reach Valkey at `localhost:1`"), "{run:#?}");
 }

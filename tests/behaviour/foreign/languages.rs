@@ -10,7 +10,7 @@ fn plugins() -> impl Iterator<Item = (&'static str, PathBuf)> {
 
 /// An interpreter takes many seconds to compile the first time.
 fn call(plugin: &Path, config: &str, call: &str) -> LarderOutput {
-    let config = format!("{config}[sandbox]\ntimeout = \"2m\"\nmax_cpu_time = \"2m\"\n");
+    let config = format!("{config}[sandbox]\ncompile_timeout = \"10m\"\ntimeout = \"2m\"\nmax_cpu_time = \"2m\"\n");
     Larder::new(["run", "--invoke", call]).config(&config).arg(plugin).finish()
 }
 

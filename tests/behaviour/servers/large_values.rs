@@ -15,8 +15,8 @@ fn put(server: &Server, key: &str, bytes: usize) {
 
 fn session(server: &Server, more: &str) -> LarderProcess {
     // On a busy machine half a gigabyte takes its time.
-    let plugin = "[plugins.session]\ntimeout = \"2m\"\n";
-    Larder::run("session").config(&format!("{}timeout = \"30s\"\n{more}{plugin}", server.cache("c"))).start()
+    let sandbox = "[sandbox]\ntimeout = \"2m\"\n";
+    Larder::run("session").config(&format!("{}timeout = \"30s\"\n{more}{sandbox}", server.cache("c"))).start()
 }
 
 fn says(run: &mut LarderProcess, operation: &str, answer: &str) {

@@ -9,8 +9,10 @@ fn toml(port: u16) -> String {
 
 /// The reason that the only line on standard error gives.
 fn reason(run: &LarderOutput, port: u16) -> &str {
-    let start = format!("larder: cache `c`: cannot reach Valkey at `127.0.0.1:{port}`: ");
-    run.error_line().strip_prefix(&start).unwrap_or_else(|| panic!("{run:#?}"))
+    let reason_after = |verb| {
+        run.error_line().strip_prefix(&format!("larder: cache `c`: cannot {verb} Valkey at `127.0.0.1:{port}`: "))
+    };
+    reason_after("reach").or_else(|| reason_after("use")).unwrap_or_else(|| panic!("{run:#?}"))
 }
 
 #[test]

@@ -11,7 +11,8 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
         "" => "world",
         name => name,
     };
-    let (greeting, how) = greeting(name).unwrap_or_else(|error| (format!("no greeting: {error}"), "an error"));
+    let (greeting, how) =
+        greeting(name).unwrap_or_else(|error| (format!("no greeting: {error}"), "an error"));
     Ok(Response::new(format!("{greeting} ({how})\n").into()))
 }
 
@@ -19,9 +20,13 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
 /// it, too.
 fn greeting(name: &str) -> Result<(String, &'static str), larder::Error> {
     let mut how = "from the cache";
-    let greeting = Cache::default()?.get_or_set(format!("greeting:{name}"), Duration::from_secs(60), || {
-        how = "computed now";
-        format!("Hello, {name}!")
-    })?;
+    let greeting = Cache::default()?.get_or_set(
+        format!("greeting:{name}"),
+        Duration::from_secs(60),
+        || {
+            how = "computed now";
+            format!("Hello, {name}!")
+        },
+    )?;
     Ok((greeting, how))
 }

@@ -34,8 +34,14 @@ mod tests {
     #[test]
     fn a_greeting_is_cached_for_a_minute() {
         let cache = Cache::default().unwrap();
-        assert_eq!(greeting(&cache, "Ada").unwrap(), ("Hello, Ada!".into(), "computed now"));
-        assert_eq!(greeting(&cache, "Ada").unwrap(), ("Hello, Ada!".into(), "from the cache"));
+        assert_eq!(
+            greeting(&cache, "Ada").unwrap(),
+            ("Hello, Ada!".into(), "computed now")
+        );
+        assert_eq!(
+            greeting(&cache, "Ada").unwrap(),
+            ("Hello, Ada!".into(), "from the cache")
+        );
         assert_eq!(testing::cache("default").keys(), ["greeting:Ada"]);
         testing::advance(Duration::from_secs(60));
         assert!(testing::cache("default").keys().is_empty());
