@@ -1,9 +1,11 @@
 //! The `larder` program as a child process.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
@@ -53,7 +55,21 @@ fn built(target: &str, name: &str) -> Option<PathBuf> {
         skip(&format!("`{}` is missing; `make {target}` builds it, or prints why it cannot", plugin.display()));
         return None;
     }
+    compile_once(&plugin);
     Some(plugin)
+}
+
+/// Compiles a plugin before the first test uses it. An interpreter takes minutes beside other tests, so that they are compiled
+/// one after the other, and each by one test for all.
+fn compile_once(plugin: &Path) {
+    static COMPILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if compiled.insert(plugin.to_owned()) {
+        let config = "[sandbox]\ncompile_timeout = \"10m\"\n";
+        let (mut command, _folder) = Larder::new(["plugin", "inspect"]).config(config).arg(plugin).into_command();
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}: {output:#?}", plugin.display());
+    }
 }
 
 /// A `larder` command that runs in an empty directory, without the environment variables that `larder` reads.
