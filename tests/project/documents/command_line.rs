@@ -31,7 +31,7 @@ fn options(text: &str) -> BTreeSet<String> {
 fn listed(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let long = lines.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
-    long.map(|word| word.split(['=', '[']).next().unwrap_or(word).to_owned()).collect()
+    long.map(|word| word.split(['=', '[', '.']).next().unwrap_or(word).to_owned()).collect()
 }
 
 /// The values that an option or argument can have.
