@@ -226,7 +226,7 @@ async fn a_thousand_hits_in_one_instance_are_answered_while_one_request_computes
     assert_eq!(serving.get("/cached?key").await, HttpResponse::ok("key"));
     let instance = report(&serving.get("/instance").await).0;
     let address = serving.address();
-    let slow = tokio::spawn(async move { Client::connect(address).await.get("/slow?other").await.unwrap() });
+    let slow = tokio::spawn(async move { Client::connect(address).await.get("/slower?other").await.unwrap() });
     until(&serving, "larder_instances{plugin=\"concurrent\"}", 1.0).await;
     let mut hits = JoinSet::new();
     for _ in 0..10 {

@@ -107,6 +107,7 @@ impl wasip3::exports::http::handler::Guest for Service {
             }),
             "/cached" => text(cached(query, 0).await),
             "/slow" => text(cached(query, 2000).await),
+            "/slower" => text(cached(query, 10_000).await),
             "/fetch" => text(fetch(query).await),
             _ => {
                 let response = text("not found\n".to_owned());
