@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::AsContextMut as _;
-use wasmtime::component::{Accessor, Linker, ResourceType};
+use wasmtime::component::{Accessor, Linker};
 
 use super::cache::{CallError, CallResult};
 use super::ctx::LarderView;
-use super::handles::{HeldVacancy, OpenCache};
-use super::interface::{CacheHandle, HostResult, VacancyHandle, View, to_host_result};
+use super::interface::{CacheHandle, HostResult, VacancyHandle, View, add_resources, to_host_result};
 use super::wit;
 use crate::cache::{CacheError, Duration, Entry, Freshness, Owner, ScopedCache, Vacancy};
 
@@ -53,16 +52,7 @@ pub fn add_concurrent_to_linker<T: Send + 'static>(
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
     let mut interface = linker.instance(INTERFACE)?;
-    interface.resource("cache", ResourceType::host::<OpenCache>(), move |mut store, handle| {
-        view(store.data_mut()).drop_cache(CacheHandle::new_own(handle))
-    })?;
-    interface.resource("vacancy", ResourceType::host::<HeldVacancy>(), move |mut store, handle| {
-        view(store.data_mut()).drop_vacancy(VacancyHandle::new_own(handle))
-    })?;
-    interface
-        .func_wrap("open", move |mut store, (name,): (String,)| to_host_result(view(store.data_mut()).open(&name)))?;
-    interface
-        .func_wrap("open-default", move |mut store, (): ()| to_host_result(view(store.data_mut()).open_default()))?;
+    add_resources(&mut interface, view)?;
     interface.func_wrap_concurrent("[method]cache.get", move |accessor, (cache, key): (CacheHandle, String)| {
         let len = key.len();
         answer(accessor, view, cache, len, report, move |cache| async move { cache.get(&key).await })

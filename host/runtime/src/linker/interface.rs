@@ -13,7 +13,7 @@ use std::future::ready;
 use arrayvec::ArrayString;
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType, WasmList, WasmStr};
 
 use super::cache::{CallError, CallResult};
 use super::ctx::LarderView;
@@ -50,16 +50,7 @@ pub fn add_to_linker<T: Send + 'static>(
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
     let mut interface = linker.instance(INTERFACE)?;
-    interface.resource("cache", ResourceType::host::<OpenCache>(), move |mut store, handle| {
-        view(store.data_mut()).drop_cache(CacheHandle::new_own(handle))
-    })?;
-    interface.resource("vacancy", ResourceType::host::<HeldVacancy>(), move |mut store, handle| {
-        view(store.data_mut()).drop_vacancy(VacancyHandle::new_own(handle))
-    })?;
-    interface
-        .func_wrap("open", move |mut store, (name,): (String,)| to_host_result(view(store.data_mut()).open(&name)))?;
-    interface
-        .func_wrap("open-default", move |mut store, (): ()| to_host_result(view(store.data_mut()).open_default()))?;
+    add_resources(&mut interface, view)?;
     interface.func_wrap_async("[method]cache.get", move |store, (cache, key)| get(store, view, cache, key))?;
     interface
         .func_wrap_async("[method]cache.get-many", move |store, (cache, keys)| get_many(store, view, cache, keys))?;
@@ -105,6 +96,23 @@ pub fn add_to_linker<T: Send + 'static>(
         fill_stale(store, view, vacancy, value, duration, stale)
     })?;
     Ok(())
+}
+
+/// Adds the resources and the functions that open a cache. They wait for nothing, so that both forms of the interface share
+/// them.
+pub(super) fn add_resources<T: Send + 'static>(
+    interface: &mut LinkerInstance<'_, T>,
+    view: View<T>,
+) -> wasmtime::Result<()> {
+    interface.resource("cache", ResourceType::host::<OpenCache>(), move |mut store, handle| {
+        view(store.data_mut()).drop_cache(CacheHandle::new_own(handle))
+    })?;
+    interface.resource("vacancy", ResourceType::host::<HeldVacancy>(), move |mut store, handle| {
+        view(store.data_mut()).drop_vacancy(VacancyHandle::new_own(handle))
+    })?;
+    interface
+        .func_wrap("open", move |mut store, (name,): (String,)| to_host_result(view(store.data_mut()).open(&name)))?;
+    interface.func_wrap("open-default", move |mut store, (): ()| to_host_result(view(store.data_mut()).open_default()))
 }
 
 fn get<T: Send + 'static>(
