@@ -1,11 +1,11 @@
 //! The `larder` program as a child process.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
@@ -60,16 +60,19 @@ fn built(target: &str, name: &str) -> Option<PathBuf> {
 }
 
 /// Compiles a plugin before the first test uses it. An interpreter takes minutes beside other tests, so that they are compiled
-/// one after the other, and each by one test for all.
+/// one after the other, and each by one test for all. A plugin that is compiled waits for no other.
 fn compile_once(plugin: &Path) {
-    static COMPILED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    if compiled.insert(plugin.to_owned()) {
+    static COMPILED: Mutex<BTreeMap<PathBuf, Arc<OnceLock<()>>>> = Mutex::new(BTreeMap::new());
+    static COMPILER: Mutex<()> = Mutex::new(());
+    let compiled =
+        COMPILED.lock().unwrap_or_else(PoisonError::into_inner).entry(plugin.to_owned()).or_default().clone();
+    compiled.get_or_init(|| {
+        let _alone = COMPILER.lock().unwrap_or_else(PoisonError::into_inner);
         let config = "[sandbox]\ncompile_timeout = \"10m\"\n";
         let (mut command, _folder) = Larder::new(["plugin", "inspect"]).config(config).arg(plugin).into_command();
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}: {output:#?}", plugin.display());
-    }
+    });
 }
 
 /// A `larder` command that runs in an empty directory, without the environment variables that `larder` reads.
