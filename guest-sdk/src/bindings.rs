@@ -27,5 +27,5 @@ pub mod concurrent {
         with: { "larder:cache/cache@0.1.1": crate::bindings::larder::cache::cache },
     });
 
-    pub use self::larder::cache::cache_async::{Cache, Entry, Vacancy, open, open_default};
+    pub use self::larder::cache::cache_async::{Cache, Entry, Freshness, StaleValue, Vacancy, open, open_default};
 }

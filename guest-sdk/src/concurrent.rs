@@ -12,8 +12,12 @@
 //! }
 //! ```
 
+mod refresh;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub use refresh::Freshness;
 
 use crate::bindings::concurrent as bindings;
 use crate::{Duration, Error, codec};

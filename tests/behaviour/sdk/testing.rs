@@ -1,25 +1,23 @@
 //! The host and the SDK's in-memory host for tests give the same answers to the same calls.
 
+mod reachable;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration as StdDuration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use larder::testing;
 use larder_host::cache::glob::Pattern;
-use larder_host::cache::ram::RamBackend;
-use larder_host::cache::{
-    Access, Cache, CacheBackend, CacheError, Claim, Duration, Health, Key, KeyPage, Lease, ListCursor, OnOutage, Owner,
-    Policy, Release, ScopedCache, Selection, Version, WithLife,
-};
+use larder_host::cache::{Access, Cache, CacheError, Duration, OnOutage, Owner, Policy, ScopedCache};
 use larder_tests::{Larder, on_every_backend};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use crate::cache::properties::calls::{Answer, Call, KEYS, Plugin, call, value};
 use crate::cache::properties::{cases, globs};
+
+use reachable::Reachable;
 
 #[allow(dead_code, unreachable_pub, reason = "it is a crate of its own for the plugins that are built from it")]
 #[path = "../../guests/src/lib.rs"]
@@ -105,138 +103,6 @@ fn policy() -> impl Strategy<Value = Policy> {
     })
 }
 
-/// A RAM cache that can be out of reach, as a server can.
-#[derive(Debug)]
-struct Reachable {
-    ram: Arc<RamBackend>,
-    is_out: AtomicBool,
-}
-
-impl Reachable {
-    fn check(&self) -> Result<(), CacheError> {
-        match self.is_out.load(Ordering::Relaxed) {
-            true => Err(CacheError::Unavailable("the test says so".to_owned())),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl CacheBackend for Reachable {
-    async fn get(&self, key: &Key) -> Result<Option<Bytes>, CacheError> {
-        self.check()?;
-        self.ram.get(key).await
-    }
-
-    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
-        self.check()?;
-        self.ram.get_many(keys).await
-    }
-
-    async fn set(&self, key: Key, value: Bytes, duration: Option<StdDuration>) -> Result<(), CacheError> {
-        self.check()?;
-        self.ram.set(key, value, duration).await
-    }
-
-    async fn set_many(&self, entries: Vec<(Key, Bytes)>, duration: Option<StdDuration>) -> Result<(), CacheError> {
-        self.check()?;
-        self.ram.set_many(entries, duration).await
-    }
-
-    async fn clear(&self, key: &Key) -> Result<bool, CacheError> {
-        self.check()?;
-        self.ram.clear(key).await
-    }
-
-    async fn clear_matching(&self, selection: &Selection) -> Result<u64, CacheError> {
-        self.check()?;
-        self.ram.clear_matching(selection).await
-    }
-
-    async fn exists(&self, key: &Key) -> Result<bool, CacheError> {
-        self.check()?;
-        self.ram.exists(key).await
-    }
-
-    async fn list_keys(
-        &self,
-        selection: &Selection,
-        cursor: Option<ListCursor>,
-        max_keys: usize,
-    ) -> Result<KeyPage, CacheError> {
-        self.check()?;
-        self.ram.list_keys(selection, cursor, max_keys).await
-    }
-
-    async fn increment(&self, key: Key, delta: i64, duration: Option<StdDuration>) -> Result<i64, CacheError> {
-        self.check()?;
-        self.ram.increment(key, delta, duration).await
-    }
-
-    async fn clear_many(&self, keys: Vec<Key>) -> Result<u64, CacheError> {
-        self.check()?;
-        self.ram.clear_many(keys).await
-    }
-
-    async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
-        self.check()?;
-        self.ram.claim(key, lease).await
-    }
-
-    async fn changed(&self, key: &Key, lease: &Lease) -> Result<(), CacheError> {
-        self.ram.changed(key, lease).await
-    }
-
-    async fn fill(
-        &self,
-        key: Key,
-        lease: &Lease,
-        value: Bytes,
-        duration: Option<StdDuration>,
-    ) -> Result<bool, CacheError> {
-        self.check()?;
-        self.ram.fill(key, lease, value, duration).await
-    }
-
-    async fn get_with_life(&self, key: &Key) -> Result<Option<WithLife>, CacheError> {
-        self.check()?;
-        self.ram.get_with_life(key).await
-    }
-
-    async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
-        self.check()?;
-        self.ram.get_version(key).await
-    }
-
-    async fn replace(
-        &self,
-        key: Key,
-        version: Option<&Version>,
-        value: Bytes,
-        duration: Option<StdDuration>,
-    ) -> Result<bool, CacheError> {
-        self.check()?;
-        self.ram.replace(key, version, value, duration).await
-    }
-
-    fn lease_time(&self) -> Option<StdDuration> {
-        None
-    }
-
-    async fn renew(&self, key: &Key, lease: &Lease) -> Result<bool, CacheError> {
-        self.ram.renew(key, lease).await
-    }
-
-    /// Also during an outage: the release is sent when the server returns.
-    fn release(&self, key: &Key, lease: &Lease) -> Release {
-        self.ram.release(key, lease)
-    }
-
-    async fn check(&self) -> Result<Health, CacheError> {
-        self.ram.check().await
-    }
-}
-
 /// The host, with two plugins.
 struct Real {
     backend: Arc<Reachable>,
@@ -247,8 +113,7 @@ struct Real {
 
 impl Real {
     fn new(policy: Policy) -> Self {
-        let ram = RamBackend::new(1 << 20, policy.max_value_bytes, &[]);
-        let backend = Arc::new(Reachable { ram, is_out: AtomicBool::new(false) });
+        let backend = Arc::new(Reachable::new(&policy));
         let cache = Arc::new(Cache::new("c", Arc::<Reachable>::clone(&backend), policy));
         let owners = [(); 2].map(|()| Owner::new());
         let plugins = owners.map(|owner| {

@@ -260,6 +260,30 @@ async fn requests_of_one_instance_wait_for_one_computation() {
 }
 
 #[tokio::test]
+async fn a_stale_value_answers_the_requests_of_an_instance_while_one_of_them_refreshes_it() {
+    let server = Server::start(Kind::Valkey);
+    let ram = "[caches.ram]\ntype = \"ram\"\n".to_owned();
+    for rest in std::iter::once(ram).chain(server.as_ref().map(|server| server.cache("c"))) {
+        let serving = start_alone("reuse = { concurrent = 100 }", &rest);
+        let answers = all_of(&serving, "/refreshed?key", 10).await;
+        assert!(answers.iter().all(|answer| *answer == HttpResponse::ok("1")), "{answers:?}");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let address = serving.address();
+        let mut requests = JoinSet::new();
+        for _ in 0..10 {
+            requests.spawn(async move { Client::connect(address).await.get("/refreshed?key").await.unwrap().body });
+        }
+        let mut answers = Vec::new();
+        while let Some(answer) = requests.join_next().await {
+            answers.push(answer.unwrap());
+        }
+        // In the order in which they came: the one that refreshes is last.
+        let (last, others) = answers.split_last().unwrap();
+        assert!(last == "2" && others.iter().all(|answer| answer == "1"), "{answers:?}");
+    }
+}
+
+#[tokio::test]
 async fn at_shutdown_running_requests_are_finished() {
     let serving = start("", "");
     let address = serving.address();

@@ -80,33 +80,57 @@ fn median(values: &[f64]) -> f64 {
 /// Compares all programs with a component that every host can run.
 pub(crate) fn hello() {
     let plugin = "http_hello";
-    let mut candidates = Vec::new();
-    if let Some(program) = std::env::var("WASMTIME").ok().filter(|program| !program.is_empty()) {
-        let theirs = |name, options: Vec<&'static str>| {
-            let program = program.clone();
-            let start = move |cores: &Cores| Host::wasmtime(&program, &options, plugin, cores);
-            Candidate { name, is_ours: false, start: Box::new(start) }
-        };
-        candidates.push(theirs("wasmtime serve", vec![]));
-        candidates.push(theirs("wasmtime serve, pool switches", BEST_POOL.to_vec()));
-        candidates.push(theirs("wasmtime serve, pool switches, reuse", [BEST_POOL, THEIR_REUSE].concat()));
-    } else {
-        println!("`wasmtime serve` is not measured: `WASMTIME` does not name its program");
-    }
+    let mut candidates = theirs(
+        plugin,
+        [
+            ("wasmtime serve", vec![]),
+            ("wasmtime serve, pool switches", BEST_POOL.to_vec()),
+            ("wasmtime serve, pool switches, reuse", [BEST_POOL, THEIR_REUSE].concat()),
+        ],
+    );
     candidates.extend(ours(plugin, ""));
-    table::heading(&format!("A hello component under {CONNECTIONS} connections, by the host's cores"));
+    beside("A hello component", "Requests/s", &candidates);
+}
+
+/// The same of WASI 0.3, whose instances answer many requests by default in both programs.
+pub(crate) fn concurrent() {
+    let plugin = "http_hello_concurrent";
+    let mut candidates =
+        theirs(plugin, [("wasmtime serve", vec![]), ("wasmtime serve, pool switches", BEST_POOL.to_vec())]);
+    candidates.extend(ours(plugin, ""));
+    beside("A hello component of WASI 0.3", "Requests/s of WASI 0.3", &candidates);
+}
+
+/// `wasmtime serve` with each of these options, if there is one.
+fn theirs<const N: usize>(plugin: &'static str, options: [(&'static str, Vec<&'static str>); N]) -> Vec<Candidate> {
+    let Some(program) = std::env::var("WASMTIME").ok().filter(|program| !program.is_empty()) else {
+        println!("`wasmtime serve` is not measured: `WASMTIME` does not name its program");
+        return Vec::new();
+    };
+    let candidate = |(name, options)| {
+        let program = program.clone();
+        let start = move |cores: &Cores| Host::wasmtime(&program, &options, plugin, cores);
+        Candidate { name, is_ours: false, start: Box::new(start) }
+    };
+    options.into_iter().map(candidate).collect()
+}
+
+/// Measures the candidates with a hello component, and prints what each of ours is to each of theirs.
+fn beside(component: &str, rates: &str, candidates: &[Candidate]) {
+    table::heading(&format!("{component} under {CONNECTIONS} connections, by the host's cores"));
     table::columns(&COLUMNS);
     let places = [Cores::one(), Cores::all()].map(|cores| {
-        let measured = in_turns(&candidates, &cores, "/", |body| assert_eq!(body, b"hello\n"));
-        print(&candidates, &measured, &cores);
+        let measured = in_turns(candidates, &cores, "/", |body| assert_eq!(body, b"hello\n"));
+        print(candidates, &measured, &cores);
         (cores.name(), measured)
     });
-    if candidates.iter().all(|candidate| candidate.is_ours) {
+    let theirs: Vec<_> =
+        candidates.iter().filter(|candidate| !candidate.is_ours).map(|candidate| candidate.name).collect();
+    if theirs.is_empty() {
         return;
     }
-    table::heading("Requests/s of larder serve to those of each wasmtime serve");
-    let theirs = candidates.iter().filter(|candidate| !candidate.is_ours);
-    table::columns(&theirs.map(|candidate| candidate.name).collect::<Vec<_>>());
+    table::heading(&format!("{rates} of larder serve to those of each wasmtime serve"));
+    table::columns(&theirs);
     for (place, measured) in &places {
         let of = |is_ours: bool| candidates.iter().zip(measured).filter(move |(one, _)| one.is_ours == is_ours);
         for (nth, (candidate, ours)) in of(true).enumerate() {

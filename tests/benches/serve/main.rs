@@ -1,6 +1,7 @@
 //! Load tests of `larder serve`, in the release build.
 //!
 //! - `compare`: throughput, latency and processor time, in turns with `wasmtime serve` and the same component.
+//! - `concurrent`: the same for a component of WASI 0.3.
 //! - `cached`: hits and computations of a value that two processes cache for a second on one Valkey server.
 //! - `memory`: memory over many requests, and after many at once.
 //! - `scale`: what a request uses by the number of worker threads, and look-ups in RAM by threads.
@@ -47,6 +48,9 @@ fn main() {
     if is_wanted("compare") {
         compare::hello();
         compare::hit();
+    }
+    if is_wanted("concurrent") {
+        compare::concurrent();
     }
     if is_wanted("cached") {
         cached::cached();

@@ -108,6 +108,7 @@ impl wasip3::exports::http::handler::Guest for Service {
             "/cached" => text(cached(query, 0).await),
             "/slow" => text(cached(query, 2000).await),
             "/slower" => text(cached(query, 10_000).await),
+            "/refreshed" => text(refreshed(query).await),
             "/fetch" => text(fetch(query).await),
             _ => {
                 let response = text("not found\n".to_owned());
@@ -144,6 +145,23 @@ async fn cached(key: &str, milliseconds: u64) -> String {
     };
     let value = async { Cache::default()?.get_or_set(key, Duration::from_secs(60), compute).await };
     value.await.unwrap_or_else(|error| error.to_string())
+}
+
+/// The value of a key, which is fresh for 200 ms, stale for 50 s and takes 2 s to compute: the number of the computation in this
+/// instance.
+async fn refreshed(key: &str) -> String {
+    thread_local! { static COMPUTATIONS: Cell<u32> = const { Cell::new(0) } }
+    let compute = async || {
+        let number = COMPUTATIONS.with(|computations| {
+            computations.set(computations.get().saturating_add(1));
+            computations.get()
+        });
+        wait_for(2_000_000_000).await;
+        number
+    };
+    let (fresh, stale) = (Duration::from_millis(200), Duration::from_secs(50));
+    let value = async { Cache::default()?.get_or_refresh(key, fresh, stale, compute).await };
+    value.await.map_or_else(|error| error.to_string(), |number| number.to_string())
 }
 
 /// Sends a request to `AUTHORITY/PATH`, and tells the status or the error.

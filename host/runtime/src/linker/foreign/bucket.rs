@@ -2,14 +2,16 @@
 
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{LinkerInstance, Resource, ResourceType, WasmList, WasmStr};
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType, WasmList, WasmStr};
 
 use super::super::cache::{CallError, CallResult};
 use super::super::ctx::LarderView;
 use super::super::handles::OpenCache;
 use super::super::interface::View;
 use super::super::wit;
-use super::answer::{HostFuture, answer};
+use super::Import;
+use super::answer::{HostFuture, answer, to_host_result};
+use super::types::Error;
 use crate::cache::{Duration, KeyPage, ListCursor, OpenError};
 
 /// A handle of a plugin on a bucket.
@@ -17,6 +19,21 @@ pub(super) type Bucket = Resource<OpenCache>;
 
 /// The name that means the default cache, beside the empty one, unless a cache has the name.
 const DEFAULT: &str = "default";
+
+/// Defines an interface `store` of `wasi:keyvalue` but for `list-keys`, whose cursors differ.
+pub(super) fn add_store<'linker, T: Send + 'static>(
+    linker: &'linker mut Linker<T>,
+    import: &Import,
+    view: View<T>,
+) -> wasmtime::Result<LinkerInstance<'linker, T>> {
+    let mut interface = linker.instance(&import.name)?;
+    add_calls::<T, Error>(&mut interface, "bucket", view)?;
+    let only = import.cache.clone();
+    interface.func_wrap("open", move |mut store, (identifier,): (String,)| {
+        to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier, only.as_deref()))
+    })?;
+    Ok(interface)
+}
 
 /// Defines the resource and the calls `get`, `set`, `delete` and `exists` of the resource `name`.
 pub(super) fn add_calls<T: Send + 'static, E>(

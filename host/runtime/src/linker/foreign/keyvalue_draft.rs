@@ -6,8 +6,8 @@ use super::super::cache::CallError;
 use super::super::interface::View;
 use super::super::wit;
 use super::Import;
-use super::answer::{answer, invalid, to_host_result};
-use super::bucket::{Bucket, add_calls, increment, list};
+use super::answer::{answer, invalid};
+use super::bucket::{self, increment, list};
 use super::types::{Error, NumberedKeys};
 use crate::cache::ListCursor;
 
@@ -17,12 +17,7 @@ pub(super) fn add_store<T: Send + 'static>(
     import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(&import.name)?;
-    add_calls::<T, Error>(&mut interface, "bucket", view)?;
-    let only = import.cache.clone();
-    interface.func_wrap("open", move |mut store, (identifier,): (String,)| {
-        to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier, only.as_deref()))
-    })?;
+    let mut interface = bucket::add_store(linker, import, view)?;
     interface.func_wrap_async("[method]bucket.list-keys", move |mut store, (bucket, cursor): (_, Option<u64>)| {
         answer::<NumberedKeys, Error>(async move {
             let page = list(&mut store, view, bucket, cursor.and_then(ListCursor::new)).await?;

@@ -4,8 +4,8 @@ use wasmtime::component::Linker;
 
 use super::super::interface::View;
 use super::Import;
-use super::answer::{answer, invalid, to_host_result};
-use super::bucket::{Bucket, add_calls, list, read_cursor};
+use super::answer::{answer, invalid};
+use super::bucket::{self, list, read_cursor};
 use super::types::{Error, Keys};
 
 pub(super) fn add_store<T: Send + 'static>(
@@ -13,12 +13,7 @@ pub(super) fn add_store<T: Send + 'static>(
     import: &Import,
     view: View<T>,
 ) -> wasmtime::Result<()> {
-    let mut interface = linker.instance(&import.name)?;
-    add_calls::<T, Error>(&mut interface, "bucket", view)?;
-    let only = import.cache.clone();
-    interface.func_wrap("open", move |mut store, (identifier,): (String,)| {
-        to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier, only.as_deref()))
-    })?;
+    let mut interface = bucket::add_store(linker, import, view)?;
     interface.func_wrap_async("[method]bucket.list-keys", move |mut store, (bucket, cursor): (_, Option<String>)| {
         answer::<Keys, Error>(async move {
             let cursor = read_cursor(cursor.as_deref()).map_err(invalid)?;
