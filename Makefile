@@ -73,10 +73,11 @@ bench-siege: servers guests
 	$(CARGO) build --locked --release --bin larder
 	$(CARGO) bench --locked --bench siege
 
-# Stale values in four processes, which takes two and a half minutes; `LARDER_STALE_SECONDS=10` shortens it.
+# Stale values in four processes, which takes five minutes; `LARDER_STALE_SECONDS=10` shortens it, and `make bench-stale
+# RESULTS=docs/performance/stale.json plots` brings the page up to date.
 bench-stale: servers guests
 	$(CARGO) build --locked --release --bin larder
-	$(CARGO) bench --locked --bench stale
+	LARDER_RESULTS=$(if $(RESULTS),$(abspath $(RESULTS))) $(CARGO) bench --locked --bench stale
 
 # Shows that the histories of the near tier refuse variants in which one of its rules is missing: each is built, with the
 # dependencies of the tests, and played against. `make near-variants RUNS=10` plays each ten times.

@@ -2,9 +2,16 @@
 //! value is computed, and how old the oldest one is that was served.
 //!
 //! Four hosts on one Valkey have 64 callers each, who ask for one key five times a second. A value takes 500 ms to compute, is
-//! fresh for one second, and stale for 30. The age of a value counts from the begin of its computation. `LARDER_STALE_SECONDS` is the length of a part, 60 by default.
+//! fresh for one second, and stale for 30. The age of a value counts from the begin of its computation. `LARDER_STALE_SECONDS`
+//! is the length of a part, 60 by default. `LARDER_RESULTS` names the results file.
 
 #![allow(missing_docs, reason = "a benchmark is not a library")]
+
+#[path = "../speed/results_file.rs"]
+mod results_file;
+#[allow(dead_code, reason = "the other benchmarks use the rest")]
+#[path = "../speed/table.rs"]
+mod table;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -112,30 +119,40 @@ async fn part(
     while let Some(caller) = callers.join_next().await {
         seen.add(caller.unwrap());
     }
-    let milliseconds = |times: &mut Vec<Duration>| {
+    let quantiles = |times: &mut Vec<Duration>, parts: &[usize]| -> Vec<String> {
         times.sort_unstable();
         let at = |part: usize| times.get((times.len() * part / 1000).min(times.len().saturating_sub(1)));
-        [500, 990, 999, 1000].map(|part| at(part).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3))
+        let text =
+            |part: &usize| at(*part).map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3));
+        parts.iter().map(text).collect()
     };
-    println!("{name}");
-    println!(
-        "  values {}, calls that computed {}, traps {}, calls without a value {}",
-        seen.values.len(),
-        seen.computing.len(),
-        seen.traps,
-        seen.without_value
-    );
-    for (what, times) in
-        [("calls", &mut seen.calls), ("requests", &mut seen.requests), ("computing", &mut seen.computing)]
-    {
-        let [p50, p99, p999, longest] = milliseconds(times);
-        println!(
-            "  {what:<10} p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, longest {longest:.2} ms, of {}",
-            times.len()
-        );
-    }
-    println!("  oldest value served: {} ms", seen.oldest);
+    let counts =
+        [seen.values.len(), seen.computing.len(), seen.traps, seen.without_value].map(|count| count.to_string());
+    let numbers = [
+        counts.to_vec(),
+        vec![format!("{} ms", seen.oldest)],
+        quantiles(&mut seen.calls, &[500, 990, 999, 1000]),
+        quantiles(&mut seen.requests, &[990, 1000]),
+        quantiles(&mut seen.computing, &[500, 990]),
+    ];
+    table::row("", name, &numbers.concat());
 }
+
+const COLUMNS: [&str; 13] = [
+    "values",
+    "computed",
+    "traps",
+    "without a value",
+    "oldest",
+    "p50",
+    "p99",
+    "p99.9",
+    "longest",
+    "request p99",
+    "request longest",
+    "computing p50",
+    "computing p99",
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -145,6 +162,8 @@ async fn main() {
     let config = server.cache("c");
     let start = || ServeProcess::start_with(Larder::serve().config(&config).arg(guest("stale")));
     let hosts: Vec<ServeProcess> = (0..HOSTS).map(|_| start()).collect();
+    table::heading("A value of one second, stale for 30, of 256 callers in four processes");
+    table::columns(&COLUMNS);
     // What the same requests take without a refresh: four hosts, their server and their clients share the cores.
     part("no value becomes stale", &hosts, length, |_| "/do/fresh/30".to_owned()).await;
     part("each refresh succeeds", &hosts, length, |_| "/do/refresh/30".to_owned()).await;
@@ -156,4 +175,7 @@ async fn main() {
         .await;
     part("each refresh fails, the value lives 11 s", &hosts, Duration::from_secs(15), |_| "/do/fail/10".to_owned())
         .await;
+    let valkey = results_file::output_of(Kind::Valkey.program(), &["--version"]);
+    let valkey = valkey.split_whitespace().take_while(|word| !word.starts_with("sha=")).collect::<Vec<_>>().join(" ");
+    results_file::write(table::results(), vec![valkey]);
 }
