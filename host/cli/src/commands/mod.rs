@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 pub(crate) mod compile_plugin;
+mod language;
 mod man;
 mod new;
 mod plugin;
