@@ -34,8 +34,8 @@ pub(crate) struct New {
     sdk: Option<PathBuf>,
 }
 
-/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}` and
-/// `{{commands}}`.
+/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}`,
+/// `{{commands}}` and `{{dev}}`.
 type Template = (&'static str, &'static str);
 
 /// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory
@@ -125,7 +125,7 @@ impl New {
         let commands = commands(lang, &name, http);
         let render = |text: &str| {
             let text = text.replace("{{name}}", &name).replace("{{larder}}", &larder);
-            text.replace("{{commands}}", &commands.join("\n"))
+            text.replace("{{commands}}", &commands.join("\n")).replace("{{dev}}", dev_command(lang, http))
         };
         let mut files: Vec<(&Path, String)> =
             templates(lang, http).iter().map(|(path, text)| (Path::new(*path), render(text))).collect();
@@ -145,6 +145,7 @@ impl New {
         let use_it = if http { "serve" } else { "run" };
         writeln!(stdout, "created the {} plugin `{name}`{of_checkout}; to build and {use_it} it:\n", lang.title())?;
         writeln!(stdout, "    cd {name}\n    {}", commands.join("\n    "))?;
+        writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", dev_command(lang, http))?;
         if sdk.is_none() && lang == Language::Rust {
             print_error(&format!(
                 "it needs the crate `larder` {} of crates.io; if that has none, create it with the SDK of a checkout of \
@@ -180,6 +181,11 @@ fn commands(language: Language, name: &str, is_http: bool) -> Vec<String> {
     };
     commands.push(format!("{use_it} {}", language.output(name).display()));
     commands
+}
+
+/// The command that does all this again after each change.
+fn dev_command(language: Language, is_http: bool) -> &'static str {
+    if is_http || language == Language::Rust { "larder dev" } else { "larder dev --invoke 'greet(\"world\")'" }
 }
 
 /// The dependency on the SDK in `Cargo.toml`: the version of this program, or the path `sdk`.
