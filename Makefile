@@ -114,7 +114,7 @@ target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascr
 # A plugin of each language as `larder new` writes it, built by the commands that it prints.
 templates: $(foreach kind,rust python javascript rust-http python-http javascript-http,target/templates/$(kind).wasm)
 
-TEMPLATE_INPUTS = tests/build-templates.sh host/cli/src/commands/new.rs $(shell find host/cli/templates guest-sdk wit -type f)
+TEMPLATE_INPUTS = tests/build-templates.sh host/cli/src/commands/new.rs host/cli/src/commands/language.rs $(shell find host/cli/templates guest-sdk wit -type f)
 target/templates/%.wasm: $(TEMPLATE_INPUTS) | target languages
 	$(CARGO) build --locked $(WITH_TRACES)
 	@tests/build-templates.sh $*

@@ -19,6 +19,7 @@ mod metrics_server;
 mod metrics_url;
 mod operator;
 mod process_metrics;
+mod recorder;
 mod service_manager;
 mod signals;
 mod telemetry;

@@ -19,9 +19,7 @@ use larder_host::Caches;
 use larder_host::cache::Cache;
 use larder_host::cache::text::one_line;
 use larder_host::config::BackendConfig;
-use larder_host::metrics::{BUCKETS, BUILD_INFO, describe};
 use larder_host::write_deadline::WriteDeadline;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -30,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::listening::cannot_listen;
 use crate::process_metrics::ProcessMetrics;
+use crate::recorder::Recorder;
 
 /// Interval between upkeep runs, which merge recorded samples into the histograms. Without upkeep, samples accumulate
 /// until the next scrape.
@@ -63,24 +62,20 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The bound port and the recorder. Answers requests only while [`MetricsServer::run`] is polled.
 pub(crate) struct MetricsServer {
     listener: StdTcpListener,
-    recorder: PrometheusHandle,
+    recorder: Recorder,
     process: ProcessMetrics,
 }
 
 impl MetricsServer {
-    /// Binds the port and installs the process's metrics recorder. Call it before the caches are connected: metrics are
-    /// recorded only from then on.
+    /// Binds the port.
     ///
     /// # Errors
     ///
     /// If the address cannot be bound; the operator must choose another one.
-    pub(crate) fn bind(addr: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn bind(addr: SocketAddr, recorder: Recorder) -> anyhow::Result<Self> {
         let listener = StdTcpListener::bind(addr)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|error| cannot_listen(addr, "--metrics-addr", &error))?;
-        let recorder = PrometheusBuilder::new().set_buckets(BUCKETS)?.install_recorder()?;
-        describe(&[BUILD_INFO]);
-        metrics::gauge!(BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self { listener, recorder, process: ProcessMetrics::new() })
     }
 
@@ -145,7 +140,7 @@ impl Connections {
 struct Handler {
     caches: Caches,
     server: Handle,
-    recorder: PrometheusHandle,
+    recorder: Recorder,
     process: ProcessMetrics,
     shutdown: CancellationToken,
 }
@@ -174,8 +169,8 @@ impl Handler {
         }
         match request.uri().path() {
             "/metrics" => {
-                self.caches.publish();
-                response(StatusCode::OK, PROMETHEUS_TEXT, self.recorder.render() + &self.process.render())
+                let metrics = self.recorder.render(&self.caches) + &self.process.render();
+                response(StatusCode::OK, PROMETHEUS_TEXT, metrics)
             }
             "/healthz" => response(StatusCode::OK, TEXT, "alive\n".to_owned()),
             "/readyz" => {

@@ -108,6 +108,17 @@ pub(crate) fn has_colors() -> bool {
 }
 
 impl LogOptions {
+    /// The options as a command line, for another `larder` process.
+    pub(crate) fn arguments(self) -> Vec<&'static str> {
+        let mut arguments = match self.log_format {
+            LogFormat::Text => Vec::new(),
+            LogFormat::Json => vec!["--log-format", "json"],
+        };
+        arguments.extend(self.quiet.then_some("--quiet"));
+        arguments.extend((0..self.verbose).map(|_| "--verbose"));
+        arguments
+    }
+
     /// The filter that the options ask for, which precede the environment.
     fn filter(self, is_server: bool) -> Targets {
         let of_larder =

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 /// The version of a file, or its absence. A replaced file has another version even if its length and time are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileVersion(Option<Attributes>);
+pub struct FileVersion(Option<Attributes>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Attributes {
@@ -21,7 +21,8 @@ struct Attributes {
 }
 
 impl FileVersion {
-    pub(crate) fn of(path: &Path) -> Self {
+    /// Asks the file system for the version of a file. Follows links. A file that cannot be looked at is absent.
+    pub fn of(path: &Path) -> Self {
         Self(path.metadata().ok().map(|metadata| Attributes {
             modified: metadata.modified().ok(),
             length: metadata.len(),

@@ -64,6 +64,7 @@
 //! - `engine`, `engines`, `plugin`, `sandbox`, [`runtime`]: plugins, each run in a sandbox of its own.
 //! - `serve`, `outgoing`: the HTTP server and outgoing requests of plugins. They need the feature `serve`.
 //! - [`inspection`]: what a plugin's file needs and offers.
+//! - [`file_version`]: whether a file has changed. It needs the feature `serve`.
 //! - [`console`]: the queues of stdout and stderr, shared by the output of plugins and the lines of the program.
 //! - [`write_deadline`]: how long a client may take for what is written to it, on each port of the program.
 //! - [`metrics`]: the metrics, through the facade of the `metrics` crate.
@@ -90,7 +91,7 @@ mod engine;
 mod engines;
 pub mod error;
 #[cfg(feature = "serve")]
-mod file_version;
+pub mod file_version;
 mod host_calls;
 pub mod inspection;
 mod invoke;

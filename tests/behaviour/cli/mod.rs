@@ -3,6 +3,7 @@
 //! - `compiled`: compiled plugins are kept on disk and used by the next start.
 //! - `components`: each file that is not a plugin of this host has its own message.
 //! - `concurrent`: commands and asynchronous functions of WASI 0.3.
+//! - `dev`: `larder dev` builds a plugin, serves or runs it, and does so again after each change.
 //! - `dirs`: what a plugin may write and open below a directory that it is given.
 //! - `inspect`: what a plugin needs and offers.
 //! - `instances`: several plugin instances in one process; a vacancy is released when its sandbox ends.
@@ -20,6 +21,7 @@
 mod compiled;
 mod components;
 mod concurrent;
+mod dev;
 mod dirs;
 mod inspect;
 mod instances;

@@ -113,7 +113,7 @@ fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
         }
         for file in files(&plugin) {
             let text = std::fs::read_to_string(plugin.join(&file)).unwrap();
-            for left in ["{{name}}", "{{larder}}", "{{commands}}"] {
+            for left in ["{{name}}", "{{larder}}", "{{commands}}", "{{dev}}"] {
                 assert!(!text.contains(left), "{language}: {file}: {text}");
             }
         }

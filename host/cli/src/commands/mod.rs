@@ -3,6 +3,8 @@
 mod cache;
 mod check;
 pub(crate) mod compile_plugin;
+mod dev;
+mod language;
 mod man;
 mod new;
 mod plugin;
@@ -65,6 +67,8 @@ struct ConfigOption {
 enum Command {
     /// Create a plugin in a new directory.
     New(new::New),
+    /// Build the plugin in the working directory, serve or run it, and do so again after each change.
+    Dev(Configured<dev::Dev>),
     /// Run a plugin, or one of its exported functions.
     Run(Configured<run::Run>),
     /// Serve HTTP requests with plugins, each request in its own sandbox unless the plugin has a `reuse`.
@@ -89,7 +93,7 @@ enum Command {
 
 /// Runs the command. Returns its exit status.
 pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCode> {
-    let Cli { config: path, command, .. } = cli;
+    let Cli { config: path, log, command } = cli;
     let path = command.config().and_then(|config| config.path.clone()).or(path);
     let path = path.as_deref();
     if path.is_some() && command.config().is_none() {
@@ -98,6 +102,7 @@ pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCod
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match command {
         Command::New(command) => command.run(),
+        Command::Dev(Configured { command, .. }) => command.run(path, log, operator).await,
         Command::Run(Configured { command, .. }) => command.run(config()?, operator).await,
         Command::Serve(Configured { command, .. }) => command.run(config()?, operator).await,
         Command::Top(Configured { command, .. }) => command.run(path, operator).await,
@@ -118,7 +123,8 @@ impl Command {
     /// The option of a command that reads the configuration.
     fn config(&self) -> Option<&ConfigOption> {
         match self {
-            Self::Run(Configured { config, .. })
+            Self::Dev(Configured { config, .. })
+            | Self::Run(Configured { config, .. })
             | Self::Serve(Configured { config, .. })
             | Self::Top(Configured { config, .. })
             | Self::Ready(Configured { config, .. })
@@ -131,14 +137,15 @@ impl Command {
 }
 
 impl Cli {
-    /// True for `larder serve`, which runs until a signal and serves many requests at a time.
+    /// True for the commands that run until a signal and may serve many requests at a time.
     pub(crate) fn is_server(&self) -> bool {
-        matches!(self.command, Command::Serve(_))
+        matches!(self.command, Command::Serve(_) | Command::Dev(_))
     }
 
     /// What a signal does from the start of the command on.
     pub(crate) fn on_signal(&self) -> OnSignal {
         match self.command {
+            Command::Dev(_) => OnSignal::ShutDown(dev::END_TIMEOUT),
             Command::Run(_) => OnSignal::Exit,
             Command::Serve(_) => OnSignal::ExitServer,
             _ => OnSignal::End,
@@ -147,6 +154,6 @@ impl Cli {
 
     /// True if the command may record traces.
     pub(crate) fn runs_plugins(&self) -> bool {
-        matches!(self.command, Command::Run(_) | Command::Serve(_))
+        matches!(self.command, Command::Run(_) | Command::Serve(_) | Command::Dev(_))
     }
 }

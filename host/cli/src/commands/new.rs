@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use larder_host::Error;
 use larder_host::config::json_schema;
 
+use super::language::Language;
 use crate::log_line::print_error;
 
 #[derive(Debug, Args)]
@@ -33,15 +34,8 @@ pub(crate) struct New {
     sdk: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Language {
-    Rust,
-    Python,
-    Javascript,
-}
-
-/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}` and
-/// `{{commands}}`.
+/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}`,
+/// `{{commands}}` and `{{dev}}`.
 type Template = (&'static str, &'static str);
 
 /// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory
@@ -127,13 +121,14 @@ impl New {
             None if lang == Language::Rust => sdk::find(),
             named => named,
         };
-        let larder = lang.dependency(sdk.as_deref())?;
-        let commands = lang.commands(&name, http);
+        let larder = dependency(lang, sdk.as_deref())?;
+        let commands = commands(lang, &name, http);
         let render = |text: &str| {
-            text.replace("{{name}}", &name).replace("{{larder}}", &larder).replace("{{commands}}", &commands.join("\n"))
+            let text = text.replace("{{name}}", &name).replace("{{larder}}", &larder);
+            text.replace("{{commands}}", &commands.join("\n")).replace("{{dev}}", dev_command(lang, http))
         };
         let mut files: Vec<(&Path, String)> =
-            lang.templates(http).iter().map(|(path, text)| (Path::new(*path), render(text))).collect();
+            templates(lang, http).iter().map(|(path, text)| (Path::new(*path), render(text))).collect();
         if http && lang != Language::Rust {
             let reuse = format!(
                 "\n# An instance answers many requests, because it takes long to start.\n[plugins.{name}]\nreuse = {{}}\n"
@@ -150,6 +145,7 @@ impl New {
         let use_it = if http { "serve" } else { "run" };
         writeln!(stdout, "created the {} plugin `{name}`{of_checkout}; to build and {use_it} it:\n", lang.title())?;
         writeln!(stdout, "    cd {name}\n    {}", commands.join("\n    "))?;
+        writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", dev_command(lang, http))?;
         if sdk.is_none() && lang == Language::Rust {
             print_error(&format!(
                 "it needs the crate `larder` {} of crates.io; if that has none, create it with the SDK of a checkout of \
@@ -161,71 +157,52 @@ impl New {
     }
 }
 
-impl Language {
-    fn title(self) -> &'static str {
-        match self {
-            Self::Rust => "Rust",
-            Self::Python => "Python",
-            Self::Javascript => "JavaScript",
-        }
+fn templates(language: Language, is_http: bool) -> &'static [Template] {
+    match (language, is_http) {
+        (Language::Rust, false) => &RUST,
+        (Language::Rust, true) => &RUST_HTTP,
+        (Language::Python, false) => &PYTHON,
+        (Language::Python, true) => &PYTHON_HTTP,
+        (Language::Javascript, false) => &JAVASCRIPT,
+        (Language::Javascript, true) => &JAVASCRIPT_HTTP,
     }
+}
 
-    fn templates(self, is_http: bool) -> &'static [Template] {
-        match (self, is_http) {
-            (Self::Rust, false) => &RUST,
-            (Self::Rust, true) => &RUST_HTTP,
-            (Self::Python, false) => &PYTHON,
-            (Self::Python, true) => &PYTHON_HTTP,
-            (Self::Javascript, false) => &JAVASCRIPT,
-            (Self::Javascript, true) => &JAVASCRIPT_HTTP,
-        }
-    }
+/// The commands that set up, test, build, and run or serve the plugin, in its directory.
+fn commands(language: Language, name: &str, is_http: bool) -> Vec<String> {
+    let mut commands: Vec<String> = language.set_up().iter().map(ToString::to_string).collect();
+    // The crate of the HTTP server is for this target alone.
+    commands.extend((language == Language::Rust && !is_http).then(|| "cargo test".to_owned()));
+    commands.push(language.build(name).to_string());
+    let use_it = match (language, is_http) {
+        (_, true) => "larder serve",
+        (Language::Rust, false) => "larder run",
+        (_, false) => "larder run --invoke 'greet(\"world\")'",
+    };
+    commands.push(format!("{use_it} {}", language.output(name).display()));
+    commands
+}
 
-    /// The commands that build, test, and run or serve the plugin, in its directory.
-    fn commands(self, name: &str, is_http: bool) -> Vec<String> {
-        let greet = match is_http {
-            false => format!("larder run --invoke 'greet(\"world\")' {name}.wasm"),
-            true => format!("larder serve {name}.wasm"),
-        };
-        match self {
-            Self::Rust => {
-                let mut commands = vec!["rustup target add wasm32-wasip2".to_owned()];
-                // The crate of the HTTP server is for this target alone.
-                commands.extend((!is_http).then(|| "cargo test".to_owned()));
-                commands.push("cargo build --release --target wasm32-wasip2".to_owned());
-                let command = if is_http { "serve" } else { "run" };
-                commands.push(format!("larder {command} target/wasm32-wasip2/release/{name}.wasm"));
-                commands
-            }
-            Self::Python => vec![
-                "python3 -m venv venv".to_owned(),
-                "venv/bin/pip install --requirement requirements.txt".to_owned(),
-                format!(
-                    "venv/bin/componentize-py --wit-path wit --world plugin componentize --python-path src plugin \
-                     --output {name}.wasm"
-                ),
-                greet,
-            ],
-            Self::Javascript => vec!["npm ci".to_owned(), "npm run build".to_owned(), greet],
-        }
-    }
+/// The command that does all this again after each change.
+fn dev_command(language: Language, is_http: bool) -> &'static str {
+    if is_http || language == Language::Rust { "larder dev" } else { "larder dev --invoke 'greet(\"world\")'" }
+}
 
-    /// The dependency on the SDK in `Cargo.toml`: the version of this program, or the path `sdk`.
-    fn dependency(self, sdk: Option<&Path>) -> anyhow::Result<String> {
-        let Some(sdk) = sdk else { return Ok(format!("\"{}\"", env!("CARGO_PKG_VERSION"))) };
-        if self != Self::Rust {
-            return Err(Error::Option("--sdk requires --lang rust".to_owned()).into());
-        }
-        if !sdk::is_sdk(sdk) {
-            let message = format!("--sdk: `{}` is not the folder `guest-sdk` of a Larder checkout", sdk.display());
-            return Err(Error::Option(message).into());
-        }
-        let sdk = fs::canonicalize(sdk)?;
-        let Some(path) = sdk.to_str() else {
-            bail!("--sdk: `{}` is not UTF-8, so `Cargo.toml` cannot name it", sdk.display())
-        };
-        Ok(format!("{{ path = {} }}", toml::Value::String(path.to_owned())))
+/// The dependency on the SDK in `Cargo.toml`: the version of this program, or the path `sdk`.
+fn dependency(language: Language, sdk: Option<&Path>) -> anyhow::Result<String> {
+    let Some(sdk) = sdk else { return Ok(format!("\"{}\"", env!("CARGO_PKG_VERSION"))) };
+    if language != Language::Rust {
+        return Err(Error::Option("--sdk requires --lang rust".to_owned()).into());
     }
+    if !sdk::is_sdk(sdk) {
+        let message = format!("--sdk: `{}` is not the folder `guest-sdk` of a Larder checkout", sdk.display());
+        return Err(Error::Option(message).into());
+    }
+    let sdk = fs::canonicalize(sdk)?;
+    let Some(path) = sdk.to_str() else {
+        bail!("--sdk: `{}` is not UTF-8, so `Cargo.toml` cannot name it", sdk.display())
+    };
+    Ok(format!("{{ path = {} }}", toml::Value::String(path.to_owned())))
 }
 
 fn parse_name(name: &str) -> Result<String, String> {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use larder_host::config::{Route, parse_address};
 use larder_host::console::{self, Stream};
 use larder_host::runtime::RuntimeOptions;
 use larder_host::serve::{Server, raise_descriptor_limit};
-use larder_host::{Config, Error, Runtime};
+use larder_host::{Caches, Config, Error, Runtime};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
@@ -21,15 +22,12 @@ use crate::compiling;
 use crate::listening::cannot_listen;
 use crate::metrics_server::MetricsServer;
 use crate::operator::{OnSignal, Operator, drain_timeout};
+use crate::recorder::Recorder;
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
-    /// Address to listen on; port 0 picks a free port [default: `addr` of `[serve]`, or 127.0.0.1:8080]
-    #[arg(long, value_parser = parse_address)]
-    addr: Option<SocketAddr>,
-    /// Address of the metrics and health checks [default: `metrics_addr` of `[serve]`, or none]
-    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
-    metrics_addr: Option<SocketAddr>,
+    #[command(flatten)]
+    addresses: Addresses,
     /// Name of the plugin in the configuration [default: its file name without the extension]
     #[arg(long, requires = "plugin")]
     name: Option<String>,
@@ -41,9 +39,46 @@ pub(crate) struct Serve {
     plugin: Option<PathBuf>,
 }
 
+/// The addresses of a server.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Addresses {
+    /// Address to listen on; port 0 picks a free port [default: `addr` of `[serve]`, or 127.0.0.1:8080]
+    #[arg(long, value_parser = parse_address)]
+    addr: Option<SocketAddr>,
+    /// Address of the metrics and health checks [default: `metrics_addr` of `[serve]`, or none]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    metrics_addr: Option<SocketAddr>,
+}
+
+/// A server whose port is bound. It answers only while [`Serving::run`] is polled.
+pub(super) struct Serving {
+    server: Server,
+    caches: Caches,
+    watches: bool,
+}
+
 impl Serve {
+    /// Serves one plugin at all paths.
+    pub(super) fn one(plugin: PathBuf, name: Option<String>, addresses: Addresses) -> Self {
+        Self { addresses, name, watch: false, plugin: Some(plugin) }
+    }
+
     pub(crate) async fn run(self, config: Config, operator: &Operator) -> anyhow::Result<ExitCode> {
-        let Self { addr, metrics_addr, name, watch, plugin } = self;
+        let (serving, listener) = self.start(config, operator, OnSignal::ShutDownServer, None).await?;
+        serving.run(listener, operator).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Loads the plugins and binds the ports. From then on a signal does what `on_signal` says. The metrics port needs a
+    /// recorder: the one that is given, or else a new one.
+    pub(super) async fn start(
+        self,
+        config: Config,
+        operator: &Operator,
+        on_signal: fn(Duration) -> OnSignal,
+        recorder: Option<Recorder>,
+    ) -> anyhow::Result<(Serving, TcpListener)> {
+        let Self { addresses: Addresses { addr, metrics_addr }, name, watch, plugin } = self;
         raise_descriptor_limit();
         fix_thresholds(config.sandbox.max_memory);
         let addr = addr.unwrap_or(config.serve.addr);
@@ -55,7 +90,7 @@ impl Serve {
             return Err(Error::Option(message.to_owned()).into());
         }
         let metrics = match metrics_addr {
-            Some(addr) => Some(MetricsServer::bind(addr)?),
+            Some(addr) => Some(MetricsServer::bind(addr, recorder.map_or_else(Recorder::install, Ok)?)?),
             None => None,
         };
         let mut options = RuntimeOptions::for_requests(&config);
@@ -78,9 +113,9 @@ impl Serve {
             lines.push_str(&format!("metrics on http://{addr}/metrics\n"));
         }
         // Before the address is printed: a supervisor may send a signal as soon as it reads it.
-        operator.on_signal(OnSignal::ShutDownServer(shutdown_timeout.saturating_add(drain_timeout(&caches))));
+        operator.on_signal(on_signal(shutdown_timeout.saturating_add(drain_timeout(&caches))));
         if let Some(metrics) = metrics {
-            operator.spawn(metrics.run(caches, Handle::current(), operator.shutdown.clone()));
+            operator.spawn(metrics.run(caches.clone(), Handle::current(), operator.shutdown.clone()));
         }
         console::write(Stream::Stdout, lines.as_bytes());
         let service_manager = &operator.service_manager;
@@ -89,18 +124,35 @@ impl Serve {
             let (service_manager, server) = (Arc::clone(service_manager), Handle::current());
             async move { service_manager.keep_alive(server).await }
         });
+        Ok((Serving { server, caches, watches: watch }, listener))
+    }
+}
+
+impl Serving {
+    /// Answers requests until a signal ends the program, and then shuts down.
+    pub(super) async fn run(&self, listener: TcpListener, operator: &Operator) {
+        let Self { server, watches, .. } = self;
         let watch_files = async {
-            match watch {
+            match watches {
                 true => server.watch().await,
                 false => std::future::pending().await,
             }
         };
-        let outcome = tokio::select! {
-            () = server.run(listener, operator.shutdown.cancelled()) => ExitCode::SUCCESS,
+        tokio::select! {
+            () = server.run(listener, operator.shutdown.cancelled()) => {}
             never = watch_files => match never {},
-            never = reload_on_hangup(&server, operator) => match never {},
-        };
-        Ok(outcome)
+            never = reload_on_hangup(server, operator) => match never {},
+        }
+    }
+
+    /// Reloads the plugins, or logs why the previous versions are kept.
+    pub(super) async fn reload(&self) {
+        self.server.reload().await;
+    }
+
+    /// The caches of the plugins.
+    pub(super) fn caches(&self) -> &Caches {
+        &self.caches
     }
 }
 

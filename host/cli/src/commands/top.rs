@@ -10,6 +10,7 @@ mod plugins;
 mod screen;
 mod snapshot;
 mod stats;
+pub(super) mod summary;
 mod table;
 mod view;
 

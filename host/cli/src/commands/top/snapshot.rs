@@ -64,7 +64,7 @@ pub(super) struct Requests {
 
 /// A response that does not have the metrics of a host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SnapshotError {
+pub(in crate::commands) enum SnapshotError {
     #[error("line {0} of the response is not in the text format of Prometheus")]
     Line(NonZeroUsize),
     #[error("the response has no metrics of a `larder serve`")]
