@@ -60,16 +60,24 @@ where
 }
 
 impl LarderView<'_> {
-    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache. Through an import that is
-    /// bound to a cache, that is the default one, and there is no `only` other.
+    // Decision: docs/decisions/0104-a-label-opens-its-cache-by-any-identifier.md
+    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache. Through an import with a
+    /// label every identifier opens `only`, the cache of the label.
     pub(super) fn open_bucket(&mut self, identifier: &str, only: Option<&str>) -> CallResult<Bucket> {
         if let Some(only) = only {
-            let is_only = [only, DEFAULT, ""].contains(&identifier);
-            return if is_only { self.open(only) } else { Err(CallError::Plugin(wit::Error::NoSuchCache)) };
+            return self.open(only);
         }
         let is_default = identifier.is_empty()
             || (identifier == DEFAULT && matches!(self.ctx.caches.open(identifier), Err(OpenError::NoSuchCache)));
-        if is_default { self.open_default() } else { self.open(identifier) }
+        let opened = if is_default { self.open_default() } else { self.open(identifier) };
+        match opened {
+            // The interfaces define `access-denied` for a store that may or may not exist: a plugin with a list of caches
+            // does not learn which others there are. The log says it.
+            Err(CallError::Plugin(wit::Error::NoSuchCache)) if self.ctx.caches.is_restricted() => {
+                Err(CallError::Plugin(wit::Error::AccessDenied))
+            }
+            opened => opened,
+        }
     }
 }
 
@@ -139,14 +147,20 @@ pub(super) async fn list<T: Send + 'static>(
     view(store.data_mut()).report(&cache, page)
 }
 
-/// Reads a cursor in text. 0 is where every list begins.
+/// The cursor of a page as text.
+pub(super) fn write_cursor(cursor: ListCursor) -> String {
+    cursor.number().to_string()
+}
+
+/// Reads a cursor in text.
 ///
 /// # Errors
 ///
-/// The rule that another text breaks.
+/// The rule that a text breaks which [`write_cursor`] does not write, such as `0`.
 pub(super) fn read_cursor(cursor: Option<&str>) -> Result<Option<ListCursor>, &'static str> {
-    let Some(cursor) = cursor else { return Ok(None) };
-    cursor.parse().map(ListCursor::new).map_err(|_| "cursor: must be one that list-keys returned")
+    let Some(text) = cursor else { return Ok(None) };
+    let cursor = text.parse().ok().and_then(ListCursor::new).filter(|cursor| write_cursor(*cursor) == text);
+    cursor.map(Some).ok_or("cursor: must be one that list-keys returned")
 }
 
 /// Adds to a number of the bucket.
