@@ -12,7 +12,6 @@ use super::Import;
 use super::answer::{HostFuture, answer};
 use super::bucket::Bucket;
 use super::types::Error;
-use crate::cache::Duration;
 
 /// The shape of upstream and of wasmtime: a key without a value is `none`.
 pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
@@ -97,7 +96,7 @@ fn set_many<T: Send + 'static>(
         let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
         let borrowed = entries.iter().map(|(key, value)| Ok((key.to_str(&store)?, value.as_le_slice(&store))));
         let borrowed = borrowed.collect::<wasmtime::Result<Vec<_>>>()?;
-        let outcome = cache.set_many_copies(borrowed, Duration::Default).await;
+        let outcome = cache.set_many_copies(borrowed, cache.default_or_lasting()).await;
         view(store.data_mut()).report(&cache, outcome)
     })
 }
