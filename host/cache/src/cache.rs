@@ -102,6 +102,11 @@ impl Cache {
         self.metrics().list_keys.timed(self.state.backend.list_keys(selection, cursor, max_keys)).await
     }
 
+    /// True if a value that is stored without a duration expires.
+    pub(crate) fn has_default_expire(&self) -> bool {
+        self.state.policy.default_expire.is_some()
+    }
+
     /// Returns the key's value and its version, which [`Cache::replace`] compares, or `None` on a miss.
     ///
     /// # Errors
@@ -146,8 +151,8 @@ impl Cache {
     }
 
     /// Adds to the number that the key holds as decimal text, in one atomic step. Returns the sum. A key without a value
-    /// counts as 0 and then gets the duration; a number keeps its remaining life. After [`CacheError::Timeout`] or
-    /// [`CacheError::Lost`] the number may or may not have changed; the call is never repeated.
+    /// counts as 0 and then gets the duration; a number keeps its remaining life, except as
+    /// [`CacheBackend::increment`](crate::CacheBackend::increment) says. After [`CacheError::Timeout`] or [`CacheError::Lost`] the number may or may not have changed; the call is never repeated.
     ///
     /// # Errors
     ///

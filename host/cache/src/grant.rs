@@ -10,6 +10,7 @@ pub struct PluginCaches {
     /// All caches of the host; `None` for one that is not granted.
     by_name: BTreeMap<String, Option<ScopedCache>>,
     default: String,
+    is_restricted: bool,
 }
 
 /// Why a cache cannot be opened.
@@ -26,7 +27,20 @@ pub enum OpenError {
 impl PluginCaches {
     /// Takes all caches of the host by name, `None` for each that is not granted, and the name of the default cache.
     pub fn new(by_name: BTreeMap<String, Option<ScopedCache>>, default: impl Into<String>) -> Self {
-        Self { by_name, default: default.into() }
+        let is_restricted = by_name.values().any(Option::is_none);
+        Self { by_name, default: default.into(), is_restricted }
+    }
+
+    /// Restricts the plugin to the caches that are granted now, although these may be all caches of the host.
+    #[must_use]
+    pub fn restricted(mut self) -> Self {
+        self.is_restricted = true;
+        self
+    }
+
+    /// True if the plugin may open certain caches only: if one is not granted, or after [`PluginCaches::restricted`].
+    pub fn is_restricted(&self) -> bool {
+        self.is_restricted
     }
 
     /// Opens a cache by name.

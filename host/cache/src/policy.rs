@@ -23,6 +23,10 @@ impl Duration {
     /// with a clock thus stay in range, in this process and on the server.
     pub const LONGEST: StdDuration = StdDuration::from_secs(100 * 365 * 24 * 60 * 60);
 
+    /// A value that remains at least this long, 50 years, counts as one that does not expire: what is left of
+    /// [`Duration::lasting`] is longer.
+    pub(crate) const LASTING: StdDuration = StdDuration::from_secs(50 * 365 * 24 * 60 * 60);
+
     /// 97 to 100 years, drawn at random to the millisecond: for a value that does not expire, but must have another
     /// [`Version`](crate::Version) each time it is stored. Values without expiry have the same one if they are the same.
     pub fn lasting() -> Self {

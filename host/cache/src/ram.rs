@@ -23,6 +23,7 @@ use crate::backend::{
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Namespace, Selection};
+use crate::policy::Duration;
 use crate::ram::clock::{Clock, NEVER};
 use crate::ram::leases::Leases;
 use crate::ram::partition::{Partitions, Stored, Usage};
@@ -156,10 +157,17 @@ impl CacheBackend for RamBackend {
 
     async fn increment(&self, key: Key, delta: i64, duration: Option<StdDuration>) -> Result<i64, CacheError> {
         let partition = self.partitions.of(key.as_ref());
+        let lasting = duration.filter(|duration| *duration >= Duration::LASTING);
+        let renewal = lasting.map(|duration| (self.clock.after(Duration::LASTING), self.clock.after(duration)));
         let add = |stored: &mut Stored| {
             let number = parse_number(&stored.value).ok_or(CacheError::NotANumber)?;
             let sum = number.checked_add(delta).ok_or(CacheError::NumberOverflow)?;
             stored.value = sum.to_string().into();
+            if let Some((from, renewed)) = renewal
+                && stored.expires_at >= from
+            {
+                stored.expires_at = renewed;
+            }
             Ok(sum)
         };
         // Increments exclude one another here; each turn of the loop means that a set or clear came between its two steps.

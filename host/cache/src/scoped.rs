@@ -62,6 +62,12 @@ impl ScopedCache {
         self.cache.name()
     }
 
+    /// The duration of a value that is stored without one, and must have another [`Version`] each time it is stored: the
+    /// cache's `default_expire`, or [`Duration::lasting`] if that is no expiry.
+    pub fn default_or_lasting(&self) -> Duration {
+        if self.cache.has_default_expire() { Duration::Default } else { Duration::lasting() }
+    }
+
     /// The synchronous fast path, if the cache's backend has one.
     pub fn fast_path(&self) -> Option<FastPath<'_>> {
         Some(FastPath::new(&self.scope, &self.cache, self.cache.as_sync()?))
@@ -262,7 +268,8 @@ impl ScopedCache {
     }
 
     /// Adds to the number that the key holds as decimal text, in one atomic step. Returns the sum. A key without a value
-    /// counts as 0 and then gets the duration; a number keeps its remaining life.
+    /// counts as 0 and then gets the duration; a number keeps its remaining life, except as
+    /// [`CacheBackend::increment`](crate::CacheBackend::increment) says.
     ///
     /// # Errors
     ///

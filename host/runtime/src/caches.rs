@@ -51,6 +51,8 @@ impl Caches {
         };
         let caches =
             PluginCaches::new(self.by_name.iter().map(scoped).collect(), grant.default_cache(&self.config.default));
+        let caches = if grant.caches.is_some() { caches.restricted() } else { caches };
+        let caches = if grant.caches.is_some() { caches.restricted() } else { caches };
         let calls = self.call_limit(plugin, grant.max_concurrent_calls);
         let shares = Shares::new(sandbox.max_memory);
         let bounds = Bounds {

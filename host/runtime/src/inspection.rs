@@ -14,7 +14,7 @@ use crate::engine::EngineKind;
 use crate::engines::Engines;
 use crate::error::Error;
 use crate::invoke::functions;
-use crate::linker::{import_of, missing_import};
+use crate::linker::{UnboundLabels, import_of, missing_import};
 use crate::loading::{Loader, Refusal};
 use crate::plugin::{link, serves_http};
 use crate::plugin_state::PluginState;
@@ -27,8 +27,10 @@ pub struct PluginReport {
     pub bytes: u64,
     /// The version of WASI whose engine runs it: `0.2` or `0.3`.
     pub engine: &'static str,
-    /// The interfaces and functions that it imports.
+    /// The interfaces and functions that it imports, by their names: for an interface under a label, that is the label.
     pub imports: Vec<String>,
+    /// The interface of each label.
+    pub labels: BTreeMap<String, String>,
     /// The interfaces and functions that it exports.
     pub exports: Vec<String>,
     /// The functions that `larder run --invoke` can call.
@@ -45,12 +47,14 @@ pub struct PluginReport {
     pub was_kept: bool,
 }
 
-/// An import that this host does not provide.
+/// An import that this host does not provide to the plugin.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MissingImport {
     /// Its name; `None` if wasmtime names none.
     pub name: Option<String>,
+    /// True for a label that has no cache in `imports` of the plugin's table. The host provides its interface.
+    pub is_unbound: bool,
     /// The reason, and what can be done.
     pub reason: String,
 }
@@ -58,11 +62,19 @@ pub struct MissingImport {
 /// Loads a plugin's file and reports what it needs and offers. Blocks the thread while it compiles, with the
 /// limits of `[sandbox]`.
 ///
+/// The plugin's name in the configuration is `name`, or that of a route with this file, or the file name without extension. Its
+/// table names the caches of its labels.
+///
 /// # Errors
 ///
 /// [`Error::Load`] if the file cannot be read, exceeds a limit, or is not a valid component. [`Error::Engine`] if this
 /// machine cannot run wasmtime.
-pub fn inspect(path: &Path, config: &Config, compiler: Option<CompilerProcess>) -> Result<PluginReport, Error> {
+pub fn inspect(
+    path: &Path,
+    config: &Config,
+    name: Option<&str>,
+    compiler: Option<CompilerProcess>,
+) -> Result<PluginReport, Error> {
     let engines = Engines::new(None, config.sandbox)?;
     let loader = Loader::new(&config.sandbox, compiler, None);
     let refused = |refusal: Refusal| Error::Load { path: path.display().to_string(), reason: refusal.reason };
@@ -73,6 +85,8 @@ pub fn inspect(path: &Path, config: &Config, compiler: Option<CompilerProcess>) 
     let (engine, component) = (&linked.engine, &loaded.component);
     let ty = component.component_type();
     let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let label = |(name, interface): (&str, Option<&str>)| Some((name.to_owned(), interface?.to_owned()));
+    let caches = config.grant(&name_of(path, config, name)).imports;
     Ok(PluginReport {
         bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
         engine: match loaded.kind {
@@ -80,25 +94,48 @@ pub fn inspect(path: &Path, config: &Config, compiler: Option<CompilerProcess>) 
             EngineKind::Concurrent => "0.3",
         },
         imports: ty.imports(engine).map(|(name, _)| name.to_owned()).collect(),
+        labels: ty.imports(engine).filter_map(|(name, import)| label((name, import.implements))).collect(),
         functions: functions(engine, component).iter().map(ToString::to_string).collect(),
         is_command: exports.iter().any(|name| name.starts_with("wasi:cli/run@")),
         serves_http: serves_http(engine, component),
         exports,
-        missing: missing(engine, &linked.linker, component),
+        missing: missing(engine, &linked.linker, component, caches),
         load_time,
         was_kept: loaded.outcome == "kept",
     })
 }
 
+/// The name of the plugin in the configuration.
+fn name_of(path: &Path, config: &Config, name: Option<&str>) -> String {
+    let is_same = |other: &Path| std::fs::canonicalize(other).ok() == std::fs::canonicalize(path).ok();
+    let route = || config.routes.iter().find(|route| is_same(&route.path)).map(|route| route.plugin.as_str());
+    let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    name.or_else(route).map_or_else(stem, str::to_owned)
+}
+
 // Decision: docs/decisions/0098-a-missing-import-gets-a-stand-in-so-that-the-next-one-is-found.md
-/// Each import that is missing. Wasmtime names the first one; it gets a stand-in, and the next one is looked for.
-fn missing(engine: &Engine, linker: &Linker<PluginState>, component: &Component) -> Vec<MissingImport> {
+/// Each label without a cache, and each import that is missing. Wasmtime names the first one; it gets a stand-in, and the
+/// next one is looked for.
+fn missing(
+    engine: &Engine,
+    linker: &Linker<PluginState>,
+    component: &Component,
+    mut caches: BTreeMap<String, String>,
+) -> Vec<MissingImport> {
     let (mut linker, mut missing) = (linker.clone(), Vec::new());
-    // A label is missing as long as the table of a plugin gives it no cache: the reason says so.
-    while let Err(error) = link(&linker, component, &BTreeMap::new()) {
+    if let Some(unbound) = UnboundLabels::of(component, &caches) {
+        for (label, reason) in unbound.each() {
+            let (name, reason) = (Some(label.to_owned()), Refusal::invalid(&reason).reason);
+            missing.push(MissingImport { name, is_unbound: true, reason });
+            // Nothing is opened.
+            caches.insert(label.to_owned(), String::new());
+        }
+    }
+    while let Err(error) = link(&linker, component, &caches) {
         let name = import_of(&error.to_string()).map(str::to_owned);
         let is_replaced = name.as_deref().is_some_and(|name| stand_in(engine, &mut linker, component, name).is_some());
-        missing.push(MissingImport { name, reason: Refusal::invalid(&missing_import(&error)).reason });
+        let reason = Refusal::invalid(&missing_import(component, &error)).reason;
+        missing.push(MissingImport { name, is_unbound: false, reason });
         if !is_replaced {
             break;
         }

@@ -16,7 +16,7 @@ pub(crate) use concurrent::INTERFACE as CONCURRENT_INTERFACE;
 pub use concurrent::add_concurrent_to_linker;
 pub use ctx::{Bounds, LarderCtx, LarderView};
 pub use foreign::add_foreign_to_linker;
-pub(crate) use foreign::{import_of, imports_foreign, missing_import};
+pub(crate) use foreign::{UnboundLabels, import_of, imports_foreign, missing_import};
 pub(crate) use interface::INTERFACE;
 pub use interface::add_to_linker;
 pub use mistakes::Mistakes;

@@ -77,7 +77,7 @@ impl Plugin {
         let linked = loader.load(path, engines).and_then(|loaded| {
             let linked = engines.get(loaded.kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
             let pre = link(&linked.linker, &loaded.component, &grant.imports)
-                .map_err(|error| Refusal::invalid(&missing_import(&error)))?;
+                .map_err(|error| Refusal::invalid(&missing_import(&loaded.component, &error)))?;
             Ok((pre, loaded.kind, loaded.outcome))
         });
         let outcome = linked.as_ref().map_or_else(|refusal| refusal.outcome, |(_, _, outcome)| outcome);

@@ -126,6 +126,7 @@ fn plugin_inspect_has_the_documented_keys() {
             (import "wasi:nn/graph@0.2.0" (instance (export "load" (func))))
             (import "acme:db/query@1.0.0" (instance (export "row" (type (sub resource))) (export "ask" (func))))
             (import "wasi:cli/environment@0.2.0" (instance))
+            (import "mine" (implements "acme:db/query@1.0.0") (instance (export "ask" (func))))
             (core module $m (func (export "f")))
             (core instance $i (instantiate $m))
             (func (export "f") (canon lift (core func $i "f"))))"#,
@@ -134,10 +135,11 @@ fn plugin_inspect_has_the_documented_keys() {
     let output = object(&run);
     assert_documented(std::slice::from_ref(&output), "larder plugin inspect --json");
     let missing: Vec<_> = output["missing"].as_array().unwrap().iter().map(|missing| &missing["name"]).collect();
-    assert_eq!(missing, ["wasi:nn/graph@0.2.0", "acme:db/query@1.0.0"]);
+    assert_eq!(missing, ["wasi:nn/graph@0.2.0", "acme:db/query@1.0.0", "mine"]);
+    assert_eq!(output["labels"], json!([{ "name": "mine", "interface": "acme:db/query@1.0.0" }]));
     assert_eq!((&output["engine"], &output["functions"]), (&json!("0.2"), &json!(["f"])));
     assert_eq!((&output["command"], &output["http"]), (&json!(false), &json!(false)));
-    assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 3, "{}", run.stderr);
 }
 
 #[tokio::test]

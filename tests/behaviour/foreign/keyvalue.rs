@@ -95,6 +95,40 @@ fn a_huge_list_ends() {
 }
 
 #[test]
+fn what_is_no_cursor_of_a_list_is_refused() {
+    let rule = "error: other: cursor: must be one that list-keys returned";
+    let operations = ["set k v", "list-from 0", "list-from x", "list-from -1", "list-from 01", "list-from +1", "list"];
+    let operations = [&operations[..], &["list-from ", "list-from 99999999999999999999"]].concat();
+    assert_prints(
+        &["kv_draft2", "kv_draft2_spin"],
+        &operations,
+        &["ok", rule, rule, rule, rule, rule, "k", rule, rule],
+    );
+    // Where cursors are numbers, 0 is the beginning, and any other one is harmless.
+    assert_prints(&["kv_draft"], &["set k v", "list-from 0"], &["ok", "1"]);
+    everywhere(|cache| {
+        for cursor in ["1", "4611686018427387904", "18446744073709551615"] {
+            let printed = run("kv_draft", cache, &[&format!("list-from {cursor}"), "set k v", "list"]);
+            let changed = "error: other: cursor: the servers have changed since: list the keys from the start";
+            assert!(["0", "1", changed].contains(&&*printed[0]), "{printed:?}: {cache}");
+            assert_eq!(printed[1..], ["ok", "k"], "{cache}");
+        }
+    });
+}
+
+#[test]
+fn a_batch_whose_values_are_too_large_together_is_an_error() {
+    on_every_backend(|cache| {
+        let config = format!("{cache}max_value_bytes = 50000\n[sandbox]\nmax_batch_bytes = \"64KiB\"\n");
+        for plugin in KEYVALUE {
+            let printed = run(plugin, &config, &["set a large:40000", "set b large:40000", "get-many a b", "get a"]);
+            let rule = "error: other: keys: the query result exceeds limit of 65536 bytes";
+            assert_eq!(printed, ["ok", "ok", rule, "40000 bytes"], "{plugin}: {cache}");
+        }
+    });
+}
+
+#[test]
 fn spin_gets_a_long_list_at_once_within_the_limit_of_a_batch() {
     on_every_backend(|cache| {
         assert_eq!(run("spin_key_value", cache, &["fill 2500", "count"]), ["ok", "2500 keys"], "{cache}");
@@ -168,6 +202,20 @@ fn a_swap_stores_only_over_what_was_seen() {
     assert_prints(&["kv_draft2", "kv_draft2_spin"], &operations, &expected);
 }
 
+/// In a cache whose values do not expire. With a time that expires, writes within the same millisecond are not told apart.
+#[test]
+fn a_swap_fails_after_a_value_has_come_back() {
+    on_every_backend(|cache| {
+        let config = format!("{cache}default_expire = \"unlimited\"\n");
+        for plugin in ["kv_draft2", "kv_draft2_spin"] {
+            for by in ["set", "set-many", "swaps"] {
+                let operations = ["set k one", &format!("swap-after-return {by} k two three"), "get k"];
+                assert_eq!(run(plugin, &config, &operations), ["ok", "swapped false", "`one`"], "{by}: {config}");
+            }
+        }
+    });
+}
+
 const TWO_CACHES: &str = "default = \"one\"\n[caches.one]\ntype = \"ram\"\n[caches.two]\ntype = \"ram\"\n";
 
 #[test]
@@ -183,8 +231,15 @@ fn an_identifier_is_the_name_of_a_cache_and_default_the_default_one() {
             operations
         };
         assert_eq!(run(plugin, TWO_CACHES, &operations), expected, "{plugin}");
+        // A plugin with a list of caches does not learn which others there are.
+        let denied = "error: access-denied";
         let granted = format!("{TWO_CACHES}[plugins.{plugin}]\ncaches = [\"one\"]\n");
-        assert_eq!(run(plugin, &granted, &["open two", "open one"]), ["error: access-denied", "ok"], "{plugin}");
+        let printed = run(plugin, &granted, &["open two", "open three", "open one", "open default"]);
+        assert_eq!(printed, [denied, denied, "ok", "ok"], "{plugin}");
+        let all = format!("{TWO_CACHES}[plugins.{plugin}]\ncaches = [\"one\", \"two\"]\n");
+        assert_eq!(run(plugin, &all, &["open two", "open three"]), ["ok", denied], "{plugin}");
+        let unlisted = format!("unlisted_plugins = \"deny\"\n{TWO_CACHES}");
+        assert_eq!(run(plugin, &unlisted, &["open one", "open three"]), [denied; 2], "{plugin}");
         let named = TWO_CACHES.replace("two", "default");
         assert_eq!(run(plugin, &named, &["open one", "set k v", "open default", "get k"])[3], "none", "{plugin}");
     }
@@ -272,11 +327,19 @@ fn handles_and_arguments_have_the_limits_of_our_interface() {
 #[test]
 fn a_value_lasts_as_long_as_the_cache_says() {
     let Some(server) = larder_tests::Server::start(Kind::Valkey) else { return };
+    for plugin in ["kv_draft2", "spin_key_value"] {
+        let config = server.cache("cache") + "default_expire = \"unlimited\"\n";
+        run(plugin, &config, &[&format!("set {plugin} v")]);
+    }
+    let life =
+        |key: &str| -> i64 { redis::cmd("PTTL").arg(format!("cache:{key}")).query(&mut server.client()).unwrap() };
+    let year = 365 * 24 * 60 * 60 * 1000;
+    assert!((97 * year..=100 * year).contains(&life("kv_draft2")), "{}", life("kv_draft2"));
+    assert_eq!(life("spin_key_value"), -1);
     let config = server.cache("cache") + "default_expire = 60\n";
     run("kv_draft2", &config, &["set a v", "increment n 1", "increment n 1", "swap s v", "set-many m v"]);
     for key in ["a", "n", "s", "m"] {
-        let life: i64 = redis::cmd("PTTL").arg(format!("cache:{key}")).query(&mut server.client()).unwrap();
-        assert!((1..=60_000).contains(&life), "{key}: {life}");
+        assert!((1..=60_000).contains(&life(key)), "{key}: {}", life(key));
     }
     // A plugin is stopped after 30 s, and the numbers of `n` are of one life.
     assert_eq!(redis::cmd("GET").arg("cache:n").query::<i64>(&mut server.client()).unwrap(), 2);
@@ -291,8 +354,15 @@ fn an_outage_is_an_error_of_the_interface() {
     let operations = ["get k", "exists k", "set k v", "increment n 1", "list", "swap k v"];
     let expected = ["none", "false", unavailable, unavailable, unavailable, unavailable];
     assert_eq!(run("kv_draft2", &config, &operations), expected);
+    let batches = ["get-many k l", "set-many k v", "delete-many k"];
+    assert_eq!(run("kv_draft2", &config, &batches), ["none none", unavailable, unavailable]);
+    assert_eq!(run("kv_draft2_spin", &config, &batches), ["k=none l=none", unavailable, unavailable]);
+    let operations = ["get k", "exists k", "set k v", "delete k", "list"];
+    let expected = ["none", "false", unavailable, unavailable, unavailable];
+    assert_eq!(run("spin_key_value", &config, &operations), expected);
     let strict = config + "on_outage = \"error\"\n";
-    assert_eq!(run("kv_draft2", &strict, &["get k", "exists k"]), [unavailable; 2]);
+    assert_eq!(run("kv_draft2", &strict, &["get k", "exists k", "get-many k"]), [unavailable; 3]);
+    assert_eq!(run("spin_key_value", &strict, &["get k", "exists k"]), [unavailable; 2]);
 }
 
 #[test]

@@ -82,16 +82,44 @@ fn swaps_are_not_lost_on_a_cluster() {
     }
 }
 
-/// By the versions of `wasmcloud:keyvalue`, in components of WASI 0.3.
-#[test]
-fn nothing_is_lost_to_components_of_wasi_0_3() {
-    let Some(server) = Server::start(Kind::Valkey) else { return };
-    let config = patient(&server.cache("cache"));
+/// By `wasmcloud:keyvalue`, in components of WASI 0.3.
+fn nothing_is_lost_to_components_of_wasi_0_3(cache: &str) {
+    let config = patient(cache);
     Larder::run("kv_wasmcloud").config(&config).arg("set n 0").succeed();
     in_each_process("kv_wasmcloud", &config, "swaps n 1000");
-    assert_eq!(number(&config, "n"), "`4000`\n");
-    in_each_process("kv_wasmcloud", &config, "increments m 1000");
-    assert_eq!(number(&config, "m"), "`4000`\n");
+    assert_eq!(number(&config, "n"), "`4000`\n", "{cache}");
+    in_each_process("kv_wasmcloud", &config, "increments m 10000");
+    assert_eq!(number(&config, "m"), "`40000`\n", "{cache}");
+    // Of those who set a key if it does not exist, one wins.
+    let start = |_| Larder::run("kv_wasmcloud").config(&config).arg("claims key 2000").start();
+    let running: Vec<_> = (0..PROCESSES).map(start).collect();
+    let won = |process: larder_tests::LarderProcess| {
+        let printed = process.succeed().stdout;
+        printed.trim_end().trim_end_matches(" won").parse::<usize>().unwrap()
+    };
+    let won: Vec<usize> = running.into_iter().map(won).collect();
+    assert_eq!(won.iter().sum::<usize>(), 2000, "{won:?}: {cache}");
+}
+
+#[test]
+fn nothing_is_lost_to_components_of_wasi_0_3_on_valkey() {
+    if let Some(server) = Server::start(Kind::Valkey) {
+        nothing_is_lost_to_components_of_wasi_0_3(&server.cache("cache"));
+    }
+}
+
+#[test]
+fn nothing_is_lost_to_components_of_wasi_0_3_on_redis() {
+    if let Some(server) = Server::start(Kind::Redis) {
+        nothing_is_lost_to_components_of_wasi_0_3(&server.cache("cache"));
+    }
+}
+
+#[test]
+fn nothing_is_lost_to_components_of_wasi_0_3_on_a_cluster() {
+    if let Some(cluster) = Cluster::start(Kind::Valkey) {
+        nothing_is_lost_to_components_of_wasi_0_3(&cluster.cache("cache"));
+    }
 }
 
 /// A near tier must not answer what the processes compare.

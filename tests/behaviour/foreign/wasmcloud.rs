@@ -128,6 +128,14 @@ fn a_version_tells_that_a_key_was_written_and_has_its_value_again() {
         ("swap k b", "swapped"),
         ("swap-if k a b", "swapped"),
         ("swap k c", "stale `a`"),
+        ("set n 1", "ok"),
+        ("current n", "`1`"),
+        ("increment n 1", "2"),
+        ("increment n -1", "1"),
+        ("swap n 7", "stale `1`"),
+        ("increment n 0", "1"),
+        ("swap n 7", "stale `1`"),
+        ("swap n 7", "swapped"),
         // Only the value is required.
         ("swap-if k c a", "swapped"),
         ("get k", "`c`"),
@@ -177,7 +185,7 @@ fn what_no_key_begins_with_and_no_list_returned_is_refused() {
     let long = format!("list {}", "k".repeat(1025));
     let operations = ["set k v", &long, "list a\nb", "list-from x", "list-from -1", "list-from 0"];
     let refused = "error: invalid-argument";
-    assert_prints(&[PLUGIN], &operations, &["ok", refused, refused, refused, refused, "1"]);
+    assert_prints(&[PLUGIN], &operations, &["ok", refused, refused, refused, refused, refused]);
 }
 
 #[test]
@@ -231,6 +239,8 @@ fn a_read_only_grant_swaps_and_stores_nothing() {
         let operations = ["current k", "set-new k v", "swap-of k v x", "swap-if k v x", "set-for k v 5", "get k"];
         let denied = "error: access-denied";
         assert_eq!(run(PLUGIN, &config, &operations), ["none", denied, denied, denied, denied, "none"], "{cache}");
+        let operations = ["increment n 1", "set-many a 1", "delete-many a", "delete a", "list"];
+        assert_eq!(run(PLUGIN, &config, &operations), [denied, denied, denied, denied, ""], "{cache}");
     });
 }
 
@@ -275,6 +285,8 @@ fn an_outage_is_an_error_of_the_interface() {
     let mut expected = vec![unavailable; operations.len()];
     expected[..2].copy_from_slice(&["none", "false"]);
     assert_eq!(run(PLUGIN, &config, &operations), expected);
+    let batches = ["get-many k l", "set-many k v", "delete-many k"];
+    assert_eq!(run(PLUGIN, &config, &batches), ["none none", unavailable, unavailable]);
     let strict = config + "on_outage = \"error\"\n";
     assert_eq!(run(PLUGIN, &strict, &["get k", "exists k"]), [unavailable; 2]);
 }
@@ -304,4 +316,30 @@ fn another_version_of_the_interface_is_refused_with_the_one_that_there_is() {
     std::fs::write(&plugin, wat::parse_str(wat).unwrap()).unwrap();
     let reason = Larder::new(["run".as_ref(), plugin.as_os_str()]).fail(1).stderr;
     assert!(reason.contains("this host provides `wasmcloud:keyvalue/store@0.2.0`: build it for"), "{reason}");
+}
+
+#[test]
+fn the_reason_that_an_error_has_no_place_for_is_a_warning_once() {
+    let config = "[caches.cache]\ntype = \"ram\"\n[sandbox]\nmax_handles = 2\n";
+    let operations = ["get ", "set-for k v 0", "hold-buckets 3", "hold-buckets 3", "list-from 0"];
+    let larder = operations.iter().fold(Larder::run(PLUGIN).config(config), |larder, operation| larder.arg(operation));
+    let run = larder.succeed();
+    let invalid = "error: invalid-argument";
+    let quota = "error: quota-exceeded";
+    assert_eq!(run.stdout.lines().collect::<Vec<_>>(), [invalid, invalid, quota, quota, invalid]);
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    let reasons = [
+        "the plugin gets `invalid-argument` without the reason: key: must not be empty",
+        "the plugin gets `quota-exceeded` without the reason: too many open handles: the limit is 2",
+    ];
+    assert_eq!(lines.len(), reasons.len(), "{lines:#?}");
+    for (line, reason) in lines.iter().zip(reasons) {
+        assert!(line.contains("WARN") && line.contains(PLUGIN) && line.contains(reason), "{line}");
+    }
+    // The further ones are there for whoever looks.
+    let larder = operations.iter().fold(Larder::run(PLUGIN).config(config), |larder, operation| larder.arg(operation));
+    let log = larder.env("LARDER_LOG", "larder_host=debug").succeed().stderr;
+    for reason in ["duration: must not be zero", "cursor: must be one that list-keys returned"] {
+        assert!(log.contains(&format!("without the reason: {reason}")), "{log}");
+    }
 }

@@ -214,10 +214,14 @@ impl<S: Clone> Partition<S> {
     /// An entry that grows may take the partition over its limit, until the next insertion evicts others.
     pub(super) fn update<R>(&self, key: &Key, clock: &Clock, update: impl FnOnce(&mut Stored<S>) -> R) -> Option<R> {
         let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
-            EntryAction::Retain(clock.is_before(stored.expires_at).then(|| update(stored)))
+            EntryAction::Retain(clock.is_before(stored.expires_at).then(|| (update(stored), stored.expires_at)))
         });
         match found {
-            EntryResult::Retained(updated) => updated,
+            EntryResult::Retained(updated) => {
+                let (updated, expires_at) = updated?;
+                self.note_expiry(expires_at);
+                Some(updated)
+            }
             // Dropping the guard of a vacant key leaves it vacant.
             EntryResult::Vacant(_) | EntryResult::Replaced(..) | EntryResult::Removed(..) | EntryResult::Timeout => {
                 None

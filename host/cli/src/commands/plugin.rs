@@ -29,6 +29,9 @@ enum Operation {
 
 #[derive(Debug, Args)]
 struct Inspect {
+    /// Name of the plugin in the configuration [default: that of a route with FILE, or its file name without the extension]
+    #[arg(long)]
+    name: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -39,8 +42,8 @@ struct Inspect {
 
 impl PluginCommand {
     pub(crate) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
-        let Operation::Inspect(Inspect { json, file }) = self.operation;
-        let report = inspect(&file, config, compile_plugin::process())?;
+        let Operation::Inspect(Inspect { name, json, file }) = self.operation;
+        let report = inspect(&file, config, name.as_deref(), compile_plugin::process())?;
         if json {
             json::print(&object(&file, &report))?;
         } else {
@@ -75,8 +78,16 @@ fn text(file: &Path, report: &PluginReport) -> String {
     {
         lines.push(format!("{title}{}", if names.is_empty() { ": none" } else { ":" }));
         lines.extend(names.iter().map(|name| {
-            let is_missing = report.missing.iter().any(|missing| missing.name.as_ref() == Some(name));
-            format!("  {}{}", short_line(name), if is_missing { "  (not provided by this host)" } else { "" })
+            let missing = report.missing.iter().find(|missing| missing.name.as_ref() == Some(name));
+            let mark = match missing {
+                None => "",
+                Some(missing) if missing.is_unbound => "  (no cache is named for this label)",
+                Some(_) => "  (not provided by this host)",
+            };
+            match report.labels.get(name).filter(|_| title == "imports") {
+                Some(interface) => format!("  {}: {}{mark}", short_line(name), short_line(interface)),
+                None => format!("  {}{mark}", short_line(name)),
+            }
         }));
     }
     lines.push(String::new());
@@ -86,6 +97,7 @@ fn text(file: &Path, report: &PluginReport) -> String {
 /// The output of `--json`. `docs/command-line.md` lists the keys.
 fn object(file: &Path, report: &PluginReport) -> Value {
     let missing = report.missing.iter().map(|missing| json!({ "name": missing.name, "reason": missing.reason }));
+    let labels = report.labels.iter().map(|(name, interface)| json!({ "name": name, "interface": interface }));
     json!({
         "schema": SCHEMA,
         "file": file.display().to_string(),
@@ -94,6 +106,7 @@ fn object(file: &Path, report: &PluginReport) -> Value {
         "command": report.is_command,
         "http": report.serves_http,
         "imports": report.imports,
+        "labels": labels.collect::<Vec<_>>(),
         "exports": report.exports,
         "functions": report.functions,
         "missing": missing.collect::<Vec<_>>(),

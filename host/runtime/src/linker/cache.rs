@@ -160,6 +160,14 @@ impl LarderCtx {
         });
     }
 
+    /// Logs the reason of an error that the plugin gets without it. `error` is its name there.
+    pub(super) fn log_reason(&mut self, mistake: Mistake, cache: &str, error: &str, reason: &str) {
+        let level = self.level_of(mistake);
+        write_line(&self.plugin, &mut self.log_lines, level, &short_line(cache), || {
+            format!("the plugin gets `{error}` without the reason: {}", one_line(reason))
+        });
+    }
+
     fn level_of(&self, mistake: Mistake) -> Level {
         if self.mistakes.is_first(&self.plugin, mistake) { Level::WARN } else { Level::DEBUG }
     }

@@ -10,6 +10,7 @@ mod bucket;
 mod config;
 mod keyvalue_draft;
 mod keyvalue_draft2;
+mod labels;
 mod missing;
 mod spin;
 mod types;
@@ -23,6 +24,7 @@ use wasmtime::component::{Component, Linker};
 use super::ctx::LarderView;
 use super::interface::View;
 
+pub(crate) use labels::UnboundLabels;
 pub(crate) use missing::{import_of, missing_import};
 
 /// An import of a component that is one of the interfaces.
@@ -83,23 +85,24 @@ const BATCH_OF_TWO_SHAPES: &str = "wasi:keyvalue/batch@0.2.0-draft2";
 ///
 /// # Errors
 ///
-/// Wasmtime's error if the linker already has one of them, if the map has no cache for a label, or if the component imports `wasmcloud:keyvalue` and its engine has
-/// no concurrency support.
+/// Wasmtime's error if the linker already has one of them, if the map has no cache for a label, or if the component imports
+/// `wasmcloud:keyvalue` and its engine has no concurrency support.
 pub fn add_foreign_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     component: &Component,
     labels: &BTreeMap<String, String>,
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
+    if let Some(unbound) = UnboundLabels::of(component, labels) {
+        return Err(wasmtime::Error::new(unbound));
+    }
     let engine = component.engine();
     for (name, import) in component.component_type().imports(engine) {
         let interface = import.implements.unwrap_or(name);
         let Some((interface, add)) = interfaces().into_iter().find(|(known, _)| *known == interface) else { continue };
-        let mut import = Import { name: name.to_owned(), cache: None };
-        if name != interface && OPENING.contains(&interface) {
-            let cache = labels.get(name).ok_or_else(|| unbound(name, interface))?;
-            import.cache = Some(cache.as_str().into());
-        }
+        let is_label = name != interface && OPENING.contains(&interface);
+        let cache = labels.get(name).filter(|_| is_label).map(|cache| cache.as_str().into());
+        let import = Import { name: name.to_owned(), cache };
         if interface == BATCH_OF_TWO_SHAPES && batch::is_of_spin(component, name) {
             batch::add_of_spin(linker, &import, view)?;
         } else {
@@ -107,13 +110,6 @@ pub fn add_foreign_to_linker<T: Send + 'static>(
         }
     }
     Ok(())
-}
-
-fn unbound(label: &str, interface: &str) -> wasmtime::Error {
-    wasmtime::Error::msg(format!(
-        "component imports `{interface}` under the label `{label}`: name its cache in `imports` of the plugin's table, as in \
-         `imports = {{ {label} = \"CACHE\" }}`"
-    ))
 }
 
 /// True if the component imports one of the interfaces.

@@ -12,13 +12,16 @@ const MAX_REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub struct Mistakes(Mutex<HashSet<(String, Mistake)>>);
 
-/// The kinds of mistakes. The plugin alone learns of them by an error without a name.
+/// The kinds of mistakes. The plugin alone learns of them, by an error without a name or a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Mistake {
     NoSuchCache,
     NotGranted,
     ReadOnly,
     ValueTooLarge,
+    /// An argument that breaks a rule, or a limit that is reached, in an interface whose error does not say which.
+    InvalidArgument,
+    LimitReached,
 }
 
 impl Mistake {

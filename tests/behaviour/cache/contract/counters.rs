@@ -18,6 +18,7 @@ over_every_backend! {
     an_increment_out_of_range_changes_nothing,
     numbers_are_exact_over_the_whole_range,
     a_new_number_has_a_duration_and_keeps_it,
+    a_value_that_has_come_back_has_another_version,
     an_increment_ends_a_lease,
     increments_at_the_same_time_all_count,
     a_value_is_replaced_while_it_has_the_version,
@@ -130,6 +131,33 @@ async fn a_new_number_has_a_duration_and_keeps_it(backend: Backend) {
         assert_eq!(cache.increment("u", 1, Duration::Default).await.unwrap(), 2);
     };
     backend.assert_lasts(&cache, "u", None, unlimited).await;
+}
+
+async fn a_value_that_has_come_back_has_another_version(backend: Backend) {
+    let cache = view(&backend.cache("default_expire = \"unlimited\"").await);
+    let version = async || cache.read_version("k").await.unwrap().unwrap().1;
+    let set = async |value| cache.set("k", bytes(value), cache.default_or_lasting()).await.unwrap();
+    let add = async |delta| cache.increment("k", delta, cache.default_or_lasting()).await.unwrap();
+    set("1").await;
+    let seen = version().await;
+    set("2").await;
+    set("1").await;
+    assert!(!cache.replace_copy("k", Some(&seen), b"9", Duration::Default).await.unwrap());
+    let seen = version().await;
+    assert_eq!((add(1).await, add(-1).await), (2, 1));
+    assert!(!cache.replace_copy("k", Some(&seen), b"9", Duration::Default).await.unwrap());
+    // A number without expiry, too.
+    cache.set("k", bytes("1"), Duration::Unlimited).await.unwrap();
+    let seen = version().await;
+    assert_eq!((add(1).await, add(-1).await), (2, 1));
+    assert_ne!(version().await, seen);
+    // A life that is shorter than 50 years is kept.
+    cache.set("k", bytes("1"), Duration::Milliseconds(3_600_000)).await.unwrap();
+    let seen = version().await;
+    assert_eq!((add(1).await, add(-1).await), (2, 1));
+    assert_eq!(version().await, seen);
+    let finite = view(&backend.cache("default_expire = 60").await);
+    assert_eq!(finite.default_or_lasting(), Duration::Default);
 }
 
 async fn an_increment_ends_a_lease(backend: Backend) {

@@ -56,6 +56,23 @@ pub(crate) async fn execute(bucket: &Rc<Bucket>, words: &[&str]) -> Result<Strin
             wait_for(number::<u64>(ms) * 1_000_000).await;
             "ok".to_owned()
         }
+        ["await"] => {
+            larder_test_foreign::wait_for_line("waiting");
+            "went on".to_owned()
+        }
+        // Stores a value under each of this many keys that no one has stored before.
+        ["claims", prefix, count] => {
+            let mut won = 0_usize;
+            for nth in 0..number::<usize>(count) {
+                let options = SetOptions { ttl_ms: None, if_not_exists: true };
+                match bucket.set(format!("{prefix}{nth}"), b"mine".to_vec(), Some(options)).await {
+                    Ok(()) => won += 1,
+                    Err(Error::PreconditionFailed) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            format!("{won} won")
+        }
         ["delete", key] => bucket.delete((*key).to_owned()).await.map(ok)?,
         ["exists", key] => bucket.exists((*key).to_owned()).await?.to_string(),
         ["list"] => list(bucket, None).await?.0.join(" "),

@@ -35,12 +35,18 @@ pub fn number<N: std::str::FromStr>(word: &str) -> N {
     word.parse().unwrap_or_else(|_| panic!("`{word}` is no number"))
 }
 
+/// Prints a line and waits for a line on standard input, so that a test can do something meanwhile.
+pub fn wait_for_line(printed: &str) {
+    println!("{printed}");
+    std::io::stdin().read_line(&mut String::new()).expect("standard input is text");
+}
+
 /// Makes the function that executes an operation of `wasi:keyvalue`, whose bindings are in the module `$keyvalue`. The versions
-/// differ in the types of numbers and cursors, which the method `$cursor` passes, and in the shape of what `get-many` returns,
-/// of which `$pair` makes text.
+/// differ in the types of numbers and cursors, which the method `$cursor` passes and `$from` makes of text, and in the shape of
+/// what `get-many` returns, of which `$pair` makes text.
 #[macro_export]
 macro_rules! keyvalue_operations {
-    ($($keyvalue:ident)::+, $number:ty, $cursor:ident, $pair:expr) => {
+    ($($keyvalue:ident)::+, $number:ty, $cursor:ident, $from:expr, $pair:expr) => {
         use $($keyvalue)::+::{atomics, batch, store};
 
         fn text(error: store::Error) -> String {
@@ -72,6 +78,11 @@ macro_rules! keyvalue_operations {
                 ["delete", key] => bucket.delete(key).map(|()| "ok".to_owned())?,
                 ["exists", key] => bucket.exists(key)?.to_string(),
                 ["list"] => list(bucket)?.0.join(" "),
+                ["list-from", cursor] => bucket.list_keys($from(cursor))?.keys.len().to_string(),
+                ["await"] => {
+                    $crate::wait_for_line("waiting");
+                    "went on".to_owned()
+                }
                 ["count"] => {
                     let (keys, pages) = list(bucket)?;
                     format!("{} keys, more than one page: {}", keys.len(), pages > 1)
@@ -148,6 +159,28 @@ macro_rules! swap_operations {
                             format!("{before} failed, now {seen}, again {again}")
                         }
                     }
+                }
+                // Swaps, after seeing the key, while a line is awaited.
+                ["swap-awaiting", key, value] => {
+                    let cas = atomics::Cas::new(bucket, key)?;
+                    $crate::wait_for_line("waiting");
+                    format!("swapped {}", swapped(atomics::swap(cas, value.as_bytes()))?.is_ok())
+                }
+                // The key gets another value and then the old one again, by a call of the bucket or by swaps.
+                ["swap-after-return", by, key, other, value] => {
+                    let cas = atomics::Cas::new(bucket, key)?;
+                    let old = cas.current()?.expect("a value");
+                    for stored in [other.as_bytes(), &old] {
+                        match *by {
+                            "set" => bucket.set(key, stored)?,
+                            "set-many" => batch::set_many(bucket, &[((*key).to_owned(), stored.to_vec())])?,
+                            _ => {
+                                let other = atomics::Cas::new(bucket, key)?;
+                                assert!(swapped(atomics::swap(other, stored))?.is_ok(), "no one else writes");
+                            }
+                        }
+                    }
+                    format!("swapped {}", swapped(atomics::swap(cas, value.as_bytes()))?.is_ok())
                 }
                 ["swap-after-delete", key, value] => {
                     let cas = atomics::Cas::new(bucket, key)?;

@@ -6,7 +6,7 @@ use redis::{Cmd, Value};
 
 use crate::backend::parse_number;
 use crate::valkey::topology::Servers;
-use crate::{CacheError, Lease};
+use crate::{CacheError, Duration, Lease};
 
 /// True in both scripts if the key holds neither a value nor a lease, or a lease. ARGV[1] is the mark of leases. `PTTL` is
 /// -2 for a key that does not exist.
@@ -24,16 +24,34 @@ macro_rules! if_absent {
 /// Sets the key to ARGV[2], with the options after it, if it has no value.
 const SET_IF_ABSENT: &str = if_absent!("return redis.call('SET', KEYS[1], unpack(ARGV, 2)) else return false end");
 
-/// Adds ARGV[2] to the number of the key, or sets the key to it, with the options after it. The reply is the number as
-/// text, because numbers of Lua are not exact. It is 0 or 1 if the server refuses to add.
-const INCREMENT: &str = if_absent!(
-    "redis.call('SET', KEYS[1], unpack(ARGV, 2)) return ARGV[2] end \
-     local sum = redis.pcall('INCRBY', KEYS[1], ARGV[2]) \
-     if type(sum) == 'table' and sum.err then \
-     if string.find(sum.err, 'not an integer', 1, true) then return 0 end \
-     if string.find(sum.err, 'overflow', 1, true) then return 1 end \
-     return sum end \
-     return redis.call('GET', KEYS[1])"
+/// A script that adds ARGV[2] to the number of the key, or sets the key to it, with the options after it. `$then` comes after
+/// an addition. The reply is the number as text, because numbers of Lua are not exact. It is 0 or 1 if the server refuses to
+/// add.
+macro_rules! increment {
+    ($then:literal) => {
+        concat!(
+            if_absent!("redis.call('SET', KEYS[1], unpack(ARGV, 2)) return ARGV[2] end "),
+            "local sum = redis.pcall('INCRBY', KEYS[1], ARGV[2]) \
+             if type(sum) == 'table' and sum.err then \
+             if string.find(sum.err, 'not an integer', 1, true) then return 0 end \
+             if string.find(sum.err, 'overflow', 1, true) then return 1 end \
+             return sum end \
+             sum = redis.call('GET', KEYS[1]) ",
+            $then,
+            "return sum"
+        )
+    };
+}
+
+/// A number keeps its remaining life.
+const INCREMENT: &str = increment!("");
+
+// Decision: docs/decisions/0105-a-write-that-does-not-expire-has-a-version-of-its-own.md
+/// A number that lasts at least [`Duration::LASTING`], in milliseconds, gets the options of one without a value. `PTTL` is -1
+/// for a key without expiry.
+const INCREMENT_LASTING: &str = increment!(
+    "local life = redis.call('PTTL', KEYS[1]) \
+     if life == -1 or life >= 1576800000000 then redis.call('SET', KEYS[1], sum, unpack(ARGV, 3)) end "
 );
 
 /// A script that stores a value under a key without one, for this number of milliseconds, or without expiry.
@@ -65,7 +83,9 @@ pub(in crate::valkey) async fn increment(
     delta: i64,
     duration: Option<u64>,
 ) -> Result<i64, CacheError> {
-    let add = script(INCREMENT, key, delta.to_string().as_bytes(), duration);
+    let is_lasting = duration.is_some_and(|duration| u128::from(duration) >= Duration::LASTING.as_millis());
+    let add = if is_lasting { INCREMENT_LASTING } else { INCREMENT };
+    let add = script(add, key, delta.to_string().as_bytes(), duration);
     match servers.call::<Value>(key, 0, &add).await? {
         Value::BulkString(sum) => parse_number(&sum).ok_or_else(|| unexpected(&sum)),
         Value::Int(0) => Err(CacheError::NotANumber),

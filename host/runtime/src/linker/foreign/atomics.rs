@@ -3,6 +3,8 @@
 //! A handle for compare-and-swap has a digest of what the plugin has seen of the key, and not the value, which would take
 //! the memory of the host.
 
+// Decision: docs/decisions/0105-a-write-that-does-not-expire-has-a-version-of-its-own.md
+
 use bytes::Bytes;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType, WasmList, WasmStr};
@@ -14,7 +16,6 @@ use super::Import;
 use super::answer::{HostFuture, answer, to_host_result};
 use super::bucket::{Bucket, increment};
 use super::types::{CasError, Error};
-use crate::cache::Duration;
 
 type Cas = Resource<HeldCas>;
 
@@ -88,7 +89,7 @@ async fn try_swap<T: Send + 'static>(
     let HeldCas { cache, key, seen } = view(store.data_mut()).delete(cas)?;
     let _call = view(store.data_mut()).begin_call()?;
     let value = value.as_le_slice(&*store);
-    let outcome = cache.replace_copy(&key, seen.as_ref(), value, Duration::Default).await;
+    let outcome = cache.replace_copy(&key, seen.as_ref(), value, cache.default_or_lasting()).await;
     if view(store.data_mut()).report(&cache, outcome)? {
         return Ok(None);
     }

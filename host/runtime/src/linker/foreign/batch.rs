@@ -5,13 +5,13 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::types::{ComponentItem, Type};
 use wasmtime::component::{Component, Linker, LinkerInstance, WasmList, WasmStr};
 
-use super::super::cache::CallResult;
+use super::super::cache::{CallError, CallResult};
 use super::super::interface::{View, texts};
+use super::super::wit;
 use super::Import;
 use super::answer::{HostFuture, answer};
 use super::bucket::Bucket;
 use super::types::Error;
-use crate::cache::Duration;
 
 /// The shape of upstream and of wasmtime: a key without a value is `none`.
 pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
@@ -54,6 +54,19 @@ pub(super) fn is_of_spin(component: &Component, interface: &str) -> bool {
     matches!(element(), Some(Type::Tuple(_)))
 }
 
+/// The error of a batch whose values are too large together. Plugins for Spin look for these words.
+fn too_large(error: CallError) -> CallError {
+    match error {
+        CallError::Plugin(wit::Error::ValueTooLarge(max)) => CallError::Plugin(result_too_large(max)),
+        error => error,
+    }
+}
+
+/// What the plugin gets instead of values that are over the limit together.
+pub(super) fn result_too_large(max: u64) -> wit::Error {
+    wit::Error::Other(format!("keys: the query result exceeds limit of {max} bytes"))
+}
+
 async fn get_many<T: Send + 'static>(
     store: &mut StoreContextMut<'_, T>,
     view: View<T>,
@@ -62,7 +75,7 @@ async fn get_many<T: Send + 'static>(
 ) -> CallResult<Vec<(String, Option<Bytes>)>> {
     let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
     let found = cache.get_many(&texts(store, keys)?).await;
-    let found = view(store.data_mut()).report(&cache, found)?;
+    let found = view(store.data_mut()).report(&cache, found).map_err(too_large)?;
     // Copied after the call: a batch over the limits takes no memory.
     let keys = texts(store, keys)?;
     Ok(keys.into_iter().map(String::from).zip(found).collect())
@@ -83,7 +96,7 @@ fn set_many<T: Send + 'static>(
         let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
         let borrowed = entries.iter().map(|(key, value)| Ok((key.to_str(&store)?, value.as_le_slice(&store))));
         let borrowed = borrowed.collect::<wasmtime::Result<Vec<_>>>()?;
-        let outcome = cache.set_many_copies(borrowed, Duration::Default).await;
+        let outcome = cache.set_many_copies(borrowed, cache.default_or_lasting()).await;
         view(store.data_mut()).report(&cache, outcome)
     })
 }

@@ -12,7 +12,7 @@ use super::super::wit;
 use super::Import;
 use super::answer::{HostFuture, answer, to_host_result};
 use super::types::Error;
-use crate::cache::{Duration, KeyPage, ListCursor, OpenError};
+use crate::cache::{Duration, KeyPage, ListCursor, OpenError, ScopedCache};
 
 /// A handle of a plugin on a bucket.
 pub(super) type Bucket = Resource<OpenCache>;
@@ -27,7 +27,7 @@ pub(super) fn add_store<'linker, T: Send + 'static>(
     view: View<T>,
 ) -> wasmtime::Result<LinkerInstance<'linker, T>> {
     let mut interface = linker.instance(&import.name)?;
-    add_calls::<T, Error>(&mut interface, "bucket", view)?;
+    add_calls::<T, Error>(&mut interface, "bucket", view, ScopedCache::default_or_lasting)?;
     let only = import.cache.clone();
     interface.func_wrap("open", move |mut store, (identifier,): (String,)| {
         to_host_result::<Bucket, Error>(view(store.data_mut()).open_bucket(&identifier, only.as_deref()))
@@ -35,11 +35,15 @@ pub(super) fn add_store<'linker, T: Send + 'static>(
     Ok(interface)
 }
 
+/// The duration of the values that an interface stores in a cache.
+pub(super) type DurationOf = fn(&ScopedCache) -> Duration;
+
 /// Defines the resource and the calls `get`, `set`, `delete` and `exists` of the resource `name`.
 pub(super) fn add_calls<T: Send + 'static, E>(
     interface: &mut LinkerInstance<'_, T>,
     name: &str,
     view: View<T>,
+    duration: DurationOf,
 ) -> wasmtime::Result<()>
 where
     E: From<wit::Error> + wasmtime::component::Lower + wasmtime::component::ComponentType + Send + Sync + 'static,
@@ -50,7 +54,7 @@ where
     let method = |function: &str| format!("[method]{name}.{function}");
     interface.func_wrap_async(&method("get"), move |store, (bucket, key)| get::<T, E>(store, view, bucket, key))?;
     interface.func_wrap_async(&method("set"), move |store, (bucket, key, value)| {
-        set::<T, E>(store, view, bucket, key, value)
+        set::<T, E>(store, view, bucket, key, value, duration)
     })?;
     interface
         .func_wrap_async(&method("delete"), move |store, (bucket, key)| delete::<T, E>(store, view, bucket, key))?;
@@ -60,16 +64,24 @@ where
 }
 
 impl LarderView<'_> {
-    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache. Through an import that is
-    /// bound to a cache, that is the default one, and there is no `only` other.
+    // Decision: docs/decisions/0104-a-label-opens-its-cache-by-any-identifier.md
+    /// Opens the cache of an identifier: its name, or nothing or `default` for the default cache. Through an import with a
+    /// label every identifier opens `only`, the cache of the label.
     pub(super) fn open_bucket(&mut self, identifier: &str, only: Option<&str>) -> CallResult<Bucket> {
         if let Some(only) = only {
-            let is_only = [only, DEFAULT, ""].contains(&identifier);
-            return if is_only { self.open(only) } else { Err(CallError::Plugin(wit::Error::NoSuchCache)) };
+            return self.open(only);
         }
         let is_default = identifier.is_empty()
             || (identifier == DEFAULT && matches!(self.ctx.caches.open(identifier), Err(OpenError::NoSuchCache)));
-        if is_default { self.open_default() } else { self.open(identifier) }
+        let opened = if is_default { self.open_default() } else { self.open(identifier) };
+        match opened {
+            // The interfaces define `access-denied` for a store that may or may not exist: a plugin with a list of caches
+            // does not learn which others there are. The log says it.
+            Err(CallError::Plugin(wit::Error::NoSuchCache)) if self.ctx.caches.is_restricted() => {
+                Err(CallError::Plugin(wit::Error::AccessDenied))
+            }
+            opened => opened,
+        }
     }
 }
 
@@ -92,11 +104,12 @@ fn set<T: Send + 'static, E: From<wit::Error> + 'static>(
     bucket: Bucket,
     key: WasmStr,
     value: WasmList<u8>,
+    duration: DurationOf,
 ) -> HostFuture<'_, (), E> {
     answer(async move {
         let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
         let (key, value) = (key.to_str(&store)?, value.as_le_slice(&store));
-        let outcome = cache.set_copy(&key, value, Duration::Default).await;
+        let outcome = cache.set_copy(&key, value, duration(&cache)).await;
         view(store.data_mut()).report(&cache, outcome)
     })
 }
@@ -139,14 +152,20 @@ pub(super) async fn list<T: Send + 'static>(
     view(store.data_mut()).report(&cache, page)
 }
 
-/// Reads a cursor in text. 0 is where every list begins.
+/// The cursor of a page as text.
+pub(super) fn write_cursor(cursor: ListCursor) -> String {
+    cursor.number().to_string()
+}
+
+/// Reads a cursor in text.
 ///
 /// # Errors
 ///
-/// The rule that another text breaks.
+/// The rule that a text breaks which [`write_cursor`] does not write, such as `0`.
 pub(super) fn read_cursor(cursor: Option<&str>) -> Result<Option<ListCursor>, &'static str> {
-    let Some(cursor) = cursor else { return Ok(None) };
-    cursor.parse().map(ListCursor::new).map_err(|_| "cursor: must be one that list-keys returned")
+    let Some(text) = cursor else { return Ok(None) };
+    let cursor = text.parse().ok().and_then(ListCursor::new).filter(|cursor| write_cursor(*cursor) == text);
+    cursor.map(Some).ok_or("cursor: must be one that list-keys returned")
 }
 
 /// Adds to a number of the bucket.
@@ -158,6 +177,6 @@ pub(super) async fn increment<T: Send + 'static>(
     delta: i64,
 ) -> CallResult<i64> {
     let (_call, cache) = view(store.data_mut()).begin(&bucket)?;
-    let sum = cache.increment(&key.to_str(&*store)?, delta, Duration::Default).await;
+    let sum = cache.increment(&key.to_str(&*store)?, delta, cache.default_or_lasting()).await;
     view(store.data_mut()).report(&cache, sum)
 }

@@ -1,19 +1,43 @@
 //! What a plugin's author can do about an import that this host does not provide.
 
-use super::interfaces;
+use wasmtime::component::Component;
 
-/// The reason for which a component cannot be linked, from wasmtime's error: the import, and what can be done about it.
-pub(crate) fn missing_import(error: &wasmtime::Error) -> String {
-    let reason = format!("it imports something this host does not provide: {error:#}");
-    match import_of(&error.to_string()).and_then(advice) {
+use super::{UnboundLabels, interfaces};
+
+/// The reason for which a component cannot be linked, from the error: the import, and what can be done about it.
+pub(crate) fn missing_import(component: &Component, error: &wasmtime::Error) -> String {
+    if let Some(unbound) = error.downcast_ref::<UnboundLabels>() {
+        return unbound.reason();
+    }
+    let text = error.to_string();
+    let name = import_of(&text);
+    let interface = name.and_then(|name| interface_of(component, name));
+    missing(&format!("{error:#}"), name, name.zip(interface.as_deref()))
+}
+
+/// The reason from the text of the error, the name of the import, and the label and the interface, if that is a label.
+fn missing(text: &str, name: Option<&str>, label: Option<(&str, &str)>) -> String {
+    let reason = format!("it imports something this host does not provide: {text}");
+    let advice = match label {
+        Some((label, interface)) => advice(interface).map(|advice| format!("`{label}` is `{interface}`: {advice}")),
+        None => name.filter(|name| name.contains(':')).and_then(advice),
+    };
+    match advice {
         Some(advice) => format!("{reason}; {advice}"),
         None => reason,
     }
 }
 
-/// The name of the import in wasmtime's words, which has them between backticks.
+/// The name of the import, from the text of wasmtime's error.
 pub(crate) fn import_of(text: &str) -> Option<&str> {
-    text.split('`').nth(1).filter(|name| name.contains(':'))
+    text.strip_prefix("component imports ")?.split('`').nth(1)
+}
+
+/// The interface that a component imports under this label. `None` if it is no label.
+fn interface_of(component: &Component, label: &str) -> Option<String> {
+    let ty = component.component_type();
+    let interface = ty.imports(component.engine()).find(|(name, _)| *name == label)?.1.implements;
+    interface.map(str::to_owned)
 }
 
 /// What can be done about a missing interface.
@@ -36,14 +60,20 @@ fn advice(name: &str) -> Option<String> {
     if !known.is_empty() {
         return Some(format!("this host provides {}: build it for one of them", list(&known)));
     }
+    let is_version = |start| version.is_some_and(|version| version.starts_with(start));
     let advice = match package {
         "wasi:sockets" => "plugins have no sockets: send HTTP requests, to the `outgoing_hosts` of the plugin",
-        "wasi:http" if version.is_some_and(|version| version.starts_with("0.2")) => {
-            "this host provides `wasi:http` to plugins of `larder serve`"
+        "wasi:http" if interface == "wasi:http/handler" => {
+            "plugins export this interface, and cannot import it: compose the component with the handler (`wac plug`)"
         }
-        _ if package.starts_with("wasi:") => {
-            "of WASI this host has cli, clocks, filesystem, http, io, random and sockets in the versions 0.2 and 0.3.0"
+        "wasi:http" if is_version("0.2.") => "this host provides `wasi:http` to plugins of `larder serve`",
+        _ if package.starts_with("wasi:") && is_version("0.2.") => {
+            "of WASI 0.2 this host has cli, clocks, filesystem, http, io, random and sockets"
         }
+        _ if package.starts_with("wasi:") && is_version("0.3.") => {
+            "of WASI 0.3.0 this host has cli, clocks, filesystem, random, sockets, and types and client of http"
+        }
+        _ if package.starts_with("wasi:") => "this host has interfaces of WASI 0.2 and 0.3.0",
         _ => "remove the import, or compose the component with one that exports the interface (`wac plug`)",
     };
     Some(advice.to_owned())
@@ -66,9 +96,12 @@ fn list(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
+    fn text(name: &str) -> String {
+        format!("component imports instance `{name}`, but a matching implementation was not found in the linker")
+    }
+
     fn of(name: &str) -> String {
-        let text = format!("component imports instance `{name}`, but a matching implementation was not found");
-        missing_import(&wasmtime::Error::msg(text))
+        missing(&text(name), import_of(&text(name)), None)
     }
 
     #[test]
@@ -94,11 +127,34 @@ mod tests {
     #[test]
     fn an_unknown_interface_can_be_composed() {
         assert!(of("wasi:sockets/tcp@0.2.3").contains("plugins have no sockets"));
-        assert!(of("wasi:nn/graph@0.2.0").ends_with("in the versions 0.2 and 0.3.0"));
         assert!(of("acme:db/query@1.0.0").ends_with("(`wac plug`)"));
+        assert!(of("f").ends_with("in the linker"));
         assert_eq!(
-            missing_import(&wasmtime::Error::msg("something else")),
+            missing("something else", None, None),
             "it imports something this host does not provide: something else"
         );
+    }
+
+    #[test]
+    fn what_there_is_of_wasi_is_said_for_the_version_that_is_imported() {
+        assert!(
+            of("wasi:nn/graph@0.2.0")
+                .ends_with("; of WASI 0.2 this host has cli, clocks, filesystem, http, io, random and sockets")
+        );
+        let concurrent =
+            "; of WASI 0.3.0 this host has cli, clocks, filesystem, random, sockets, and types and client of http";
+        for name in ["wasi:io/streams@0.3.0", "wasi:http/nothing@0.3.0", "wasi:tls/client@0.3.0-draft"] {
+            assert!(of(name).ends_with(concurrent), "{name}");
+        }
+        assert!(of("wasi:nn/graph@1.0.0").ends_with("; this host has interfaces of WASI 0.2 and 0.3.0"));
+        let middleware = "; plugins export this interface, and cannot import it: compose the component with the handler (`wac plug`)";
+        assert!(of("wasi:http/handler@0.3.0").ends_with(middleware));
+    }
+
+    #[test]
+    fn the_advice_for_a_label_is_that_for_its_interface() {
+        let reason = missing(&text("team-a"), Some("team-a"), Some(("team-a", "acme:db/query@1.0.0")));
+        let advice = "; `team-a` is `acme:db/query@1.0.0`: remove the import, or compose the component with one that exports the interface (`wac plug`)";
+        assert_eq!(reason, format!("it imports something this host does not provide: {}{advice}", text("team-a")));
     }
 }

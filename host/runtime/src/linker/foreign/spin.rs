@@ -9,10 +9,12 @@ use super::Import;
 use super::answer::{HostResult, answer, to_host_result};
 use super::bucket::{Bucket, add_calls};
 use super::types::SpinError;
+use crate::cache::Duration;
 
 pub(super) fn add<T: Send + 'static>(linker: &mut Linker<T>, import: &Import, view: View<T>) -> wasmtime::Result<()> {
     let mut interface = linker.instance(&import.name)?;
-    add_calls::<T, SpinError>(&mut interface, "store", view)?;
+    // It has no compare-and-swap, so an equal value may have the same version.
+    add_calls::<T, SpinError>(&mut interface, "store", view, |_| Duration::Default)?;
     let only = import.cache.clone();
     interface.func_wrap(
         "[static]store.open",

@@ -7,6 +7,7 @@ use wasmtime::component::{ComponentType, Lower, Resource};
 
 use super::super::handles::HeldCas;
 use super::super::wit;
+use super::bucket::write_cursor;
 use crate::cache::KeyPage;
 
 /// `error` of `wasi:keyvalue/store`.
@@ -67,7 +68,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(page: KeyPage) -> Self {
-        Self { keys: page.keys, cursor: page.next.map(|next| next.number().to_string()) }
+        Self { keys: page.keys, cursor: page.next.map(write_cursor) }
     }
 }
 

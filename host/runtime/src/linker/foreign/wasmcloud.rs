@@ -22,7 +22,11 @@ pub(super) use store::add as add_store;
 
 use super::super::cache::{CallError, CallResult};
 use super::super::concurrent::{call, report};
+use super::super::ctx::{LarderCtx, LarderView};
+use super::super::handles::OpenCache;
 use super::super::interface::View;
+use super::super::mistakes::Mistake;
+use super::super::wit;
 use super::answer::HostResult;
 use super::bucket::Bucket;
 use crate::cache::{CacheError, ScopedCache};
@@ -46,7 +50,35 @@ where
     O: Send + 'a,
     C: Future<Output = Result<O, CacheError>> + Send + 'a,
 {
-    Box::pin(async move { to_host_result(call(accessor, view, bucket, len, report, make).await.map(finish)) })
+    Box::pin(async move {
+        let handle = bucket.rep();
+        let outcome = call(accessor, view, bucket, len, report, make).await;
+        if let Err(error) = &outcome {
+            accessor.with(|mut access| view(access.data_mut()).log_lost_reason(handle, error));
+        }
+        to_host_result(outcome.map(finish))
+    })
+}
+
+impl LarderView<'_> {
+    /// Logs the reason of the error of a call of a bucket, if the plugin does not get it.
+    fn log_lost_reason(&mut self, bucket: u32, error: &CallError) {
+        let cache = self.table.get(&Bucket::new_borrow(bucket)).map(|OpenCache(cache)| Arc::clone(cache));
+        self.ctx.log_lost_reason(cache.as_ref().map_or("", |cache| cache.name()), error);
+    }
+}
+
+impl LarderCtx {
+    /// Logs the reason of an error, if the plugin does not get it: these errors of the interface have no text.
+    fn log_lost_reason(&mut self, cache: &str, error: &CallError) {
+        match error {
+            CallError::Plugin(wit::Error::InvalidArgument(rule)) => {
+                self.log_reason(Mistake::InvalidArgument, cache, "invalid-argument", rule);
+            }
+            CallError::Limit(limit) => self.log_reason(Mistake::LimitReached, cache, "quota-exceeded", limit),
+            CallError::Plugin(_) | CallError::Trap(_) => {}
+        }
+    }
 }
 
 fn to_host_result<R>(outcome: CallResult<Result<R, Error>>) -> HostResult<R, Error> {

@@ -9,10 +9,16 @@ wit_bindgen::generate!({
     generate_all,
 });
 
-larder_test_foreign::keyvalue_operations!(wasi::keyvalue, u64, take, |pair: Option<(String, Vec<u8>)>| match pair {
-    Some((key, value)) => format!("{key}={}", larder_test_foreign::show(Some(value))),
-    None => "none".to_owned(),
+larder_test_foreign::keyvalue_operations!(wasi::keyvalue, u64, take, cursor, |pair: Option<(String, Vec<u8>)>| {
+    match pair {
+        Some((key, value)) => format!("{key}={}", larder_test_foreign::show(Some(value))),
+        None => "none".to_owned(),
+    }
 });
+
+fn cursor(text: &str) -> Option<u64> {
+    Some(larder_test_foreign::number(text))
+}
 
 fn main() {
     let mut bucket = None;

@@ -9,15 +9,12 @@ wit_bindgen::generate!({
     generate_all,
 });
 
-larder_test_foreign::keyvalue_operations!(
-    wasi::keyvalue,
-    i64,
-    as_deref,
-    |pair: Option<(String, Vec<u8>)>| match pair {
+larder_test_foreign::keyvalue_operations!(wasi::keyvalue, i64, as_deref, Some, |pair: Option<(String, Vec<u8>)>| {
+    match pair {
         Some((key, value)) => format!("{key}={}", larder_test_foreign::show(Some(value))),
         None => "none".to_owned(),
     }
-);
+});
 larder_test_foreign::swap_operations!();
 
 fn main() {

@@ -9,7 +9,10 @@ wit_bindgen::generate!({
     generate_all,
 });
 
-larder_test_foreign::keyvalue_operations!(wasi::keyvalue, i64, as_deref, |(key, value): (String, Option<Vec<u8>>)| {
+larder_test_foreign::keyvalue_operations!(wasi::keyvalue, i64, as_deref, Some, |(key, value): (
+    String,
+    Option<Vec<u8>>
+)| {
     format!("{key}={}", larder_test_foreign::show(value))
 });
 larder_test_foreign::swap_operations!();

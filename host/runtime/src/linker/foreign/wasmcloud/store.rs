@@ -27,7 +27,11 @@ fn open<T: Send + 'static>(
     only: Option<Arc<str>>,
 ) -> HostFuture<'_, Bucket> {
     Box::pin(async move {
-        let opened = accessor.with(|mut access| view(access.data_mut()).open_bucket(&identifier, only.as_deref()));
+        let opened = accessor.with(|mut access| {
+            let mut view = view(access.data_mut());
+            let opened = view.open_bucket(&identifier, only.as_deref());
+            opened.inspect_err(|error| view.ctx.log_lost_reason(only.as_deref().unwrap_or(&identifier), error))
+        });
         to_host_result(opened.map(Ok))
     })
 }
