@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
 use crate::runtime::{Console, Failure, RunOptions};
-use crate::sandbox::Place;
+use crate::sandbox::Turn;
 use crate::serve::error_text::PluginError;
 use crate::serve::handler::{Handler, Proxy};
 use crate::serve::instance_metrics::EndReason;
@@ -208,19 +208,19 @@ async fn within_bounds(
 ) -> End {
     let runtime = &state.runtime;
     let (requests, load) = (&member.load.requests, member.load);
-    let mut place: Place = runtime.place(plugin);
+    let mut turn: Turn = runtime.turn(plugin);
     let mut timer = pin!(sleep(Duration::ZERO));
     // The time since no call of the plugin held the store.
     let mut at_a_stretch = Duration::ZERO;
     // True once a request was overdue.
     let mut is_overdue = false;
     poll_fn(|context| {
-        ready!(place.poll_turn(context));
+        ready!(turn.poll_begin(context));
         stage.was_polled.store(false, Ordering::Relaxed);
         let began = SystemInstant::now();
         let polled = answering.as_mut().poll(context);
         let elapsed = began.elapsed();
-        place.end_turn(context, elapsed, polled.is_pending());
+        turn.end(context, elapsed, polled.is_pending());
         if let Poll::Ready(end) = polled {
             return Poll::Ready(end);
         }
