@@ -11,7 +11,7 @@ use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::unconstrained;
 
-use super::concurrent::Crew;
+use super::concurrent::InstancePool;
 use super::handler::Handler;
 use super::instances::Instance;
 use super::state::ServerState;
@@ -122,10 +122,10 @@ impl ServerState {
     pub(super) fn displace_concurrent(&self) {
         loop {
             let handlers = self.routes.iter().map(|route| route.handler());
-            let idle = handlers.filter_map(|handler| Some((handler.crew()?.first_idle_since()?, handler)));
+            let idle = handlers.filter_map(|handler| Some((handler.pool()?.first_idle_since()?, handler)));
             let Some((_, handler)) = idle.min_by_key(|(since, _)| *since) else { return };
             // It may have been given a request meanwhile.
-            if handler.crew().is_some_and(Crew::displace_first) {
+            if handler.pool().is_some_and(InstancePool::displace_first) {
                 return;
             }
         }
