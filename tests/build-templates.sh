@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a plugin by `larder new`, in one language, and builds it by the commands that this prints:
-# `build-templates.sh python`, or `python-http` for one that serves HTTP. Its tools are those of `make languages`, and the SDK is the one here.
+# `build-templates.sh python`, or `python-http` for one that serves HTTP. Its tools are those of `make languages`, and the
+# SDK is the one here.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -42,7 +42,8 @@ pub fn language_plugin(name: &str) -> Option<PathBuf> {
     built("languages", name)
 }
 
-/// The path of a plugin that `larder new` creates and `make templates` builds, such as `rust` or `rust-http`, or `None` as in [`language_plugin`].
+/// The path of a plugin that `larder new` creates and `make templates` builds, such as `rust` or `rust-http`, or `None` as
+/// in [`language_plugin`].
 pub fn template_plugin(name: &str) -> Option<PathBuf> {
     built("templates", name)
 }
@@ -251,8 +252,12 @@ impl LarderProcess {
         self.signal("-TERM");
     }
 
-    /// Sends a signal, such as `-HUP`.
+    /// Sends a signal, such as `-HUP`. Panics if the process ignores it since its start, and so would not end.
     pub fn signal(&self, signal: &str) {
+        assert!(
+            signal != "-HUP" || !ignores_hangups(self.id()),
+            "larder ignores SIGHUP because these tests do: start them without nohup"
+        );
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
@@ -277,6 +282,14 @@ impl LarderProcess {
         assert_eq!(finished.status, Some(0), "{finished:#?}");
         finished
     }
+}
+
+/// True if the process ignores SIGHUP, which a process inherits.
+fn ignores_hangups(process: u32) -> bool {
+    const HANGUP: u64 = 1;
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP != 0)
 }
 
 /// The process that this process has started. Waits until there is one.

@@ -47,22 +47,33 @@ impl PluginState {
     /// ends.
     #[cfg(feature = "serve")]
     pub(crate) fn end_request(&mut self) -> Option<Room> {
-        self.output.end_request();
-        self.larder().end_work();
+        self.output.begin_anew();
+        self.end_work();
         self.set_trace(None);
-        if has_open_message(&mut self.table) {
-            return None;
-        }
+        (!has_open_message(&mut self.table)).then(|| self.room())
+    }
+
+    /// Ends the work of an instance that goes on: no request and no task of the plugin is left that would end its lines or
+    /// fill its vacancies.
+    #[cfg(feature = "serve")]
+    pub(crate) fn end_work(&mut self) {
+        self.output.end_lines();
+        self.larder().end_work();
+    }
+
+    /// What the instance may still take.
+    #[cfg(feature = "serve")]
+    pub(crate) fn room(&mut self) -> Room {
         let [handles, vacancies] = self.larder().free_handles();
         let (entries, weighed) = (self.table.iter_mut().count(), weight(&mut self.table, self.shares));
-        Some(Room {
+        Room {
             is_exceeded: self.memory.is_exceeded,
             memory: self.memory.left(),
             entries: self.shares.entries().saturating_sub(entries),
             weight: self.shares.weighed().saturating_sub(weighed),
             handles,
             vacancies,
-        })
+        }
     }
 
     pub(crate) fn larder(&mut self) -> LarderView<'_> {

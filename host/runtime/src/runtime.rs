@@ -154,10 +154,10 @@ impl Runtime {
         })
     }
 
-    /// The place of a new instance among those that compute.
+    /// The turn of a new instance among those that compute.
     #[cfg(feature = "serve")]
-    pub(crate) fn place(&self, plugin: &Plugin) -> crate::sandbox::Place {
-        self.turns.place(plugin.name_shared())
+    pub(crate) fn turn(&self, plugin: &Plugin) -> crate::sandbox::Turn {
+        self.turns.turn(plugin.name_shared())
     }
 
     #[cfg(feature = "serve")]
@@ -309,8 +309,8 @@ impl Runtime {
         store: &mut Store<PluginState>,
         job: impl AsyncFnOnce(&mut Store<PluginState>) -> wasmtime::Result<T>,
     ) -> Result<Outcome<T>, Error> {
-        let place = self.turns.place(plugin.name_shared());
-        let job = within_cpu_time(self.sandbox.max_cpu_time, place, job(store));
+        let turn = self.turns.turn(plugin.name_shared());
+        let job = within_cpu_time(self.sandbox.max_cpu_time, turn, job(store));
         // In a block, so that a job that does not wait sets no timer. Not constrained: a job may use up Tokio's budget of its
         // task at each poll.
         let timeout = tokio::task::unconstrained(async { tokio::time::sleep(self.sandbox.timeout).await });

@@ -23,7 +23,7 @@ pub(crate) use file_streams::{FileInput, FileOutput, FileStreams, Listing};
 pub(crate) use leftovers::{Room, has_open_message};
 pub(crate) use output::{Output, OutputLimit};
 pub(crate) use shares::Shares;
-pub(crate) use turns::{Place, Turns};
+pub(crate) use turns::{Turn, Turns};
 pub(crate) use weight::weight;
 #[cfg(feature = "serve")]
 pub(crate) use weight::{MAX_AUTHORITY, MAX_HEAD, MESSAGE};
@@ -109,16 +109,16 @@ impl ResourceLimiter for MemoryLimit {
 ///
 /// A plugin yields every few milliseconds, so a plugin that computes without end is stopped soon after. Waiting is not
 /// counted, because a waiting future is not polled.
-pub(crate) async fn within_cpu_time<F: Future>(max: Duration, mut place: Place, future: F) -> Option<F::Output> {
+pub(crate) async fn within_cpu_time<F: Future>(max: Duration, mut turn: Turn, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut used = Duration::ZERO;
     std::future::poll_fn(|context| {
-        std::task::ready!(place.poll_turn(context));
+        std::task::ready!(turn.poll_begin(context));
         let started = Instant::now();
         let polled = future.as_mut().poll(context);
         let elapsed = started.elapsed();
         used = used.saturating_add(elapsed);
-        place.end_turn(context, elapsed, polled.is_pending());
+        turn.end(context, elapsed, polled.is_pending());
         match polled {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if used > max => Poll::Ready(None),
@@ -132,8 +132,8 @@ pub(crate) async fn within_cpu_time<F: Future>(max: Duration, mut place: Place, 
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Turns::new(1).place(&"plugin".into())
+    fn turn() -> Turn {
+        Turns::new(1).turn(&"plugin".into())
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn waiting_does_not_count_as_cpu_time() {
         let wait = tokio::time::sleep(Duration::from_millis(50));
-        assert_eq!(within_cpu_time(Duration::from_millis(20), place(), wait).await, Some(()));
+        assert_eq!(within_cpu_time(Duration::from_millis(20), turn(), wait).await, Some(()));
     }
 
     #[tokio::test]
@@ -169,6 +169,6 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        assert_eq!(within_cpu_time::<_>(Duration::from_millis(20), place(), spin).await, None::<()>);
+        assert_eq!(within_cpu_time::<_>(Duration::from_millis(20), turn(), spin).await, None::<()>);
     }
 }

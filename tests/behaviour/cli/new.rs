@@ -23,6 +23,23 @@ fn new_in(folder: &Path, arguments: &[&str]) -> LarderOutput {
     LarderOutput { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// A folder outside of each checkout. The program looks for one around the working folder and around itself: these tests
+/// expect the target folder in this checkout, as cargo makes it, and the folder for temporary files elsewhere.
+fn folder_elsewhere() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    let around = path.ancestors().find(|folder| folder.join("guest-sdk").exists());
+    assert_eq!(around, None, "set TMPDIR to a folder outside of a checkout");
+    let (program, root) = (program().canonicalize().unwrap(), root().canonicalize().unwrap());
+    assert!(
+        program.starts_with(&root),
+        "`{}` must be in `{}`, as without CARGO_TARGET_DIR and LARDER_PROGRAM",
+        program.display(),
+        root.display()
+    );
+    folder
+}
+
 /// All files below a folder, by their path in it.
 fn files(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -88,7 +105,7 @@ fn new_plugins_in_all_languages_share_what_they_cache() {
 
 #[test]
 fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_elsewhere();
     for (language, http) in LANGUAGES.into_iter().flat_map(|language| [(language, false), (language, true)]) {
         let name = format!("my-{language}-x2{}", if http { "-http" } else { "" });
         let mut arguments = vec![name.as_str(), "--lang", language];
@@ -145,7 +162,7 @@ fn a_new_plugin_that_serves_http_answers_from_the_cache() {
 /// A program that was installed knows no checkout, unless it is started in one.
 #[test]
 fn without_a_checkout_the_crate_that_is_needed_is_named() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_elsewhere();
     let larder = folder.path().join("larder");
     std::fs::hard_link(program(), &larder).or_else(|_| std::fs::copy(program(), &larder).map(|_| ())).unwrap();
     let output =
@@ -186,7 +203,7 @@ fn the_schema_of_a_new_folder_is_that_of_the_program() {
 
 #[test]
 fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_elsewhere();
     let dependency = |name: &str, arguments: &[&str]| {
         let run = new_in(folder.path(), &[&[name], arguments].concat());
         assert_eq!(run.status, Some(0), "{run:#?}");

@@ -19,8 +19,8 @@ fn life(server: &Server, key: &str) -> i64 {
 #[test]
 fn a_value_with_ttl_ms_expires_after_as_many_milliseconds() {
     on_every_backend(|cache| {
-        let operations = ["set-for k v 700", "set-for l v 600000", "get k", "wait 701", "get k", "exists k", "get l"];
-        assert_eq!(run(PLUGIN, cache, &operations), ["ok", "ok", "`v`", "ok", "none", "false", "`v`"], "{cache}");
+        let operations = ["set-for k v 700", "set-for l v 600000", "wait 701", "get k", "exists k", "get l"];
+        assert_eq!(run(PLUGIN, cache, &operations), ["ok", "ok", "ok", "none", "false", "`v`"], "{cache}");
     });
 }
 

@@ -18,6 +18,13 @@ fn start(plugin: &str, rest: &str) -> ServeProcess {
     ServeProcess::start_with_metrics_of(Larder::serve().config(&config))
 }
 
+/// One worker thread: all requests are in one instance.
+fn start_alone(plugin: &str, rest: &str) -> ServeProcess {
+    let file = guest("concurrent");
+    let config = format!("[plugins.concurrent]\npath = {file:?}\nroute = \"/\"\n{plugin}\n{rest}");
+    ServeProcess::start_with_metrics_of(Larder::serve().config(&config).env("TOKIO_WORKER_THREADS", "1"))
+}
+
 /// What a request tells: the instance, the most requests that ran in it at a time, and how many it has had.
 fn report(response: &HttpResponse) -> (u64, usize, usize) {
     assert_eq!(response.status, 200, "{response:?}");
@@ -53,6 +60,22 @@ async fn until(serving: &ServeProcess, name: &str, expected: f64) {
     }
 }
 
+/// Waits until a counter has this value or more.
+async fn until_at_least(serving: &ServeProcess, name: &str, least: f64) {
+    let reached = async {
+        while metric(serving, name).await < least {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(TEST_TIMEOUT, reached).await.is_err() {
+        panic!("`{name}` is {} and not {least}", metric(serving, name).await);
+    }
+}
+
+fn runs(outcome: &str) -> String {
+    format!("larder_runs_total{{plugin=\"concurrent\",outcome=\"{outcome}\"}}")
+}
+
 fn ended(reason: &str) -> String {
     format!("larder_ended_instances_total{{plugin=\"concurrent\",reason=\"{reason}\"}}")
 }
@@ -73,22 +96,19 @@ async fn a_service_answers_and_echoes() {
 async fn an_instance_answers_many_requests_at_the_same_time() {
     let serving = start("reuse = { concurrent = 100, requests = 1000 }", "");
     let began = Instant::now();
-    let answers = all_of(&serving, "/wait?1000", 100).await;
-    assert!(began.elapsed() < Duration::from_secs(20), "they do not wait for one another");
+    let answers = all_of(&serving, "/wait?5000", 100).await;
+    assert!(began.elapsed() < Duration::from_secs(200), "they do not wait for one another");
     let mut instances = BTreeMap::<u64, usize>::new();
     for (instance, most, _) in answers.iter().map(report) {
         let known = instances.entry(instance).or_default();
         *known = most.max(*known);
     }
-    // One for each core that could compute.
-    let cores = std::thread::available_parallelism().unwrap().get();
-    assert!(instances.len() <= cores, "{instances:?}");
-    assert!(instances.values().sum::<usize>() == 100, "{instances:?}");
+    assert!(instances.len() < 100 && instances.values().any(|most| *most > 1), "{instances:?}");
 }
 
 #[tokio::test]
 async fn an_instance_answers_no_more_requests_than_it_may() {
-    let serving = start("reuse = { concurrent = 2, requests = 3, idle = \"1h\", max_age = \"1h\" }", "");
+    let serving = start_alone("reuse = { concurrent = 2, requests = 3, idle = \"1h\", max_age = \"1h\" }", "");
     for expected in [1, 2, 3, 1] {
         let (_, most, all) = report(&serving.get("/instance").await);
         assert_eq!((most, all), (1, expected));
@@ -113,7 +133,7 @@ async fn an_idle_or_old_instance_ends() {
 
 #[tokio::test]
 async fn requests_beside_one_that_traps_fail_and_later_ones_get_a_new_instance() {
-    let serving = start("reuse = { concurrent = 100 }", "");
+    let serving = start_alone("reuse = { concurrent = 100 }", "");
     let first = report(&serving.get("/instance").await).0;
     let client = Client::connect(serving.address()).await;
     let waiting = tokio::spawn(async move { client.get("/wait?20000").await.unwrap() });
@@ -145,16 +165,18 @@ async fn a_request_that_computes_without_end_is_stopped_and_others_are_answered(
     assert_eq!(spinning.await.unwrap().status, 500);
     assert!(answered > 0);
     assert_eq!(serving.get("/hello").await.status, 200);
-    until(&serving, "larder_runs_total{plugin=\"concurrent\",outcome=\"max_cpu_time\"}", 1.0).await;
+    // One that was given to its instance is counted too.
+    until_at_least(&serving, &runs("max_cpu_time"), 1.0).await;
 }
 
 #[tokio::test]
 async fn a_request_that_waits_too_long_is_answered_and_those_beside_it_go_on() {
-    let serving = start("reuse = { concurrent = 100 }", "[sandbox]\ntimeout = \"1s\"\n");
+    let serving = start_alone("reuse = { concurrent = 100 }", "[sandbox]\ntimeout = \"10s\"\n");
     let address = serving.address();
     let late = tokio::spawn(async move { Client::connect(address).await.get("/wait?60000").await.unwrap() });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let beside = tokio::spawn(async move { Client::connect(address).await.get("/wait?700").await.unwrap() });
+    until(&serving, "larder_instances{plugin=\"concurrent\"}", 1.0).await;
+    assert_eq!(serving.get("/wait?5000").await.status, 200);
+    let beside = tokio::spawn(async move { Client::connect(address).await.get("/wait?6000").await.unwrap() });
     assert_eq!(late.await.unwrap().status, 504);
     assert_eq!(beside.await.unwrap().status, 200);
     until(&serving, &ended("stopped"), 1.0).await;
@@ -168,9 +190,98 @@ async fn a_request_that_takes_too_much_is_stopped() {
     assert_eq!(serving.get("/print").await.status, 500);
     assert_eq!(serving.get("/hello").await.status, 200);
     for outcome in ["max_memory", "max_output"] {
-        let name = format!("larder_runs_total{{plugin=\"concurrent\",outcome=\"{outcome}\"}}");
-        assert_eq!(metric(&serving, &name).await, 1.0, "{outcome}");
+        assert_eq!(metric(&serving, &runs(outcome)).await, 1.0, "{outcome}");
     }
+}
+
+#[tokio::test]
+async fn a_request_counts_until_the_tasks_that_it_leaves_have_ended() {
+    let file = guest("concurrent");
+    let config = format!(
+        "[serve]\nmax_concurrent_requests = 4\n[sandbox]\ntimeout = \"5m\"\n\
+         [plugins.concurrent]\npath = {file:?}\nroute = \"/\"\nreuse = {{ requests = 1 }}\n\
+         [plugins.other]\npath = {file:?}\nroute = \"/hello\"\n"
+    );
+    let serving = ServeProcess::start_with_metrics_of(Larder::serve().config(&config));
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(serving.get("/then-wait?600000").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 503, 503], "one of four requests is reserved for the other plugin");
+    assert_eq!(serving.get("/hello").await.status, 200);
+    let serving = start("reuse = { requests = 1 }", "[serve]\nmax_concurrent_requests = 1\n");
+    assert_eq!(serving.get("/then-wait?50").await.status, 200);
+    let freed = async {
+        while serving.get("/hello").await.status == 503 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TEST_TIMEOUT, freed).await.expect("the task ends");
+}
+
+#[tokio::test]
+async fn an_instance_takes_requests_while_tasks_of_earlier_ones_wait() {
+    let serving = start_alone("reuse = { concurrent = 1 }", "[serve]\nmax_concurrent_requests = 2\n");
+    for _ in 0..20 {
+        assert_eq!(serving.get("/then-wait?600000").await.status, 200);
+    }
+    assert_eq!(metric(&serving, &ended("stopped")).await, 0.0);
+}
+
+#[tokio::test]
+async fn what_a_request_leaves_is_stopped_as_the_request_would_be() {
+    let serving = start("", "[sandbox]\nmax_cpu_time = \"1s\"\ntimeout = \"5m\"\n");
+    assert_eq!(serving.get("/then-yield").await.status, 200);
+    until(&serving, &runs("max_cpu_time"), 1.0).await;
+    assert_eq!(serving.get("/then-trap?10").await.status, 200);
+    until(&serving, &runs("trapped"), 1.0).await;
+    until(&serving, &ended("stopped"), 2.0).await;
+    assert_eq!(serving.get("/hello").await.status, 200);
+    let serving = start("", "[sandbox]\ntimeout = \"5s\"\n");
+    assert_eq!(serving.get("/then-wait?600000").await.status, 200);
+    until(&serving, &runs("timeout"), 1.0).await;
+    until(&serving, &ended("stopped"), 1.0).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_request_does_not_cut_a_line_of_another() {
+    let serving = start_alone("reuse = { concurrent = 100, requests = 10000 }", "");
+    let address = serving.address();
+    let line = tokio::spawn(async move { Client::connect(address).await.get("/line?1500").await.unwrap() });
+    while !line.is_finished() {
+        serving.get("/hello").await;
+    }
+    assert_eq!(line.await.unwrap().status, 200);
+    let logged = serving.terminate().await.stderr;
+    assert!(logged.contains("concurrent: first part, second part\n"), "{logged}");
+}
+
+#[tokio::test]
+async fn an_instance_that_keeps_much_is_replaced_before_a_request_fails() {
+    // Each set of fields counts as 64 KiB of the 4 MiB for HTTP messages.
+    let serving = start_alone("reuse = { requests = 10000 }", "[sandbox]\nmax_memory = \"16MiB\"\n");
+    for _ in 0..100 {
+        assert_eq!(serving.get("/keep").await.status, 200);
+    }
+    until_at_least(&serving, &ended("full"), 1.0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_wants_a_place_ends_one_idle_instance() {
+    let file = guest("concurrent");
+    let reuse = "reuse = { concurrent = 1, idle = \"1h\" }";
+    let config = format!(
+        "[serve]\nmax_concurrent_requests = 4\n[plugins.concurrent]\npath = {file:?}\nroute = \"/\"\n{reuse}\n\
+         [plugins.other]\npath = {file:?}\nroute = \"/wait\"\n{reuse}\n"
+    );
+    let serving = ServeProcess::start_with_metrics_of(Larder::serve().config(&config));
+    let answers = all_of(&serving, "/line?5000", 3).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    until(&serving, "larder_idle_instances{plugin=\"concurrent\"}", 3.0).await;
+    // There is a fourth place.
+    let answers = all_of(&serving, "/wait?5000", 2).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(metric(&serving, &ended("displaced")).await, 1.0);
 }
 
 #[tokio::test]
@@ -211,20 +322,12 @@ async fn a_service_sends_requests_to_the_hosts_of_its_grant_only() {
     assert!(answers.iter().all(|answer| answer.body == "200"), "{answers:?}");
 }
 
-/// One worker thread: all requests are in one instance.
-fn start_alone(plugin: &str, rest: &str) -> ServeProcess {
-    let file = guest("concurrent");
-    let config = format!("[plugins.concurrent]\npath = {file:?}\nroute = \"/\"\n{plugin}\n{rest}");
-    ServeProcess::start_with_metrics_of(Larder::serve().config(&config).env("TOKIO_WORKER_THREADS", "1"))
-}
-
 #[tokio::test]
-async fn a_thousand_hits_in_one_instance_are_answered_while_one_request_computes() {
+async fn a_thousand_hits_in_few_instances_are_answered_while_one_request_computes() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let rest = format!("[serve]\nmax_concurrent_requests = 2000\n{}", server.cache("c"));
     let serving = start_alone("reuse = { concurrent = 2000, requests = 10000 }", &rest);
     assert_eq!(serving.get("/cached?key").await, HttpResponse::ok("key"));
-    let instance = report(&serving.get("/instance").await).0;
     let address = serving.address();
     let slow = tokio::spawn(async move { Client::connect(address).await.get("/slower?other").await.unwrap() });
     until(&serving, "larder_instances{plugin=\"concurrent\"}", 1.0).await;
@@ -241,9 +344,9 @@ async fn a_thousand_hits_in_one_instance_are_answered_while_one_request_computes
     assert_eq!(hits.len(), 1000);
     assert!(hits.iter().all(|hit| *hit == HttpResponse::ok("key")), "{hits:?}");
     assert_eq!(slow.await.unwrap(), HttpResponse::ok("other"));
-    let (same, most, _) = report(&serving.get("/instance").await);
-    assert_eq!(same, instance, "one instance has answered all");
-    assert!(most > 10, "{most} at a time");
+    // One, unless a busy machine made it look as if it computed for long.
+    let created = metric(&serving, "larder_created_instances_total{plugin=\"concurrent\"}").await;
+    assert!(created <= 10.0, "{created}");
 }
 
 #[tokio::test]

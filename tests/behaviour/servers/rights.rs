@@ -216,6 +216,13 @@ async fn check_names_what_a_near_tier_lacks(kind: Kind) {
     let run = check(&config(near));
     let cache = read(&run);
     assert_eq!(named(&cache, "problems"), [""; 0], "{cache:#}");
+    // Those that the guide names for other interfaces.
+    let is_of_others = |finding: &&Value| {
+        finding["text"].as_str().is_some_and(|text| text.contains("only reads by other interfaces need it"))
+    };
+    let of_others = cache["advice"].as_array().unwrap().iter().filter(is_of_others);
+    let of_others: BTreeSet<&str> = of_others.filter_map(|finding| finding["command"].as_str()).collect();
+    assert_eq!(of_others, BTreeSet::from(["GETRANGE", "PEXPIRETIME", "SCAN"]), "{cache:#}");
     let settings = serde_json::json!({
         "max_bytes": 2 << 20, "max_staleness_seconds": 0.5, "max_value_bytes": 64 << 10, "max_expire_seconds": 60.0,
         "tracking": "by-key",

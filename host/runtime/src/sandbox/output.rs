@@ -40,12 +40,16 @@ impl OutputLimit {
         })
     }
 
-    /// Ends the output of one of several requests that an instance answers: writes the lines that have no end yet, and
-    /// gives the next request the whole limit.
+    /// Gives the next of several requests that an instance answers the whole limit.
     #[cfg(feature = "serve")]
-    pub(crate) fn end_request(&self) {
-        self.lines.iter().filter_map(OnceLock::get).for_each(|lines| lines.end());
+    pub(crate) fn begin_anew(&self) {
         self.left.store(self.max, Ordering::Relaxed);
+    }
+
+    /// Writes the lines that have no end yet.
+    #[cfg(feature = "serve")]
+    pub(crate) fn end_lines(&self) {
+        self.lines.iter().filter_map(OnceLock::get).for_each(|lines| lines.end());
     }
 
     /// Waits until the output of a run is written, or cannot be.

@@ -23,7 +23,7 @@ pub(crate) struct Turns {
 }
 
 /// No code runs while this is locked but the moves of turns: a waker is called and dropped after the lock is released,
-/// because it may hold the last reference to a task, and so a [`Place`].
+/// because it may hold the last reference to a task, and so a [`Turn`].
 #[derive(Debug)]
 struct State {
     free: usize,
@@ -43,9 +43,9 @@ struct Waiter {
     waker: Waker,
 }
 
-/// The place of one run among the [`Turns`].
+/// The turn of one run among the [`Turns`]: it has it, or waits for it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Turn {
     turns: Arc<Turns>,
     plugin: Arc<str>,
     stage: Stage,
@@ -76,9 +76,9 @@ impl Turns {
         })
     }
 
-    /// A place for one run of a plugin.
-    pub(crate) fn place(self: &Arc<Self>, plugin: &Arc<str>) -> Place {
-        Place { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
+    /// The turn of one run of a plugin.
+    pub(crate) fn turn(self: &Arc<Self>, plugin: &Arc<str>) -> Turn {
+        Turn { turns: Arc::clone(self), plugin: Arc::clone(plugin), stage: Stage::Idle }
     }
 
     /// How many there are.
@@ -167,9 +167,9 @@ impl State {
     }
 }
 
-impl Place {
+impl Turn {
     /// Takes a turn, or waits for one.
-    pub(crate) fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.stage {
             Stage::Idle => {
                 let mut state = self.turns.state();
@@ -210,7 +210,7 @@ impl Place {
 
     /// Ends a turn that took this long. A run that has computed, and would go on, waits at once for its next turn: in the
     /// queue of its worker thread it would be ahead of runs that begin.
-    pub(crate) fn end_turn(&mut self, context: &Context<'_>, took: Duration, is_pending: bool) {
+    pub(crate) fn end(&mut self, context: &Context<'_>, took: Duration, is_pending: bool) {
         let is_long = took >= LONG_TURN;
         let mut state = self.turns.state();
         state.is_contended = is_long;
@@ -226,7 +226,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     /// A run that is dropped while it waits leaves the order. One with a turn gives it back, also after a panic.
     fn drop(&mut self) {
         match self.stage {
@@ -264,19 +264,19 @@ mod tests {
         }
     }
 
-    fn run_of(turns: &Arc<Turns>, plugin: &str) -> Place {
-        turns.place(&Arc::from(plugin))
+    fn run_of(turns: &Arc<Turns>, plugin: &str) -> Turn {
+        turns.turn(&Arc::from(plugin))
     }
 
     /// Polls until the run has its turn or waits.
-    fn takes_turn(run: &mut Place) -> bool {
+    fn takes_turn(run: &mut Turn) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        let first = run.poll_turn(&mut context);
-        first.is_ready() || (run.stage == Stage::Yielding && run.poll_turn(&mut context).is_ready())
+        let first = run.poll_begin(&mut context);
+        first.is_ready() || (run.stage == Stage::Yielding && run.poll_begin(&mut context).is_ready())
     }
 
-    fn end_turn(run: &mut Place) {
-        run.end_turn(&Context::from_waker(Waker::noop()), Duration::ZERO, true);
+    fn end_turn(run: &mut Turn) {
+        run.end(&Context::from_waker(Waker::noop()), Duration::ZERO, true);
     }
 
     #[test]
@@ -310,10 +310,10 @@ mod tests {
         let (mut first, mut second) = (run_of(&turns, "a"), run_of(&turns, "a"));
         assert!(takes_turn(&mut first));
         let context = Context::from_waker(Waker::noop());
-        first.end_turn(&context, LONG_TURN, true);
+        first.end(&context, LONG_TURN, true);
         assert!(!takes_turn(&mut second), "the turn is the first run's again");
         assert!(takes_turn(&mut first));
-        first.end_turn(&context, LONG_TURN, true);
+        first.end(&context, LONG_TURN, true);
         assert!(!takes_turn(&mut first));
         assert!(takes_turn(&mut second));
     }
@@ -341,7 +341,7 @@ mod tests {
         assert!(takes_turn(&mut first));
         let wakes = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
         for wakes in &wakes {
-            assert!(second.poll_turn(&mut Context::from_waker(&Arc::clone(wakes).into())).is_pending());
+            assert!(second.poll_begin(&mut Context::from_waker(&Arc::clone(wakes).into())).is_pending());
         }
         end_turn(&mut first);
         assert_eq!(wakes.map(|wakes| wakes.0.load(Ordering::Relaxed)), [0, 1]);
@@ -357,13 +357,13 @@ mod tests {
             let (turns, running, most) = (Arc::clone(&turns), Arc::clone(&running), Arc::clone(&most));
             runs.spawn(async move {
                 for round in 0..50_usize {
-                    let mut place = run_of(&turns, ["a", "b", "c"][run % 3]);
+                    let mut own = run_of(&turns, ["a", "b", "c"][run % 3]);
                     let turn = std::future::poll_fn(|context| {
-                        std::task::ready!(place.poll_turn(context));
+                        std::task::ready!(own.poll_begin(context));
                         most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::hint::spin_loop();
                         running.fetch_sub(1, Ordering::SeqCst);
-                        place.end_turn(context, LONG_TURN * u32::from(round % 3 == 0), true);
+                        own.end(context, LONG_TURN * u32::from(round % 3 == 0), true);
                         Poll::Ready(())
                     });
                     let mut turn = pin!(turn);

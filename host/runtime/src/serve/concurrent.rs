@@ -2,10 +2,10 @@
 
 // Decision: docs/decisions/0095-an-instance-of-wasi-0-3-answers-requests-at-the-same-time.md
 
-mod crew;
 mod job;
+mod pool;
 mod requests;
 mod worker;
 
-pub(super) use crew::Crew;
 pub(super) use job::{Job, Waiting};
+pub(super) use pool::InstancePool;

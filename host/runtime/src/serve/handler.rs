@@ -1,13 +1,12 @@
 //! A plugin that exports the HTTP handler.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use super::access_log::RequestMetrics;
-use super::concurrent::Crew;
+use super::concurrent::InstancePool;
 use super::instances::Instances;
 use super::places::Places;
 use crate::command::Command;
@@ -33,7 +32,7 @@ pub(super) enum Proxy {
         instances: Option<Arc<Instances>>,
     },
     /// `wasi:http/handler` of WASI 0.3: an instance answers many requests at the same time.
-    Concurrent { pre: ServicePre<PluginState>, crew: Crew },
+    Concurrent { pre: ServicePre<PluginState>, pool: InstancePool },
 }
 
 /// What the handlers of a plugin have in common, whatever the version of its file.
@@ -42,8 +41,6 @@ pub(super) struct Hosting<'a> {
     /// `None` if no plugin has a `reuse`.
     pub(super) places: Option<&'a Arc<Places>>,
     pub(super) concurrent_places: &'a Arc<Places>,
-    /// The maximum time of a request.
-    pub(super) timeout: Duration,
     /// The number of instances that can compute at the same time.
     pub(super) threads: usize,
 }
@@ -73,10 +70,10 @@ impl Handler {
     }
 
     /// The instances that answer many requests at the same time.
-    pub(super) fn crew(&self) -> Option<&Crew> {
+    pub(super) fn pool(&self) -> Option<&InstancePool> {
         match &self.proxy {
             Proxy::Sequential { .. } => None,
-            Proxy::Concurrent { crew, .. } => Some(crew),
+            Proxy::Concurrent { pool, .. } => Some(pool),
         }
     }
 
@@ -88,7 +85,7 @@ impl Handler {
                     instances.close();
                 }
             }
-            Proxy::Concurrent { crew, .. } => crew.close(),
+            Proxy::Concurrent { pool, .. } => pool.close(),
         }
     }
 }
@@ -96,12 +93,12 @@ impl Handler {
 impl Proxy {
     /// Of two versions the later one is taken.
     fn of(plugin: &Plugin, hosting: &Hosting<'_>) -> Option<Self> {
-        let &Hosting { reuse, places, concurrent_places, timeout, threads } = hosting;
+        let &Hosting { reuse, places, concurrent_places, threads } = hosting;
         if plugin.kind() == EngineKind::Concurrent
             && let Ok(pre) = ServicePre::new(plugin.pre().clone())
         {
-            let crew = Crew::new(plugin.name(), reuse, timeout, threads, concurrent_places);
-            return Some(Self::Concurrent { pre, crew });
+            let pool = InstancePool::new(plugin.name(), reuse, threads, concurrent_places);
+            return Some(Self::Concurrent { pre, pool });
         }
         let pre = ProxyPre::new(plugin.pre().clone()).ok()?;
         let instances =

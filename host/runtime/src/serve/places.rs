@@ -2,12 +2,16 @@
 
 // Decision: docs/decisions/0076-an-idle-instance-gives-its-place-to-any-request.md
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::unconstrained;
 
-use super::concurrent::Crew;
+use super::concurrent::InstancePool;
 use super::handler::Handler;
 use super::instances::Instance;
 use super::state::ServerState;
@@ -56,21 +60,24 @@ impl Places {
         Want(&self.wanted)
     }
 
-    /// Takes a place. `displace` ends an idle instance, and returns false if there is none.
+    /// Takes a place. `displace` ends an idle instance, if there is one: at once, or soon.
     ///
     /// Each other request that runs has one place at most, so a place without a request is that of an idle instance, or of
     /// one that is being dropped.
-    pub(super) async fn take(&self, displace: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self, displace: impl FnOnce()) -> Option<OwnedSemaphorePermit> {
         if let Some(place) = self.try_take() {
             return Some(place);
         }
         let _want = self.want();
-        while displace() {
-            if let Some(place) = self.try_take() {
-                return Some(place);
-            }
+        // In the queue before an instance ends: a request that comes later cannot take the place, and so each request that
+        // waits ends one instance at most. A task without a budget would not be queued.
+        let mut place = pin!(unconstrained(Arc::clone(&self.free).acquire_owned()));
+        let polled = poll_fn(|context| Poll::Ready(place.as_mut().poll(context))).await;
+        if let Poll::Ready(place) = polled {
+            return place.ok();
         }
-        Arc::clone(&self.free).acquire_owned().await.ok()
+        displace();
+        place.await.ok()
     }
 }
 
@@ -98,28 +105,28 @@ impl ServerState {
         Ok(Instance { store, proxy: None, record, _place: place })
     }
 
-    /// Ends the instance that has been idle for longest, of all plugins. Returns false if none is idle.
-    fn displace(&self) -> bool {
+    /// Ends the instance that has been idle for longest, of all plugins, if one is idle.
+    fn displace(&self) {
         loop {
             let all = self.routes.iter().filter_map(|route| route.handler().instances().cloned());
             let idle = all.filter_map(|instances| instances.first_idle_since().map(|since| (since, instances)));
-            let Some((_, instances)) = idle.min_by_key(|(since, _)| *since) else { return false };
+            let Some((_, instances)) = idle.min_by_key(|(since, _)| *since) else { return };
             // It may have been taken meanwhile.
             if instances.displace_first() {
-                return true;
+                return;
             }
         }
     }
 
-    /// Ends the instance of WASI 0.3 that has been idle for longest, of all plugins. Returns false if none is idle.
-    pub(super) fn displace_concurrent(&self) -> bool {
+    /// Ends the instance of WASI 0.3 that has been idle for longest, of all plugins, if one is idle.
+    pub(super) fn displace_concurrent(&self) {
         loop {
             let handlers = self.routes.iter().map(|route| route.handler());
-            let idle = handlers.filter_map(|handler| Some((handler.crew()?.first_idle_since()?, handler)));
-            let Some((_, handler)) = idle.min_by_key(|(since, _)| *since) else { return false };
+            let idle = handlers.filter_map(|handler| Some((handler.pool()?.first_idle_since()?, handler)));
+            let Some((_, handler)) = idle.min_by_key(|(since, _)| *since) else { return };
             // It may have been given a request meanwhile.
-            if handler.crew().is_some_and(Crew::displace_first) {
-                return true;
+            if handler.pool().is_some_and(InstancePool::displace_first) {
+                return;
             }
         }
     }
@@ -137,7 +144,6 @@ impl ServerState {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
-    use std::pin::pin;
 
     use super::*;
 
@@ -150,7 +156,6 @@ mod tests {
             let mut taking = pin!(places.take(|| {
                 assert!(places.are_wanted());
                 looks.set(looks.get() + 1);
-                false
             }));
             tokio::select! {
                 biased;
@@ -169,7 +174,44 @@ mod tests {
     async fn a_request_takes_the_place_of_an_idle_instance() {
         let places = Places::new(1);
         let idle = RefCell::new(places.take(|| panic!("a place is free")).await);
-        assert!(places.take(|| idle.take().is_some()).await.is_some());
+        let end = || {
+            idle.take();
+            assert!(places.try_take().is_none(), "no other request takes it");
+        };
+        assert!(places.take(end).await.is_some());
         assert!(!places.are_wanted());
+    }
+
+    #[tokio::test]
+    async fn each_request_ends_one_idle_instance_that_ends_later() {
+        let places = Places::new(3);
+        let mut idle = Vec::new();
+        for _ in 0..3 {
+            idle.push(places.take(|| panic!("a place is free")).await);
+        }
+        let (idle, ending) = (RefCell::new(idle), RefCell::new(Vec::new()));
+        let end_one = || ending.borrow_mut().push(idle.borrow_mut().pop());
+        let (mut first, mut second) = (pin!(places.take(end_one)), pin!(places.take(end_one)));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("no place is free"),
+            _ = &mut second => panic!("no place is free"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!((idle.borrow().len(), ending.borrow().len()), (1, 2));
+        ending.borrow_mut().clear();
+        assert!(first.await.is_some() && second.await.is_some());
+        assert_eq!(idle.borrow().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_dropped_while_it_waits_leaves_its_place_to_the_next_one() {
+        let places = Places::new(1);
+        let held = RefCell::new(places.take(|| panic!("a place is free")).await);
+        {
+            let mut dropped = pin!(places.take(|| drop(held.take())));
+            let _once = poll_fn(|context| Poll::Ready(dropped.as_mut().poll(context).is_ready())).await;
+        }
+        assert!(places.try_take().is_some() && !places.are_wanted());
     }
 }

@@ -6,6 +6,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::Instrument;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -242,7 +243,9 @@ impl ServerState {
         let plugin = &handler.plugin;
         let run = plugin.metrics().begin();
         let (ended, outcome) = oneshot::channel();
-        self.assign(handler, Job { request, waiting: Waiting { respond, ended, abort: abort.clone() } });
+        let now = Instant::now();
+        let deadline = now.checked_add(self.runtime.timeout()).unwrap_or(now);
+        self.assign(handler, Job { request, waiting: Waiting { deadline, respond, ended, abort: abort.clone() } });
         let outcome = outcome.await.unwrap_or_else(|_| {
             abort.set();
             Err(Error::Trap { plugin: plugin.name().to_owned(), reason: "its instance ended".to_owned() })

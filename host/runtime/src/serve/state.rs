@@ -147,7 +147,7 @@ fn hosting<'a>(
     places: Option<&'a Arc<Places>>,
     concurrent_places: &'a Arc<Places>,
 ) -> Hosting<'a> {
-    Hosting { reuse, places, concurrent_places, timeout: runtime.timeout(), threads: runtime.threads() }
+    Hosting { reuse, places, concurrent_places, threads: runtime.threads() }
 }
 
 /// Reloads the plugin of one route, independently of all others: in a thread that may block, of which each route has

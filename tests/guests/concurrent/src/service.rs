@@ -10,7 +10,7 @@ use wasip3::clocks::monotonic_clock::wait_for;
 use wasip3::http::client;
 use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
 use wasip3::random::random::get_random_u64;
-use wasip3::{spawn_local, wit_future, wit_stream};
+use wasip3::{spawn_local, wit_bindgen, wit_future, wit_stream};
 
 struct Service;
 
@@ -69,6 +69,37 @@ impl wasip3::exports::http::handler::Guest for Service {
             "/spin" => loop {
                 std::hint::spin_loop();
             },
+            // Answers, and goes on.
+            "/then-wait" => {
+                spawn_local(wait_for(number.saturating_mul(1_000_000)));
+                text(running.report())
+            }
+            "/then-yield" => {
+                spawn_local(async {
+                    loop {
+                        wit_bindgen::yield_async().await;
+                    }
+                });
+                text(running.report())
+            }
+            "/then-trap" => {
+                spawn_local(async move {
+                    wait_for(number.saturating_mul(1_000_000)).await;
+                    panic!("on purpose");
+                });
+                text(running.report())
+            }
+            "/keep" => {
+                std::mem::forget(Fields::new());
+                text(running.report())
+            }
+            // Writes a line to stderr in two parts, with this many milliseconds between them.
+            "/line" => {
+                eprint!("first part, ");
+                wait_for(number.saturating_mul(1_000_000)).await;
+                eprintln!("second part");
+                text(running.report())
+            }
             "/trap" => panic!("on purpose"),
             "/exit" => {
                 exit::exit_with_code(u8::try_from(number).unwrap_or(1));

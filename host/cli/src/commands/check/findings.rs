@@ -5,6 +5,9 @@ use larder_host::cache::valkey::{CommandReport, Inspection, Memory, Need, Persis
 
 use super::CheckedCache;
 
+/// What a plugin that only reads needs for functions of other interfaces: `exists`, lists of keys, and the version of a key.
+const OTHER_READS: [&str; 4] = ["GETRANGE", "PTTL", "PEXPIRETIME", "SCAN"];
+
 /// Something that is wrong, or could be better.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -64,6 +67,9 @@ fn of_server(server: &ServerReport, cache: &CheckedCache<'_>) -> (Vec<Finding>, 
         let Some(refusal) = refusal else { continue };
         let (is_needed, why) = match command.need {
             _ if cache.near().is_some() && command.is_for_near() => (true, "; without it nothing is kept near"),
+            Need::Writes if !cache.has_writers && OTHER_READS.contains(&command.name) => {
+                (false, "; no plugin of the configuration writes, and only reads by other interfaces need it")
+            }
             Need::Writes if !cache.has_writers => (false, "; no plugin of the configuration writes"),
             Need::Scripts if server.has_ifeq => (false, "; only while the server is full"),
             Need::Scripts if !cache.has_writers => (false, "; no plugin of the configuration writes"),

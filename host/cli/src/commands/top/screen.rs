@@ -10,7 +10,7 @@ use ratatui::widgets::{Block, Paragraph, RenderDirection, Row, Sparkline, Table,
 
 use super::columns::{COLUMNS, Column, count, name, rate, share};
 use super::help;
-use super::plugins::{PLUGIN_COLUMNS, PluginColumn};
+use super::plugins::PLUGIN_COLUMNS;
 use super::stats::CacheStats;
 use super::view::View;
 
@@ -129,11 +129,9 @@ fn draw_plugins(frame: &mut Frame<'_>, view: &View, area: Rect) {
         (plugin, cells.map(|(index, column)| align(index, Line::from((column.cell)(plugin)))).collect::<Vec<_>>())
     });
     let cells: Vec<_> = cells.collect();
-    let width = |(index, column): (usize, &PluginColumn)| {
-        let widths = cells.iter().filter_map(|(_, row)| row.get(index)).map(Line::width);
-        u16::try_from(widths.fold(column.heading.len(), usize::max)).unwrap_or(u16::MAX)
-    };
-    let widths: Vec<u16> = PLUGIN_COLUMNS.iter().enumerate().map(width).collect();
+    let rows = || cells.iter().map(|(_, row)| row);
+    let columns = PLUGIN_COLUMNS.iter().enumerate();
+    let widths: Vec<u16> = columns.map(|(index, column)| width(column.heading, index, rows())).collect();
     let headings = PLUGIN_COLUMNS.iter().enumerate().map(|(index, column)| align(index, Line::from(column.heading)));
     let header = Row::from_iter(headings).bold();
     let rows = cells.into_iter().map(|(plugin, cells)| {
@@ -158,16 +156,19 @@ fn cells_of(cache: &CacheStats) -> Vec<Line<'static>> {
 
 /// The widths of the columns that fit.
 fn widths(cells: &[Vec<Line<'_>>], mut available: u16) -> Vec<u16> {
-    let width = |(index, column): (usize, &Column)| {
-        let widths = cells.iter().filter_map(|row| row.get(index)).map(Line::width);
-        u16::try_from(widths.fold(column.heading.len(), usize::max)).unwrap_or(u16::MAX)
-    };
+    let columns = COLUMNS.iter().enumerate();
     let fits = |width: &u16| {
         let fits = *width <= available;
         available = available.saturating_sub(width.saturating_add(GAP));
         fits
     };
-    COLUMNS.iter().enumerate().map(width).take_while(fits).collect()
+    columns.map(|(index, column)| width(column.heading, index, cells.iter())).take_while(fits).collect()
+}
+
+/// The width of a column: that of its heading, or of its widest cell.
+fn width<'a>(heading: &str, index: usize, rows: impl Iterator<Item = &'a Vec<Line<'a>>>) -> u16 {
+    let widths = rows.filter_map(|row| row.get(index)).map(Line::width);
+    u16::try_from(widths.fold(heading.len(), usize::max)).unwrap_or(u16::MAX)
 }
 
 fn draw_caches(frame: &mut Frame<'_>, view: &View, cells: Vec<Vec<Line<'_>>>, widths: Vec<u16>, area: Rect) {

@@ -2,6 +2,7 @@
 
 use hyper::{Request, Response};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::error::Error;
@@ -19,6 +20,8 @@ pub(in crate::serve) struct Job {
 /// Those who wait for a request.
 #[derive(Debug)]
 pub(in crate::serve) struct Waiting {
+    /// When the request is overdue, whichever instance has it.
+    pub(in crate::serve) deadline: Instant,
     /// The head of the response, as soon as the plugin returns it.
     pub(in crate::serve) respond: Respond,
     /// How the request ended: after the body of its response.

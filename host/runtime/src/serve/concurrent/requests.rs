@@ -1,6 +1,6 @@
 //! The requests that run in one instance: their deadlines and their shares of its processor time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +18,14 @@ pub(super) struct Requests(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     running: BTreeMap<u64, Running>,
+    /// The deadline of each. Not in the order in which they began: a request may come from an instance that has ended.
+    deadlines: BTreeSet<(Instant, u64)>,
     last_id: u64,
     /// The processor time of a request that would have run from the beginning of the instance: each moment of it is divided
     /// among the requests that run.
     share: Duration,
+    /// The processor time in which no request was being answered, since the plugin last had no task.
+    unattended: Duration,
 }
 
 #[derive(Debug)]
@@ -35,6 +39,16 @@ struct Running {
     abort: AbortFlag,
     /// True once the plugin has it.
     has_begun: bool,
+    /// True once the body of its response is taken: it lasts only because tasks of the plugin do.
+    is_answered: bool,
+}
+
+impl State {
+    fn remove(&mut self, id: u64) -> Option<Running> {
+        let request = self.running.remove(&id)?;
+        self.deadlines.remove(&(request.deadline, id));
+        Some(request)
+    }
 }
 
 impl Requests {
@@ -43,16 +57,14 @@ impl Requests {
     }
 
     /// Adds a request that the instance is to answer, and returns its number.
-    pub(super) fn add(&self, timeout: Duration, waiting: Waiting) -> u64 {
-        let Waiting { respond, ended, abort } = waiting;
-        let now = Instant::now();
-        let deadline = now.checked_add(timeout).unwrap_or(now);
+    pub(super) fn add(&self, waiting: Waiting) -> u64 {
+        let Waiting { deadline, respond, ended, abort } = waiting;
         let mut state = self.state();
         state.last_id = state.last_id.wrapping_add(1);
         let (id, began_at) = (state.last_id, state.share);
-        state
-            .running
-            .insert(id, Running { deadline, began_at, respond: Some(respond), ended, abort, has_begun: false });
+        let (respond, has_begun, is_answered) = (Some(respond), false, false);
+        state.running.insert(id, Running { deadline, began_at, respond, ended, abort, has_begun, is_answered });
+        state.deadlines.insert((deadline, id));
         id
     }
 
@@ -71,13 +83,26 @@ impl Requests {
 
     /// Takes a request back that the plugin has not got. `None` if it is overdue.
     pub(super) fn take_back(&self, id: u64) -> Option<Waiting> {
-        let Running { respond, ended, abort, .. } = self.state().running.remove(&id)?;
-        Some(Waiting { respond: respond?, ended, abort })
+        let Running { deadline, respond, ended, abort, .. } = self.state().remove(id)?;
+        Some(Waiting { deadline, respond: respond?, ended, abort })
+    }
+
+    /// Notes that the body of the response is taken. The request lasts until it is [completed](Self::complete), because
+    /// of the tasks that the plugin still has.
+    pub(super) fn answered(&self, id: u64) {
+        if let Some(request) = self.state().running.get_mut(&id) {
+            request.is_answered = true;
+        }
+    }
+
+    /// Notes that the plugin has no task.
+    pub(super) fn rest(&self) {
+        self.state().unattended = Duration::ZERO;
     }
 
     /// Ends a request that has been answered.
     pub(super) fn complete(&self, id: u64) {
-        let request = self.state().running.remove(&id);
+        let request = self.state().remove(id);
         if let Some(request) = request {
             // The receiver is gone if the request was cut off.
             let _received = request.ended.send(Ok(()));
@@ -86,8 +111,7 @@ impl Requests {
 
     /// When the first request is overdue.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
-        // The timeout is the same for all, so the first one to begin is the first one to be overdue.
-        self.state().running.first_key_value().map(|(_, request)| request.deadline)
+        self.state().deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// Ends the requests that are overdue. Returns how many.
@@ -102,18 +126,28 @@ impl Requests {
 
     fn take_overdue(&self, now: Instant) -> Option<Running> {
         let mut state = self.state();
-        let first = state.running.first_entry()?;
-        (first.get().deadline <= now).then(|| first.remove())
+        let (deadline, id) = *state.deadlines.first()?;
+        if deadline > now { None } else { state.remove(id) }
     }
 
-    /// Divides processor time of the instance among the requests that run. Returns the largest share of one.
-    pub(super) fn charge(&self, time: Duration) -> Duration {
+    /// True if no request is being answered: what computes is a task that goes on after the response.
+    pub(super) fn are_answered(&self) -> bool {
+        self.state().running.values().all(|request| request.is_answered)
+    }
+
+    /// Divides processor time of the instance among the requests that run. Returns the largest share of one, or the
+    /// time that tasks have taken while no request was being answered, which `is_unattended` says of this time.
+    pub(super) fn charge(&self, time: Duration, is_unattended: bool) -> Duration {
         let mut state = self.state();
+        if is_unattended {
+            state.unattended = state.unattended.saturating_add(time);
+        }
         let count = u32::try_from(state.running.len()).unwrap_or(u32::MAX).max(1);
         state.share = state.share.saturating_add(time.checked_div(count).unwrap_or(time));
         // The first one has been charged for longest.
         let first = state.running.first_key_value().map(|(_, request)| request.began_at);
-        first.map_or(Duration::ZERO, |began_at| state.share.saturating_sub(began_at))
+        let most = first.map_or(Duration::ZERO, |began_at| state.share.saturating_sub(began_at));
+        most.max(state.unattended)
     }
 
     /// True if no request runs.
@@ -124,14 +158,22 @@ impl Requests {
 
     /// Ends the requests that the plugin has, because its instance ends.
     pub(super) fn fail_begun(&self, error: impl Fn() -> Error) {
-        let begun: Vec<_> = self.state().running.extract_if(.., |_, request| request.has_begun).collect();
-        begun.into_iter().for_each(|(_, request)| request.fail(error()));
+        self.fail_those(|request| request.has_begun, error);
     }
 
     /// Ends all requests, because the instance does.
     pub(super) fn fail_all(&self, error: impl Fn() -> Error) {
-        let all = std::mem::take(&mut self.state().running);
-        all.into_values().for_each(|request| request.fail(error()));
+        self.fail_those(|_| true, error);
+    }
+
+    fn fail_those(&self, is_one: impl Fn(&Running) -> bool, error: impl Fn() -> Error) {
+        let mut state = self.state();
+        let failed: Vec<_> = state.running.extract_if(.., |_, request| is_one(request)).collect();
+        for (id, request) in &failed {
+            state.deadlines.remove(&(request.deadline, *id));
+        }
+        drop(state);
+        failed.into_iter().for_each(|(_, request)| request.fail(error()));
     }
 }
 
@@ -150,7 +192,8 @@ mod tests {
 
     fn begin(requests: &Requests) -> (u64, oneshot::Receiver<Result<(), Error>>) {
         let ((respond, _), (ended, receiver)) = (oneshot::channel(), oneshot::channel());
-        (requests.add(SECOND, Waiting { respond, ended, abort: AbortFlag::default() }), receiver)
+        let deadline = Instant::now() + SECOND;
+        (requests.add(Waiting { deadline, respond, ended, abort: AbortFlag::default() }), receiver)
     }
 
     fn error() -> Error {
@@ -173,6 +216,19 @@ mod tests {
         assert_eq!(requests.first_deadline(), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_another_instance_gets_keeps_its_deadline() {
+        let (ended_instance, requests) = (Requests::default(), Requests::default());
+        let (id, mut early) = begin(&ended_instance);
+        tokio::time::advance(SECOND / 2).await;
+        let (_, mut late) = begin(&requests);
+        requests.add(ended_instance.take_back(id).unwrap());
+        tokio::time::advance(SECOND / 2).await;
+        assert_eq!(requests.first_deadline(), Some(Instant::now()));
+        assert_eq!(requests.expire(Instant::now(), error), 1);
+        assert!(early.try_recv().unwrap().is_err() && late.try_recv().is_err());
+    }
+
     #[test]
     fn a_request_that_the_plugin_has_not_got_is_taken_back() {
         let requests = Requests::default();
@@ -188,11 +244,27 @@ mod tests {
     fn processor_time_is_divided_among_the_requests_that_run() {
         let requests = Requests::default();
         let (first, _receiver) = begin(&requests);
-        assert_eq!(requests.charge(SECOND), SECOND);
+        assert_eq!(requests.charge(SECOND, false), SECOND);
         let (_, _second) = begin(&requests);
-        assert_eq!(requests.charge(SECOND), SECOND * 3 / 2);
+        assert_eq!(requests.charge(SECOND, false), SECOND * 3 / 2);
         requests.complete(first);
-        assert_eq!(requests.charge(SECOND), SECOND * 3 / 2);
-        assert_eq!(Requests::default().charge(SECOND), Duration::ZERO);
+        assert_eq!(requests.charge(SECOND, false), SECOND * 3 / 2);
+        assert_eq!(Requests::default().charge(SECOND, false), Duration::ZERO);
+    }
+
+    #[test]
+    fn tasks_after_the_responses_of_many_requests_have_the_processor_time_of_one() {
+        let requests = Requests::default();
+        for count in 1..=5 {
+            let (id, mut ended) = begin(&requests);
+            assert!(!requests.are_answered());
+            requests.answered(id);
+            assert!(requests.are_answered() && ended.try_recv().is_err());
+            assert_eq!(requests.charge(SECOND, true), SECOND * count);
+            requests.complete(id);
+            assert!(ended.try_recv().unwrap().is_ok());
+        }
+        requests.rest();
+        assert_eq!(requests.charge(Duration::ZERO, true), Duration::ZERO);
     }
 }

@@ -21,14 +21,14 @@ use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _};
 
-use super::crew::{Crew, Load, Recruit};
 use super::job::{Job, Task};
+use super::pool::{InstancePool, Load, NewInstance};
 use super::requests::Requests;
 use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
 use crate::runtime::{Console, Failure, RunOptions};
-use crate::sandbox::Place;
+use crate::sandbox::Room;
 use crate::serve::error_text::PluginError;
 use crate::serve::handler::{Handler, Proxy};
 use crate::serve::instance_metrics::EndReason;
@@ -43,13 +43,13 @@ const STUCK: Duration = Duration::from_millis(20);
 impl ServerState {
     /// Gives a request to an instance of the plugin, which is created if need be.
     pub(in crate::serve) fn assign(self: &Arc<Self>, handler: &Arc<Handler>, job: Job) {
-        let Proxy::Concurrent { crew, .. } = &handler.proxy else { return };
-        if let Some(recruit) = crew.assign(job) {
+        let Proxy::Concurrent { pool, .. } = &handler.proxy else { return };
+        if let Some(new) = pool.assign(job) {
             let (state, handler) = (Arc::clone(self), Arc::clone(handler));
             let running = self.admission.track();
             tokio::spawn(async move {
-                if let Proxy::Concurrent { pre, crew } = &handler.proxy {
-                    let worker = Worker { state: &state, plugin: &handler.plugin, crew, recruit };
+                if let Proxy::Concurrent { pre, pool } = &handler.proxy {
+                    let worker = Worker { state: &state, plugin: &handler.plugin, pool, new };
                     let left = worker.work(pre).await;
                     left.into_iter().for_each(|job| state.assign(&handler, job));
                 }
@@ -63,8 +63,8 @@ impl ServerState {
 struct Worker<'a> {
     state: &'a Arc<ServerState>,
     plugin: &'a Plugin,
-    crew: &'a Crew,
-    recruit: Recruit,
+    pool: &'a InstancePool,
+    new: NewInstance,
 }
 
 /// How an instance ended.
@@ -77,14 +77,16 @@ enum End {
 impl Worker<'_> {
     /// Creates the instance and answers requests until it ends. Returns those that it has not begun, for another one.
     async fn work(self, pre: &ServicePre<PluginState>) -> Vec<Job> {
-        let Self { state, plugin, crew, recruit } = self;
-        let Recruit { id, mut tasks, load } = recruit;
-        let member = Membership { crew, id, load: &load };
+        let Self { state, plugin, pool, new } = self;
+        let NewInstance { id, mut tasks, load } = new;
+        let name = plugin.name();
+        // Behind the queue: no request is sent to one that is dropped.
+        let mut member = Membership { pool, id, load: &load, plugin: name, end: EndReason::Stopped };
         let stage = Stage::default();
         let ended = Self::until_end(state, plugin, pre, &member, &stage, &mut tasks).await;
         let mut left = Vec::new();
-        let reason = match ended {
-            End::Finished(reason) => reason,
+        match ended {
+            End::Finished(reason) => member.end = reason,
             End::Failed(failure) => {
                 // An instance that has begun none may be one of many that cannot be created.
                 while stage.has_begun.load(Ordering::Relaxed)
@@ -93,11 +95,9 @@ impl Worker<'_> {
                 {
                     left.extend(load.requests.take_back(id).map(|waiting| Job { request, waiting }));
                 }
-                load.requests.fail_all(|| same(plugin, &failure));
-                EndReason::Stopped
+                load.requests.fail_all(|| same(name, &failure));
             }
-        };
-        crew.metrics().ended(reason).increment(1);
+        }
         left
     }
 
@@ -117,10 +117,11 @@ impl Worker<'_> {
                 Ok(store) => store,
                 Err(error) => return End::Failed(Failure::Failed(error)),
             };
+            let _guard = PanicGuard(member);
             let ended = async {
                 let service = pre.instantiate_async(&mut store).await?;
                 let answering = store.run_concurrent(async |accessor| {
-                    Answering::new(accessor, &service, member, stage).until_end(tasks).await
+                    Answering { accessor, service: &service, member, stage, first: None }.until_end(tasks).await
                 });
                 answering.await?
             };
@@ -129,7 +130,7 @@ impl Worker<'_> {
                 Err(error) => {
                     let failure = state.runtime.failure(plugin, store.data(), &error);
                     // Before the store and the unfinished bodies in it are dropped.
-                    member.fail(plugin, &failure);
+                    member.fail(&failure);
                     End::Failed(failure)
                 }
             };
@@ -148,33 +149,61 @@ impl Worker<'_> {
             })),
         };
         if let End::Failed(failure) = &ended {
-            member.fail(plugin, failure);
+            member.fail(failure);
         }
         ended
     }
 }
 
-/// The place of an instance in the crew.
+/// An instance as a member of the pool, until its task ends.
 struct Membership<'a> {
-    crew: &'a Crew,
+    pool: &'a InstancePool,
     id: u64,
     load: &'a Load,
+    /// The name of the plugin.
+    plugin: &'a str,
+    /// Why the instance ends.
+    end: EndReason,
 }
 
 impl Membership<'_> {
     /// Ends the requests that the instance has begun. It gets no more.
-    fn fail(&self, plugin: &Plugin, failure: &Failure) {
-        self.crew.leave(self.id, EndReason::Stopped, false);
-        self.load.requests.fail_begun(|| same(plugin, failure));
+    fn fail(&self, failure: &Failure) {
+        self.pool.leave(self.id, EndReason::Stopped, false);
+        self.load.requests.fail_begun(|| same(self.plugin, failure));
     }
 }
 
+impl Drop for Membership<'_> {
+    /// If the task of the instance has panicked, no request is sent to it any more, and none waits for it.
+    fn drop(&mut self) {
+        self.pool.leave(self.id, EndReason::Stopped, false);
+        self.load.requests.fail_all(|| same(self.plugin, &panicked(self.plugin)));
+        self.pool.metrics().ended(self.end).increment(1);
+    }
+}
+
+/// Ends the requests of an instance if its task panics: before its store and the unfinished bodies in it are dropped.
+struct PanicGuard<'a>(&'a Membership<'a>);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&panicked(self.0.plugin));
+        }
+    }
+}
+
+fn panicked(plugin: &str) -> Failure {
+    Failure::Failed(Error::Trap { plugin: plugin.to_owned(), reason: "its instance ended".to_owned() })
+}
+
 /// The error for one of the requests.
-fn same(plugin: &Plugin, failure: &Failure) -> Error {
+fn same(plugin: &str, failure: &Failure) -> Error {
     let error = match failure {
         Failure::Exited(status) => {
             let reason = format!("it exited with status {status} during a request");
-            return Error::Trap { plugin: plugin.name().to_owned(), reason };
+            return Error::Trap { plugin: plugin.to_owned(), reason };
         }
         Failure::Failed(error) => error,
     };
@@ -183,7 +212,7 @@ fn same(plugin: &Plugin, failure: &Failure) -> Error {
             Error::Stopped { plugin: plugin.clone(), limit, reason: reason.clone() }
         }
         Error::Trap { plugin, reason } => Error::Trap { plugin: plugin.clone(), reason: reason.clone() },
-        other => Error::Trap { plugin: plugin.name().to_owned(), reason: other.to_string() },
+        other => Error::Trap { plugin: plugin.to_owned(), reason: other.to_string() },
     }
 }
 
@@ -208,31 +237,32 @@ async fn within_bounds(
 ) -> End {
     let runtime = &state.runtime;
     let (requests, load) = (&member.load.requests, member.load);
-    let mut place: Place = runtime.place(plugin);
+    let mut turn = runtime.turn(plugin);
     let mut timer = pin!(sleep(Duration::ZERO));
     // The time since no call of the plugin held the store.
     let mut at_a_stretch = Duration::ZERO;
     // True once a request was overdue.
     let mut is_overdue = false;
     poll_fn(|context| {
-        ready!(place.poll_turn(context));
+        ready!(turn.poll_begin(context));
         stage.was_polled.store(false, Ordering::Relaxed);
+        let is_unattended = requests.are_answered();
         let began = SystemInstant::now();
         let polled = answering.as_mut().poll(context);
         let elapsed = began.elapsed();
-        place.end_turn(context, elapsed, polled.is_pending());
+        turn.end(context, elapsed, polled.is_pending());
         if let Poll::Ready(end) = polled {
             return Poll::Ready(end);
         }
         let was_polled = stage.was_polled.load(Ordering::Relaxed);
         at_a_stretch = if was_polled { elapsed } else { at_a_stretch.saturating_add(elapsed) };
         let max = runtime.max_cpu_time();
-        if requests.charge(elapsed) > max || at_a_stretch > max {
+        if requests.charge(elapsed, is_unattended) > max || at_a_stretch > max {
             return Poll::Ready(End::Failed(Failure::Failed(runtime.out_of_cpu_time(plugin))));
         }
         let is_busy = !was_polled || elapsed >= LONG_POLL || load.queued.load(Ordering::SeqCst) > 0;
         load.is_busy.store(is_busy, Ordering::SeqCst);
-        load.is_stuck.store(at_a_stretch >= STUCK, Ordering::SeqCst);
+        load.is_stuck.store(!was_polled && at_a_stretch >= STUCK, Ordering::SeqCst);
         poll_deadline(context, timer.as_mut(), member, &mut is_overdue, || runtime.timed_out(plugin))
     })
     .await
@@ -250,7 +280,7 @@ fn poll_deadline(
     loop {
         if requests.expire(Instant::now(), &error) > 0 {
             *is_overdue = true;
-            member.crew.leave(member.id, EndReason::Stopped, false);
+            member.pool.leave(member.id, EndReason::Stopped, false);
         }
         let Some(deadline) = requests.first_deadline() else {
             return if *is_overdue { Poll::Ready(End::Finished(EndReason::Stopped)) } else { Poll::Pending };
@@ -269,25 +299,19 @@ struct Answering<'a> {
     member: &'a Membership<'a>,
     stage: &'a Stage,
     /// What the instance could still take after its first request.
-    first: Option<[u64; 3]>,
+    first: Option<Room>,
 }
 
-impl<'a> Answering<'a> {
-    fn new(
-        accessor: &'a Accessor<PluginState>,
-        service: &'a Service,
-        member: &'a Membership<'a>,
-        stage: &'a Stage,
-    ) -> Self {
-        Self { accessor, service, member, stage, first: None }
-    }
-
+impl Answering<'_> {
     /// Begins requests as they come. Returns once the instance is to answer no more and has answered all.
     async fn until_end(mut self, tasks: &mut UnboundedReceiver<Task>) -> wasmtime::Result<EndReason> {
         let Self { accessor, service, member, stage, .. } = self;
+        let requests = &member.load.requests;
         let mut calls = FuturesUnordered::new();
-        // Since when no request runs: whether tasks of the plugin do.
-        let mut rest: Option<(bool, Pin<Box<Sleep>>)> = None;
+        // The last request, if it is answered and the plugin has tasks.
+        let mut last = None;
+        // While there is neither.
+        let mut idle: Option<Pin<Box<Sleep>>> = None;
         let mut is_closed = false;
         poll_fn(|context| {
             stage.was_polled.store(true, Ordering::Relaxed);
@@ -297,9 +321,13 @@ impl<'a> Answering<'a> {
             loop {
                 match calls.poll_next_unpin(context) {
                     Poll::Ready(Some(Ok(id))) => {
-                        let end = self.end_request(calls.is_empty());
-                        member.load.requests.complete(id);
-                        member.crew.finished(member.id, end);
+                        member.pool.answered(member.id, self.end_request(calls.is_empty()));
+                        if calls.is_empty() {
+                            requests.answered(id);
+                            last = Some(id);
+                        } else {
+                            requests.complete(id);
+                        }
                         continue;
                     }
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -309,8 +337,12 @@ impl<'a> Answering<'a> {
                     Poll::Ready(Some(task)) => {
                         member.load.queued.fetch_sub(1, Ordering::SeqCst);
                         stage.has_begun.store(true, Ordering::Relaxed);
-                        rest = None;
-                        calls.push(answer(accessor, service, &member.load.requests, task));
+                        idle = None;
+                        // The instance has its place for this request now.
+                        if let Some(id) = last.take() {
+                            requests.complete(id);
+                        }
+                        calls.push(answer(accessor, service, requests, task));
                         continue;
                     }
                     Poll::Ready(None) => is_closed = true,
@@ -321,25 +353,23 @@ impl<'a> Answering<'a> {
             if !calls.is_empty() {
                 return Poll::Pending;
             }
-            let is_working = accessor.poll_no_interesting_tasks(context).is_pending();
-            if !is_working {
-                accessor.with(|mut access| access.data_mut().larder().end_work());
-                if is_closed {
-                    return Poll::Ready(Ok(member.load.end()));
-                }
+            // Decision: docs/decisions/0111-a-request-lasts-as-long-as-the-tasks-that-it-leaves.md
+            ready!(accessor.poll_no_interesting_tasks(context));
+            if let Some(id) = last.take() {
+                accessor.with(|mut access| access.data_mut().end_work());
+                requests.rest();
+                member.pool.rests(member.id);
+                requests.complete(id);
             }
-            let (_, timer) = match &mut rest {
-                Some(rest) if rest.0 == is_working => rest,
-                _ => {
-                    // Work after a response has the time of a request.
-                    let time = if is_working { member.crew.timeout() } else { member.crew.idle() };
-                    let end = Instant::now().checked_add(time).unwrap_or_else(Instant::now);
-                    rest.insert((is_working, Box::pin(sleep_until(end))))
-                }
-            };
+            if is_closed {
+                return Poll::Ready(Ok(member.load.end()));
+            }
+            let timer = idle.get_or_insert_with(|| {
+                let end = Instant::now().checked_add(member.pool.idle()).unwrap_or_else(Instant::now);
+                Box::pin(sleep_until(end))
+            });
             ready!(timer.as_mut().poll(context));
-            let reason = if is_working { EndReason::Open } else { EndReason::Idle };
-            if is_closed || member.crew.leave(member.id, reason, true) {
+            if member.pool.leave(member.id, EndReason::Idle, true) {
                 return Poll::Ready(Ok(member.load.end()));
             }
             // A request is on its way.
@@ -349,21 +379,14 @@ impl<'a> Answering<'a> {
     }
 
     /// Ends a request: the output of the next one has the whole limit. Returns the reason if the instance is to take no
-    /// more, because of what it keeps when it `is_idle`: what running requests use they give back.
-    fn end_request(&mut self, is_idle: bool) -> Option<EndReason> {
-        let left = self.accessor.with(|mut access| {
+    /// more, because of what it keeps when no request runs: what running requests use they give back.
+    fn end_request(&mut self, is_last: bool) -> Option<EndReason> {
+        let room = self.accessor.with(|mut access| {
             let state = access.data_mut();
-            state.output.end_request();
-            let handles = state.larder().free_handles().map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-            let [handles, vacancies] = handles;
-            [state.memory.left(), handles, vacancies]
-        });
-        if !is_idle {
-            return None;
-        }
-        let first = self.first.get_or_insert(left);
-        let is_small = left.iter().zip(first).any(|(left, first)| *left < first.div_ceil(4));
-        is_small.then_some(EndReason::Full)
+            state.output.begin_anew();
+            is_last.then(|| state.room())
+        })?;
+        room.is_small_beside(self.first.get_or_insert(room)).then_some(EndReason::Full)
     }
 }
 
@@ -438,5 +461,28 @@ impl Body for FollowedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::super::pool::tests::{job, pool};
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_whose_task_panics_leaves_the_pool_and_fails_its_requests() {
+        let pool = pool(1);
+        let (first, mut ended) = job();
+        let NewInstance { id, tasks: _tasks, load } = pool.assign(first).unwrap();
+        let task = AssertUnwindSafe(|| {
+            let (plugin, end) = ("plugin", EndReason::Stopped);
+            let _member = Membership { pool: &pool, id, load: &load, plugin, end };
+            panic!("on purpose");
+        });
+        assert!(catch_unwind(task).is_err());
+        assert!(ended.try_recv().unwrap().is_err());
+        assert!(pool.assign(job().0).is_some(), "a new instance");
     }
 }
