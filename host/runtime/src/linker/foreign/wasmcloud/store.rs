@@ -27,7 +27,10 @@ fn open<T: Send + 'static>(
     only: Option<Arc<str>>,
 ) -> HostFuture<'_, Bucket> {
     Box::pin(async move {
-        let opened = accessor.with(|mut access| view(access.data_mut()).open_bucket(&identifier, only.as_deref()));
+        let opened = accessor.with(|mut access| {
+            let mut view = view(access.data_mut());
+            view.open_bucket(&identifier, only.as_deref()).and_then(|bucket| view.limit_answers(bucket))
+        });
         to_host_result(opened.map(Ok))
     })
 }
