@@ -5,6 +5,7 @@ use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 
+use crate::answer_limit::{AnswerLimit, Reserved};
 use crate::backend::{
     CacheBackend, ClearProgress, Health, KeyPage, KeyState, ListCursor, NearLookup, SyncBackend, Version,
 };
@@ -230,7 +231,17 @@ impl Cache {
     /// [`CacheError::InvalidArgument`] if `owner` already holds the key's vacancy; the backend's. In an outage a call
     /// returns a vacancy if the policy's `on_outage` is [`OnOutage::Miss`].
     pub async fn get_or_set(&self, key: &Key, owner: Owner) -> Result<Entry, CacheError> {
-        let mut lookup = Lookup::new(&self.state, key, owner);
+        self.get_or_set_within(key, owner, None).await
+    }
+
+    /// [`Cache::get_or_set`] within a limit on answers.
+    pub(crate) async fn get_or_set_within(
+        &self,
+        key: &Key,
+        owner: Owner,
+        answers: Option<&Arc<AnswerLimit>>,
+    ) -> Result<Entry, CacheError> {
+        let mut lookup = Lookup::new(&self.state, key, owner, answers);
         match lookup.attempt().await? {
             Attempt::Done(entry) => Ok(entry),
             // Boxed, so that the future of a call that does not wait is small.
@@ -247,11 +258,22 @@ impl Cache {
     ///
     /// As [`Cache::get_or_set`]; [`CacheError::InvalidArgument`] if `stale` is zero or unlimited.
     pub async fn get_or_refresh(&self, key: &Key, stale: Duration, owner: Owner) -> Result<Freshness, CacheError> {
+        self.get_or_refresh_within(key, stale, owner, None).await
+    }
+
+    /// [`Cache::get_or_refresh`] within a limit on answers.
+    pub(crate) async fn get_or_refresh_within(
+        &self,
+        key: &Key,
+        stale: Duration,
+        owner: Owner,
+        answers: Option<&Arc<AnswerLimit>>,
+    ) -> Result<Freshness, CacheError> {
         let stale = self.state.policy.resolve_stale(stale)?;
-        if let Some(found) = refresh::look_up(&self.state, key, stale, owner).await? {
+        if let Some(found) = refresh::look_up(&self.state, key, stale, owner, answers).await? {
             return Ok(found);
         }
-        Ok(match Box::pin(self.get_or_set(key, owner)).await? {
+        Ok(match Box::pin(self.get_or_set_within(key, owner, answers)).await? {
             Entry::Occupied(value) => Freshness::Fresh(value),
             Entry::Vacant(vacancy) => Freshness::Vacant(vacancy),
         })
@@ -414,6 +436,11 @@ impl Cache {
     /// True if reads return a miss in an outage.
     pub fn degrades(&self) -> bool {
         self.state.policy.on_outage == OnOutage::Miss
+    }
+
+    /// Waits for room for an answer of the size that the policy allows.
+    pub(crate) async fn reserve(&self, answers: Option<&Arc<AnswerLimit>>, max: fn(&Policy) -> usize) -> Reserved {
+        self.state.reserve(answers, max(&self.state.policy)).await
     }
 
     /// The synchronous interface of the backend, if it has one.

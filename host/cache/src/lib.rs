@@ -14,6 +14,7 @@
     clippy::unwrap_used
 )]
 
+mod answer_limit;
 mod backend;
 mod blocking;
 mod cache;
@@ -37,6 +38,7 @@ pub mod tls;
 pub mod valkey;
 mod value;
 
+pub use answer_limit::AnswerLimit;
 pub use backend::{
     BackendStatus, CacheBackend, ClearProgress, Health, KeyPage, KeyState, ListCursor, NearLookup, NearStatus, Release,
     SyncBackend, Version, WithLife, parse_number,

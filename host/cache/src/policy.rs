@@ -84,7 +84,25 @@ pub enum OnOutage {
     Error,
 }
 
+/// The least limit for a string of a server's reply, in bytes. What a server reports about itself and the keys that a scan
+/// finds may be longer than the values of the cache.
+const LEAST_STRING: usize = 64 << 10;
+
+/// The least limit for a server's reply, in bytes. What a plugin reads at once may be held up to this size although its limit
+/// is lower, so it is within the smallest `max_memory`.
+const LEAST_REPLY: usize = 2 << 20;
+
 impl Policy {
+    /// The limit for a string of a server's reply, whoever stored it.
+    pub(crate) fn max_string(&self) -> usize {
+        self.max_value_bytes.max(LEAST_STRING)
+    }
+
+    /// The limit for a server's reply.
+    pub(crate) fn max_reply(&self) -> usize {
+        self.max_batch_bytes.max(self.max_value_bytes).max(LEAST_REPLY)
+    }
+
     /// Checks values that a plugin stores, and returns the duration that the backend gets.
     pub(crate) fn check_store<'a>(
         &self,

@@ -1,5 +1,8 @@
 //! What a plugin's view adds to a cache: the namespace, the access and the limits of one plugin instance.
 
+use std::sync::Arc;
+
+use crate::answer_limit::AnswerLimit;
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::Owner;
 use crate::glob::Pattern;
@@ -67,6 +70,8 @@ pub(crate) struct Scope {
     pub(crate) access: Access,
     pub(crate) owner: Owner,
     pub(crate) limits: Limits,
+    /// The limit on the answers of an instance with concurrent calls.
+    pub(crate) answers: Option<Arc<AnswerLimit>>,
 }
 
 impl Scope {

@@ -1,11 +1,13 @@
 //! One plugin's view of a cache.
 
-use std::collections::BTreeSet;
+mod lists;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::backend::{ClearProgress, KeyPage, KeyState, ListCursor, Version};
+use crate::answer_limit::AnswerLimit;
+use crate::backend::{ClearProgress, KeyState, Version};
 use crate::cache::Cache;
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
@@ -15,7 +17,7 @@ use crate::get_or_set::lookup::Entry;
 use crate::get_or_set::refresh::Freshness;
 use crate::get_or_set::vacancy::Vacancy;
 use crate::key::{Namespace, Selection};
-use crate::policy::Duration;
+use crate::policy::{Duration, Policy};
 use crate::scope::{Access, Limits, Scope};
 use crate::value::Value;
 
@@ -35,12 +37,9 @@ impl ScopedCache {
     /// What the host takes for a name in a list beside its length, in bytes.
     pub const KEY_OVERHEAD: usize = 64;
 
-    /// The number of keys on a page of a list that is collected.
-    const KEYS_OF_A_PAGE: usize = 16_384;
-
     /// The view of `owner`, with [`Limits::default`].
     pub fn new(cache: Arc<Cache>, namespace: Option<Namespace>, access: Access, owner: Owner) -> Self {
-        Self { cache, scope: Scope { namespace, access, owner, limits: Limits::default() } }
+        Self { cache, scope: Scope { namespace, access, owner, limits: Limits::default(), answers: None } }
     }
 
     /// Replaces the limits.
@@ -54,6 +53,14 @@ impl ScopedCache {
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.scope.owner = owner;
+        self
+    }
+
+    /// The same view for concurrent calls of one plugin instance, whose answers are within this limit. A call waits for room
+    /// before it is sent, so another call must not keep it from being polled.
+    #[must_use]
+    pub fn with_answer_limit(mut self, answers: Arc<AnswerLimit>) -> Self {
+        self.scope.answers = Some(answers);
         self
     }
 
@@ -91,7 +98,12 @@ impl ScopedCache {
         if let Some(value) = self.near_path().and_then(|near| near.get(key)) {
             return Ok(Some(value));
         }
-        self.metrics().get.call(async { self.cache.get(&self.scope.key(key)?).await }).await
+        let found = async {
+            let key = self.scope.key(key)?;
+            let reserved = self.cache.reserve(self.answers(), Policy::max_string).await;
+            Ok(self.cache.get(&key).await?.map(|value| reserved.hold(value)))
+        };
+        self.metrics().get.call(found).await
     }
 
     /// Returns the values of many keys, in the order of the keys.
@@ -107,7 +119,12 @@ impl ScopedCache {
         if let Some(values) = self.near_path().and_then(|near| near.get_many(keys)) {
             return Ok(values);
         }
-        self.metrics().get_many.call(async { self.cache.get_many(&self.scope.keys(keys)?).await }).await
+        let found = async {
+            let keys = self.scope.keys(keys)?;
+            let reserved = self.cache.reserve(self.answers(), Policy::max_reply).await;
+            Ok(reserved.hold_many(self.cache.get_many(&keys).await?))
+        };
+        self.metrics().get_many.call(found).await
     }
 
     /// Returns true if the key holds a value.
@@ -116,7 +133,12 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::get`], without [`CacheError::ValueTooLarge`].
     pub async fn exists(&self, key: &str) -> Result<bool, CacheError> {
-        self.metrics().exists.call(async { self.cache.exists(&self.scope.key(key)?).await }).await
+        let found = async {
+            let key = self.scope.key(key)?;
+            let _reserved = self.cache.reserve(self.answers(), Policy::max_string).await;
+            self.cache.exists(&key).await
+        };
+        self.metrics().exists.call(found).await
     }
 
     /// Returns what the key holds, for an operator. It is not counted as a call.
@@ -128,88 +150,19 @@ impl ScopedCache {
         self.cache.describe(&self.scope.key(key)?).await
     }
 
-    /// As [`ScopedCache::list_keys`], for the keys that match a glob.
-    ///
-    /// # Errors
-    ///
-    /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] for an invalid pattern, or one over
-    /// [`Limits::max_pattern_bytes`].
-    pub async fn list_matching_keys(&self, pattern: &str, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
-        let list = async {
-            let selection = self.scope.selected(pattern)?;
-            self.cache.list_keys(&selection, cursor, self.scope.limits.max_batch).await
-        };
-        self.metrics().list_keys.call(list).await
-    }
-
-    /// Returns a page of the names of the keys of this key space, in no particular order: the first page, or the one at a
-    /// cursor that an earlier page returned. A page has about [`Limits::max_batch`] names and about 1 MiB at most. It may
-    /// be empty although more pages follow.
-    ///
-    /// # Errors
-    ///
-    /// In an outage as [`ScopedCache`] describes, but never an empty page instead of an error.
-    /// [`CacheError::InvalidArgument`] for a cursor that is not valid any more.
-    pub async fn list_keys(&self, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
-        self.list_selected(Ok(self.scope.space()), cursor).await
-    }
-
-    /// As [`ScopedCache::list_keys`], of the keys that begin with a text. A cursor goes with the text of its list.
-    ///
-    /// # Errors
-    ///
-    /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] for a text that no key can begin with.
-    pub async fn list_keys_with_prefix(&self, prefix: &str, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
-        self.list_selected(self.scope.beginning_with(prefix), cursor).await
-    }
-
-    async fn list_selected(
-        &self,
-        selection: Result<Selection, CacheError>,
-        cursor: Option<ListCursor>,
-    ) -> Result<KeyPage, CacheError> {
-        let list = async { self.cache.list_keys(&selection?, cursor, self.scope.limits.max_batch).await };
-        self.metrics().list_keys.call(list).await
-    }
-
-    /// Returns the names of all keys of this key space, in no particular order.
-    ///
-    /// # Errors
-    ///
-    /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] if the names, with [`KEY_OVERHEAD`](Self::KEY_OVERHEAD)
-    /// bytes for each, exceed [`Limits::max_batch_bytes`].
-    pub async fn list_all_keys(&self) -> Result<Vec<String>, CacheError> {
-        let list = async {
-            let space = self.scope.space();
-            // A server may list a key twice.
-            let (mut keys, mut bytes, mut cursor) = (BTreeSet::new(), 0_usize, None);
-            loop {
-                let page = self.cache.list_keys(&space, cursor, Self::KEYS_OF_A_PAGE).await?;
-                for key in page.keys {
-                    let len = key.len().saturating_add(Self::KEY_OVERHEAD);
-                    bytes = bytes.saturating_add(if keys.insert(key) { len } else { 0 });
-                }
-                let max = self.scope.limits.max_batch_bytes;
-                if bytes > max {
-                    let rule = format!("keys: there are too many to list at once: their names are over {max} bytes");
-                    return Err(CacheError::InvalidArgument(rule));
-                }
-                match page.next {
-                    Some(next) => cursor = Some(next),
-                    None => return Ok(Vec::from_iter(keys)),
-                }
-            }
-        };
-        self.metrics().list_keys.call(list).await
-    }
-
     /// Returns the key's value and its version, which [`ScopedCache::replace_copy`] compares, or `None` on a miss.
     ///
     /// # Errors
     ///
     /// As [`ScopedCache::get`], but never a miss instead of an error in an outage.
     pub async fn read_version(&self, key: &str) -> Result<Option<(Bytes, Version)>, CacheError> {
-        self.metrics().read_version.call(async { self.cache.read_version(&self.scope.key(key)?).await }).await
+        let found = async {
+            let key = self.scope.key(key)?;
+            let reserved = self.cache.reserve(self.answers(), Policy::max_string).await;
+            let found = self.cache.read_version(&key).await?;
+            Ok(found.map(|(value, version)| (reserved.hold(value), version)))
+        };
+        self.metrics().read_version.call(found).await
     }
 
     /// Returns an error if the grant of this cache allows no writes, as each call that writes does.
@@ -361,7 +314,10 @@ impl ScopedCache {
         if let Some(value) = found {
             return Ok(Entry::Occupied(value));
         }
-        let found = async { self.cache.get_or_set(&self.scope.key_to_write(key)?, self.scope.owner).await };
+        let found = async {
+            let key = self.scope.key_to_write(key)?;
+            self.cache.get_or_set_within(&key, self.scope.owner, self.answers()).await
+        };
         self.metrics().get_or_set.call(found).await
     }
 
@@ -379,7 +335,10 @@ impl ScopedCache {
         if let Some(value) = found {
             return Ok(Freshness::Fresh(value));
         }
-        let found = async { self.cache.get_or_refresh(&self.scope.key_to_write(key)?, stale, self.scope.owner).await };
+        let found = async {
+            let key = self.scope.key_to_write(key)?;
+            self.cache.get_or_refresh_within(&key, stale, self.scope.owner, self.answers()).await
+        };
         self.metrics().get_or_refresh.call(found).await
     }
 
@@ -461,7 +420,7 @@ impl ScopedCache {
     /// As [`ScopedCache::clear`]; [`CacheError::InvalidArgument`] for an invalid pattern, or one over
     /// [`Limits::max_pattern_bytes`]. After an error some keys may be removed.
     pub async fn clear_pattern(&self, pattern: &str) -> Result<u64, CacheError> {
-        let cleared = async { self.cache.clear_matching(&self.scope.matching(pattern)?).await };
+        let cleared = async { self.clear_selected(&self.scope.matching(pattern)?, &ClearProgress::default()).await };
         self.metrics().clear_pattern.call(cleared).await
     }
 
@@ -471,7 +430,8 @@ impl ScopedCache {
     ///
     /// As [`ScopedCache::clear`]. After an error some keys may be removed.
     pub async fn clear_all(&self) -> Result<u64, CacheError> {
-        self.metrics().clear_all.call(async { self.cache.clear_matching(&self.scope.all()?).await }).await
+        let cleared = async { self.clear_selected(&self.scope.all()?, &ClearProgress::default()).await };
+        self.metrics().clear_all.call(cleared).await
     }
 
     /// As [`ScopedCache::clear_pattern`], or as [`ScopedCache::clear_all`] without a pattern, and counts what it does.
@@ -483,9 +443,21 @@ impl ScopedCache {
         let operation = if pattern.is_some() { &self.metrics().clear_pattern } else { &self.metrics().clear_all };
         let cleared = async {
             let selection = pattern.map_or_else(|| self.scope.all(), |pattern| self.scope.matching(pattern))?;
-            self.cache.clear_matching_with(&selection, progress).await
+            self.clear_selected(&selection, progress).await
         };
         operation.call(cleared).await
+    }
+
+    async fn clear_selected(&self, selection: &Selection, progress: &ClearProgress) -> Result<u64, CacheError> {
+        let _turn = match self.answers() {
+            Some(answers) => answers.begin_clear().await,
+            None => None,
+        };
+        self.cache.clear_matching_with(selection, progress).await
+    }
+
+    fn answers(&self) -> Option<&Arc<AnswerLimit>> {
+        self.scope.answers.as_ref()
     }
 
     fn metrics(&self) -> &CacheMetrics {

@@ -59,6 +59,7 @@ impl Caches {
             max_handles: sandbox.max_handles.min(shares.cache_handles()),
             max_vacancies: sandbox.max_vacancies.min(shares.vacancies()),
             max_log_lines: sandbox.max_log_lines,
+            max_concurrent_bytes: shares.concurrent_calls(),
             calls,
             mistakes: Arc::clone(&self.mistakes),
         };

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// `max_memory` of `[sandbox]`, in bytes.
 pub(crate) const MAX_MEMORY: u64 = 128 << 20;
 
+/// The bytes of the arguments, and of the answers, of concurrent calls of an instance: the share of [`MAX_MEMORY`].
+pub(crate) const MAX_CONCURRENT_BYTES: usize = 16 << 20;
+
 /// `timeout` of `[sandbox]`.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 

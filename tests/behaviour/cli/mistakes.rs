@@ -69,6 +69,22 @@ fn a_misspelt_table_of_a_plugin_is_named_beside_the_plugin() {
 }
 
 #[test]
+fn a_plugin_without_a_table_is_told_which_there_are() {
+    let config = "[plugins.shop]\n[plugins.cart]\n";
+    let run = Larder::run("script").config(config).succeed();
+    has(
+        &run,
+        &[
+            "plugin `script` has no table `[plugins.script]`, so it may use every cache; there are tables for `cart`, `shop`",
+        ],
+    );
+    assert_eq!(run.stderr.lines().count(), 1, "{run:#?}");
+    // It has a table, and the other one may be for another plugin.
+    let run = Larder::run_with(&["--name", "shop"], "script").config(config).succeed();
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
 fn a_misspelt_cache_is_answered_with_the_nearest_name() {
     let config = "default = \"pages\"\n[caches.pages]\ntype = \"ram\"\n[caches.users]\ntype = \"ram\"\n";
     let run = Larder::new(["cache", "--cache", "page", "get", "k"]).config(config).fail(2);
@@ -86,9 +102,11 @@ fn two_caches_without_a_default_are_answered_with_the_line_to_add() {
 #[test]
 fn a_port_in_use_is_answered_with_the_option_that_chooses_another() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    let (address, port) = (taken.local_addr().unwrap().to_string(), taken.local_addr().unwrap().port().to_string());
     for (larder, option) in [
         (Larder::new(["serve", "--addr", &address]), "--addr"),
+        (Larder::new(["serve", "--addr", &port]), "--addr"),
+        (Larder::new(["serve", "--addr", &format!(":{port}")]), "--addr"),
         (Larder::serve().arg("--metrics-addr").arg(&address), "--metrics-addr"),
     ] {
         let step = format!("another program uses the port: stop it, or choose another one with `{option}`");

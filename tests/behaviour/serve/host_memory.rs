@@ -184,6 +184,41 @@ async fn the_reply_of_a_server_is_held_within_max_memory() {
     assert_eq!(host.attack("get-many/40").await, HttpResponse::ok("0\n"));
 }
 
+/// Starts a service of WASI 0.3 at `/hoard`, whose key `k` holds a MiB, with all defaults.
+async fn start_concurrent(server: &Server) -> Host {
+    let mut client = server.client();
+    let () = redis::cmd("SET").arg("cache:k").arg(vec![b'v'; 1 << 20]).query(&mut client).unwrap();
+    let file = guest("concurrent").display().to_string();
+    let cache = server.cache("c") + "timeout = \"30s\"\n";
+    let config = format!("[plugins.concurrent]\npath = {file:?}\nroute = \"/\"\n{cache}");
+    let host = Host(ServeProcess::start_with(Larder::serve().config(&config)));
+    assert_eq!(host.0.get("/hello").await, HttpResponse::ok("hello of 0.3\n"));
+    host
+}
+
+/// A server answers all calls that are sent while the plugin computes: 256 MiB for all that are begun.
+#[tokio::test]
+async fn the_answers_that_a_plugin_does_not_take_are_held_within_max_memory() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    for attack in ["get-many/32", "get/256", "get-or-set/256", "get-or-refresh/256"] {
+        let mut host = start_concurrent(&server).await;
+        let before = host.reset_peak();
+        assert_eq!(host.0.get(&format!("/hoard?{attack}/1500")).await, HttpResponse::ok("waiting"));
+        let peak = host.status("VmHWM").saturating_sub(before);
+        println!("{attack}: {} KiB", peak >> 10);
+        // 16 MiB of answers, the buffers of the connections, and what the plugin's own memory gets of them in the end.
+        assert!(peak <= 128 * MIB, "{attack}: {} KiB", peak >> 10);
+    }
+}
+
+#[tokio::test]
+async fn the_values_that_a_plugin_fills_at_the_same_time_are_held_within_max_memory() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let host = start_concurrent(&server).await;
+    let refused = "16 stored, too many bytes in concurrent calls: the limit is 16777216";
+    assert_eq!(host.0.get("/hoard?fill/40").await, HttpResponse::ok(refused));
+}
+
 /// The shares of all kinds add up to no more than the bound of the sum, in a host that has answered two requests before.
 #[tokio::test]
 async fn one_request_that_uses_every_share_at_once_takes_at_most_twice_its_max_memory_and_a_mebibyte() {

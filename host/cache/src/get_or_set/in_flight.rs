@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
+use crate::answer_limit::AnswerLimit;
 use crate::get_or_set::lease::Lease;
 use crate::key::{Key, Selection};
 
@@ -78,6 +79,8 @@ struct Holder {
 struct Waiter {
     sequence: Sequence,
     wake: oneshot::Sender<Wake>,
+    /// The limit on the values that its plugin instance may be woken with.
+    answers: Option<Arc<AnswerLimit>>,
 }
 
 /// What a waiter is woken with.
@@ -136,6 +139,7 @@ impl InFlight {
         found: Option<&Lease>,
         claimed: Sequence,
         mut guard: Option<LeaderGuard>,
+        answers: Option<&Arc<AnswerLimit>>,
     ) -> Option<Join> {
         // Declared after `guard` and so dropped before it: dropping a guard takes the lock.
         let mut table = self.lock();
@@ -149,7 +153,7 @@ impl InFlight {
         } else if slot.leader.as_ref().is_some_and(|leader| leader.is_worth_waiting_for(found, claimed)) {
             slot.remove_cancelled_waiters();
             let (wake, woken) = oneshot::channel();
-            slot.waiters.push_back(Waiter { sequence: self.enter(), wake });
+            slot.waiters.push_back(Waiter { sequence: self.enter(), wake, answers: answers.cloned() });
             Join::Wait(woken)
         } else {
             // The waiters of a previous leader stay in the slot and wait for the new one.
@@ -219,7 +223,7 @@ impl InFlight {
             && let Some(leader) = slot.leader.take_if(|leader| leader.sequence == sequence)
         {
             leader.displaced.notify_one();
-            wake_all(std::mem::take(&mut slot.waiters), || Wake::Retry);
+            wake_all(std::mem::take(&mut slot.waiters), |_| Wake::Retry);
         }
         self.remove_if_empty(&mut table, key);
     }
@@ -282,10 +286,18 @@ impl Leader {
     }
 }
 
-fn wake_all(waiters: VecDeque<Waiter>, with: impl Fn() -> Wake) {
+impl Waiter {
+    /// The value, or `None` if the plugin instance has no room for it now. Its claim then waits for room.
+    fn hold(&self, value: &Bytes) -> Option<Bytes> {
+        self.answers.as_ref().map_or_else(|| Some(value.clone()), |answers| answers.try_hold(value))
+    }
+}
+
+fn wake_all(waiters: VecDeque<Waiter>, with: impl Fn(&Waiter) -> Wake) {
     for waiter in waiters {
+        let wake = with(&waiter);
         // A cancelled waiter needs no waking.
-        let _cancelled = waiter.wake.send(with());
+        let _cancelled = waiter.wake.send(wake);
     }
 }
 
@@ -311,11 +323,11 @@ impl LeaderGuard {
             }
             let (earlier, later) =
                 std::mem::take(&mut slot.waiters).into_iter().partition(|waiter| waiter.sequence < read);
-            wake_all(earlier, || Wake::Value(value.clone()));
+            wake_all(earlier, |waiter| waiter.hold(value).map_or(Wake::Retry, Wake::Value));
             if slot.leader.is_some() {
                 slot.waiters = later;
             } else {
-                wake_all(later, || Wake::Retry);
+                wake_all(later, |_| Wake::Retry);
             }
         }
         self.in_flight.remove_if_empty(&mut table, &self.key);
@@ -378,7 +390,7 @@ mod tests {
         let in_flight = Arc::<InFlight>::default();
         let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
         let _leader = in_flight.lead(&key, Owner::new(), &lease);
-        let wait = || in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None).unwrap();
+        let wait = || in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None, None).unwrap();
         let waiting = || in_flight.lock()[&key].waiters.len();
         for _ in 0..100 {
             drop(wait());
@@ -392,12 +404,31 @@ mod tests {
     }
 
     #[test]
+    fn a_waiter_is_woken_with_a_value_that_its_instance_has_room_for_or_claims_again() {
+        let in_flight = Arc::<InFlight>::default();
+        let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
+        let leader = in_flight.lead(&key, Owner::new(), &lease);
+        let answers = AnswerLimit::new(3000);
+        let limits = [Some(&answers), Some(&answers), None];
+        let waits = limits.map(|limit| in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None, limit));
+        let value = Bytes::from(vec![1; 1500]);
+        leader.deliver(&value, in_flight.now());
+        let woken = waits.map(|wait| match wait {
+            Some(Join::Wait(mut woken)) => woken.try_recv().unwrap(),
+            other => panic!("{other:?}"),
+        });
+        assert!(matches!(&woken[0], Wake::Value(found) if *found == value));
+        assert!(matches!(&woken[1], Wake::Retry), "there is room for one");
+        assert!(matches!(&woken[2], Wake::Value(found) if *found == value));
+    }
+
+    #[test]
     fn a_slot_without_leader_and_holders_is_removed() {
         let in_flight = Arc::<InFlight>::default();
         let (key, lease) = (Key::new(None, "k").unwrap(), Issuer::new().issue());
         let leader = in_flight.lead(&key, Owner::new(), &lease);
         let unleased = in_flight.unleased(&key, Owner::new(), &lease);
-        let woken = in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None).unwrap();
+        let woken = in_flight.join(&key, Owner::new(), Some(&lease), in_flight.now(), None, None).unwrap();
         drop(leader);
         let Join::Wait(mut woken) = woken else { panic!("the key has a leader") };
         let Ok(Wake::Lead(next)) = woken.try_recv() else { panic!("the waiter becomes leader") };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::answer_limit::AnswerLimit;
 use crate::cache_metrics::Reply;
 use crate::error::CacheError;
 use crate::get_or_set::in_flight::{Join, LeaderGuard, Owner, Wake};
@@ -34,6 +35,7 @@ pub(crate) struct Lookup<'a> {
     state: &'a Arc<CacheState>,
     key: &'a Key,
     owner: Owner,
+    answers: Option<&'a Arc<AnswerLimit>>,
     /// When the wait expires; `None` if that is out of the clock's range.
     deadline: Option<Instant>,
     /// Present once this call has become leader; another call may have displaced it since.
@@ -60,14 +62,21 @@ pub(crate) enum Wait {
 }
 
 impl<'a> Lookup<'a> {
-    pub(crate) fn new(state: &'a Arc<CacheState>, key: &'a Key, owner: Owner) -> Self {
+    pub(crate) fn new(
+        state: &'a Arc<CacheState>,
+        key: &'a Key,
+        owner: Owner,
+        answers: Option<&'a Arc<AnswerLimit>>,
+    ) -> Self {
         let deadline = Instant::now().checked_add(state.policy.wait);
-        Self { state, key, owner, deadline, guard: None, has_waited: false, last_remote: None }
+        Self { state, key, owner, answers, deadline, guard: None, has_waited: false, last_remote: None }
     }
 
     /// Claims the key once.
     pub(crate) async fn attempt(&mut self) -> Result<Attempt, CacheError> {
         let (state, owner) = (self.state, self.owner);
+        // Given back before this call waits for another one, which may need it.
+        let reserved = state.reserve(self.answers, state.policy.max_string()).await;
         let mut vacancy = Vacancy::new(state, self.key);
         let claimed = vacancy.claimed;
         let claim = state.metrics.get_or_set.timed(state.backend.claim(self.key, &vacancy.lease)).await;
@@ -82,7 +91,7 @@ impl<'a> Lookup<'a> {
             Ok(Claim::Value(value)) => {
                 vacancy.forget_lease();
                 self.guard.iter().for_each(|guard| guard.deliver(&value, claimed));
-                return Ok(Attempt::Done(Entry::Occupied(value)));
+                return Ok(Attempt::Done(Entry::Occupied(reserved.hold(value))));
             }
             Ok(Claim::Leased(lease)) => {
                 vacancy.forget_lease();
@@ -95,7 +104,8 @@ impl<'a> Lookup<'a> {
                 return Err(error);
             }
         };
-        let Some(joined) = state.in_flight.join(self.key, owner, found.as_ref(), claimed, self.guard.take()) else {
+        let guard = self.guard.take();
+        let Some(joined) = state.in_flight.join(self.key, owner, found.as_ref(), claimed, guard, self.answers) else {
             let rule = "key: this plugin instance holds its vacancy already";
             return Err(CacheError::InvalidArgument(rule.to_owned()));
         };

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::answer_limit::AnswerLimit;
 use crate::backend::Version;
 use crate::cache_metrics::Reply;
 use crate::error::CacheError;
@@ -124,6 +125,22 @@ impl Refreshes {
 
 /// Looks the key up once, and claims its refresh if the value is stale. `None` if there is no value, and in an outage.
 pub(crate) async fn look_up(
+    state: &Arc<CacheState>,
+    key: &Key,
+    stale: StdDuration,
+    owner: Owner,
+    answers: Option<&Arc<AnswerLimit>>,
+) -> Result<Option<Freshness>, CacheError> {
+    // A stale value is held while it is read again. A call that waited for further room would keep what it has from others.
+    let reserved = state.reserve(answers, state.policy.max_string().saturating_mul(2)).await;
+    Ok(look_up_once(state, key, stale, owner).await?.map(|found| match found {
+        Freshness::Fresh(value) => Freshness::Fresh(reserved.hold(value)),
+        Freshness::Stale { value, refresh } => Freshness::Stale { value: reserved.hold(value), refresh },
+        Freshness::Vacant(vacancy) => Freshness::Vacant(vacancy),
+    }))
+}
+
+async fn look_up_once(
     state: &Arc<CacheState>,
     key: &Key,
     stale: StdDuration,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
+use crate::answer_limit::{AnswerLimit, Reserved};
 use crate::backend::CacheBackend;
 use crate::cache_metrics::CacheMetrics;
 use crate::error::CacheError;
@@ -39,6 +40,15 @@ impl CacheState {
         let metrics = CacheMetrics::new(&name, backend.status().backend());
         let (refreshes, issuer) = (Refreshes::default(), Issuer::new());
         Self { name, policy, backend, in_flight, counters, refreshes, metrics, issuer, renewals, releases }
+    }
+
+    /// Waits for room for an answer of at most `bytes`. Without a limit, and from a backend in this process, which answers at
+    /// once, an answer needs none.
+    pub(crate) async fn reserve(&self, answers: Option<&Arc<AnswerLimit>>, bytes: usize) -> Reserved {
+        match answers.filter(|_| self.backend.as_sync().is_none()) {
+            Some(answers) => answers.reserve(bytes).await,
+            None => Reserved::default(),
+        }
     }
 
     /// True if a read returns a miss instead of this error. Counts and logs it.

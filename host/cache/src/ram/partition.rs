@@ -84,6 +84,7 @@ impl<S: Clone> Partitions<S> {
 pub(crate) struct Partition<S = ()> {
     pub(super) entries: Cache<Key, Stored<S>, ByBytes, DefaultHashBuilder, Evictions>,
     evictions: Evictions,
+    max_bytes: u64,
     /// No entry expires before this time. The sweeper checks it first.
     earliest_expiry: AtomicU64,
 }
@@ -151,6 +152,7 @@ impl<S: Clone> Partition<S> {
         Self {
             entries: Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), evictions.clone()),
             evictions,
+            max_bytes,
             earliest_expiry: AtomicU64::new(NEVER),
         }
     }
@@ -229,33 +231,27 @@ impl<S: Clone> Partition<S> {
         }
     }
 
-    /// Replaces an entry if `is_expected` accepts it, which is checked under the lock. Returns true if it was replaced.
-    ///
-    /// An entry that grows is out of the cache for a moment, because only an insertion evicts others.
+    /// Replaces an entry if `is_expected` accepts it, in one step under the lock. Returns true if it was replaced.
     pub(super) fn replace_if(&self, key: &Key, is_expected: impl Fn(&Stored<S>) -> bool, fresh: Stored<S>) -> bool {
         let expires_at = fresh.expires_at;
-        let mut fresh = Some(fresh);
+        let (mut fresh, mut grows) = (Some(fresh), false);
         // Dropped after the lock is released.
         let mut replaced = None;
-        let found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
-            if !is_expected(stored) {
-                return EntryAction::Retain(());
-            }
-            match fresh.take_if(|fresh| fresh.value.len() <= stored.value.len()) {
-                Some(fresh) => replaced = Some(std::mem::replace(stored, fresh)),
-                None => return EntryAction::ReplaceWithGuard,
+        let _found = self.entries.entry(key, Some(StdDuration::ZERO), |_, stored| {
+            if let Some(fresh) = fresh.take_if(|_| is_expected(stored)) {
+                grows = fresh.value.len() > stored.value.len();
+                replaced = Some(std::mem::replace(stored, fresh));
             }
             EntryAction::Retain(())
         });
-        let is_stored = match (found, fresh) {
-            // The insertion fails if the key is removed or set in between, as it must.
-            (EntryResult::Replaced(guard, _), Some(fresh)) => guard.insert(fresh).is_ok(),
-            _ => replaced.is_some(),
-        };
-        if is_stored {
+        if grows {
+            // An entry that grows evicts no others by itself. Setting the capacity anew does.
+            self.entries.set_capacity(self.max_bytes);
+        }
+        if replaced.is_some() {
             self.note_expiry(expires_at);
         }
-        is_stored
+        replaced.is_some()
     }
 
     /// Removes the selected keys. Returns how many had not expired.

@@ -174,3 +174,43 @@ async fn clears_fills_and_sweeps_apply_to_shares() {
     assert_eq!(ram.clear_matching(&Selection::all(Some(a.clone()))).await.unwrap(), 1);
     assert_eq!(ram.get(&key(&b, "k2")).await.unwrap(), Some("v".into()));
 }
+
+#[tokio::test]
+async fn a_reader_finds_a_value_at_any_time_while_longer_and_shorter_ones_replace_it() {
+    let ram = RamBackend::new(1 << 20, 1024, &[]);
+    ram.set(key("k"), "0".into(), None).await.unwrap();
+    let is_over = Arc::new(AtomicU64::new(0));
+    let readers = [(); 2].map(|()| {
+        let (ram, is_over) = (Arc::clone(&ram), Arc::clone(&is_over));
+        std::thread::spawn(move || {
+            let (key, mut misses, mut reads) = (key("k"), 0_u64, 0_u64);
+            while is_over.load(Ordering::Relaxed) == 0 || reads == 0 {
+                misses += u64::from(ram.look_up(key.as_ref()).is_none());
+                reads += 1;
+            }
+            misses
+        })
+    });
+    for round in 0..50_000_usize {
+        let (_, version) = ram.get_version(&key("k")).await.unwrap().unwrap();
+        let value = vec![b'x'; 1 + round % 7 * 100];
+        assert!(ram.replace(key("k"), Some(&version), value.into(), None).await.unwrap());
+    }
+    is_over.store(1, Ordering::Relaxed);
+    assert_eq!(readers.map(|reader| reader.join().unwrap()), [0, 0]);
+}
+
+#[tokio::test]
+async fn a_replacement_that_is_longer_evicts_others() {
+    let max = 64 << 10;
+    let ram = RamBackend::new(max, 4 << 10, &[]);
+    for n in 0..200 {
+        let key = key(&n.to_string());
+        ram.set(key.clone(), "v".into(), None).await.unwrap();
+        if let Some((_, version)) = ram.get_version(&key).await.unwrap() {
+            assert!(ram.replace(key, Some(&version), vec![b'x'; 4 << 10].into(), None).await.unwrap());
+        }
+        let BackendStatus::Ram { bytes, .. } = ram.status() else { unreachable!() };
+        assert!(bytes <= max, "{bytes}");
+    }
+}

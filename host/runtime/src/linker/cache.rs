@@ -216,6 +216,15 @@ impl LarderView<'_> {
         self.push_opened(None, opened)
     }
 
+    /// Makes the calls of a handle wait for room for their answers. A call that other calls of the instance wait for must not
+    /// do so.
+    pub(super) fn limit_answers(&mut self, handle: Resource<OpenCache>) -> CallResult<Resource<OpenCache>> {
+        let answers = Arc::clone(&self.ctx.answers);
+        let OpenCache(cache) = self.table.get_mut(&handle)?;
+        *cache = Arc::new(ScopedCache::clone(cache).with_answer_limit(answers));
+        Ok(handle)
+    }
+
     pub(super) fn drop_cache(&mut self, handle: Resource<OpenCache>) -> wasmtime::Result<()> {
         self.delete(handle)?;
         Ok(())

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wasmtime::AsContextMut as _;
 use wasmtime::component::{Accessor, Linker};
 
 use super::cache::{CallError, CallResult};
@@ -40,8 +39,7 @@ impl Drop for InFlight {
 /// Adds the interface `larder:cache/cache-async` to a linker, beside that of [`add_to_linker`](super::add_to_linker). `view`
 /// borrows the cache state and the resource table from the store's data.
 ///
-/// The keys and values of all running calls of an instance together may have as many bytes as
-/// [`Store::set_hostcall_fuel`](wasmtime::Store::set_hostcall_fuel) allows one call.
+/// What the calls of an instance hold at a time is within [`Bounds::max_concurrent_bytes`](super::Bounds::max_concurrent_bytes).
 ///
 /// # Errors
 ///
@@ -52,7 +50,7 @@ pub fn add_concurrent_to_linker<T: Send + 'static>(
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
     let mut interface = linker.instance(INTERFACE)?;
-    add_resources(&mut interface, view)?;
+    add_resources(&mut interface, view, |view, cache| view.limit_answers(cache))?;
     interface.func_wrap_concurrent("[method]cache.get", move |accessor, (cache, key): (CacheHandle, String)| {
         let len = key.len();
         answer(accessor, view, cache, len, report, move |cache| async move { cache.get(&key).await })
@@ -166,10 +164,9 @@ where
     C: Future<Output = Result<O, CacheError>> + Send,
 {
     let (_call, cache, _in_flight) = accessor.with(|mut access| {
-        let max = access.as_context_mut().hostcall_fuel();
         let view = view(access.data_mut());
         let (call, cache) = view.begin(&cache)?;
-        let in_flight = in_flight(&view, len, max)?;
+        let in_flight = in_flight(&view.ctx.in_flight, len, view.ctx.max_concurrent_bytes)?;
         CallResult::Ok((call, cache, in_flight))
     })?;
     let outcome = make(Arc::clone(&cache)).await;
@@ -195,8 +192,8 @@ fn set<T: Send + 'static>(
     )
 }
 
-/// Fills a vacancy. It is not counted as a call, as in [`LarderView::begin`], and its value not as bytes in flight: those who
-/// wait for it would otherwise block it. There are at most as many fills as vacancies.
+/// Fills a vacancy. It is not counted as a call, as in [`LarderView::begin`], and its value not beside the arguments of
+/// calls: those that wait for it would otherwise block it.
 fn fill<'a, T, C>(
     accessor: &'a Accessor<T>,
     view: View<T>,
@@ -209,22 +206,28 @@ where
     C: Future<Output = Result<bool, CacheError>> + Send + 'a,
 {
     Box::pin(async move {
-        let (cache, vacancy) = match accessor.with(|mut access| view(access.data_mut()).take_vacancy(vacancy)) {
-            Ok(Some(taken)) => taken,
-            Ok(None) => return to_host_result(Ok(false)),
-            Err(error) => return to_host_result(Err(error)),
-        };
-        let outcome = call(Arc::clone(&cache), vacancy, value).await;
-        to_host_result(accessor.with(|mut access| report(view(access.data_mut()), cache, outcome)))
+        let filled: CallResult<bool> = async {
+            let taken = accessor.with(|mut access| {
+                let mut view = view(access.data_mut());
+                let Some(taken) = view.take_vacancy(vacancy)? else { return Ok(None) };
+                let in_flight = in_flight(&view.ctx.fills, value.len(), view.ctx.max_concurrent_bytes)?;
+                CallResult::Ok(Some((taken, in_flight)))
+            });
+            let Some(((cache, vacancy), _in_flight)) = taken? else { return Ok(false) };
+            let outcome = call(Arc::clone(&cache), vacancy, value).await;
+            accessor.with(|mut access| report(view(access.data_mut()), cache, outcome))
+        }
+        .await;
+        to_host_result(filled)
     })
 }
 
-/// Counts the bytes of a call's arguments.
-fn in_flight(view: &LarderView<'_>, len: usize, max: usize) -> CallResult<InFlight> {
-    let all = Arc::clone(&view.ctx.in_flight);
+/// Counts the bytes of a call's arguments among those of all that run. A call alone has the limits of one call.
+fn in_flight(all: &Arc<AtomicUsize>, len: usize, max: usize) -> CallResult<InFlight> {
+    let all = Arc::clone(all);
     let before = all.fetch_add(len, Ordering::Relaxed);
     let in_flight = InFlight { all, bytes: len };
-    if before.saturating_add(len) > max {
+    if before > 0 && before.saturating_add(len) > max {
         return Err(CallError::Limit(format!("too many bytes in concurrent calls: the limit is {max}")));
     }
     Ok(in_flight)

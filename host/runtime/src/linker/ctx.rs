@@ -9,7 +9,7 @@ use wasmtime::component::ResourceTable;
 use super::call_limit::CallLimit;
 use super::handles::HeldVacancy;
 use super::mistakes::Mistakes;
-use crate::cache::PluginCaches;
+use crate::cache::{AnswerLimit, PluginCaches};
 use crate::default_limits;
 use crate::settings::Settings;
 
@@ -26,8 +26,14 @@ pub struct LarderCtx {
     pub(super) mistakes: Arc<Mistakes>,
     /// What `wasi:config` returns.
     pub(super) settings: Settings,
-    /// The bytes of the arguments of asynchronous calls.
+    /// The bytes of the arguments of asynchronous calls, without fills.
     pub(super) in_flight: Arc<AtomicUsize>,
+    /// The bytes of the values of asynchronous fills.
+    pub(super) fills: Arc<AtomicUsize>,
+    /// The limit on the answers of asynchronous calls.
+    pub(super) answers: Arc<AnswerLimit>,
+    /// As [`Bounds::max_concurrent_bytes`].
+    pub(super) max_concurrent_bytes: usize,
 }
 
 /// The limits of one plugin instance. Start from [`Bounds::default`] and set the fields that differ.
@@ -40,6 +46,10 @@ pub struct Bounds {
     pub max_vacancies: usize,
     /// The maximum number of log lines that the instance's calls cause. Defaults to 100.
     pub max_log_lines: usize,
+    /// The maximum number of bytes of the arguments of all asynchronous calls that run, of the values of all asynchronous
+    /// fills that run, and of the answers that the plugin has not taken. A call over the first or the second is refused, and
+    /// one without room for the longest answer that it may get waits. A call alone is never over it. Defaults to 16 MiB.
+    pub max_concurrent_bytes: usize,
     /// The limit on concurrent calls. All instances of a plugin share it if each gets a clone of the same `Arc`.
     /// Defaults to 1,024 calls of this instance alone.
     pub calls: Arc<CallLimit>,
@@ -54,6 +64,7 @@ impl Default for Bounds {
             max_handles: default_limits::MAX_HANDLES,
             max_vacancies: default_limits::MAX_VACANCIES,
             max_log_lines: default_limits::MAX_LOG_LINES,
+            max_concurrent_bytes: default_limits::MAX_CONCURRENT_BYTES,
             calls: CallLimit::new(default_limits::MAX_CONCURRENT_CALLS),
             mistakes: Arc::default(),
         }
@@ -70,12 +81,25 @@ pub(super) struct Quota {
 impl LarderCtx {
     /// Creates the state of one instance of the plugin `plugin`, which may open `caches` within `bounds`.
     pub fn new(plugin: impl Into<String>, caches: PluginCaches, bounds: Bounds) -> Self {
-        let Bounds { max_handles, max_vacancies, max_log_lines, calls, mistakes } = bounds;
+        let Bounds { max_handles, max_vacancies, max_log_lines, max_concurrent_bytes, calls, mistakes } = bounds;
         let quota = |max| Quota { held: 0, max };
         let (handles, vacancies, log_lines) = (quota(max_handles), quota(max_vacancies), quota(max_log_lines));
         let (plugin, settings) = (plugin.into(), Settings::default());
-        let in_flight = Arc::default();
-        Self { plugin, caches, handles, vacancies, log_lines, calls, mistakes, settings, in_flight }
+        let (in_flight, fills, answers) = (Arc::default(), Arc::default(), AnswerLimit::new(max_concurrent_bytes));
+        Self {
+            plugin,
+            caches,
+            handles,
+            vacancies,
+            log_lines,
+            calls,
+            mistakes,
+            settings,
+            in_flight,
+            fills,
+            answers,
+            max_concurrent_bytes,
+        }
     }
 
     /// Sets the settings that `wasi:config` returns. Without this call there are none.

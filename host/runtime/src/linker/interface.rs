@@ -50,7 +50,7 @@ pub fn add_to_linker<T: Send + 'static>(
     view: fn(&mut T) -> LarderView<'_>,
 ) -> wasmtime::Result<()> {
     let mut interface = linker.instance(INTERFACE)?;
-    add_resources(&mut interface, view)?;
+    add_resources(&mut interface, view, |_, cache| Ok(cache))?;
     interface.func_wrap_async("[method]cache.get", move |store, (cache, key)| get(store, view, cache, key))?;
     interface
         .func_wrap_async("[method]cache.get-many", move |store, (cache, keys)| get_many(store, view, cache, keys))?;
@@ -99,10 +99,11 @@ pub fn add_to_linker<T: Send + 'static>(
 }
 
 /// Adds the resources and the functions that open a cache. They wait for nothing, so that both forms of the interface share
-/// them.
+/// them. `finish` prepares a new handle.
 pub(super) fn add_resources<T: Send + 'static>(
     interface: &mut LinkerInstance<'_, T>,
     view: View<T>,
+    finish: fn(&mut LarderView<'_>, CacheHandle) -> CallResult<CacheHandle>,
 ) -> wasmtime::Result<()> {
     interface.resource("cache", ResourceType::host::<OpenCache>(), move |mut store, handle| {
         view(store.data_mut()).drop_cache(CacheHandle::new_own(handle))
@@ -110,9 +111,14 @@ pub(super) fn add_resources<T: Send + 'static>(
     interface.resource("vacancy", ResourceType::host::<HeldVacancy>(), move |mut store, handle| {
         view(store.data_mut()).drop_vacancy(VacancyHandle::new_own(handle))
     })?;
-    interface
-        .func_wrap("open", move |mut store, (name,): (String,)| to_host_result(view(store.data_mut()).open(&name)))?;
-    interface.func_wrap("open-default", move |mut store, (): ()| to_host_result(view(store.data_mut()).open_default()))
+    interface.func_wrap("open", move |mut store, (name,): (String,)| {
+        let mut view = view(store.data_mut());
+        to_host_result(view.open(&name).and_then(|cache| finish(&mut view, cache)))
+    })?;
+    interface.func_wrap("open-default", move |mut store, (): ()| {
+        let mut view = view(store.data_mut());
+        to_host_result(view.open_default().and_then(|cache| finish(&mut view, cache)))
+    })
 }
 
 fn get<T: Send + 'static>(

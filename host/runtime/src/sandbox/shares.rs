@@ -80,6 +80,12 @@ impl Shares {
         self.part(8, 64 * KIB, u64::MAX)
     }
 
+    /// The arguments of all asynchronous calls of caches that run, in bytes, and as much again for their fills, and for the
+    /// answers that the plugin has not taken: what one synchronous call may have.
+    pub(crate) fn concurrent_calls(self) -> usize {
+        self.batch()
+    }
+
     /// The number of open cache handles.
     pub(crate) fn cache_handles(self) -> usize {
         self.part(8 * KIB, 16, u64::MAX)
@@ -126,5 +132,6 @@ mod tests {
         );
         assert_eq!((default.random(), default.batch()), (1 << 20, 16 << 20));
         assert_eq!((default.value(), default.server_value()), (32 << 20, 16 << 20));
+        assert_eq!(default.concurrent_calls(), crate::default_limits::MAX_CONCURRENT_BYTES);
     }
 }

@@ -1,9 +1,11 @@
 //! The limits on a plugin. Each test is named after its key: a call at the limit succeeds, one above it fails, and
 //! other plugins are not affected.
 //!
+//! - `answers`: the limit on the answers of the concurrent calls of one instance.
 //! - `leases`: `max_lease`, how long a vacancy can keep other callers from computing.
 //! - `plugins`: the limits on all instances of one plugin together, beside another plugin in the same process.
 
+mod answers;
 mod leases;
 mod plugins;
 

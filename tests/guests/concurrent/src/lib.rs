@@ -4,4 +4,6 @@
 
 mod command;
 mod functions;
+mod hoard;
+mod outgoing;
 mod service;

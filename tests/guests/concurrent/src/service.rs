@@ -7,10 +7,12 @@ use std::time::Duration;
 use larder::concurrent::Cache;
 use wasip3::cli::exit;
 use wasip3::clocks::monotonic_clock::wait_for;
-use wasip3::http::client;
-use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
+use wasip3::http::types::{ErrorCode, Fields, Request, Response};
 use wasip3::random::random::get_random_u64;
 use wasip3::{spawn_local, wit_bindgen, wit_future, wit_stream};
+
+use crate::hoard::hoard;
+use crate::outgoing::{crowd, fetch, read};
 
 struct Service;
 
@@ -137,10 +139,14 @@ impl wasip3::exports::http::handler::Guest for Service {
                 panic!("on purpose");
             }),
             "/cached" => text(cached(query, 0).await),
+            "/gathered" => text(gathered(query).await),
+            "/hoard" => text(hoard(query).await),
             "/slow" => text(cached(query, 2000).await),
             "/slower" => text(cached(query, 10_000).await),
             "/refreshed" => text(refreshed(query).await),
             "/fetch" => text(fetch(query).await),
+            "/crowd" => text(crowd(query).await),
+            "/read" => text(read(query).await),
             _ => {
                 let response = text("not found\n".to_owned());
                 let _known = response.set_status_code(404);
@@ -178,6 +184,18 @@ async fn cached(key: &str, milliseconds: u64) -> String {
     value.await.unwrap_or_else(|error| error.to_string())
 }
 
+/// Does `COUNT/KEY`: waits until so many of these requests run, and then returns the value of the key.
+async fn gathered(query: &str) -> String {
+    thread_local! { static GATHERED: Cell<usize> = const { Cell::new(0) } }
+    let (count, key) = query.split_once('/').unwrap_or(("", query));
+    let count = count.parse().unwrap_or(0);
+    GATHERED.with(|gathered| gathered.set(gathered.get().saturating_add(1)));
+    while GATHERED.with(Cell::get) < count {
+        wait_for(100_000_000).await;
+    }
+    cached(key, 0).await
+}
+
 /// The value of a key, which is fresh for 200 ms, stale for 50 s and takes 2 s to compute: the number of the computation in this
 /// instance.
 async fn refreshed(key: &str) -> String {
@@ -193,25 +211,4 @@ async fn refreshed(key: &str) -> String {
     let (fresh, stale) = (Duration::from_millis(200), Duration::from_secs(50));
     let value = async { Cache::default()?.get_or_refresh(key, fresh, stale, compute).await };
     value.await.map_or_else(|error| error.to_string(), |number| number.to_string())
-}
-
-/// Sends a request to `AUTHORITY/PATH`, and tells the status or the error.
-async fn fetch(target: &str) -> String {
-    let (authority, path) = target.split_once('/').unwrap_or((target, ""));
-    let (ended, trailers) = wit_future::new(|| Ok(None));
-    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
-    drop(ended);
-    let set = [
-        request.set_method(&Method::Get),
-        request.set_scheme(Some(&Scheme::Http)),
-        request.set_authority(Some(authority)),
-        request.set_path_with_query(Some(&format!("/{path}"))),
-    ];
-    if set.iter().any(Result::is_err) {
-        return "invalid".to_owned();
-    }
-    match client::send(request).await {
-        Ok(response) => response.get_status_code().to_string(),
-        Err(error) => format!("{error:?}"),
-    }
 }

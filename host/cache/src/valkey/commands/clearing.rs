@@ -56,7 +56,7 @@ async fn scan(
     let pages = stream::try_unfold(Some(0), |cursor| async move {
         let Some(cursor) = cursor else { return Ok(None) };
         let (next, found) = page(pool, glob, cursor, SCAN_COUNT).await?;
-        progress.add(SCAN_COUNT, 0);
+        progress.add(keys_of_a_page(pool, SCAN_COUNT), 0);
         // A page may be empty; only cursor 0 is the end.
         Ok::<_, CacheError>(Some((found, Some(next).filter(|next| *next != 0))))
     });
@@ -74,6 +74,11 @@ async fn scan(
     removed.try_fold(0_u64, async |all, removed| Ok(all.saturating_add(removed))).await
 }
 
+/// The number of keys that a page of about `max` keys visits: fewer than that if their names could exceed the reply limit.
+fn keys_of_a_page(pool: &ConnectionPool, max: u64) -> u64 {
+    pool.reply_limit().checked_div(SCAN_KEY).unwrap_or(1).min(max).clamp(1, SCAN_COUNT)
+}
+
 /// One page of a scan of about `max` keys at most: the next cursor, which is 0 after the last page, and the keys.
 pub(in crate::valkey) async fn page(
     pool: &ConnectionPool,
@@ -81,7 +86,7 @@ pub(in crate::valkey) async fn page(
     cursor: u64,
     max: u64,
 ) -> Result<(u64, Vec<Vec<u8>>), CacheError> {
-    let count = pool.reply_limit().checked_div(SCAN_KEY).unwrap_or(1).min(max).clamp(1, SCAN_COUNT);
+    let count = keys_of_a_page(pool, max);
     let mut scan = redis::cmd("SCAN");
     scan.arg(cursor).arg("MATCH").arg(glob).arg("COUNT").arg(count);
     let (next, found): (u64, Vec<Value>) = pool.call_bulk(scan).await?;

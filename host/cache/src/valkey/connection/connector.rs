@@ -28,14 +28,6 @@ use crate::valkey::server::rights;
 use crate::valkey::topology::sentinel;
 use crate::{CacheError, Policy};
 
-/// The least limit for a string, in bytes. What a server reports about itself and the keys that a scan finds may be
-/// longer than the values of the cache.
-const LEAST_STRING_LIMIT: u64 = 64 << 10;
-
-/// The least limit for a reply, in bytes. What a plugin reads at once may be held up to this size although its limit is
-/// lower, so it is within the smallest `max_memory`.
-const LEAST_REPLY_LIMIT: u64 = 2 << 20;
-
 /// A connection is lost after this number of consecutive calls that timed out: a silent partition closes no socket.
 pub(in crate::valkey) const TIMEOUTS_OF_A_LOST_CONNECTION: u32 = 3;
 
@@ -109,10 +101,7 @@ impl Connector {
     pub(in crate::valkey) fn new(options: ServerOptions, target: Target, policy: &Policy, member: Member) -> Self {
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let max_value = bytes(policy.max_value_bytes);
-        let reply = ReplyLimits {
-            string: max_value.max(LEAST_STRING_LIMIT),
-            reply: bytes(policy.max_batch_bytes).max(max_value).max(LEAST_REPLY_LIMIT),
-        };
+        let reply = ReplyLimits { string: bytes(policy.max_string()), reply: bytes(policy.max_reply()) };
         let limits = ExchangeLimits { timeout: options.timeout, max_value, reply };
         Self {
             network: Network::new(options.resolver.clone()),

@@ -29,7 +29,7 @@ fn open<T: Send + 'static>(
     Box::pin(async move {
         let opened = accessor.with(|mut access| {
             let mut view = view(access.data_mut());
-            let opened = view.open_bucket(&identifier, only.as_deref());
+            let opened = view.open_bucket(&identifier, only.as_deref()).and_then(|bucket| view.limit_answers(bucket));
             opened.inspect_err(|error| view.ctx.log_lost_reason(only.as_deref().unwrap_or(&identifier), error))
         });
         to_host_result(opened.map(Ok))
