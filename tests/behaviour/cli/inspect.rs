@@ -38,3 +38,15 @@ fn an_import_that_this_host_lacks_is_marked_and_explained() {
     assert!(run.stdout.contains("  wasi:sockets/tcp@0.3.9  (not provided by this host)\n"), "{run:#?}");
     assert!(run.error_line().contains("it imports something this host does not provide"), "{run:#?}");
 }
+
+#[test]
+fn a_middleware_is_told_that_it_cannot_import_the_handler() {
+    let larder = Larder::new(["plugin", "inspect", "p.wasm"]);
+    let text = r#"(component (import "wasi:http/handler@0.3.0" (instance (export "handle" (func)))))"#;
+    std::fs::write(larder.folder().join("p.wasm"), wat::parse_str(text).unwrap()).unwrap();
+    let run = larder.fail(1);
+    assert!(run.stdout.contains("  wasi:http/handler@0.3.0  (not provided by this host)\n"), "{run:#?}");
+    let advice =
+        "; plugins export this interface, and cannot import it: compose the component with the handler (`wac plug`)";
+    assert!(run.error_line().ends_with(advice), "{run:#?}");
+}

@@ -59,7 +59,7 @@ fn a_command_is_for_larder_run() {
 #[test]
 fn a_component_of_another_world_is_told_what_this_host_has() {
     let nn = "(component (import \"wasi:nn/graph@0.2.0\" (instance (export \"load\" (func)))))";
-    has(&with_file("run", nn).fail(1), &["`wasi:nn/graph@0.2.0`", "of WASI this host has cli, clocks,"]);
+    has(&with_file("run", nn).fail(1), &["`wasi:nn/graph@0.2.0`", "of WASI 0.2 this host has cli, clocks,"]);
 }
 
 #[test]

@@ -111,17 +111,26 @@ const INTERFACES: [Interface; 4] = [
     },
 ];
 
-/// A counter without a label, beside the labels.
+/// Counters and batches without a label, beside the labels.
 const COUNTER: [&str; 3] = [
     "import wasi:keyvalue/store@0.2.0-draft2;
      import wasi:keyvalue/atomics@0.2.0-draft2;
-     export add: func(key: string) -> s64;",
+     import wasi:keyvalue/batch@0.2.0-draft2;
+     export add: func(key: string) -> s64;
+     export forget: func(key: string) -> u32;",
     r#"(import "wasi:keyvalue/store@0.2.0-draft2" "open" (func $open (param i32 i32 i32)))
-       (import "wasi:keyvalue/atomics@0.2.0-draft2" "increment" (func $increment (param i32 i32 i32 i64 i32)))"#,
+       (import "wasi:keyvalue/atomics@0.2.0-draft2" "increment" (func $increment (param i32 i32 i32 i64 i32)))
+       (import "wasi:keyvalue/batch@0.2.0-draft2" "delete-many" (func $delete-many (param i32 i32 i32 i32)))"#,
     r#"(func (export "add") (param i32 i32) (result i64)
            (call $open (i32.const 0) (i32.const 0) (i32.const 16))
            (call $increment (i32.load (i32.const 20)) (local.get 0) (local.get 1) (i64.const 1) (i32.const 32))
-           (i64.load (i32.const 40)))"#,
+           (i64.load (i32.const 40)))
+       (func (export "forget") (param i32 i32) (result i32)
+           (call $open (i32.const 0) (i32.const 0) (i32.const 16))
+           (i32.store (i32.const 96) (local.get 0))
+           (i32.store (i32.const 100) (local.get 1))
+           (call $delete-many (i32.load (i32.const 20)) (i32.const 96) (i32.const 1) (i32.const 32))
+           (i32.load8_u (i32.const 32)))"#,
 ];
 
 /// Writes the plugin `labels.wasm`, which imports an interface as `team-a` and as `team-b`.
@@ -222,8 +231,11 @@ fn an_interface_without_a_label_is_served_beside_those_with_one() {
     assert_eq!(printed(call(&plugin, &config, "add(\"n\")")), "1");
     assert_eq!(printed(call(&plugin, &config, "add(\"n\")")), "2");
     assert_eq!(printed(call(&plugin, &config, "get-team-a(\"\", \"n\")")), "\"41\"");
-    let config = config.replace("team-a = \"one\"", "team-a = \"three\"");
-    assert_eq!(printed(call(&plugin, &config, "get-team-a(\"\", \"n\")")), "\"2\"");
+    let same = config.replace("team-a = \"one\"", "team-a = \"three\"");
+    assert_eq!(printed(call(&plugin, &same, "get-team-a(\"\", \"n\")")), "\"2\"");
+    assert_eq!(printed(call(&plugin, &config, "forget(\"n\")")), "0");
+    assert_eq!(printed(call(&plugin, &same, "get-team-a(\"\", \"n\")")), "\"none\"");
+    assert_eq!(printed(call(&plugin, &config, "get-team-a(\"\", \"n\")")), "\"41\"");
 }
 
 #[test]
