@@ -297,12 +297,13 @@ fn a_server_that_does_not_answer_is_a_timeout() {
     let relay = Relay::to(server.port());
     let config = behind(&relay, "on_outage = \"error\"\n").replace("\"10s\"", "\"1s\"");
     let mut plugin = Larder::run(PLUGIN).config(&config);
-    for operation in ["set k v", "wait 2000", "set k w"] {
+    for operation in ["set k v", "await", "set k w"] {
         plugin = plugin.arg(operation);
     }
     let mut running = plugin.start();
-    assert_eq!(running.read_line(), "ok");
+    assert_eq!([running.read_line(), running.read_line()], ["ok", "waiting"]);
     relay.set_fault(Fault::Blackhole);
+    running.write_line("go on");
     let printed = running.succeed().stdout;
     assert!(printed.ends_with("error: timeout\n") || printed.ends_with("error: store-unavailable\n"), "{printed}");
 }
