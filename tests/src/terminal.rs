@@ -21,6 +21,11 @@ impl Terminal {
     /// Runs `larder` with these arguments, which a shell splits. The terminal shows `pid N` before, and afterwards
     /// `status N` and the settings of the terminal (`stty -a`).
     pub fn run(arguments: &str) -> Self {
+        Self::run_with(&[], arguments)
+    }
+
+    /// As [`Terminal::run`], with these environment variables, and without `NO_COLOR` if it is none of them.
+    pub fn run_with(variables: &[(&str, &str)], arguments: &str) -> Self {
         let larder = program();
         let larder = larder.display();
         let line =
@@ -28,6 +33,7 @@ impl Terminal {
         let mut script = Command::new("script");
         script.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]);
         script.env("TERM", "xterm-256color").env("SHELL", "/bin/sh").env_remove("LARDER_CONFIG");
+        script.env_remove("NO_COLOR").envs(variables.iter().copied());
         let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let keys = script.stdin.take().expect("the stream is piped");
         let mut stdout = script.stdout.take().expect("the stream is piped");

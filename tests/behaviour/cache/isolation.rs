@@ -77,7 +77,8 @@ fn a_misspelt_table_is_a_warning_at_the_start() {
     let run = run_as("script", config, &["get k"]);
     let warning = "plugin `script` has no table `[plugins.script]`, so it may use every cache; is `[plugins.scripd]` meant for it?";
     assert!(run.stderr.lines().count() == 1 && run.stderr.contains(warning), "{}", run.stderr);
-    assert_eq!(run_as("script", "[plugins.another]\n", &["get k"]).stderr, "", "another plugin may use its table");
+    let config = "[plugins.another]\n[plugins.script]\n";
+    assert_eq!(run_as("script", config, &["get k"]).stderr, "", "another plugin may use its table");
 }
 
 #[test]

@@ -21,6 +21,28 @@ fn a_plugin_is_described_without_being_run() {
 }
 
 #[test]
+fn the_size_is_that_of_the_file_and_the_time_says_whether_it_was_compiled_before() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let bytes = std::fs::metadata(guest("script")).unwrap().len();
+    let inspect = |options: &[&str]| {
+        let larder = inspect("script").env("LARDER_COMPILED", folder.path());
+        options.iter().fold(larder, |larder, option| larder.arg(option)).succeed().stdout
+    };
+    for compiled in ["compiled now", "compiled before"] {
+        let shown = inspect(&[]);
+        let line = |title: &str| shown.lines().find_map(|line| line.strip_prefix(title)).unwrap().trim().to_owned();
+        assert_eq!(line("size"), format!("{:.1} KiB", bytes as f64 / 1024.0), "{shown}");
+        let time = line("loaded   in ");
+        let (seconds, how) = time.split_once(" s, ").unwrap();
+        assert!(seconds.parse::<f64>().unwrap() < 120.0, "{shown}");
+        assert_eq!(how, compiled);
+    }
+    let object: serde_json::Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+    assert_eq!((&object["bytes"], &object["was_kept"]), (&bytes.into(), &true.into()));
+    assert!(object["load_seconds"].as_f64().unwrap() > 0.0, "{object}");
+}
+
+#[test]
 fn a_file_that_is_no_component_is_refused_as_it_is_when_it_is_run() {
     let larder = Larder::new(["plugin", "inspect", "p.wasm"]);
     std::fs::write(larder.folder().join("p.wasm"), b"\0asm\x01\0\0\0").unwrap();

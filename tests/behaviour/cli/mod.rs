@@ -16,6 +16,7 @@
 //! - `program`: where the configuration is found, `larder check` and `larder cache`.
 //! - `ready`: `larder ready`, the health check of a container.
 //! - `signals`: SIGTERM, Ctrl-C and SIGHUP: leases are given back, and no command ignores them.
+//! - `terminal`: colours, progress, `--quiet` and `--verbose`, and the width of help.
 //! - `top`: the table of `larder top`, its messages, and the terminal after it.
 
 mod compiled;
@@ -34,4 +35,5 @@ mod new;
 mod program;
 mod ready;
 mod signals;
+mod terminal;
 mod top;

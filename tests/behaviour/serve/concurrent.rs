@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use larder_tests::{
@@ -323,6 +323,42 @@ async fn a_service_sends_requests_to_the_hosts_of_its_grant_only() {
 }
 
 #[tokio::test]
+async fn the_requests_that_a_service_sends_have_the_limits_of_those_of_0_2() {
+    let upstream = Upstream::start(|_| async { ok_response("here") }).await;
+    // The first connection is answered with a long head, the second with a part of a body, and the third with nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (local, raw) = (upstream.address().to_string(), listener.local_addr().unwrap().to_string());
+    let hosts = format!("outgoing_hosts = [{local:?}, {raw:?}]");
+    let serving = start(&hosts, "[sandbox]\nmax_outgoing_requests = 2\n");
+    assert_eq!(serving.get(&format!("/crowd?2/{local}/x")).await.body, "4 4");
+    let refused = format!("/crowd?4/{local}/x");
+    for _ in 0..2 {
+        let expected = "4 4 ErrorCode::ConnectionLimitReached ErrorCode::ConnectionLimitReached";
+        assert_eq!(serving.get(&refused).await.body, expected, "those before are over");
+    }
+    let said = std::thread::spawn(move || {
+        let long = format!("HTTP/1.1 200 OK\r\nlong: {}\r\n\r\n", "x".repeat(1 << 20));
+        let half = "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nhalf".to_owned();
+        [long, half, String::new()].map(|said| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _request = stream.read(&mut [0; 1024]).unwrap();
+            // The host has seen enough of the first one before it is complete.
+            let _broken = stream.write_all(said.as_bytes());
+            stream
+        })
+    });
+    let path = format!("/read?300/{raw}/x");
+    let began = Instant::now();
+    assert_eq!(serving.get(&path).await.body, "ErrorCode::HttpResponseHeaderSectionSize(None)");
+    let half = serving.get(&path).await.body;
+    assert!(half.starts_with("ErrorCode::"), "{half}");
+    assert_eq!(serving.get(&path).await.body, "ErrorCode::HttpResponseTimeout");
+    // Well before the run's own end.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    drop(said.join().unwrap());
+}
+
+#[tokio::test]
 async fn a_thousand_hits_in_few_instances_are_answered_while_one_request_computes() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
     let rest = format!("[serve]\nmax_concurrent_requests = 2000\n{}", server.cache("c"));
@@ -336,7 +372,7 @@ async fn a_thousand_hits_in_few_instances_are_answered_while_one_request_compute
         let client = Client::connect_http2(address).await;
         for _ in 0..100 {
             let client = client.clone();
-            hits.spawn(async move { client.get("/cached?key").await.unwrap() });
+            hits.spawn(async move { client.get("/gathered?1000/key").await.unwrap() });
         }
     }
     let hits = hits.join_all().await;
@@ -347,6 +383,8 @@ async fn a_thousand_hits_in_few_instances_are_answered_while_one_request_compute
     // One, unless a busy machine made it look as if it computed for long.
     let created = metric(&serving, "larder_created_instances_total{plugin=\"concurrent\"}").await;
     assert!(created <= 10.0, "{created}");
+    let (_, most, _) = report(&serving.get("/instance").await);
+    assert!(created > 1.0 || most > 500, "{most} at the same time");
 }
 
 #[tokio::test]

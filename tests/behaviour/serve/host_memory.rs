@@ -196,18 +196,20 @@ async fn start_concurrent(server: &Server) -> Host {
     host
 }
 
-/// A server answers all calls that are sent while the plugin computes: 256 MiB for all that are begun.
+/// A server answers all calls that are sent while the plugin computes: 400 MiB for all that are begun. When the plugin cancels
+/// them, its own memory gets those that are answered meanwhile, which may be more than it can have.
 #[tokio::test]
 async fn the_answers_that_a_plugin_does_not_take_are_held_within_max_memory() {
     let Some(server) = Server::start(Kind::Valkey) else { return };
-    for attack in ["get-many/32", "get/256", "get-or-set/256", "get-or-refresh/256"] {
+    for attack in ["get-many/50", "get/400", "get-or-set/400", "get-or-refresh/400"] {
         let mut host = start_concurrent(&server).await;
         let before = host.reset_peak();
-        assert_eq!(host.0.get(&format!("/hoard?{attack}/1500")).await, HttpResponse::ok("waiting"));
+        let status = host.0.get(&format!("/hoard?{attack}/1500")).await.status;
         let peak = host.status("VmHWM").saturating_sub(before);
-        println!("{attack}: {} KiB", peak >> 10);
-        // 16 MiB of answers, the buffers of the connections, and what the plugin's own memory gets of them in the end.
-        assert!(peak <= 128 * MIB, "{attack}: {} KiB", peak >> 10);
+        println!("{attack}: {status}, {} KiB", peak >> 10);
+        assert!([200, 500].contains(&status), "{attack}: {status}");
+        assert!(peak <= 257 * MIB, "{attack}: {} KiB", peak >> 10);
+        assert_eq!(host.0.get("/hello").await.status, 200);
     }
 }
 

@@ -43,6 +43,30 @@ async fn each_plugin_receives_the_variables_of_its_own_table() {
 }
 
 #[tokio::test]
+async fn a_table_that_no_plugin_uses_is_a_warning_at_start() {
+    let path = guest("http").display().to_string();
+    let config = format!("[plugins.shop]\npath = \"{path}\"\nroute = \"/\"\n[plugins.stock]\nnamespace = \"s\"\n");
+    let finished = ServeProcess::start_with(Larder::serve().config(&config)).terminate().await;
+    let warning = "no plugin uses the table `[plugins.stock]`: the plugins that run are `shop`";
+    assert_eq!(finished.stderr.matches(warning).count(), 1, "{}", finished.stderr);
+    // A plugin of the command line uses the table of its name.
+    let finished = ServeProcess::start("[plugins.http]\n[plugins.stock]\n").terminate().await;
+    let warning = "no plugin uses the table `[plugins.stock]`: the plugins that run are `http`";
+    assert_eq!(finished.stderr.matches("no plugin uses the table").count(), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains(warning), "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn a_port_alone_is_one_of_this_machine() {
+    for prefix in ["", ":", "localhost:"] {
+        let larder = Larder::new(["serve", "--addr"]).arg(format!("{prefix}0"));
+        let serving = ServeProcess::start_with(larder.arg(guest("http")));
+        assert!(serving.address().ip().is_loopback() && serving.address().port() != 0, "{}", serving.address());
+        assert_eq!(serving.get("/hello").await, HttpResponse::ok("hello\n"));
+    }
+}
+
+#[tokio::test]
 async fn a_path_without_a_route_is_404() {
     let config = format!("[plugins.shop]\npath = \"{}\"\nroute = \"/shop\"\n", guest("http").display());
     let serving = ServeProcess::start_with(Larder::serve().config(&config));

@@ -203,3 +203,15 @@ fn no_file_has_a_secret() {
         }
     }
 }
+
+#[test]
+fn each_configuration_names_its_schema_for_editors_and_how_to_write_it() {
+    let files = std::fs::read_dir(root().join("deploy")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "toml")).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("#:schema ./larder.schema.json\n"), "{}", file.display());
+        assert!(text.contains("`larder schema > larder.schema.json`"), "{}", file.display());
+    }
+}

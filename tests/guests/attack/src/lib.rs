@@ -1,14 +1,20 @@
-//! A hostile plugin that interprets bytes as a sequence of calls of the interface, forged handles included.
+//! A hostile plugin that interprets bytes as a sequence of calls of the interface, and of `wasi:keyvalue`, forged handles
+//! included.
 
 #![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented, and the plugin forges handles")]
 
+mod foreign;
+
 wit_bindgen::generate!({
-    path: "../../../wit",
+    path: ["../../../wit", "../../../host/runtime/foreign-wit/keyvalue-draft2"],
     inline: "
         package test:hostile;
 
         world plugin {
             import larder:cache/cache@0.1.1;
+            import wasi:keyvalue/store@0.2.0-draft2;
+            import wasi:keyvalue/atomics@0.2.0-draft2;
+            import wasi:keyvalue/batch@0.2.0-draft2;
 
             /// Makes the calls, and returns how many succeeded and how many failed.
             export attack: func(calls: list<u8>) -> tuple<u32, u32>;
@@ -17,6 +23,7 @@ wit_bindgen::generate!({
     generate_all,
 });
 
+use foreign::Foreign;
 use larder::cache::cache::{Cache, Duration, Entry, Error, Vacancy, open, open_default};
 
 struct Plugin;
@@ -107,6 +114,7 @@ struct Attack {
     bytes: Bytes,
     caches: Vec<Cache>,
     vacancies: Vec<Vacancy>,
+    foreign: Foreign,
     results: u32,
     errors: u32,
 }
@@ -130,7 +138,11 @@ impl Attack {
     }
 
     fn step(&mut self, call: u8) {
-        if call < 16 || self.caches.is_empty() {
+        if (8..16).contains(&call) {
+            self.foreign.step(&mut self.bytes);
+            return;
+        }
+        if call < 8 || self.caches.is_empty() {
             let outcome = if call.is_multiple_of(3) { open(&self.bytes.text()) } else { open_default() };
             if let Some(cache) = self.count(outcome) {
                 self.caches.push(cache);
@@ -224,11 +236,12 @@ impl Attack {
 impl Guest for Plugin {
     fn attack(calls: Vec<u8>) -> (u32, u32) {
         let bytes = Bytes(calls.into_iter());
-        let mut attack = Attack { bytes, caches: Vec::new(), vacancies: Vec::new(), results: 0, errors: 0 };
+        let (caches, vacancies, foreign) = (Vec::new(), Vec::new(), Foreign::default());
+        let mut attack = Attack { bytes, caches, vacancies, foreign, results: 0, errors: 0 };
         while let Some(call) = attack.bytes.0.next() {
             attack.step(call);
         }
-        (attack.results, attack.errors)
+        (attack.results + attack.foreign.results, attack.errors + attack.foreign.errors)
     }
 }
 

@@ -184,13 +184,16 @@ async fn cached(key: &str, milliseconds: u64) -> String {
     value.await.unwrap_or_else(|error| error.to_string())
 }
 
-/// Does `COUNT/KEY`: waits until so many of these requests run, and then returns the value of the key.
+/// Does `COUNT/KEY`: waits until so many of these requests run, for six seconds at most, and then returns the value of the key.
 async fn gathered(query: &str) -> String {
     thread_local! { static GATHERED: Cell<usize> = const { Cell::new(0) } }
     let (count, key) = query.split_once('/').unwrap_or(("", query));
     let count = count.parse().unwrap_or(0);
     GATHERED.with(|gathered| gathered.set(gathered.get().saturating_add(1)));
-    while GATHERED.with(Cell::get) < count {
+    for _ in 0..60 {
+        if GATHERED.with(Cell::get) >= count {
+            break;
+        }
         wait_for(100_000_000).await;
     }
     cached(key, 0).await
