@@ -72,10 +72,10 @@ pub(crate) struct Refreshes {
 }
 
 /// Until when no caller of this process claims a refresh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Until {
-    /// A caller of this process gives it back.
-    Ended,
+    /// A caller of this process gives this lease back, or loses it.
+    Held(Lease),
     /// This time.
     Time(Instant),
 }
@@ -84,15 +84,23 @@ impl Refreshes {
     /// True if a claim would be refused, as far as this process knows.
     fn is_claimed(&self, key: &Key) -> bool {
         match self.lock().get(key) {
-            Some(Until::Ended) => true,
+            Some(Until::Held(_)) => true,
             Some(Until::Time(time)) => Instant::now() < *time,
             None => false,
         }
     }
 
-    /// A caller of this process refreshes the key.
-    fn begin(&self, key: &Key) {
-        self.lock().insert(key.clone(), Until::Ended);
+    /// A caller of this process refreshes the key under this lease.
+    fn begin(&self, key: &Key, lease: &Lease) {
+        self.lock().insert(key.clone(), Until::Held(lease.clone()));
+    }
+
+    /// This lease is no longer held: callers of this process claim again, unless another one of them holds a later lease.
+    pub(crate) fn let_go(&self, key: &Key, lease: &Lease) {
+        let mut table = self.lock();
+        if matches!(table.get(key), Some(Until::Held(held)) if held == lease) {
+            table.remove(key);
+        }
     }
 
     /// No caller of this process claims the refresh for this time, unless one of them holds it.
@@ -100,7 +108,7 @@ impl Refreshes {
         let now = Instant::now();
         let Some(until) = now.checked_add(time) else { return };
         let mut table = self.lock();
-        if table.get(key) == Some(&Until::Ended) {
+        if matches!(table.get(key), Some(Until::Held(_))) {
             return;
         }
         if table.len() >= MAX_RESTING {
@@ -174,7 +182,7 @@ async fn claim(state: &Arc<CacheState>, key: &Key, stale: StdDuration, owner: Ow
     }
     match state.backend.get_version(key).await {
         Ok(Some((found, version))) if found.is_stale(stale) => {
-            state.refreshes.begin(&lease_key);
+            state.refreshes.begin(&lease_key, &vacancy.lease);
             vacancy.refreshed = Some(Refreshed { key: key.clone(), version });
             Ok(Some(Freshness::Stale { value: found.value, refresh: Some(vacancy.lead(owner)) }))
         }
@@ -186,7 +194,7 @@ async fn claim(state: &Arc<CacheState>, key: &Key, stale: StdDuration, owner: Ow
 
 /// Ends a refresh. After one that failed, its lease is given back later: then this breaks.
 pub(crate) fn end(state: &Arc<CacheState>, lease_key: &Key, lease: &Lease, is_filled: bool) -> ControlFlow<()> {
-    state.refreshes.lock().remove(lease_key);
+    state.refreshes.let_go(lease_key, lease);
     if is_filled {
         return ControlFlow::Continue(());
     }
