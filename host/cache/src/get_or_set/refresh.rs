@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
 
@@ -69,6 +70,8 @@ pub(crate) struct Refreshes {
     /// By the key of the lease. A std mutex: nothing awaits while it is locked.
     table: Mutex<HashMap<Key, Until>>,
     pub(crate) counters: RefreshCounters,
+    /// Whether the last refresh could not be begun, which was logged.
+    is_hindered: AtomicBool,
 }
 
 /// Until when no caller of this process claims a refresh.
@@ -116,6 +119,18 @@ impl Refreshes {
         }
         if table.len() < MAX_RESTING {
             table.insert(key.clone(), Until::Time(until));
+        }
+    }
+
+    /// A refresh could not be begun, as on a full server. It counts as failed, and is logged as a warning unless the one before
+    /// could not be begun either.
+    fn hindered(&self, cache: &str, lease_key: &Key, error: &CacheError) {
+        self.counters.failed.increment();
+        self.rest(lease_key, PAUSE);
+        if self.is_hindered.swap(true, Ordering::Relaxed) {
+            tracing::debug!(cache, "a stale value is not refreshed: {error}");
+        } else {
+            tracing::warn!(cache, "stale values are not refreshed: {error}");
         }
     }
 
@@ -175,20 +190,18 @@ async fn claim(state: &Arc<CacheState>, key: &Key, stale: StdDuration, owner: Ow
             state.refreshes.rest(&lease_key, ELSEWHERE);
             return Err(());
         }
-        Err(error) => {
-            tracing::debug!(cache = state.name, "a stale value is not refreshed: {error}");
-            return Err(());
-        }
+        Err(error) => return Err(state.refreshes.hindered(&state.name, &lease_key, &error)),
     }
     match state.backend.get_version(key).await {
         Ok(Some((found, version))) if found.is_stale(stale) => {
             state.refreshes.begin(&lease_key, &vacancy.lease);
+            state.refreshes.is_hindered.store(false, Ordering::Relaxed);
             vacancy.refreshed = Some(Refreshed { key: key.clone(), version });
             Ok(Some(Freshness::Stale { value: found.value, refresh: Some(vacancy.lead(owner)) }))
         }
         Ok(Some((found, _))) => Ok(Some(Freshness::Fresh(found.value))),
         Ok(None) => Ok(None),
-        Err(_) => Err(()),
+        Err(error) => Err(state.refreshes.hindered(&state.name, &lease_key, &error)),
     }
 }
 
