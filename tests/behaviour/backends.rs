@@ -24,16 +24,7 @@ macro_rules! over_every_backend {
             )+
         }
         $crate::backends::over_every_server! { $($fact),+ }
-        mod near {
-            $(
-                #[tokio::test]
-                async fn $fact() {
-                    if let Some(backend) = $crate::backends::Backend::near() {
-                        super::$fact(backend).await;
-                    }
-                }
-            )+
-        }
+        $crate::backends::over_a_near_tier! { $($fact),+ }
         mod cluster {
             #[tokio::test]
             async fn every_fact() {
@@ -75,6 +66,22 @@ macro_rules! over_a_server {
     };
 }
 
+/// Makes a test of each fact for a near tier in front of Valkey.
+macro_rules! over_a_near_tier {
+    ($($fact:ident),+ $(,)?) => {
+        mod near {
+            $(
+                #[tokio::test]
+                async fn $fact() {
+                    if let Some(backend) = $crate::backends::Backend::near() {
+                        super::$fact(backend).await;
+                    }
+                }
+            )+
+        }
+    };
+}
+
 /// Makes a test of each fact for each kind of server. A fact is an async function that takes the kind.
 macro_rules! over_every_kind {
     ($($(#[$attribute:meta])* $fact:ident),+ $(,)?) => {
@@ -95,7 +102,7 @@ macro_rules! over_every_kind {
     };
 }
 
-pub(crate) use {over_a_server, over_every_backend, over_every_kind, over_every_server};
+pub(crate) use {over_a_near_tier, over_a_server, over_every_backend, over_every_kind, over_every_server};
 
 /// The store behind the caches of one test.
 pub(crate) struct Backend {

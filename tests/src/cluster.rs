@@ -200,9 +200,18 @@ impl Cluster {
         (0..self.nodes.len()).filter(|node| is_primary(&mut self.nodes[*node].client())).collect()
     }
 
-    /// Fails over to the replica of a primary with `CLUSTER FAILOVER`, and waits until it has taken over.
+    /// Fails over to the replica of a primary with `CLUSTER FAILOVER`, and waits until it has taken over. No write is lost.
     pub fn fail_over(&self, primary: usize) {
-        let mut replica = self.nodes[PRIMARIES + primary].client();
+        self.take_over(PRIMARIES + primary);
+    }
+
+    /// Fails over to an initial primary after [`Cluster::fail_over`].
+    pub fn fail_back(&self, primary: usize) {
+        self.take_over(primary);
+    }
+
+    fn take_over(&self, replica: usize) {
+        let mut replica = self.nodes[replica].client();
         let mut asked: Option<Instant> = None;
         wait_for("the replica has taken over", || {
             // The nodes give a failover up after 5 s, which a busy machine may need.

@@ -1,6 +1,6 @@
 //! One cache in memory. It checks the rules in the same order as the host, so that both return the same error.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration as StdDuration;
 
 use crate::bindings::{Duration, Error};
@@ -18,7 +18,7 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// How long no caller refreshes after a refresh that failed, in milliseconds.
 const PAUSE: u64 = 1000;
 
-/// How long a vacancy is exclusive, in milliseconds.
+/// How long a vacancy or a refresh is exclusive, in milliseconds.
 const MAX_LEASE: u64 = 5 * 60 * 1000;
 
 /// The longest finite duration, 100 years.
@@ -68,6 +68,8 @@ pub(super) struct Store {
     leases: HashMap<String, Lease>,
     /// The refreshes by key.
     refreshes: HashMap<String, Refresh>,
+    /// The refreshes that plugins hold and have not filled, also those that another caller got meanwhile.
+    unfilled: HashSet<u64>,
     /// All vacancies that plugins hold.
     held: Vec<HeldVacancy>,
     next: u64,
@@ -91,10 +93,22 @@ struct Lease {
 /// Why no caller gets the refresh of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refresh {
-    /// This vacancy holds it.
-    Held(u64),
+    /// This vacancy holds it, until this time at the longest.
+    Held { id: u64, lapses_at: u64 },
     /// The last one failed, less than a second before this time.
     FailedUntil(u64),
+}
+
+impl Refresh {
+    fn is_of(&self, vacancy: u64) -> bool {
+        matches!(self, Self::Held { id, .. } if *id == vacancy)
+    }
+
+    /// The time from which on a caller may get the refresh.
+    fn end(&self) -> u64 {
+        let (Self::Held { lapses_at: end, .. } | Self::FailedUntil(end)) = self;
+        *end
+    }
 }
 
 /// A vacancy that a plugin holds.
@@ -218,16 +232,13 @@ impl Store {
         if expires_at.is_none_or(|end| end.saturating_sub(at.now) > stale) {
             return Ok(FoundFresh::Fresh(value));
         }
-        let is_claimed = match self.refreshes.get(key) {
-            Some(Refresh::Held(_)) => true,
-            Some(Refresh::FailedUntil(end)) => at.now < *end,
-            None => false,
-        };
-        if is_claimed {
+        if self.refreshes.get(key).is_some_and(|refresh| at.now < refresh.end()) {
             return Ok(FoundFresh::Stale(value, None));
         }
         let id = self.next();
-        self.refreshes.insert(key.to_owned(), Refresh::Held(id));
+        let lapses_at = at.now.saturating_add(MAX_LEASE);
+        self.refreshes.insert(key.to_owned(), Refresh::Held { id, lapses_at });
+        self.unfilled.insert(id);
         let replaces = Some(version);
         let held = HeldVacancy { id, key: key.to_owned(), plugin, lease: id, is_ours: false, replaces };
         Ok(FoundFresh::Stale(value, Some(held)))
@@ -250,7 +261,10 @@ impl Store {
         let is_stored = match held.replaces {
             None => self.lease(&held.key, at.now) == Some(held.lease),
             Some(version) => {
-                self.refreshes.remove(&held.key);
+                self.unfilled.remove(&held.id);
+                if self.refreshes.get(&held.key).is_some_and(|refresh| refresh.is_of(held.id)) {
+                    self.refreshes.remove(&held.key);
+                }
                 self.entries.get(&held.key).is_some_and(|stored| stored.is_live(at.now) && stored.version == version)
             }
         };
@@ -263,8 +277,13 @@ impl Store {
     /// Ends the lease of a vacancy that was filled or dropped.
     pub(super) fn give_back(&mut self, held: &HeldVacancy, at: CallContext) {
         self.held.retain(|other| other.id != held.id);
-        if self.refreshes.get(&held.key) == Some(&Refresh::Held(held.id)) {
-            self.refreshes.insert(held.key.clone(), Refresh::FailedUntil(at.now.saturating_add(PAUSE)));
+        if self.unfilled.remove(&held.id) {
+            let is_of_another = |refresh: &Refresh| {
+                matches!(refresh, Refresh::Held { lapses_at, .. } if at.now < *lapses_at) && !refresh.is_of(held.id)
+            };
+            if !self.refreshes.get(&held.key).is_some_and(is_of_another) {
+                self.refreshes.insert(held.key.clone(), Refresh::FailedUntil(at.now.saturating_add(PAUSE)));
+            }
         }
         if held.is_ours && self.leases.get(&held.key).is_some_and(|lease| lease.id == held.lease) {
             self.leases.remove(&held.key);

@@ -292,6 +292,25 @@ fn a_refresh_that_fails_returns_the_stale_value_pauses_and_leaves_its_end_as_it_
     }
 }
 
+#[test]
+fn a_refresh_that_takes_longer_than_max_lease_passes_to_another_caller() {
+    reset();
+    let (ours, theirs) = (Cache::open("pages").unwrap(), another("pages"));
+    let refresh = |cache: &Cache| match cache.freshness("k", 3600 * SECOND).unwrap() {
+        Freshness::Stale { refresh, .. } => refresh,
+        other => panic!("it is stale: {other:?}"),
+    };
+    ours.set_with_duration("k", &1, 3600 * SECOND).unwrap();
+    let slow = refresh(&ours).unwrap();
+    advance(300 * SECOND - StdDuration::from_millis(1));
+    assert!(refresh(&theirs).is_none());
+    advance(StdDuration::from_millis(1));
+    let next = refresh(&theirs).unwrap();
+    drop(slow);
+    assert!(refresh(&ours).is_none(), "one that ends late leaves that of another caller");
+    assert_eq!(next.fill(b"2", SECOND), Ok(true));
+}
+
 /// A get-then-refresh of `k` in one of its forms.
 type GetFirst = fn(&Cache, u32) -> Result<(u32, Option<Refresh>), Error>;
 

@@ -91,6 +91,11 @@ impl Key {
         Self(format!("{SEPARATOR}refresh{SEPARATOR}{}", self.0).into())
     }
 
+    /// True for a key of [`Key::of_refresh`].
+    pub(crate) fn is_of_refresh(&self) -> bool {
+        self.0.starts_with(SEPARATOR)
+    }
+
     /// A borrowed form of the key.
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef(&self.0)

@@ -109,7 +109,7 @@ pub const REFRESHES: Metric = metric(
     Kind::Counter,
     &["cache", "outcome"],
     "Refreshes of stale values: `stored`; `superseded` if the key was set, filled, cleared or evicted, or expired, in \
-     between; `failed` if the value could not be computed or stored.",
+     between; `failed` if the value could not be computed or stored, or if the server did not let a refresh begin.",
 );
 /// Vacancies held by plugins.
 pub const VACANCIES: Metric = metric(

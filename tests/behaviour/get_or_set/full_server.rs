@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration as StdDuration, Instant};
 
 use ::redis::{Connection, cmd};
-use larder_host::cache::{CacheError, Duration, Entry};
-use larder_tests::{TEST_TIMEOUT, wait_for};
+use larder_host::cache::{CacheError, Duration, Entry, Freshness};
+use larder_tests::{Larder, TEST_TIMEOUT, wait_for};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{LONG_WAIT, answer, fill, many_waiting, occupied, take_over, vacancy};
@@ -17,6 +17,8 @@ over_every_server! {
     on_a_full_server_one_caller_computes_for_all_waiters,
     a_full_server_takes_a_lease_back,
     a_full_server_can_be_connected_to,
+    on_a_full_server_stale_values_are_served_and_the_refreshes_count_as_failed,
+    a_plugin_whose_stale_values_are_not_refreshed_is_warned_of_once,
     an_evicted_lease_costs_one_more_computation_and_the_first_value_is_not_stored,
     an_evicted_lease_without_other_processes_costs_one_more_computation,
     lru_evicts_values_before_leases_and_the_other_policies_evict_leases_first,
@@ -73,6 +75,54 @@ async fn a_full_server_can_be_connected_to(mut backend: Backend) {
     let late = backend.cache("").await;
     assert_eq!(late.check().await.unwrap().supports, supports);
     assert_eq!(occupied(view(&late).get_or_set("k").await), bytes("k"));
+}
+
+/// Longer than any value of these tests lives.
+const ANY_LIFE: Duration = Duration::Milliseconds(3_600_000);
+
+async fn on_a_full_server_stale_values_are_served_and_the_refreshes_count_as_failed(mut backend: Backend) {
+    let cache = backend.cache("").await;
+    let plugin = view(&cache);
+    plugin.set("k", bytes("old"), Duration::Default).await.unwrap();
+    fill_up(&mut backend);
+    let stale = async |count: u64| {
+        let found = within(plugin.get_or_refresh("k", ANY_LIFE)).await.unwrap();
+        assert!(matches!(found, Freshness::Stale { value, refresh: None } if value == "old"));
+        assert_eq!(cache.refresh_stats().stale, count);
+    };
+    stale(1).await;
+    assert_eq!(cache.refresh_stats().failed, 1);
+    // During the pause no other caller tries.
+    stale(2).await;
+    configure(&mut backend.behind().client(), "maxmemory", "0");
+    let refreshed = async {
+        loop {
+            if let Freshness::Stale { refresh: Some(refresh), .. } = plugin.get_or_refresh("k", ANY_LIFE).await.unwrap()
+            {
+                return fill(&plugin, refresh, "new").await;
+            }
+            tokio::time::sleep(StdDuration::from_millis(10)).await;
+        }
+    };
+    assert_eq!(within(refreshed).await, Ok(true));
+    assert_eq!(cache.refresh_stats().stored, 1);
+}
+
+async fn a_plugin_whose_stale_values_are_not_refreshed_is_warned_of_once(mut backend: Backend) {
+    let config = format!("{}timeout = \"20s\"\n", backend.behind().cache("c"));
+    let mut session = Larder::run("session").config(&config).start();
+    let mut say = |line: &str, answer: &str| {
+        session.write_line(line);
+        assert_eq!(session.read_line(), answer, "{line}");
+    };
+    say("set k v", "ok");
+    say("set l w", "ok");
+    fill_up(&mut backend);
+    // The refresh of each key is tried once.
+    say("refresh k", "hit v");
+    say("refresh l", "hit w");
+    let stderr = session.succeed().stderr;
+    assert_eq!(stderr.matches("stale values are not refreshed: ").count(), 1, "{stderr}");
 }
 
 /// Makes the server evict all its keys, and then gives it room again. The caches of the test share its thread, so none of

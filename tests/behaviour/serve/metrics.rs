@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use larder_host::cache::{Access, Duration, Entry, Owner, ScopedCache};
 use larder_host::metrics::{
     BUCKETS, CALLS, CONNECTIONS_CLOSED, DROPPED_LOG_LINES, DROPPED_OUTPUT, ENDED_INSTANCES, GET_OR_SET, GOOD_OUTCOMES,
-    Kind as MetricKind, LOADS, Metric, OUTGOING, REFUSALS, REQUESTS, RUNS, all,
+    Kind as MetricKind, LOADS, Metric, NEAR_FLUSHES, NEAR_LOOKUPS, OUTGOING, REFRESHES, REFUSALS, REQUESTS, RUNS, all,
 };
 use larder_host::{Caches, Config, operator_view};
 use larder_tests::{Client, Kind, ServeProcess, Server};
@@ -280,6 +280,7 @@ mod endpoint {
             (REFUSALS, "reason", ""),
             (CONNECTIONS_CLOSED, "reason", ""),
             (GET_OR_SET, "event", "cache=\"c\""),
+            (REFRESHES, "outcome", "cache=\"c\""),
             (DROPPED_OUTPUT, "stream", "plugin=\"http\""),
         ] {
             assert_eq!(unused(&export, &metric, label, of), named(&metric), "{}", metric.name);
@@ -295,8 +296,8 @@ mod endpoint {
         }
         let errors = ["access-denied", "invalid-argument", "other", "timeout", "unavailable", "value-too-large"];
         for (operations, good) in [
-            (&["get", "get-or-set"][..], &["hit", "miss"][..]),
-            (&["fill"], &["stored", "superseded"]),
+            (&["get", "get-or-set", "get-or-refresh"][..], &["hit", "miss"][..]),
+            (&["fill", "fill-stale"], &["stored", "superseded"]),
             (&["get-many", "set", "set-many", "clear", "clear-pattern", "clear-all"], &["ok"]),
         ] {
             for operation in operations {
@@ -307,6 +308,16 @@ mod endpoint {
                     "{operation}"
                 );
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_outcome_of_a_near_tier_is_0_from_the_start() {
+        let Some(server) = Server::start(Kind::Valkey) else { return };
+        let serving = ServeProcess::start_with_metrics(&format!("{}near = {{}}\n", server.cache("c")));
+        let export = serving.get_from_metrics_port("/metrics").await.body;
+        for (metric, label) in [(NEAR_LOOKUPS, "outcome"), (NEAR_FLUSHES, "cause")] {
+            assert_eq!(unused(&export, &metric, label, "cache=\"c\""), named(&metric), "{}", metric.name);
         }
     }
 

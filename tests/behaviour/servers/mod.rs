@@ -10,6 +10,7 @@
 //! - `large_values`: a value on the server above the limit is not read into memory.
 //! - `migration`: Redis and Valkey are interchangeable except for the `type` key.
 //! - `near`: copies of values in the process, and when they go: by announcements, losses, silence and expiry.
+//! - `near_cost`: what the near tier sends for batches, for calls that wait, and while it is idle.
 //! - `near_fetch`: changes of a key while the near tier fetches it.
 //! - `near_history`: random histories of several hosts with near tiers, another program and faults.
 //! - `near_plugin`: plugins on a cache with a near tier.
@@ -33,6 +34,7 @@ mod identity;
 mod large_values;
 mod migration;
 mod near;
+mod near_cost;
 mod near_fetch;
 mod near_history;
 mod near_plugin;

@@ -24,7 +24,7 @@ over_every_kind! {
     an_error_is_not_kept,
     values_over_the_limit_stay_on_the_server,
     writes_in_the_configured_database_are_seen,
-    a_batch_asks_only_for_what_is_not_near,
+    a_batch_returns_the_values_in_the_order_of_its_keys,
     get_or_set_is_answered_near_and_never_with_a_lease,
     concurrent_misses_are_one_read,
     readers_never_go_back_while_others_write,
@@ -107,12 +107,14 @@ pub(super) async fn get(cache: &ScopedCache, key: &str) -> Option<String> {
 }
 
 pub(super) fn reads(server: &Server) -> u64 {
+    calls(server, "get") + calls(server, "mget")
+}
+
+/// How often the server has executed a command.
+pub(super) fn calls(server: &Server, name: &str) -> u64 {
     let stats: String = ::redis::cmd("INFO").arg("commandstats").query(&mut server.client()).unwrap();
-    let calls = |name: &str| {
-        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
-        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u64>().unwrap())
-    };
-    calls("get") + calls("mget")
+    let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
 async fn a_near_hit_sends_no_command(kind: Kind) {
@@ -328,7 +330,7 @@ async fn writes_in_the_configured_database_are_seen(kind: Kind) {
     }
 }
 
-async fn a_batch_asks_only_for_what_is_not_near(kind: Kind) {
+async fn a_batch_returns_the_values_in_the_order_of_its_keys(kind: Kind) {
     let Some(setup) = Setup::new(kind, "").await else { return };
     put(&setup.cache, &["a", "b", "c"]).await;
     let expected = vec![Some(bytes("a")), None, Some(bytes("b")), Some(bytes("a")), Some(bytes("c"))];

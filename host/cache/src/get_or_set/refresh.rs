@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
 
@@ -70,13 +71,15 @@ pub(crate) struct Refreshes {
     /// By the key of the lease. A std mutex: nothing awaits while it is locked.
     table: Mutex<HashMap<Key, Until>>,
     pub(crate) counters: RefreshCounters,
+    /// Whether the last refresh could not be begun, which was logged.
+    is_hindered: AtomicBool,
 }
 
 /// Until when no caller of this process claims a refresh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Until {
-    /// A caller of this process gives it back.
-    Ended,
+    /// A caller of this process gives this lease back, or loses it.
+    Held(Lease),
     /// This time.
     Time(Instant),
 }
@@ -85,15 +88,23 @@ impl Refreshes {
     /// True if a claim would be refused, as far as this process knows.
     fn is_claimed(&self, key: &Key) -> bool {
         match self.lock().get(key) {
-            Some(Until::Ended) => true,
+            Some(Until::Held(_)) => true,
             Some(Until::Time(time)) => Instant::now() < *time,
             None => false,
         }
     }
 
-    /// A caller of this process refreshes the key.
-    fn begin(&self, key: &Key) {
-        self.lock().insert(key.clone(), Until::Ended);
+    /// A caller of this process refreshes the key under this lease.
+    fn begin(&self, key: &Key, lease: &Lease) {
+        self.lock().insert(key.clone(), Until::Held(lease.clone()));
+    }
+
+    /// This lease is no longer held: callers of this process claim again, unless another one of them holds a later lease.
+    pub(crate) fn let_go(&self, key: &Key, lease: &Lease) {
+        let mut table = self.lock();
+        if matches!(table.get(key), Some(Until::Held(held)) if held == lease) {
+            table.remove(key);
+        }
     }
 
     /// No caller of this process claims the refresh for this time, unless one of them holds it.
@@ -101,7 +112,7 @@ impl Refreshes {
         let now = Instant::now();
         let Some(until) = now.checked_add(time) else { return };
         let mut table = self.lock();
-        if table.get(key) == Some(&Until::Ended) {
+        if matches!(table.get(key), Some(Until::Held(_))) {
             return;
         }
         if table.len() >= MAX_RESTING {
@@ -109,6 +120,18 @@ impl Refreshes {
         }
         if table.len() < MAX_RESTING {
             table.insert(key.clone(), Until::Time(until));
+        }
+    }
+
+    /// A refresh could not be begun, as on a full server. It counts as failed, and is logged as a warning unless the one before
+    /// could not be begun either.
+    fn hindered(&self, cache: &str, lease_key: &Key, error: &CacheError) {
+        self.counters.failed.increment();
+        self.rest(lease_key, PAUSE);
+        if self.is_hindered.swap(true, Ordering::Relaxed) {
+            tracing::debug!(cache, "a stale value is not refreshed: {error}");
+        } else {
+            tracing::warn!(cache, "stale values are not refreshed: {error}");
         }
     }
 
@@ -184,26 +207,24 @@ async fn claim(state: &Arc<CacheState>, key: &Key, stale: StdDuration, owner: Ow
             state.refreshes.rest(&lease_key, ELSEWHERE);
             return Err(());
         }
-        Err(error) => {
-            tracing::debug!(cache = state.name, "a stale value is not refreshed: {error}");
-            return Err(());
-        }
+        Err(error) => return Err(state.refreshes.hindered(&state.name, &lease_key, &error)),
     }
     match state.backend.get_version(key).await {
         Ok(Some((found, version))) if found.is_stale(stale) => {
-            state.refreshes.begin(&lease_key);
+            state.refreshes.begin(&lease_key, &vacancy.lease);
+            state.refreshes.is_hindered.store(false, Ordering::Relaxed);
             vacancy.refreshed = Some(Refreshed { key: key.clone(), version });
             Ok(Some(Freshness::Stale { value: found.value, refresh: Some(vacancy.lead(owner)) }))
         }
         Ok(Some((found, _))) => Ok(Some(Freshness::Fresh(found.value))),
         Ok(None) => Ok(None),
-        Err(_) => Err(()),
+        Err(error) => Err(state.refreshes.hindered(&state.name, &lease_key, &error)),
     }
 }
 
 /// Ends a refresh. After one that failed, its lease is given back later: then this breaks.
 pub(crate) fn end(state: &Arc<CacheState>, lease_key: &Key, lease: &Lease, is_filled: bool) -> ControlFlow<()> {
-    state.refreshes.lock().remove(lease_key);
+    state.refreshes.let_go(lease_key, lease);
     if is_filled {
         return ControlFlow::Continue(());
     }

@@ -173,7 +173,13 @@ async fn keep_alive(state: Arc<CacheState>, key: Key, lease: Lease, holder: Sequ
     if let Err(error) = state.backend.release(&key, &lease).await {
         tracing::debug!(cache = state.name, "cannot release a lease, so it must expire: {error}");
     }
-    state.in_flight.invalidate_leader(&key, holder);
+    lost(&state, &key, &lease, holder);
+}
+
+/// A holder has no lease any more: its waiters claim, and so do callers that ask for a refresh.
+fn lost(state: &CacheState, key: &Key, lease: &Lease, holder: Sequence) {
+    state.refreshes.let_go(key, lease);
+    state.in_flight.invalidate_leader(key, holder);
 }
 
 /// Renews a lease until it is lost. Then invalidates its holder, so that its waiters claim.
@@ -181,7 +187,7 @@ async fn renew(state: &CacheState, key: &Key, lease: &Lease, holder: Sequence, l
     loop {
         let pause = match state.backend.renew(key, lease).await {
             Ok(true) => interval(lease_time),
-            Ok(false) => return state.in_flight.invalidate_leader(key, holder),
+            Ok(false) => return lost(state, key, lease, holder),
             Err(error) => {
                 tracing::debug!("cannot renew a lease: {error}");
                 retry_pause(lease_time)

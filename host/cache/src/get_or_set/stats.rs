@@ -31,7 +31,7 @@ pub struct RefreshStats {
     /// between.
     pub superseded: u64,
     /// Refreshes that failed: dropped unfilled, ended by a trap or a time limit, or filled with a value that was refused or
-    /// in an outage.
+    /// in an outage; and those that could not be begun, as on a full server.
     pub failed: u64,
 }
 

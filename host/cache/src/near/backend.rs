@@ -13,7 +13,7 @@ use crate::backend::{
 use crate::error::CacheError;
 use crate::get_or_set::lease::{Claim, Lease};
 use crate::key::{Key, KeyRef, Selection};
-use crate::near::tier::{Begun, Fetch, Fetched, Keep, Tier};
+use crate::near::tier::{Begun, Fetched, Keep, Tier};
 use crate::ram::sweep_at_intervals;
 
 /// A backend that announces the changes of the keys that it has read. A tier without I/O is in front of it.
@@ -42,6 +42,52 @@ impl<F: FarBackend> NearBackend<F> {
     pub(crate) fn new(far: F, tier: Arc<Tier>) -> Self {
         sweep_at_intervals(&tier, Tier::sweep);
         Self { far, tier }
+    }
+
+    // Decision: docs/decisions/0109-a-batch-joins-the-fetches-of-other-calls.md
+    /// Reads keys that were not near, in their order. A key that another call fetches, or that is repeated, is read once.
+    async fn read_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
+        let mut values = vec![None; keys.len()];
+        let (mut own, mut fetches, mut joined) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, value) in keys.iter().zip(&mut values) {
+            match self.tier.begin(key) {
+                Begun::Hit(found) => *value = Some(found),
+                Begun::Join(join) => joined.push((key, value, join)),
+                Begun::Fetch(fetch) => {
+                    own.push(key.clone());
+                    fetches.push((value, fetch));
+                }
+            }
+        }
+        if !own.is_empty() {
+            // Before the others are waited for: other batches may wait for these.
+            let fetched = self.far.fetch_many(&own).await?;
+            for ((value, fetch), fetched) in fetches.into_iter().zip(fetched) {
+                *value = fetched.value.clone();
+                fetch.complete(&Ok(fetched));
+            }
+        }
+        let (mut again, mut unread) = (Vec::new(), Vec::new());
+        for (key, value, join) in joined {
+            match join.reply().await {
+                Some(Ok(found)) => *value = found,
+                // As in a batch of its own.
+                Some(Err(CacheError::WrongType)) => {}
+                Some(Err(error)) => return Err(error),
+                None => {
+                    again.push(key.clone());
+                    unread.push(value);
+                }
+            }
+        }
+        if !again.is_empty() {
+            let found = self.far.get_many(&again).await?;
+            for ((key, value), found) in again.iter().zip(unread).zip(found) {
+                self.tier.observed(key.as_ref(), found.as_ref());
+                *value = found;
+            }
+        }
+        Ok(values)
     }
 
     /// A write of these keys. What is near is not served after it, and what is being fetched is not kept.
@@ -111,7 +157,7 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
         }
         // The call that was joined was given up. Joining another one could be endless.
         let value = self.far.get(key).await?;
-        self.tier.invalidate(key.as_ref());
+        self.tier.observed(key.as_ref(), value.as_ref());
         Ok(value)
     }
 
@@ -123,19 +169,7 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
         if far.is_empty() {
             return Ok(values);
         }
-        self.tier.count_misses(far.len());
-        // A key that is repeated, or that another call fetches, is read all the same: a batch is one round trip.
-        let fetches: Vec<Option<Fetch>> = far.iter().map(|key| self.tier.begin_alone(key)).collect();
-        let fetched = self.far.fetch_many(&far).await?;
-        let mut read = Vec::with_capacity(fetched.len());
-        for ((key, fetch), fetched) in far.iter().zip(fetches).zip(fetched) {
-            read.push(fetched.value.clone());
-            match fetch {
-                Some(fetch) => fetch.complete(&Ok(fetched)),
-                None => self.tier.invalidate(key.as_ref()),
-            }
-        }
-        let mut read = read.into_iter();
+        let mut read = self.read_many(&far).await?.into_iter();
         for value in values.iter_mut().filter(|value| value.is_none()) {
             *value = read.next().flatten();
         }
@@ -204,6 +238,10 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
     }
 
     async fn claim(&self, key: &Key, lease: &Lease) -> Result<Claim, CacheError> {
+        if key.is_of_refresh() {
+            // It never has a value.
+            return self.far.claim(key, lease).await;
+        }
         let fetch = match self.tier.begin(key) {
             Begun::Hit(value) => return Ok(Claim::Value(value)),
             Begun::Join(join) => {
@@ -217,7 +255,10 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
         let claimed = self.far.fetch_or_claim(key, lease).await;
         match fetch {
             Some(fetch) => fetch.complete(&as_fetched(&claimed)),
-            None => self.tier.invalidate(key.as_ref()),
+            None => {
+                let read = as_fetched(&claimed).ok().and_then(|fetched| fetched.value);
+                self.tier.observed(key.as_ref(), read.as_ref());
+            }
         }
         Ok(claimed?.0)
     }
@@ -265,13 +306,13 @@ impl<F: FarBackend> CacheBackend for NearBackend<F> {
             return Ok(Some(found));
         }
         let found = self.far.get_with_life(key).await?;
-        self.tier.invalidate(key.as_ref());
+        self.tier.observed(key.as_ref(), found.as_ref().map(|found| &found.value));
         Ok(found)
     }
 
     async fn get_version(&self, key: &Key) -> Result<Option<(WithLife, Version)>, CacheError> {
         let found = self.far.get_version(key).await?;
-        self.tier.invalidate(key.as_ref());
+        self.tier.observed(key.as_ref(), found.as_ref().map(|(found, _)| &found.value));
         Ok(found)
     }
 
@@ -319,3 +360,6 @@ fn as_fetched(claimed: &Result<(Claim, Option<Keep>), CacheError>) -> Result<Fet
         Err(error) => Err(error.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use std::time::Duration as StdDuration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backend::{NearStatus, WithLife};
 use crate::error::CacheError;
@@ -99,16 +100,20 @@ pub(crate) enum Begun {
 pub(crate) struct Join {
     tier: Arc<Tier>,
     reply: Shared,
-    /// The time until the fetch is as old as a read may take, and `max_staleness` at most.
-    time: StdDuration,
+    /// When the fetch is as old as a read may take, and `max_staleness` at most; `None` if that is out of the clock's range.
+    deadline: Option<Instant>,
 }
 
 impl Join {
     /// The reply to the fetch. `None` if the call that made it was given up, or has not taken the reply in time: its
     /// plugin may get few turns. `None` also for a value that may have expired, perhaps before this call began.
     pub(crate) async fn reply(mut self) -> Option<Reply> {
-        let reply = tokio::time::timeout(self.time, self.reply.wait_for(Option::is_some));
-        let (reply, expires_at) = reply.await.ok()?.ok()?.clone()?;
+        let reply = self.reply.wait_for(Option::is_some);
+        let reply = match self.deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, reply).await.ok()?,
+            None => reply.await,
+        };
+        let (reply, expires_at) = reply.ok()?.clone()?;
         self.tier.clock.is_before(expires_at).then_some(reply)
     }
 }
@@ -228,7 +233,8 @@ impl Tier {
             // A value that was read earlier may be older than `max_staleness`.
             Some(other) if now < other.joined_until(self) => {
                 let time = StdDuration::from_millis(other.joined_until(self).saturating_sub(now));
-                Begun::Join(Join { tier: Arc::clone(self), reply: other.reply.clone(), time })
+                let deadline = Instant::now().checked_add(time);
+                Begun::Join(Join { tier: Arc::clone(self), reply: other.reply.clone(), deadline })
             }
             _ => Begun::Fetch(self.register(&mut pending, key, now)),
         }
@@ -249,12 +255,23 @@ impl Tier {
         Fetch { tier: Arc::clone(self), key: key.clone(), number, begun: now, reply: sender }
     }
 
-    /// A key has changed or may be about to, or a call has read it: what is near may be older, and so may what is being
-    /// fetched.
+    /// A key has changed or may be about to: what is near may be older, and so may what is being fetched.
     pub(crate) fn invalidate(&self, key: KeyRef<'_>) {
         let mut pending = self.lock();
         pending.remove(key.as_str());
         self.entries.of(key).remove(key.as_str());
+    }
+
+    // Decision: docs/decisions/0108-a-read-of-the-same-value-leaves-the-copy.md
+    /// A call is about to return this value of a key, which is not kept: what is being fetched may be older, and so may what is
+    /// near, unless it is the same value.
+    pub(crate) fn observed(&self, key: KeyRef<'_>, value: Option<&Bytes>) {
+        self.observe(&mut self.lock(), key, value);
+    }
+
+    fn observe(&self, pending: &mut HashMap<Key, Pending>, key: KeyRef<'_>, value: Option<&Bytes>) {
+        pending.remove(key.as_str());
+        self.entries.of(key).remove_if(key.as_str(), |stored| Some(&stored.value) != value);
     }
 
     /// A server announced that a key has changed.
@@ -266,11 +283,6 @@ impl Tier {
     /// Counts look-ups that were answered near. A look-up does not count itself: one call may make several.
     pub(crate) fn count_hits(&self, hits: usize) {
         self.counters.hits.fetch_add(u64::try_from(hits).unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// Counts look-ups of a batch that were not answered.
-    pub(crate) fn count_misses(&self, misses: usize) {
-        self.counters.misses.fetch_add(u64::try_from(misses).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// [`Tier::invalidate`] for the selected keys. Yields to other tasks in between.
@@ -363,14 +375,11 @@ impl Fetch {
         let mut pending = self.tier.lock();
         let is_poisoned = !self.forget(&mut pending);
         if let Ok(fetched) = fetched {
-            let partition = self.tier.entries.of(self.key.as_ref());
             match self.stored(fetched) {
-                Some(stored) if !is_poisoned => partition.insert(self.key.clone(), stored),
-                _ => {
-                    // This value is returned now. What is near, and what another call fetches, may be older.
-                    pending.remove(self.key.as_str());
-                    partition.remove(self.key.as_str());
+                Some(stored) if !is_poisoned => {
+                    self.tier.entries.of(self.key.as_ref()).insert(self.key.clone(), stored);
                 }
+                _ => self.tier.observe(&mut pending, self.key.as_ref(), fetched.value.as_ref()),
             }
         }
         drop(pending);

@@ -267,6 +267,23 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn an_empty_near_table_keeps_64_mib_for_a_second() {
+    let config = parse("[caches.c]\ntype = \"valkey\"\nnear = {}\n");
+    let near = server(&config, "c").near.as_ref().unwrap();
+    assert_eq!((near.max_bytes, near.max_staleness), (64 << 20, Duration::from_secs(1)));
+    assert_eq!((near.max_value_bytes, near.max_expire, near.shares.len()), (64 << 10, None, 0));
+    assert_eq!(server(&parse("[caches.c]\ntype = \"valkey\"\n"), "c").near, None);
+}
+
+#[test]
+fn max_bytes_of_a_plugin_is_its_share_of_a_near_tier_too() {
+    let toml = "[caches.c]\ntype = \"valkey\"\nnear = {}\n[plugins.shop]\nnamespace = \"shop\"\nmax_bytes = \"4MiB\"\n";
+    let config = parse(toml);
+    let shares = vec![(config.grant("shop").namespace.unwrap(), 4 << 20)];
+    assert_eq!(server(&config, "c").near.as_ref().unwrap().shares, shares);
+}
+
+#[test]
 fn a_plugin_without_a_table_has_full_access_to_the_caches() {
     let grant = parse("").grant("any");
     assert_eq!((grant.caches, grant.access, grant.namespace), (None, Access::ReadWrite, None));

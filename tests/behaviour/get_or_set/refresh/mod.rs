@@ -23,6 +23,7 @@ over_every_backend! {
     a_refresh_by_another_caller_beats_one_that_took_longer,
     a_refresh_of_an_expired_value_is_not_stored,
     a_dropped_refresh_passes_to_another_caller_after_a_pause,
+    max_lease_passes_a_refresh_that_takes_too_long_to_another_caller,
     a_refused_refresh_is_a_failed_one,
     failed_refreshes_leave_the_expiry_as_it_was,
     the_holder_of_a_refresh_gets_the_stale_value_when_it_asks_again,
@@ -186,6 +187,12 @@ async fn a_set_beats_a_refresh_that_began_before_it_also_of_the_same_value(backe
         cache.set("k", bytes(value), Duration::Milliseconds(30_000)).await.unwrap();
         assert_eq!(end(&cache, refresh, "computed").await, Ok(false));
         assert_eq!(cache.get("k").await.unwrap(), Some(bytes(value)));
+        store_again(&cache, "k", "old").await;
+        let refresh = next_refresh(&cache, "k").await;
+        let entries = vec![("k".to_owned(), bytes(value)), ("other".to_owned(), bytes("v"))];
+        cache.set_many(entries, Duration::Milliseconds(30_000)).await.unwrap();
+        assert_eq!(end(&cache, refresh, "computed").await, Ok(false));
+        assert_eq!(cache.get("k").await.unwrap(), Some(bytes(value)));
     }
 }
 
@@ -233,6 +240,37 @@ async fn a_dropped_refresh_passes_to_another_caller_after_a_pause(backend: Backe
     assert_eq!(end(&two, second, "new").await, Ok(true));
     let RefreshStats { stored, failed, .. } = cache.refresh_stats();
     assert_eq!((stored, failed), (1, 1));
+}
+
+async fn max_lease_passes_a_refresh_that_takes_too_long_to_another_caller(backend: Backend) {
+    let cache = backend.cache("max_lease = \"300ms\"").await;
+    let (one, two, three) = (view(&cache), view(&cache), view(&cache));
+    one.set("k", bytes("old"), MINUTE).await.unwrap();
+    let slow = refresh(&one, "k").await;
+    let next = next_refresh(&two, "k").await;
+    // Whichever of them stores first wins.
+    assert_eq!(end(&one, slow, "slow").await, Ok(true));
+    assert_eq!(end(&two, next, "next").await, Ok(false));
+    assert_eq!(three.get("k").await.unwrap(), Some(bytes("slow")));
+    let RefreshStats { stored, superseded, failed, .. } = cache.refresh_stats();
+    assert_eq!((stored, superseded, failed), (1, 1, 0));
+}
+
+/// The clock stands still while nobody waits, so no other refresh reaches `max_lease`.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_ends_late_leaves_the_refresh_of_another_caller() {
+    let backend = Backend::ram();
+    let cache = backend.cache("max_lease = \"300ms\"").await;
+    let (one, two, three) = (view(&cache), view(&cache), view(&cache));
+    store(&one, "k", "old").await;
+    let late = refresh(&one, "k").await;
+    let next = next_refresh(&two, "k").await;
+    drop(late);
+    assert_eq!(stale(&three, "k").await, "old");
+    assert_eq!(end(&two, next, "next").await, Ok(true));
+    // The failed one holds up nobody either, beyond its pause.
+    let third = next_refresh(&three, "k").await;
+    assert_eq!(end(&three, third, "newest").await, Ok(true));
 }
 
 async fn a_refused_refresh_is_a_failed_one(backend: Backend) {

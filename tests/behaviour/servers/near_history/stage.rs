@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use larder_tests::{Fault, Relay, Side};
+use larder_tests::{Cluster, Fault, Relay, Side};
 use redis::Value;
 
 use super::hosts::Host;
 use super::other::Other;
-use super::place::{Place, lock};
+use super::place::{Place, Watched, lock};
 use super::plan::{Dice, Scene};
 use super::record::{Answer, By, Call};
 use super::{KEYS, MAX_STALENESS, Mood, Run};
@@ -97,7 +97,14 @@ impl Stage {
             Scene::Eviction => self.evict(),
             Scene::Crash => self.crash(),
             Scene::LongTurn => self.long_turn(),
-            Scene::FailOver => self.fail_over(),
+            Scene::FailOver => match &*Arc::clone(&self.place) {
+                Place::Sentinels(watched) => {
+                    self.fail_over(&mut lock(watched));
+                    self.pause(1500, 1501);
+                }
+                Place::Cluster(cluster) => self.take_over(cluster),
+                Place::Single(_) => unreachable!("a server without a replica fails over to none"),
+            },
             Scene::MovedSlot => self.move_slot(),
         }
     }
@@ -179,10 +186,18 @@ impl Stage {
         std::thread::sleep(MAX_STALENESS);
     }
 
-    fn fail_over(&mut self) {
-        let Place::Sentinels(watched) = &*self.place else { return };
+    /// A replica takes over from a primary of the cluster by agreement, and gives back later. No write is lost, so nothing is
+    /// allowed for.
+    fn take_over(&mut self, cluster: &Mutex<Cluster>) {
+        let primary = self.dice.one_of(&[0, 1, 2]);
+        lock(cluster).fail_over(primary);
+        self.pause(400, 401);
+        lock(cluster).fail_back(primary);
+        self.pause(400, 401);
+    }
+
+    fn fail_over(&mut self, watched: &mut Watched) {
         let scene = self.run.scene();
-        let mut watched = lock(watched);
         let old = watched.primary;
         // What was written until now, the successor has received.
         let sent = self.run.clock.now();
@@ -195,8 +210,6 @@ impl Stage {
         watched.primary = 1 - old;
         watched.sentinels.wait_for_primary(watched.primary);
         self.run.record(By::Other, Call::FailOver, sent, self.run.clock.now(), Answer::Done, scene);
-        drop(watched);
-        self.pause(1500, 1501);
     }
 
     fn move_slot(&mut self) {

@@ -358,7 +358,9 @@ impl World {
                 fetch.complete(&Ok(self.fetched(found, stamp)));
                 self.end_joined(number, found.version);
             }
-            Kind::Plain if self.broken != Some(Broken::NoObserve) => self.tier.invalidate(self.key.as_ref()),
+            Kind::Plain if self.broken != Some(Broken::NoObserve) => {
+                self.tier.observed(self.key.as_ref(), self.fetched(found, None).value.as_ref());
+            }
             Kind::Write if self.broken != Some(Broken::InvalidateBeforeOnly) => {
                 self.tier.invalidate(self.key.as_ref());
                 if self.broken == Some(Broken::StoreAfterWrite) {
