@@ -44,7 +44,7 @@ impl<F: FarBackend> NearBackend<F> {
         Self { far, tier }
     }
 
-    // Decision: docs/decisions/0109-a-batch-joins-the-fetches-of-other-calls.md
+    // Decision: docs/decisions/0108-a-batch-joins-the-fetches-of-other-calls.md
     /// Reads keys that were not near, in their order. A key that another call fetches, or that is repeated, is read once.
     async fn read_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, CacheError> {
         let mut values = vec![None; keys.len()];

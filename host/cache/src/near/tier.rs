@@ -262,7 +262,7 @@ impl Tier {
         self.entries.of(key).remove(key.as_str());
     }
 
-    // Decision: docs/decisions/0108-a-read-of-the-same-value-leaves-the-copy.md
+    // Decision: docs/decisions/0107-a-read-of-the-same-value-leaves-the-copy.md
     /// A call is about to return this value of a key, which is not kept: what is being fetched may be older, and so may what is
     /// near, unless it is the same value.
     pub(crate) fn observed(&self, key: KeyRef<'_>, value: Option<&Bytes>) {

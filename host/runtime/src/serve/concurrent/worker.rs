@@ -353,7 +353,7 @@ impl Answering<'_> {
             if !calls.is_empty() {
                 return Poll::Pending;
             }
-            // Decision: docs/decisions/0111-a-request-lasts-as-long-as-the-tasks-that-it-leaves.md
+            // Decision: docs/decisions/0109-a-request-lasts-as-long-as-the-tasks-that-it-leaves.md
             ready!(accessor.poll_no_interesting_tasks(context));
             if let Some(id) = last.take() {
                 accessor.with(|mut access| access.data_mut().end_work());
