@@ -119,8 +119,8 @@ impl Dev {
             return Ok(Some((config, false)));
         }
         let inspecting = tokio::task::spawn_blocking({
-            let (output, config) = (project.output.clone(), config.clone());
-            move || inspect(&output, &config, compile_plugin::process())
+            let (output, config, name) = (project.output.clone(), config.clone(), self.name.clone());
+            move || inspect(&output, &config, name.as_deref(), compile_plugin::process())
         });
         let Some(report) = stop.run_until_cancelled(inspecting).await else { return Ok(None) };
         match report? {
