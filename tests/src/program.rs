@@ -252,11 +252,11 @@ impl LarderProcess {
         self.signal("-TERM");
     }
 
-    /// Sends a signal, such as `-HUP`. Panics if the process ignores it since its start, and so would not end.
+    /// Sends a signal, such as `-HUP`. Panics if this process ignores it: `larder` then does so too, and would not end.
     pub fn signal(&self, signal: &str) {
         assert!(
-            signal != "-HUP" || !ignores_hangups(self.id()),
-            "larder ignores SIGHUP because these tests do: start them without nohup"
+            !is_ignored(signal),
+            "larder ignores {signal} because these tests do: start them without nohup, and not in the background of a script"
         );
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
@@ -284,12 +284,16 @@ impl LarderProcess {
     }
 }
 
-/// True if the process ignores SIGHUP, which a process inherits.
-fn ignores_hangups(process: u32) -> bool {
-    const HANGUP: u64 = 1;
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+/// True if this process ignores a signal that a shell may ignore. Its children inherit that.
+fn is_ignored(signal: &str) -> bool {
+    let bit: u64 = match signal {
+        "-HUP" => 1,
+        "-INT" => 1 << 1,
+        _ => return false,
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANGUP != 0)
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & bit != 0)
 }
 
 /// The process that this process has started. Waits until there is one.

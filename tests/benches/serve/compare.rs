@@ -107,7 +107,7 @@ fn theirs<const N: usize>(plugin: &'static str, options: [(&'static str, Vec<&'s
         println!("`wasmtime serve` is not measured: `WASMTIME` does not name its program");
         return Vec::new();
     };
-    let candidate = |(name, options)| {
+    let candidate = |(name, options): (&'static str, Vec<&'static str>)| {
         let program = program.clone();
         let start = move |cores: &Cores| Host::wasmtime(&program, &options, plugin, cores);
         Candidate { name, is_ours: false, start: Box::new(start) }

@@ -207,7 +207,10 @@ async fn claim(state: &Arc<CacheState>, key: &Key, stale: StdDuration, owner: Ow
             state.refreshes.rest(&lease_key, ELSEWHERE);
             return Err(());
         }
-        Err(error) => return Err(state.refreshes.hindered(&state.name, &lease_key, &error)),
+        Err(error) => {
+            state.refreshes.hindered(&state.name, &lease_key, &error);
+            return Err(());
+        }
     }
     match state.backend.get_version(key).await {
         Ok(Some((found, version))) if found.is_stale(stale) => {
@@ -218,7 +221,10 @@ async fn claim(state: &Arc<CacheState>, key: &Key, stale: StdDuration, owner: Ow
         }
         Ok(Some((found, _))) => Ok(Some(Freshness::Fresh(found.value))),
         Ok(None) => Ok(None),
-        Err(error) => Err(state.refreshes.hindered(&state.name, &lease_key, &error)),
+        Err(error) => {
+            state.refreshes.hindered(&state.name, &lease_key, &error);
+            Err(())
+        }
     }
 }
 

@@ -316,7 +316,7 @@ pub(super) mod tests {
 
     pub(in crate::serve::concurrent) fn job() -> (Job, Ended) {
         let ((respond, _), (ended, receiver)) = (oneshot::channel(), oneshot::channel());
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now().checked_add(Duration::from_secs(60)).unwrap();
         let request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         (Job { request, waiting: Waiting { deadline, respond, ended, abort: AbortFlag::default() } }, receiver)
     }

@@ -192,7 +192,7 @@ mod tests {
 
     fn begin(requests: &Requests) -> (u64, oneshot::Receiver<Result<(), Error>>) {
         let ((respond, _), (ended, receiver)) = (oneshot::channel(), oneshot::channel());
-        let deadline = Instant::now() + SECOND;
+        let deadline = Instant::now().checked_add(SECOND).unwrap();
         (requests.add(Waiting { deadline, respond, ended, abort: AbortFlag::default() }), receiver)
     }
 
