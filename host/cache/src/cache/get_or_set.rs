@@ -20,12 +20,13 @@ use crate::value::Value;
 
 impl Cache {
     /// Returns the key's value, or a vacancy for the caller to compute it. While another caller holds the vacancy, in
-    /// any process, the call waits; if it waits longer than [`Policy::wait`], it returns a vacancy too.
+    /// any process, the call waits; if it waits longer than [`Policy::wait`](crate::Policy::wait), it returns a vacancy
+    /// too.
     ///
     /// # Errors
     ///
     /// [`CacheError::InvalidArgument`] if `owner` already holds the key's vacancy; the backend's. In an outage a call
-    /// returns a vacancy if the policy's `on_outage` is [`OnOutage::Miss`].
+    /// returns a vacancy if the policy's `on_outage` is [`OnOutage::Miss`](crate::OnOutage::Miss).
     pub async fn get_or_set(&self, key: &Key, owner: Owner) -> Result<Entry, CacheError> {
         self.get_or_set_within(key, owner, None).await
     }

@@ -17,7 +17,7 @@ impl ScopedCache {
     /// # Errors
     ///
     /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] for an invalid pattern, or one over
-    /// [`Limits::max_pattern_bytes`].
+    /// [`Limits::max_pattern_bytes`](crate::Limits::max_pattern_bytes).
     pub async fn list_matching_keys(&self, pattern: &str, cursor: Option<ListCursor>) -> Result<KeyPage, CacheError> {
         let list = async {
             let selection = self.scope.selected(pattern)?;
@@ -28,8 +28,8 @@ impl ScopedCache {
     }
 
     /// Returns a page of the names of the keys of this key space, in no particular order: the first page, or the one at a
-    /// cursor that an earlier page returned. A page has about [`Limits::max_batch`] names and about 1 MiB at most. It may
-    /// be empty although more pages follow.
+    /// cursor that an earlier page returned. A page has about [`Limits::max_batch`](crate::Limits::max_batch) names and about
+    /// 1 MiB at most. It may be empty although more pages follow.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ impl ScopedCache {
     /// # Errors
     ///
     /// As [`ScopedCache::list_keys`]; [`CacheError::InvalidArgument`] if the names, with [`KEY_OVERHEAD`](Self::KEY_OVERHEAD)
-    /// bytes for each, exceed [`Limits::max_batch_bytes`].
+    /// bytes for each, exceed [`Limits::max_batch_bytes`](crate::Limits::max_batch_bytes).
     pub async fn list_all_keys(&self) -> Result<Vec<String>, CacheError> {
         let list = async {
             let space = self.scope.space();
