@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws docs/performance/*.svg and the tables of docs/performance.md from docs/performance/*.json.
 
-`make bench`, `make bench-near` and `make bench-serve` write the results and this script draws them. With `--check` it writes nothing, and
-fails if a file differs from what it would draw. Needs only the Python standard library.
+`make bench`, `make bench-near`, `make bench-serve` and `make bench-stale` write the results and this script draws them. With
+`--check` it writes nothing, and fails if a file differs from what it would draw. Needs only the Python standard library.
 """
 
 import json
@@ -18,6 +18,7 @@ RESULTS = {
     "machine": FOLDER / "results.json",
     "machine of near": FOLDER / "near.json",
     "machine of serve": FOLDER / "serve.json",
+    "machine of stale": FOLDER / "stale.json",
 }
 
 # File name of each plot, the beginning of its section's title, and which bars are the better ones.
