@@ -76,8 +76,9 @@ pub trait CacheBackend: fmt::Debug + Send + Sync + 'static {
 
     /// Adds `delta` to the number that the key holds as decimal text, in one atomic step. Returns the new number. A key
     /// without a value counts as 0 and then gets the duration; a number keeps its remaining life. But if the duration is
-    /// over 50 years and that life is too, or is unlimited, the number gets the duration: one of [`Duration::lasting`](crate::Duration::lasting), which
-    /// gives the number another [`Version`]. An unlimited duration changes nothing.
+    /// over 50 years and that life is too, or is unlimited, the number gets the duration: one of
+    /// [`Duration::lasting`](crate::Duration::lasting), which gives the number another [`Version`]. An unlimited duration
+    /// changes nothing.
     ///
     /// It is never repeated: if the reply is lost, the number may or may not have changed.
     ///
@@ -225,8 +226,8 @@ impl WithLife {
 
 /// What a key holds, for a comparison: the value and the time at which it expires. A key that was written meanwhile and holds
 /// an equal value again has another version if it expires at another time: always if it was stored with
-/// [`Duration::lasting`](crate::Duration::lasting), and with the same finite duration if that was in another millisecond. It has the same version if
-/// neither value expires.
+/// [`Duration::lasting`](crate::Duration::lasting), and with the same finite duration if that was in another millisecond. It
+/// has the same version if neither value expires.
 ///
 /// It has a digest instead of the value, so that what holds it takes no memory in proportion to the value. The digest is
 /// SHA-1, which the scripts of servers know; who can make two values of one digest can write the key anyway.

@@ -152,7 +152,8 @@ impl Cache {
 
     /// Adds to the number that the key holds as decimal text, in one atomic step. Returns the sum. A key without a value
     /// counts as 0 and then gets the duration; a number keeps its remaining life, except as
-    /// [`CacheBackend::increment`](crate::CacheBackend::increment) says. After [`CacheError::Timeout`] or [`CacheError::Lost`] the number may or may not have changed; the call is never repeated.
+    /// [`CacheBackend::increment`](crate::CacheBackend::increment) says. After [`CacheError::Timeout`] or
+    /// [`CacheError::Lost`] the number may or may not have changed; the call is never repeated.
     ///
     /// # Errors
     ///
