@@ -22,21 +22,23 @@ pub(crate) struct LinkedEngine {
 
 /// The engines of a runtime.
 pub(crate) struct Engines {
-    sequential: LinkedEngine,
-    /// Created for the first component that needs it.
+    small: LinkedEngine,
+    /// Created for the first component that needs it, as the next one is.
+    large: OnceLock<LinkedEngine>,
     concurrent: OnceLock<LinkedEngine>,
+    instances: Option<usize>,
     sandbox: Sandbox,
 }
 
 impl Engines {
-    /// Creates the engine of components of WASI 0.2. With `instances`, it has room for that many at a time.
+    /// Creates the engine of small components. With `instances`, engines of WASI 0.2 have room for that many at a time.
     ///
     /// # Errors
     ///
     /// [`Error::Engine`] if this machine cannot run wasmtime.
     pub(crate) fn new(instances: Option<usize>, sandbox: Sandbox) -> Result<Self, Error> {
-        let sequential = LinkedEngine::new(EngineKind::Sequential, instances, &sandbox)?;
-        Ok(Self { sequential, concurrent: OnceLock::new(), sandbox })
+        let small = LinkedEngine::new(EngineKind::Small, instances, &sandbox)?;
+        Ok(Self { small, large: OnceLock::new(), concurrent: OnceLock::new(), instances, sandbox })
     }
 
     /// The engine of this kind. Created at the first call.
@@ -45,15 +47,17 @@ impl Engines {
     ///
     /// [`Error::Engine`] if this machine cannot run wasmtime.
     pub(crate) fn get(&self, kind: EngineKind) -> Result<&LinkedEngine, Error> {
-        if kind == EngineKind::Sequential {
-            return Ok(&self.sequential);
-        }
-        if let Some(engine) = self.concurrent.get() {
+        let (cell, instances) = match kind {
+            EngineKind::Small => return Ok(&self.small),
+            EngineKind::Large => (&self.large, self.instances),
+            // Without a pool: an instance of it may use more than one stack, and lives long enough to pay for its memory.
+            EngineKind::Concurrent => (&self.concurrent, None),
+        };
+        if let Some(engine) = cell.get() {
             return Ok(engine);
         }
-        // Without a pool: an instance of it may use more than one stack, and lives long enough to pay for its memory.
-        let new = LinkedEngine::new(kind, None, &self.sandbox)?;
-        Ok(self.concurrent.get_or_init(|| new))
+        let new = LinkedEngine::new(kind, instances, &self.sandbox)?;
+        Ok(cell.get_or_init(|| new))
     }
 }
 

@@ -90,7 +90,7 @@ pub fn inspect(
     Ok(PluginReport {
         bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
         engine: match loaded.kind {
-            EngineKind::Sequential => "0.2",
+            EngineKind::Small | EngineKind::Large => "0.2",
             EngineKind::Concurrent => "0.3",
         },
         imports: ty.imports(engine).map(|(name, _)| name.to_owned()).collect(),

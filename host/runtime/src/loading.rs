@@ -84,7 +84,7 @@ impl Loader {
     pub(crate) fn load(&self, path: &Path, engines: &Engines) -> Result<Loaded, Refusal> {
         let _load = self.loads.take();
         let bytes = read(path, self.limits.max_plugin_bytes)?;
-        let kind = engine_kind::of(&bytes);
+        let kind = engine_kind::of(&bytes, self.limits.max_core_instances);
         let LinkedEngine { engine, counts, .. } =
             engines.get(kind).map_err(|error| Refusal::invalid(&error.to_string()))?;
         let room = Room { counts: *counts, max_memory: self.max_memory };

@@ -23,13 +23,19 @@ struct Shape {
     data: Vec<u32>,
     /// The instance writes one word in this many bytes.
     stride: u32,
+    /// Has so much data that its memory comes from elsewhere, and as much of it in the memory.
+    is_large: bool,
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
     let stride = prop_oneof![Just(8_u32), Just(4096), Just(8192), Just(20_000)];
     let data = proptest::collection::vec(0..60_000_u32, 0..4);
-    (1..24_u32, 0..4_u32, (1..9_500_u32, 0..600_u32), 0..6_u32, data, stride).prop_map(
-        |(pages, grown, elements, globals, data, stride)| Shape { pages, grown, elements, globals, data, stride },
+    let is_large = proptest::bool::weighted(0.3);
+    (1..24_u32, 0..4_u32, (1..9_500_u32, 0..600_u32), 0..6_u32, data, stride, is_large).prop_map(
+        |(pages, grown, elements, globals, data, stride, is_large)| {
+            let pages = if is_large { pages + 16 } else { pages };
+            Shape { pages, grown, elements, globals, data, stride, is_large }
+        },
     )
 }
 
@@ -37,10 +43,13 @@ impl Shape {
     /// A component with two functions: `digest` is a number that depends on the whole memory, its size, the table and the
     /// globals, and `spoil` changes all of them.
     fn component(&self) -> String {
-        let Self { pages, grown, elements: (elements, added), globals, data, stride } = self;
+        let Self { pages, grown, elements: (elements, added), globals, data, stride, is_large } = self;
         let (mut parts, mut mix, mut spoil) = (String::new(), String::new(), String::new());
         for offset in data {
             writeln!(parts, "(data (i32.const {offset}) \"the start of a memory\")").unwrap();
+        }
+        if *is_large {
+            writeln!(parts, "(data (i32.const 0) \"{}\")", "mapped ".repeat(150_000)).unwrap();
         }
         for n in 0..*globals {
             writeln!(parts, "(global $g{n} (mut i64) (i64.const {n}))").unwrap();

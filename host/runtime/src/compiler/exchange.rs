@@ -26,8 +26,9 @@ pub(crate) struct Bounds {
 /// Precedes the component, so that a program that does not expect one fails at once.
 pub(super) const MAGIC: [u8; 8] = *b"larder\x00\x02";
 
-/// Says that the component needs an engine with concurrency support.
+/// Says which kind of engine the component needs. All else is a small one.
 const CONCURRENT: [u8; 8] = 1_u64.to_le_bytes();
+const LARGE: [u8; 8] = 2_u64.to_le_bytes();
 
 /// How much of the process's messages is read, in bytes.
 const MAX_MESSAGE: u64 = 4096;
@@ -127,7 +128,8 @@ fn exchange(
 fn head(kind: EngineKind, bounds: Bounds) -> Vec<u8> {
     let seconds = bounds.time.as_secs().saturating_add(1);
     let kind = match kind {
-        EngineKind::Sequential => [0; 8],
+        EngineKind::Small => [0; 8],
+        EngineKind::Large => LARGE,
         EngineKind::Concurrent => CONCURRENT,
     };
     [MAGIC, kind, bounds.memory.to_le_bytes(), seconds.to_le_bytes()].concat()
@@ -135,7 +137,11 @@ fn head(kind: EngineKind, bounds: Bounds) -> Vec<u8> {
 
 /// The kind of the engine that the process reads.
 pub(super) fn kind_of(kind: [u8; 8]) -> EngineKind {
-    if kind == CONCURRENT { EngineKind::Concurrent } else { EngineKind::Sequential }
+    match kind {
+        CONCURRENT => EngineKind::Concurrent,
+        LARGE => EngineKind::Large,
+        _ => EngineKind::Small,
+    }
 }
 
 /// Waits for the end of a process whose output has ended. True if it had to be killed.

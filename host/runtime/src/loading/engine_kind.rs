@@ -1,4 +1,7 @@
-//! Which kind of engine a component needs. Reads its imports, types and canonical functions only, and no core module.
+//! Which kind of engine a component needs. Reads its imports, types and canonical functions, and of its core modules only
+//! what says how large an instance is.
+
+mod size;
 
 use wasmparser::{
     CanonicalFunction, CanonicalOption, Chunk, ComponentDefinedType, ComponentFuncType, ComponentType,
@@ -6,6 +9,7 @@ use wasmparser::{
 };
 
 use crate::engine::EngineKind;
+use size::Size;
 
 /// The longest section of types that is read, in bytes. Types may be nested, and are read with recursion: a longer section
 /// could overflow the stack. The larger ones of WASI 0.3 are known by the names of their interfaces.
@@ -15,21 +19,23 @@ const MAX_TYPES: usize = 1 << 10;
 const MAX_NESTING: usize = 100;
 
 /// The kind of engine that the component needs. A file that cannot be parsed needs none: the compiler says what is wrong
-/// with it.
-pub(super) fn of(component: &[u8]) -> EngineKind {
+/// with it. One with more core instances than may be is not small: the pool refuses it.
+pub(super) fn of(component: &[u8], max_core_instances: usize) -> EngineKind {
     let mut parsers = vec![Parser::new(0)];
     let mut rest = component;
+    let mut size = Size::default();
     while parsers.len() <= MAX_NESTING
-        && let Some(parser) = parsers.last_mut()
+        && let Some(current) = parsers.last_mut()
     {
-        let Ok(Chunk::Parsed { consumed, payload }) = parser.parse(rest, true) else { break };
+        let Ok(Chunk::Parsed { consumed, payload }) = current.parse(rest, true) else { break };
         rest = rest.get(consumed..).unwrap_or_default();
+        size.add(&payload);
         match payload {
-            // Skipped.
-            Payload::ModuleSection { unchecked_range, .. } => {
-                rest = rest.get(unchecked_range.len()..).unwrap_or_default();
+            Payload::ModuleSection { parser, .. } | Payload::ComponentSection { parser, .. } => parsers.push(parser),
+            Payload::CodeSectionStart { size: bytes, .. } => {
+                current.skip_section();
+                rest = rest.get(usize::try_from(bytes).unwrap_or(usize::MAX)..).unwrap_or_default();
             }
-            Payload::ComponentSection { parser, .. } => parsers.push(parser),
             Payload::ComponentImportSection(imports)
                 if imports
                     .clone()
@@ -54,7 +60,7 @@ pub(super) fn of(component: &[u8]) -> EngineKind {
             _ => {}
         }
     }
-    EngineKind::Sequential
+    if size.is_small(max_core_instances) { EngineKind::Small } else { EngineKind::Large }
 }
 
 fn is_concurrent_name(name: &str) -> bool {
@@ -95,19 +101,19 @@ mod tests {
     use super::*;
 
     fn kind_of(text: &str) -> EngineKind {
-        of(&wat::parse_str(text).unwrap())
+        of(&wat::parse_str(text).unwrap(), usize::MAX)
     }
 
     #[test]
-    fn a_component_without_asynchronous_types_runs_on_the_sequential_engine() {
-        assert_eq!(kind_of("(component)"), EngineKind::Sequential);
+    fn a_component_without_asynchronous_types_needs_no_concurrent_engine() {
+        assert_eq!(kind_of("(component)"), EngineKind::Small);
         let text = r#"(component
             (import "a:b/c@0.2.0" (instance (export "f" (func (param "x" u32) (result string)))))
             (core module $m (func (export "f") (result i32) i32.const 1))
             (core instance $i (instantiate $m))
             (func (export "f") (result u32) (canon lift (core func $i "f"))))"#;
-        assert_eq!(kind_of(text), EngineKind::Sequential);
-        assert_eq!(of(b"no component"), EngineKind::Sequential);
+        assert_eq!(kind_of(text), EngineKind::Small);
+        assert_eq!(of(b"no component", usize::MAX), EngineKind::Small);
     }
 
     #[test]
@@ -137,6 +143,6 @@ mod tests {
         // LEB128 of five bytes.
         component.extend((0..5).map(|n| ((len >> (7 * n)) & 0x7f) as u8 | if n < 4 { 0x80 } else { 0 }));
         component.extend(section);
-        assert_eq!(of(&component), EngineKind::Sequential);
+        assert_eq!(of(&component, usize::MAX), EngineKind::Small);
     }
 }
