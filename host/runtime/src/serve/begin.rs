@@ -65,7 +65,7 @@ where
 
 /// Lets the tasks in the queue go first. A worker thread polls the task that was woken last first, so that without this a
 /// few busy connections would be served before all others.
-async fn go_last() {
+pub(super) async fn go_last() {
     let mut has_yielded = false;
     poll_fn(|context| {
         if has_yielded {

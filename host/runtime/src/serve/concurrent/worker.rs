@@ -243,8 +243,17 @@ async fn within_bounds(
     let mut at_a_stretch = Duration::ZERO;
     // True once a request was overdue.
     let mut is_overdue = false;
+    // True once the tasks in the queue have gone first.
+    let mut is_last = false;
     poll_fn(|context| {
+        // All requests that come meanwhile, and all bodies that are taken, are one poll of the instance.
+        if !is_last && runtime.is_calm() {
+            is_last = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(turn.poll_begin(context));
+        is_last = false;
         stage.was_polled.store(false, Ordering::Relaxed);
         let is_unattended = requests.are_answered();
         let began = SystemInstant::now();
