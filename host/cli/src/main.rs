@@ -87,9 +87,9 @@ fn run() -> ExitCode {
     let (is_server, runs_plugins, log) = (cli.is_server(), cli.runs_plugins(), cli.log);
     let mut runtime = if is_server {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        // A turn of a computing plugin takes milliseconds, so each worker looks for network events, timers and new tasks
-        // after every one.
-        runtime.event_interval(1).global_queue_interval(1);
+        // Other tasks may take almost as long as a turn of a computing plugin, after which each worker looks for network
+        // events, timers and new tasks anyway.
+        runtime.event_interval(4).global_queue_interval(1);
         runtime
     } else {
         // One plugin runs at a time and yields often, so one thread is enough for it and the connections.

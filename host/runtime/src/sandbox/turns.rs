@@ -7,6 +7,7 @@
 // Decision: docs/decisions/0065-plugins-take-turns-on-the-worker-threads.md
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -183,7 +184,7 @@ impl Turn {
                     // The runs behind this one in the queue come to wait here, where the plugins are in order.
                     self.stage = Stage::Yielding;
                     drop(state);
-                    context.waker().wake_by_ref();
+                    go_last(context);
                     return Poll::Pending;
                 }
             }
@@ -199,7 +200,7 @@ impl Turn {
                 // Otherwise the worker thread that gave the turn back would poll this run next, without a look at the
                 // network and at the tasks in its queue.
                 self.stage = Stage::Yielding;
-                context.waker().wake_by_ref();
+                go_last(context);
                 return Poll::Pending;
             }
             Stage::Yielding | Stage::Running => {}
@@ -226,6 +227,12 @@ impl Turn {
     }
 }
 
+/// Has the task polled again after all others in its worker thread's queue, and after a look at the network.
+fn go_last(context: &mut Context<'_>) {
+    let pending = pin!(tokio::task::yield_now()).poll(context);
+    debug_assert!(pending.is_pending(), "a task yields once");
+}
+
 impl Drop for Turn {
     /// A run that is dropped while it waits leaves the order. One with a turn gives it back, also after a panic.
     fn drop(&mut self) {
@@ -249,7 +256,6 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
