@@ -6,6 +6,7 @@ pub(crate) mod compile_plugin;
 mod dev;
 mod language;
 mod man;
+mod manifest;
 mod new;
 mod plugin;
 mod ready;
