@@ -4,6 +4,7 @@ mod cache;
 mod check;
 pub(crate) mod compile_plugin;
 mod dev;
+mod draft;
 mod language;
 mod man;
 mod manifest;
@@ -11,6 +12,7 @@ mod new;
 mod plugin;
 mod ready;
 mod run;
+mod sdk;
 mod serve;
 mod top;
 
@@ -68,6 +70,8 @@ struct ConfigOption {
 enum Command {
     /// Create a plugin in a new directory.
     New(new::New),
+    /// Replace the SDK of the plugin in the working directory by that of this version.
+    Sdk,
     /// Build the plugin in the working directory, serve or run it, and do so again after each change.
     Dev(Configured<dev::Dev>),
     /// Run a plugin, or one of its exported functions.
@@ -103,6 +107,7 @@ pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCod
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match command {
         Command::New(command) => command.run(),
+        Command::Sdk => sdk::run(),
         Command::Dev(Configured { command, .. }) => command.run(path, log, operator).await,
         Command::Run(Configured { command, .. }) => command.run(config()?, operator).await,
         Command::Serve(Configured { command, .. }) => command.run(config()?, operator).await,
@@ -132,7 +137,7 @@ impl Command {
             | Self::Check(Configured { config, .. })
             | Self::Cache(Configured { config, .. })
             | Self::Plugin(Configured { config, .. }) => Some(config),
-            Self::New(_) | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
+            Self::New(_) | Self::Sdk | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }
