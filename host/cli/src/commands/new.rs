@@ -146,8 +146,18 @@ impl New {
         let mut stdout = io::stdout();
         let use_it = if http { "serve" } else { "run" };
         writeln!(stdout, "created the {} plugin `{name}`{sdk}; to build and {use_it} it:\n", lang.title())?;
-        writeln!(stdout, "    cd {name}\n    {}", commands.join("\n    "))?;
-        writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", dev_command(lang, http))?;
+        let typed = typed(&std::env::current_exe().unwrap_or_default());
+        let here = |command: &str| match command.strip_prefix("larder ") {
+            Some(arguments) => format!("{typed} {arguments}"),
+            None => command.to_owned(),
+        };
+        writeln!(stdout, "    cd {name}")?;
+        commands.iter().try_for_each(|command| writeln!(stdout, "    {}", here(command)))?;
+        writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", here(dev_command(lang, http)))?;
+        if http {
+            writeln!(stdout, "to ask it, in another terminal: `curl http://127.0.0.1:8080/world`")?;
+        }
+        writeln!(stdout, "to keep what it caches on a Valkey or Redis server: `{name}/larder.toml` says how")?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -183,6 +193,18 @@ fn dev_command(language: Language, is_http: bool) -> &'static str {
     if is_http || language == Language::Rust { "larder dev" } else { "larder dev --invoke 'greet(\"world\")'" }
 }
 
+/// What is typed in front of the arguments of this program, which `npx` and `pipx run` keep in folders that are not in `PATH`.
+fn typed(program: &Path) -> &'static str {
+    let is_below = |folder: &str| program.components().any(|part| part.as_os_str() == folder);
+    if is_below("_npx") {
+        "npx larder-cli"
+    } else if is_below("pipx") && (is_below(".cache") || is_below("Caches")) {
+        "pipx run larder-cli"
+    } else {
+        "larder"
+    }
+}
+
 fn parse_name(name: &str) -> Result<String, String> {
     let is_word = |word: &str| {
         word.starts_with(|first: char| first.is_ascii_lowercase())
@@ -198,4 +220,24 @@ fn parse_name(name: &str) -> Result<String, String> {
         return Err(format!("must not be one of the reserved names `{}`", RESERVED.join("`, `")));
     }
     Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_in_path_is_called_as_before() {
+        for (program, expected) in [
+            ("/home/a/.cargo/bin/larder", "larder"),
+            ("/home/a/.npm/_npx/3f/node_modules/larder-cli-linux-x64/larder", "npx larder-cli"),
+            ("/home/a/shop/node_modules/larder-cli-linux-x64/larder", "larder"),
+            ("/home/a/.local/pipx/.cache/3f/bin/larder", "pipx run larder-cli"),
+            ("/home/a/.cache/pipx/3f/bin/larder", "pipx run larder-cli"),
+            ("/Users/a/Library/Caches/pipx/3f/bin/larder", "pipx run larder-cli"),
+            ("/home/a/.local/share/pipx/venvs/larder-cli/bin/larder", "larder"),
+        ] {
+            assert_eq!(typed(Path::new(program)), expected, "{program}");
+        }
+    }
 }
