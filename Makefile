@@ -178,6 +178,8 @@ $(MDBOOK):
 	$(CARGO) install --locked --debug --config profile.dev.debug=false --root target/tools --no-default-features \
 		--features search mdbook@0.5.4
 
+# `larder --version` names the commit.
+release: export LARDER_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 release:
 	$(CARGO) build --locked --release -p larder-cli
 

@@ -43,7 +43,9 @@ pub(crate) struct Cli {
 
 /// The output of `--version`: also what a report of a defect needs.
 static VERSIONS: LazyLock<String> = LazyLock::new(|| {
-    let commit = option_env!("LARDER_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
+    // Empty for a release that is built outside of a repository.
+    let commit = option_env!("LARDER_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     let [wasmtime, cache, concurrent] = larder_host::VERSIONS;
     let version = env!("CARGO_PKG_VERSION");
     format!("{version}{commit}\nwasmtime {wasmtime}\n{cache}\n{concurrent}")
