@@ -108,6 +108,9 @@ fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
         assert!(commands.iter().any(|command| command.contains(builds)), "{}", run.stdout);
         assert!(readme.contains(&format!("```sh\n{}\n```", commands.join("\n"))), "{readme}");
         assert!(commands.last().unwrap().ends_with(&format!("{name}.wasm")), "{}", run.stdout);
+        let asked = run.stdout.split("in another terminal: `").nth(1).map(|rest| rest.split('`').next().unwrap());
+        assert_eq!(asked.is_some(), http, "{}", run.stdout);
+        assert!(asked.is_none_or(|curl| readme.contains(&format!("```sh\n{curl}\n```"))), "{readme}");
         for linked in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             assert!(plugin.join(linked).is_file(), "{language}: {linked}");
         }
@@ -318,6 +321,10 @@ fn a_name_that_is_invalid_in_cargo_or_wit_is_refused_with_the_rule() {
     let run = new_in(folder.path(), &["shop", "--lang", "cobol"]);
     assert!(run.status == Some(2) && run.stderr.contains("rust, python, javascript"), "{run:#?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    for (language, file) in [("js", "package.json"), ("py", "requirements.txt"), ("rs", "Cargo.toml")] {
+        assert_eq!(new_in(folder.path(), &[language, "--lang", language]).status, Some(0));
+        assert!(folder.path().join(language).join(file).is_file(), "{language}");
+    }
     for name in ["a", "shop2", "my-shop2-x", &long[1..]] {
         assert_eq!(new_in(folder.path(), &[name]).status, Some(0), "{name}");
     }

@@ -155,7 +155,9 @@ impl New {
         commands.iter().try_for_each(|command| writeln!(stdout, "    {}", here(command)))?;
         writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", here(dev_command(lang, http)))?;
         if http {
-            writeln!(stdout, "to ask it, in another terminal: `curl http://127.0.0.1:8080/world`")?;
+            // A plugin in JavaScript answers by a header.
+            let curl = if lang == Language::Javascript { "curl -i" } else { "curl" };
+            writeln!(stdout, "to ask it, in another terminal: `{curl} http://127.0.0.1:8080/world`")?;
         }
         writeln!(stdout, "to keep what it caches on a Valkey or Redis server: `{name}/larder.toml` says how")?;
         Ok(ExitCode::SUCCESS)
