@@ -114,7 +114,7 @@ target/languages/javascript.wasm: $(LANGUAGE_INPUTS) $(wildcard examples/javascr
 # A plugin of each language as `larder new` writes it, built by the commands that it prints.
 templates: $(foreach kind,rust python javascript rust-http python-http javascript-http,target/templates/$(kind).wasm)
 
-TEMPLATE_INPUTS = tests/build-templates.sh host/cli/src/commands/new.rs host/cli/src/commands/language.rs $(shell find host/cli/templates guest-sdk wit -type f)
+TEMPLATE_INPUTS = tests/build-templates.sh host/cli/src/commands/new.rs host/cli/src/commands/new/sdk.rs host/cli/src/commands/language.rs $(shell find host/cli/templates wit -type f)
 target/templates/%.wasm: $(TEMPLATE_INPUTS) | target languages
 	$(CARGO) build --locked $(WITH_TRACES)
 	@tests/build-templates.sh $*
@@ -153,10 +153,11 @@ doc:
 		--features larder-host/opentelemetry,larder-host/schema
 	.ci/public-items $(UPDATE)
 
-# Writes the page of the interface, and each crate's copy of the WIT, from wit/cache.wit.
+# Writes the page of the interface, and each crate's copy of the WIT, from wit/cache.wit, and the program's copy of the SDK.
 interface:
 	LARDER_UPDATE=1 $(CARGO) test --locked $(WITH_TRACES) --test project -- --exact \
-		documents::interface::the_page_of_the_interface_is_that_of_the_wit release::each_crate_has_the_wit_and_the_licence_in_it
+		documents::interface::the_page_of_the_interface_is_that_of_the_wit release::each_crate_has_the_wit_and_the_licence_in_it \
+		sdk::the_sdk_of_the_program_is_a_copy_of_the_crate sdk::its_manifests_are_those_of_the_crates
 
 # The pages of docs/ as a book in target/book/docs, with the files that they link to beside it. Needs mdbook, which is
 # built the first time; the book itself needs nothing of the network.
@@ -177,6 +178,8 @@ $(MDBOOK):
 	$(CARGO) install --locked --debug --config profile.dev.debug=false --root target/tools --no-default-features \
 		--features search mdbook@0.5.4
 
+# `larder --version` names the commit.
+release: export LARDER_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 release:
 	$(CARGO) build --locked --release -p larder-cli
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Reads the book of `make book` in a real browser, as `make book-check` does: `browse-book.py target/book`.
 
-Every page must load without an error in the console and without a request to another machine, show its pictures, and fit a
-screen of 390 pixels without scrolling sideways. Every link within the book must lead to a file and a heading that exist, and
-the search must find. With `--screenshots FOLDER` it also takes pictures of some pages, for people to look at.
+Every page must load without an error in the console and without a request to another machine, show its pictures large
+enough to be read, and fit a screen of 390 pixels without scrolling sideways as a whole. Every link within the book must lead
+to a file and a heading that exist, and the search must find. With `--screenshots FOLDER` it also takes pictures of some
+pages, for people to look at.
 
 Needs Chromium, and nothing else but the Python standard library. Where there is no Chromium it says so, and with `CI=true` it
 fails.
@@ -172,11 +173,12 @@ READ = """({
     pictures: [...document.images].length,
     broken: [...document.images].filter(image => !image.complete || !image.naturalWidth).map(image => image.src),
     scrolls: Math.max(document.documentElement.scrollWidth, window.innerWidth) - SCREEN,
+    small: [...document.querySelectorAll('.checkbox-label > img')].filter(image => image.width < 600).map(image => image.src),
     wide: [...document.querySelectorAll('main *')]
-        .filter(part => part.getBoundingClientRect().right > SCREEN + 1 && !part.parentElement.closest('pre, .table-wrapper'))
+        .filter(part => part.getBoundingClientRect().right > SCREEN + 1 && !part.parentElement.closest(SCROLLING))
         .filter(part => !part.matches('.table-wrapper') && part.getClientRects().length)
         .map(part => part.outerHTML.slice(0, 120)).slice(0, 3),
-})"""
+})""".replace("SCROLLING", "'pre, .table-wrapper, p:has(> .checkbox-label)'")
 
 # As a reader: the key that opens the search, the words, and the first result.
 SEARCH_RESULTS = "document.querySelectorAll('#mdbook-searchresults a, #searchresults a')"
@@ -220,6 +222,8 @@ def check(browser, base, book, screenshots):
             if read["scrolls"] > 0:
                 problems.append(f"{page} ({name}): is {read['scrolls']} pixels wider than the screen")
             problems += [f"{page} ({name}): does not fit: {part}" for part in read["wide"]]
+            # The letters of a picture that is smaller cannot be read.
+            problems += [f"{page} ({name}): {image} is less than 600 pixels wide" for image in read["small"]]
             if screenshots and page in SHOWN:
                 browser.screenshot(screenshots / f"{page.removesuffix('.html')}-{name}.png")
                 if name == "desktop":

@@ -1,7 +1,6 @@
 #!/bin/sh
 # Makes a plugin by `larder new`, in one language, and builds it by the commands that this prints:
-# `build-templates.sh python`, or `python-http` for one that serves HTTP. Its tools are those of `make languages`, and the
-# SDK is the one here.
+# `build-templates.sh python`, or `python-http` for one that serves HTTP. Its tools are those of `make languages`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,7 +22,7 @@ http=
 [ "$language" = "$1" ] || http=--http
 case $language in
 rust)
-  "$root/target/debug/larder" new greeter $http --sdk "$root/guest-sdk" >commands
+  "$root/target/debug/larder" new greeter $http >commands
   # The toolchain and the versions that are here already.
   cp "$root/rust-toolchain.toml" "$root/Cargo.lock" greeter/
   export CARGO_TARGET_DIR="$built/cargo"

@@ -217,6 +217,12 @@ def runs(line):
                 marks.discard(7)
             elif code == 39:
                 colour = None
+            elif code in (38, 48) and codes[:1] == [5]:
+                # One of 256 colours, of which the first 16 are the others.
+                number = codes[1]
+                codes = codes[2:]
+                if code == 38 and number < 16:
+                    colour = COLOURS.get(30 + number % 8)
             elif code in COLOURS or code - 60 in COLOURS:
                 colour = COLOURS.get(code) or COLOURS[code - 60]
 

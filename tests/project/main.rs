@@ -8,6 +8,7 @@
 //! - `packages`: the packages for npm and pip are of the right platforms, and run where they are installed.
 //! - `performance`: the tables and plots of `docs/performance.md` are drawn from the results beside it.
 //! - `release`: packages are complete, versions agree, and the archive and the workflow are as described.
+//! - `sdk`: the copy of the SDK in the program is that of the crate.
 //!
 //! `tests/behaviour` has the tests of what Larder does.
 
@@ -21,3 +22,4 @@ mod near_variants;
 mod packages;
 mod performance;
 mod release;
+mod sdk;

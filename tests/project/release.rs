@@ -31,7 +31,7 @@ fn output(command: &mut Command) -> String {
 /// A package contains only files of its folder, so each has a copy; `make interface` updates it.
 #[test]
 fn each_crate_has_the_wit_and_the_licence_in_it() {
-    let asynchronous = ("wit/cache-async.wit", &["guest-sdk", "host/runtime"][..]);
+    let asynchronous = ("wit/cache-async.wit", &WITH_WIT[..]);
     for (original, folders) in [("wit/cache.wit", &WITH_WIT[..]), asynchronous, ("LICENSE", &CRATES)] {
         for folder in folders {
             let copy = format!("{folder}/{original}");
@@ -79,7 +79,7 @@ fn included(source: &str) -> Vec<PathBuf> {
     let named = |name| source.split(name).skip(1).map(|rest: &str| rest.split('"').next().unwrap());
     let files = ["include_str!(\"", "include_bytes!(\"", "include!(\""].into_iter().flat_map(named).map(PathBuf::from);
     // Those of `larder new` are named from their own folder.
-    let templates = named("template!(\"").map(|file| Path::new("../../templates").join(file));
+    let templates = named("template!(\"").map(|file| root().join("host/cli/templates").join(file));
     files.chain(templates).collect()
 }
 

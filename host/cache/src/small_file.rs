@@ -9,8 +9,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// The error of the file system, or the rule that the file breaks.
-pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+/// The error of the file system, or the rule that the file breaks: it is longer, or it is not a regular file.
+pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open_without_waiting(path)?;
     let metadata = file.metadata()?;
     // Reading a directory fails with the system's own message.

@@ -30,8 +30,21 @@ fn assert_takes(checker: &str, arguments: &[&str], text: &str) {
 #[test]
 fn every_shell_completes_every_subcommand() {
     let names = subcommands(&[]);
-    let expected =
-        ["new", "dev", "run", "serve", "top", "ready", "check", "cache", "plugin", "schema", "completions", "man"];
+    let expected = [
+        "new",
+        "sdk",
+        "dev",
+        "run",
+        "serve",
+        "top",
+        "ready",
+        "check",
+        "cache",
+        "plugin",
+        "schema",
+        "completions",
+        "man",
+    ];
     assert_eq!(names, expected);
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = Larder::new(["completions", shell]).succeed().stdout;

@@ -23,23 +23,6 @@ fn new_in(folder: &Path, arguments: &[&str]) -> LarderOutput {
     LarderOutput { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// A folder outside of each checkout. The program looks for one around the working folder and around itself: these tests
-/// expect the target folder in this checkout, as cargo makes it, and the folder for temporary files elsewhere.
-fn folder_elsewhere() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().canonicalize().unwrap();
-    let around = path.ancestors().find(|folder| folder.join("guest-sdk").exists());
-    assert_eq!(around, None, "set TMPDIR to a folder outside of a checkout");
-    let (program, root) = (program().canonicalize().unwrap(), root().canonicalize().unwrap());
-    assert!(
-        program.starts_with(&root),
-        "`{}` must be in `{}`, as without CARGO_TARGET_DIR and LARDER_PROGRAM",
-        program.display(),
-        root.display()
-    );
-    folder
-}
-
 /// All files below a folder, by their path in it.
 fn files(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -105,7 +88,7 @@ fn new_plugins_in_all_languages_share_what_they_cache() {
 
 #[test]
 fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
-    let folder = folder_elsewhere();
+    let folder = TempDir::new().unwrap();
     for (language, http) in LANGUAGES.into_iter().flat_map(|language| [(language, false), (language, true)]) {
         let name = format!("my-{language}-x2{}", if http { "-http" } else { "" });
         let mut arguments = vec![name.as_str(), "--lang", language];
@@ -125,18 +108,22 @@ fn a_new_folder_has_every_file_that_its_readme_and_its_commands_name() {
         assert!(commands.iter().any(|command| command.contains(builds)), "{}", run.stdout);
         assert!(readme.contains(&format!("```sh\n{}\n```", commands.join("\n"))), "{readme}");
         assert!(commands.last().unwrap().ends_with(&format!("{name}.wasm")), "{}", run.stdout);
+        let asked = run.stdout.split("in another terminal: `").nth(1).map(|rest| rest.split('`').next().unwrap());
+        assert_eq!(asked.is_some(), http, "{}", run.stdout);
+        assert!(asked.is_none_or(|curl| readme.contains(&format!("```sh\n{curl}\n```"))), "{readme}");
         for linked in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             assert!(plugin.join(linked).is_file(), "{language}: {linked}");
         }
         for file in files(&plugin) {
             let text = std::fs::read_to_string(plugin.join(&file)).unwrap();
-            for left in ["{{name}}", "{{larder}}", "{{commands}}", "{{dev}}"] {
+            for left in ["{{name}}", "{{larder}}", "{{sdk}}", "{{exclude}}", "{{version}}", "{{commands}}", "{{dev}}"] {
                 assert!(!text.contains(left), "{language}: {file}: {text}");
             }
         }
         Larder::new(["check"]).config(&std::fs::read_to_string(plugin.join("larder.toml")).unwrap()).succeed();
     }
-    assert_eq!(files(&folder.path().join("my-rust-x2")).len(), 6);
+    let own = files(&folder.path().join("my-rust-x2")).into_iter().filter(|file| !file.starts_with("larder-sdk/"));
+    assert_eq!(own.count(), 6);
 }
 
 /// One request after the other: the second is answered from the cache.
@@ -159,30 +146,97 @@ fn a_new_plugin_that_serves_http_answers_from_the_cache() {
     }
 }
 
-/// A program that was installed knows no checkout, unless it is started in one.
+/// The dependency on the SDK of a plugin in Rust.
+fn dependency(plugin: &Path) -> toml::Value {
+    let manifest: toml::Table = std::fs::read_to_string(plugin.join("Cargo.toml")).unwrap().parse().unwrap();
+    manifest["dependencies"]["larder"].clone()
+}
+
+/// An installed program knows no checkout, and no folder around decides what a plugin is built with.
 #[test]
-fn without_a_checkout_the_crate_that_is_needed_is_named() {
-    let folder = folder_elsewhere();
+fn an_installed_program_brings_the_sdk() {
+    let folder = TempDir::new().unwrap();
     let larder = folder.path().join("larder");
     std::fs::hard_link(program(), &larder).or_else(|_| std::fs::copy(program(), &larder).map(|_| ())).unwrap();
+    std::fs::create_dir(folder.path().join("guest-sdk")).unwrap();
+    std::fs::write(folder.path().join("guest-sdk/Cargo.toml"), "[package]\nname = \"larder\"\n").unwrap();
     let output =
         std::process::Command::new(&larder).args(["new", "hello"]).current_dir(folder.path()).output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && stderr.contains("`--sdk CHECKOUT/guest-sdk`"), "{stderr}");
-    let manifest = std::fs::read_to_string(folder.path().join("hello/Cargo.toml")).unwrap();
-    let manifest: toml::Table = manifest.parse().unwrap();
-    assert_eq!(manifest["dependencies"]["larder"].as_str(), Some(env!("CARGO_PKG_VERSION")));
-    // In a checkout, in any folder of it.
-    std::fs::create_dir_all(folder.path().join("guest-sdk")).unwrap();
-    std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
-    std::fs::write(folder.path().join("guest-sdk/Cargo.toml"), "[package]\nname = \"larder\"\n").unwrap();
-    let output = std::process::Command::new(&larder)
-        .args(["new", "hello"])
-        .current_dir(folder.path().join("a/b"))
-        .output()
-        .unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && output.stderr.is_empty() && stdout.contains(" with the SDK in `"), "{stdout}");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let plugin = folder.path().join("hello");
+    assert_eq!(dependency(&plugin)["path"].as_str(), Some("larder-sdk"));
+    let manifest: toml::Table = std::fs::read_to_string(plugin.join("Cargo.toml")).unwrap().parse().unwrap();
+    assert_eq!(manifest["workspace"]["exclude"][0].as_str(), Some("larder-sdk"));
+    let text = |file: &str| std::fs::read_to_string(plugin.join("larder-sdk").join(file)).unwrap();
+    for (file, source) in [
+        ("src/lib.rs", "guest-sdk/src/lib.rs"),
+        ("macros/src/lib.rs", "guest-sdk/macros/src/lib.rs"),
+        ("wit/cache.wit", "wit/cache.wit"),
+        ("LICENSE", "LICENSE"),
+    ] {
+        assert!(text(file) == read(source), "{file}");
+    }
+    assert!(text("README.md").contains(&format!("`larder = \"{}\"`", env!("CARGO_PKG_VERSION"))));
+}
+
+/// `larder sdk` in a folder.
+fn update(folder: &Path) -> LarderOutput {
+    let output = std::process::Command::new(program()).arg("sdk").current_dir(folder).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    LarderOutput { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn the_sdk_of_an_older_program_is_replaced_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    for (language, changed) in [
+        ("rust", &["larder-sdk/src/lib.rs", "larder.schema.json"][..]),
+        ("python", &["src/larder_cache.py", "wit/deps/cache.wit", "larder.schema.json"]),
+        ("javascript", &["src/larder-cache.js", "wit/deps/cache.wit", "larder.schema.json"]),
+    ] {
+        assert_eq!(new_in(folder.path(), &[language, "--lang", language]).status, Some(0));
+        let plugin = folder.path().join(language);
+        let all = || -> Vec<(String, String)> {
+            let names = files(&plugin).into_iter();
+            names.map(|file| (file.clone(), std::fs::read_to_string(plugin.join(file)).unwrap())).collect()
+        };
+        std::fs::write(plugin.join("larder.toml"), "# mine").unwrap();
+        let before = all();
+        let version = env!("CARGO_PKG_VERSION");
+        let said = |path: &str, is_same| match is_same {
+            true => format!("`{path}` is that of larder {version} already\n"),
+            false => format!("replaced `{path}` by that of larder {version}\n"),
+        };
+        let paths = || changed.iter().map(|path| if path.starts_with("larder-sdk") { "larder-sdk" } else { path });
+        let run = update(&plugin);
+        assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+        assert_eq!(run.stdout, paths().map(|path| said(path, true)).collect::<String>());
+        for file in changed {
+            std::fs::write(plugin.join(file), "old").unwrap();
+        }
+        if language == "rust" {
+            std::fs::write(plugin.join("larder-sdk/src/old.rs"), "old").unwrap();
+        }
+        let run = update(&plugin);
+        assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+        assert_eq!(run.stdout, paths().map(|path| said(path, false)).collect::<String>());
+        assert!(all() == before, "{language}: {:?}", files(&plugin));
+    }
+}
+
+#[test]
+fn a_folder_without_an_sdk_is_not_changed() {
+    let folder = TempDir::new().unwrap();
+    assert_eq!(new_in(folder.path(), &["shop", "--published"]).status, Some(0));
+    let plugin = folder.path().join("shop");
+    // Another crate in a folder of that name.
+    std::fs::create_dir(plugin.join("larder-sdk")).unwrap();
+    std::fs::write(plugin.join("larder-sdk/Cargo.toml"), "[package]\nname = \"shop-sdk\"\n").unwrap();
+    let before = files(&plugin);
+    let run = update(&plugin);
+    assert_eq!(run.status, Some(1), "{run:#?}");
+    assert!(run.error_line().starts_with("larder: this folder has no SDK: neither `larder-sdk` nor `src/"), "{run:#?}");
+    assert_eq!(files(&plugin), before);
 }
 
 /// A published package has no schema, so the folder has it.
@@ -202,31 +256,38 @@ fn the_schema_of_a_new_folder_is_that_of_the_program() {
 }
 
 #[test]
-fn a_new_plugin_in_rust_depends_on_the_sdk_of_this_version_or_of_a_checkout() {
-    let folder = folder_elsewhere();
+fn a_new_plugin_in_rust_may_depend_on_the_published_crate_or_on_a_checkout() {
+    let folder = TempDir::new().unwrap();
     let dependency = |name: &str, arguments: &[&str]| {
         let run = new_in(folder.path(), &[&[name], arguments].concat());
-        assert_eq!(run.status, Some(0), "{run:#?}");
-        let manifest = std::fs::read_to_string(folder.path().join(name).join("Cargo.toml")).unwrap();
-        let manifest: toml::Table = manifest.parse().unwrap();
-        assert_eq!(manifest["package"]["name"].as_str(), Some(name));
-        manifest["dependencies"]["larder"].clone()
+        assert_eq!((run.status, run.stderr.as_str()), (Some(0), ""), "{run:#?}");
+        let plugin = folder.path().join(name);
+        assert!(!plugin.join("larder-sdk").exists());
+        for file in ["Cargo.toml", "README.md"] {
+            assert!(!std::fs::read_to_string(plugin.join(file)).unwrap().contains("larder-sdk"), "{file}");
+        }
+        (dependency(&plugin), run.stdout)
     };
+    let (published, said) = dependency("published", &["--published"]);
+    assert_eq!(published.as_str(), Some(env!("CARGO_PKG_VERSION")));
+    assert!(said.starts_with("created the Rust plugin `published` with the crate `larder` "), "{said}");
     let sdk = root().join("guest-sdk").canonicalize().unwrap();
-    // That of the checkout in which the program was built.
-    assert_eq!(dependency("found", &[])["path"].as_str(), sdk.to_str());
     // From the working folder, and with a character that TOML needs escaped.
     let link = folder.path().join("the \"sdk\"");
     std::os::unix::fs::symlink(&sdk, &link).unwrap();
-    assert_eq!(dependency("local", &["--sdk", "the \"sdk\""])["path"].as_str(), sdk.to_str());
+    let (local, said) = dependency("local", &["--sdk", "the \"sdk\""]);
+    assert_eq!(local["path"].as_str(), sdk.to_str());
+    assert!(said.contains(" with the SDK in `"), "{said}");
     for (arguments, words) in [
         (&["a", "--sdk", "."][..], "larder: --sdk: `.` is not the folder `guest-sdk` of a Larder checkout"),
         (&["a", "--sdk", "no-such"], "larder: --sdk: `no-such` is not the folder"),
         (&["a", "--lang", "python", "--sdk", "the \"sdk\""], "larder: --sdk requires --lang rust"),
+        (&["a", "--lang", "python", "--published"], "larder: --published requires --lang rust"),
+        (&["a", "--published", "--sdk", "the \"sdk\""], "error: the argument '--published' cannot be used with"),
     ] {
         let run = new_in(folder.path(), arguments);
         assert_eq!(run.status, Some(2), "{run:#?}");
-        assert!(run.error_line().starts_with(words), "{}", run.stderr);
+        assert!(run.stderr.starts_with(words), "{}", run.stderr);
     }
     assert!(!folder.path().join("a").exists());
 }
@@ -250,6 +311,7 @@ fn a_name_that_is_invalid_in_cargo_or_wit_is_refused_with_the_rule() {
         ("", words),
         (&long, "must not be longer than 64 characters"),
         ("larder", "must not be one of"),
+        ("larder-macros", "must not be one of"),
         ("build", "must not be one of"),
     ] {
         let run = new_in(folder.path(), &[name]);
@@ -259,6 +321,10 @@ fn a_name_that_is_invalid_in_cargo_or_wit_is_refused_with_the_rule() {
     let run = new_in(folder.path(), &["shop", "--lang", "cobol"]);
     assert!(run.status == Some(2) && run.stderr.contains("rust, python, javascript"), "{run:#?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    for (language, file) in [("js", "package.json"), ("py", "requirements.txt"), ("rs", "Cargo.toml")] {
+        assert_eq!(new_in(folder.path(), &[language, "--lang", language]).status, Some(0));
+        assert!(folder.path().join(language).join(file).is_file(), "{language}");
+    }
     for name in ["a", "shop2", "my-shop2-x", &long[1..]] {
         assert_eq!(new_in(folder.path(), &[name]).status, Some(0), "{name}");
     }

@@ -116,3 +116,17 @@ fn help_is_at_most_100_columns_wide() {
     }
     assert!(count > 15, "{count} commands");
 }
+
+#[test]
+fn a_value_is_followed_by_a_line_break_on_a_terminal_and_by_nothing_elsewhere() {
+    let Some(server) = Server::start(Kind::Valkey) else { return };
+    let config = server.cache("c");
+    for (key, value) in [("k", "value"), ("line", "value\n")] {
+        Larder::new(["cache", "set", key, value]).config(&config).succeed();
+        let larder = Larder::new(["cache", "get", key]).config(&config);
+        let file = larder.folder().join("larder.toml");
+        let shown = Terminal::run(&format!("--config '{}' cache get {key}", file.display())).wait_for_text("status 0");
+        assert!(shown.contains("value\r\nstatus 0"), "{shown}");
+        assert_eq!(larder.succeed().stdout, value);
+    }
+}

@@ -10,8 +10,13 @@ fn once(address: SocketAddr) -> Larder {
     Larder::new(["top", "--once", "--interval", "100ms"]).arg(address.to_string())
 }
 
+/// The cells of the table of caches, as `cells_of` has them.
+fn cells(tables: &str) -> BTreeMap<(&str, &str), &str> {
+    cells_of(tables.split("\n\n").next().unwrap())
+}
+
 /// The cells of a table without spaces in them, by the first one of their line and their heading.
-fn cells(table: &str) -> BTreeMap<(&str, &str), &str> {
+fn cells_of(table: &str) -> BTreeMap<(&str, &str), &str> {
     let mut lines = table.lines();
     let headings: Vec<&str> =
         lines.next().unwrap().split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
@@ -119,6 +124,33 @@ mod table {
         }
         let [rate, bytes] = run.await.unwrap();
         assert!(rate.ends_with('%') && bytes.ends_with('B'), "{rate} {bytes}");
+    }
+
+    #[tokio::test]
+    async fn plugins_and_the_host_have_tables_of_their_own() {
+        let serving = ServeProcess::start_with_metrics("");
+        assert_eq!(serving.get("/visit/a").await.status, 200);
+        let metrics = serving.metrics_address();
+        let run = tokio::task::spawn_blocking(move || {
+            wait_for("a request in the interval", || {
+                let tables = once(metrics).succeed().stdout;
+                let [_, plugins, _] = tables.split("\n\n").collect::<Vec<_>>()[..] else { panic!("{tables}") };
+                (cells_of(plugins)[&("http", "REQUESTS/S")] != "0.0").then_some(tables)
+            })
+        });
+        while !run.is_finished() {
+            serving.get("/visit/a").await;
+        }
+        let tables = run.await.unwrap();
+        let [caches, plugins, host] = tables.split("\n\n").collect::<Vec<_>>()[..] else { panic!("{tables}") };
+        assert_eq!(cells_of(caches)[&("ram", "TYPE")], "ram");
+        let plugins = cells_of(plugins);
+        assert_eq!([plugins[&("http", "5XX/S")], plugins[&("http", "IDLE")]], ["0.0", "-"]);
+        assert!(plugins[&("http", "P99")].ends_with('s'), "{tables}");
+        let (host, url) = (cells_of(host), format!("http://{metrics}/metrics"));
+        assert_ne!(host[&(url.as_str(), "2XX/S")], "0.0");
+        assert_eq!(host[&(url.as_str(), "REFUSED/S")], "0.0");
+        host[&(url.as_str(), "RUNNING")].parse::<u32>().unwrap();
     }
 
     #[tokio::test]

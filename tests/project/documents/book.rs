@@ -116,8 +116,12 @@ fn the_book_loads_nothing_from_other_machines() {
     assert!(read("Makefile").contains(&format!("cp -R deploy examples {}/", "target/book")));
     assert_eq!(book["build"]["build-dir"].as_str(), Some("target/book/docs"));
     let html = book["output"]["html"].as_table().unwrap();
-    for key in ["additional-css", "additional-js", "mathjax-support", "theme"] {
+    for key in ["additional-js", "mathjax-support", "theme"] {
         assert!(!html.contains_key(key), "`{key}` may ask another machine");
+    }
+    for style in html["additional-css"].as_array().unwrap() {
+        let text = read(style.as_str().unwrap());
+        assert!(!text.contains("url(") && !text.contains("@import"), "{style} may ask another machine");
     }
     assert_eq!(html["playground"]["runnable"].as_bool(), Some(false));
     assert!(!book.contains_key("preprocessor"));

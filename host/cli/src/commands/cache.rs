@@ -4,7 +4,7 @@ mod keys;
 mod outcome;
 mod progress;
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -106,6 +106,10 @@ impl Operation {
         match result {
             Outcome::Found(value) => {
                 stdout.write_all(&value)?;
+                // The prompt of a shell is to begin a line.
+                if stdout.is_terminal() && !value.ends_with(b"\n") {
+                    stdout.write_all(b"\n")?;
+                }
                 stdout.flush()?;
             }
             Outcome::State(state) if state != KeyState::Empty => writeln!(stdout, "{}", outcome::in_words(state))?,

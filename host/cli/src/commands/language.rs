@@ -19,8 +19,11 @@ pub(super) const JAVASCRIPT_FOLDER: &str = "node_modules";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Language {
+    #[value(alias = "rs")]
     Rust,
+    #[value(alias = "py")]
     Python,
+    #[value(alias = "js")]
     Javascript,
 }
 

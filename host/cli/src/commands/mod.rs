@@ -4,12 +4,15 @@ mod cache;
 mod check;
 pub(crate) mod compile_plugin;
 mod dev;
+mod draft;
 mod language;
 mod man;
+mod manifest;
 mod new;
 mod plugin;
 mod ready;
 mod run;
+mod sdk;
 mod serve;
 mod top;
 
@@ -40,7 +43,9 @@ pub(crate) struct Cli {
 
 /// The output of `--version`: also what a report of a defect needs.
 static VERSIONS: LazyLock<String> = LazyLock::new(|| {
-    let commit = option_env!("LARDER_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
+    // Empty for a release that is built outside of a repository.
+    let commit = option_env!("LARDER_COMMIT").filter(|commit| !commit.is_empty());
+    let commit = commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
     let [wasmtime, cache, concurrent] = larder_host::VERSIONS;
     let version = env!("CARGO_PKG_VERSION");
     format!("{version}{commit}\nwasmtime {wasmtime}\n{cache}\n{concurrent}")
@@ -67,6 +72,8 @@ struct ConfigOption {
 enum Command {
     /// Create a plugin in a new directory.
     New(new::New),
+    /// Replace the SDK of the plugin in the working directory by that of this version.
+    Sdk,
     /// Build the plugin in the working directory, serve or run it, and do so again after each change.
     Dev(Configured<dev::Dev>),
     /// Run a plugin, or one of its exported functions.
@@ -102,6 +109,7 @@ pub(crate) async fn run(cli: Cli, operator: &Operator) -> anyhow::Result<ExitCod
     let config = || Config::load(path).map_err(larder_host::Error::from);
     match command {
         Command::New(command) => command.run(),
+        Command::Sdk => sdk::run(),
         Command::Dev(Configured { command, .. }) => command.run(path, log, operator).await,
         Command::Run(Configured { command, .. }) => command.run(config()?, operator).await,
         Command::Serve(Configured { command, .. }) => command.run(config()?, operator).await,
@@ -131,7 +139,7 @@ impl Command {
             | Self::Check(Configured { config, .. })
             | Self::Cache(Configured { config, .. })
             | Self::Plugin(Configured { config, .. }) => Some(config),
-            Self::New(_) | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
+            Self::New(_) | Self::Sdk | Self::Schema | Self::Completions(_) | Self::Man(_) => None,
         }
     }
 }

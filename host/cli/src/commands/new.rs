@@ -2,20 +2,26 @@
 
 // Decision: docs/decisions/0052-templates-are-part-of-the-program.md
 
-mod sdk;
+/// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory
+/// with a `Cargo.toml` from this package, and git would apply the `.gitignore` to this repository.
+macro_rules! template {
+    ($path:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $path))
+    };
+}
 
-use std::fs;
+pub(super) mod sdk;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::Args;
-use larder_host::Error;
 use larder_host::config::json_schema;
 
+use super::draft::Draft;
 use super::language::Language;
-use crate::log_line::print_error;
+use sdk::Sdk;
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
@@ -28,23 +34,17 @@ pub(crate) struct New {
     /// Create a plugin that serves HTTP instead of one that is run
     #[arg(long)]
     http: bool,
-    /// For Rust: the folder `guest-sdk` of a Larder checkout [default: that of the checkout around the program or the
-    /// working directory; if there is none, the published crate]
+    /// For Rust: depend on the crate `larder` of this version on crates.io, instead of a copy of it in `larder-sdk`
+    #[arg(long, conflicts_with = "sdk")]
+    published: bool,
+    /// For Rust: depend on the folder `guest-sdk` of a Larder checkout, instead of a copy of the SDK
     #[arg(long, value_name = "PATH")]
     sdk: Option<PathBuf>,
 }
 
-/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}`,
-/// `{{commands}}` and `{{dev}}`.
-type Template = (&'static str, &'static str);
-
-/// A file of `host/cli/templates`. `Cargo.toml` and `.gitignore` have other names there: cargo excludes a directory
-/// with a `Cargo.toml` from this package, and git would apply the `.gitignore` to this repository.
-macro_rules! template {
-    ($path:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/templates/", $path))
-    };
-}
+/// A path in the new directory, and the text of the file, with the placeholders `{{name}}`, `{{larder}}`, `{{sdk}}`,
+/// `{{exclude}}`, `{{commands}}` and `{{dev}}`.
+pub(super) type Template = (&'static str, &'static str);
 
 const RUST: [Template; 5] = [
     (".gitignore", template!("rust/gitignore")),
@@ -67,9 +67,9 @@ const PYTHON: [Template; 8] = [
     ("README.md", template!("python/README.md")),
     ("larder.toml", template!("larder.toml")),
     ("requirements.txt", template!("python/requirements.txt")),
-    ("src/larder_cache.py", template!("python/larder_cache.py")),
+    sdk::PYTHON_HELPER,
     ("src/plugin.py", template!("python/plugin.py")),
-    ("wit/deps/cache.wit", template!("../wit/cache.wit")),
+    sdk::INTERFACE,
     ("wit/plugin.wit", template!("plugin.wit")),
 ];
 
@@ -78,9 +78,9 @@ const PYTHON_HTTP: [Template; 8] = [
     ("README.md", template!("python/README-http.md")),
     ("larder.toml", template!("larder.toml")),
     ("requirements.txt", template!("python/requirements.txt")),
-    ("src/larder_cache.py", template!("python/larder_cache.py")),
+    sdk::PYTHON_HELPER,
     ("src/plugin.py", template!("python/http.py")),
-    ("wit/deps/cache.wit", template!("../wit/cache.wit")),
+    sdk::INTERFACE,
     ("wit/plugin.wit", template!("python/http.wit")),
 ];
 
@@ -90,9 +90,9 @@ const JAVASCRIPT: [Template; 9] = [
     ("larder.toml", template!("larder.toml")),
     ("package-lock.json", template!("javascript/package-lock.json")),
     ("package.json", template!("javascript/package.json")),
-    ("src/larder-cache.js", template!("javascript/larder-cache.js")),
+    sdk::JAVASCRIPT_HELPER,
     ("src/plugin.js", template!("javascript/plugin.js")),
-    ("wit/deps/cache.wit", template!("../wit/cache.wit")),
+    sdk::INTERFACE,
     ("wit/plugin.wit", template!("plugin.wit")),
 ];
 
@@ -102,57 +102,64 @@ const JAVASCRIPT_HTTP: [Template; 9] = [
     ("larder.toml", template!("larder.toml")),
     ("package-lock.json", template!("javascript/package-lock.json")),
     ("package.json", template!("javascript/package.json")),
-    ("src/larder-cache.js", template!("javascript/larder-cache.js")),
+    sdk::JAVASCRIPT_HELPER,
     ("src/plugin.js", template!("javascript/http.js")),
-    ("wit/deps/cache.wit", template!("../wit/cache.wit")),
+    sdk::INTERFACE,
     ("wit/plugin.wit", template!("javascript/http.wit")),
 ];
+
+/// The schema of the configuration.
+pub(super) const SCHEMA: &str = "larder.schema.json";
 
 /// The maximum length of a name, in bytes: that of a package on crates.io.
 const MAX_NAME: usize = 64;
 
-/// Names that cargo reserves, and the name of the SDK, on which the plugin depends.
-const RESERVED: [&str; 5] = ["build", "deps", "examples", "incremental", "larder"];
+/// Names that cargo reserves, and those of the SDK, on which the plugin depends.
+const RESERVED: [&str; 6] = ["build", "deps", "examples", "incremental", "larder", "larder-macros"];
 
 impl New {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let Self { name, lang, http, sdk } = self;
-        let sdk = match sdk {
-            None if lang == Language::Rust => sdk::find(),
-            named => named,
-        };
-        let larder = dependency(lang, sdk.as_deref())?;
+        let Self { name, lang, http, published, sdk } = self;
+        let sdk = Sdk::new(lang, published, sdk.as_deref())?;
         let commands = commands(lang, &name, http);
         let render = |text: &str| {
-            let text = text.replace("{{name}}", &name).replace("{{larder}}", &larder);
+            let text = text.replace("{{name}}", &name).replace("{{larder}}", &sdk.dependency());
+            let text = text.replace("{{sdk}}", sdk.row()).replace("{{exclude}}", sdk.exclude());
             text.replace("{{commands}}", &commands.join("\n")).replace("{{dev}}", dev_command(lang, http))
         };
-        let mut files: Vec<(&Path, String)> =
-            templates(lang, http).iter().map(|(path, text)| (Path::new(*path), render(text))).collect();
+        let mut files: Vec<(PathBuf, String)> =
+            templates(lang, http).iter().map(|(path, text)| (path.into(), render(text))).collect();
         if http && lang != Language::Rust {
             let reuse = format!(
                 "\n# An instance answers many requests, because it takes long to start.\n[plugins.{name}]\nreuse = {{}}\n"
             );
             files
                 .iter_mut()
-                .filter(|(path, _)| *path == Path::new("larder.toml"))
+                .filter(|(path, _)| path == Path::new("larder.toml"))
                 .for_each(|(_, text)| text.push_str(&reuse));
         }
-        files.push((Path::new("larder.schema.json"), json_schema()));
-        write_directory(Path::new(&name), files.into_iter())?;
-        let mut stdout = io::stdout();
-        let of_checkout = sdk.as_ref().map(|sdk| format!(" with the SDK in `{}`", sdk.display())).unwrap_or_default();
-        let use_it = if http { "serve" } else { "run" };
-        writeln!(stdout, "created the {} plugin `{name}`{of_checkout}; to build and {use_it} it:\n", lang.title())?;
-        writeln!(stdout, "    cd {name}\n    {}", commands.join("\n    "))?;
-        writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", dev_command(lang, http))?;
-        if sdk.is_none() && lang == Language::Rust {
-            print_error(&format!(
-                "it needs the crate `larder` {} of crates.io; if that has none, create it with the SDK of a checkout of \
-                 Larder: `--sdk CHECKOUT/guest-sdk`",
-                env!("CARGO_PKG_VERSION")
-            ));
+        files.push((SCHEMA.into(), json_schema()));
+        if let Sdk::Copy = sdk {
+            files.extend(sdk::files().map(|(path, text)| (Path::new(sdk::FOLDER).join(path), text)));
         }
+        Draft::write(Path::new(&name), files)?.rename(Path::new(&name))?;
+        let mut stdout = io::stdout();
+        let use_it = if http { "serve" } else { "run" };
+        writeln!(stdout, "created the {} plugin `{name}`{sdk}; to build and {use_it} it:\n", lang.title())?;
+        let typed = typed(&std::env::current_exe().unwrap_or_default());
+        let here = |command: &str| match command.strip_prefix("larder ") {
+            Some(arguments) => format!("{typed} {arguments}"),
+            None => command.to_owned(),
+        };
+        writeln!(stdout, "    cd {name}")?;
+        commands.iter().try_for_each(|command| writeln!(stdout, "    {}", here(command)))?;
+        writeln!(stdout, "\nto build and {use_it} it again after each change: `{}`", here(dev_command(lang, http)))?;
+        if http {
+            // A plugin in JavaScript answers by a header.
+            let curl = if lang == Language::Javascript { "curl -i" } else { "curl" };
+            writeln!(stdout, "to ask it, in another terminal: `{curl} http://127.0.0.1:8080/world`")?;
+        }
+        writeln!(stdout, "to keep what it caches on a Valkey or Redis server: `{name}/larder.toml` says how")?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -188,21 +195,16 @@ fn dev_command(language: Language, is_http: bool) -> &'static str {
     if is_http || language == Language::Rust { "larder dev" } else { "larder dev --invoke 'greet(\"world\")'" }
 }
 
-/// The dependency on the SDK in `Cargo.toml`: the version of this program, or the path `sdk`.
-fn dependency(language: Language, sdk: Option<&Path>) -> anyhow::Result<String> {
-    let Some(sdk) = sdk else { return Ok(format!("\"{}\"", env!("CARGO_PKG_VERSION"))) };
-    if language != Language::Rust {
-        return Err(Error::Option("--sdk requires --lang rust".to_owned()).into());
+/// What is typed in front of the arguments of this program, which `npx` and `pipx run` keep in folders that are not in `PATH`.
+fn typed(program: &Path) -> &'static str {
+    let is_below = |folder: &str| program.components().any(|part| part.as_os_str() == folder);
+    if is_below("_npx") {
+        "npx larder-cli"
+    } else if is_below("pipx") && (is_below(".cache") || is_below("Caches")) {
+        "pipx run larder-cli"
+    } else {
+        "larder"
     }
-    if !sdk::is_sdk(sdk) {
-        let message = format!("--sdk: `{}` is not the folder `guest-sdk` of a Larder checkout", sdk.display());
-        return Err(Error::Option(message).into());
-    }
-    let sdk = fs::canonicalize(sdk)?;
-    let Some(path) = sdk.to_str() else {
-        bail!("--sdk: `{}` is not UTF-8, so `Cargo.toml` cannot name it", sdk.display())
-    };
-    Ok(format!("{{ path = {} }}", toml::Value::String(path.to_owned())))
 }
 
 fn parse_name(name: &str) -> Result<String, String> {
@@ -222,35 +224,22 @@ fn parse_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Creates a directory with all files, or nothing. An existing file or directory is not changed, unless it is an empty
-/// directory.
-fn write_directory(directory: &Path, files: impl Iterator<Item = (&'static Path, String)>) -> anyhow::Result<()> {
-    let exists = || format!("`{}` already exists and is not an empty directory", directory.display());
-    let draft = Draft::new(PathBuf::from(format!(".{}.{}", directory.display(), std::process::id())))?;
-    for (path, text) in files {
-        let path = draft.0.join(path);
-        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, text));
-        written.with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    // `symlink_metadata` also finds a dangling link. `remove_dir` fails for all but an empty directory.
-    if directory.symlink_metadata().is_ok() {
-        fs::remove_dir(directory).with_context(exists)?;
-    }
-    fs::rename(&draft.0, directory).with_context(exists)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A temporary directory. Removed on drop, unless it was renamed.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn new(path: PathBuf) -> anyhow::Result<Self> {
-        fs::create_dir(&path).with_context(|| format!("cannot create the directory `{}`", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let _renamed = fs::remove_dir_all(&self.0);
+    #[test]
+    fn a_program_that_is_not_in_path_is_called_as_before() {
+        for (program, expected) in [
+            ("/home/a/.cargo/bin/larder", "larder"),
+            ("/home/a/.npm/_npx/3f/node_modules/larder-cli-linux-x64/larder", "npx larder-cli"),
+            ("/home/a/shop/node_modules/larder-cli-linux-x64/larder", "larder"),
+            ("/home/a/.local/pipx/.cache/3f/bin/larder", "pipx run larder-cli"),
+            ("/home/a/.cache/pipx/3f/bin/larder", "pipx run larder-cli"),
+            ("/Users/a/Library/Caches/pipx/3f/bin/larder", "pipx run larder-cli"),
+            ("/home/a/.local/share/pipx/venvs/larder-cli/bin/larder", "larder"),
+        ] {
+            assert_eq!(typed(Path::new(program)), expected, "{program}");
+        }
     }
 }

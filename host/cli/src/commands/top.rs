@@ -1,4 +1,4 @@
-//! `larder top`: the metrics of a host, as a live dashboard or as one table.
+//! `larder top`: the metrics of a host, as a live dashboard or as tables.
 
 mod columns;
 mod dashboard;
@@ -35,10 +35,10 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(crate) struct Top {
-    /// Print one table after one interval, and exit
+    /// Print tables after one interval, and exit
     #[arg(long)]
     once: bool,
-    /// Print one JSON object instead of a table
+    /// Print one JSON object instead of tables
     #[arg(long, requires = "once")]
     json: bool,
     /// Refresh interval, at least 100ms; rates are averaged over it
@@ -67,7 +67,7 @@ impl Top {
     }
 }
 
-/// Scrapes twice, one interval apart, and prints a table or an object.
+/// Scrapes twice, one interval apart, and prints tables or an object.
 async fn print_once(url: &MetricsUrl, interval: Duration, is_json: bool) -> anyhow::Result<ExitCode> {
     let first = Snapshot::scrape(url).await?;
     let start = Instant::now();
@@ -78,7 +78,7 @@ async fn print_once(url: &MetricsUrl, interval: Duration, is_json: bool) -> anyh
     if is_json {
         crate::json::print(&json::object(&stats, elapsed))?;
     } else {
-        writeln!(std::io::stdout(), "{}", table::table(&stats))?;
+        writeln!(std::io::stdout(), "{}", table::tables(&stats, &url.to_string()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

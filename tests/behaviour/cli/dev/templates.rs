@@ -10,12 +10,8 @@ use super::*;
 /// A new plugin in `greeter`, in a folder of its own.
 fn new(arguments: &[&str]) -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
-    let sdk = root().join("guest-sdk");
     let mut command = Command::new(program());
     command.args(["new", "greeter"]).args(arguments).current_dir(folder.path());
-    if !arguments.contains(&"--lang") {
-        command.arg("--sdk").arg(sdk);
-    }
     assert!(command.output().unwrap().status.success());
     let plugin = folder.path().join("greeter");
     fs::create_dir(plugin.join(".test")).unwrap();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use larder_host::cache::text::one_line;
 
 use super::super::language::{CARGO_FOLDER, JAVASCRIPT_FOLDER, Language, PYTHON_FOLDER, Step};
+use super::super::manifest;
 
 const LANGUAGES: [Language; 3] = [Language::Rust, Language::Python, Language::Javascript];
 
@@ -142,7 +143,7 @@ fn folder_name() -> Result<String, ProjectError> {
 }
 
 fn read(file: &'static str) -> Result<String, ProjectError> {
-    std::fs::read_to_string(file).map_err(|error| ProjectError::Unreadable { file, reason: error.to_string() })
+    manifest::read(Path::new(file)).map_err(|error| ProjectError::Unreadable { file, reason: error.to_string() })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const LINES: [&str; 18] = [
     "",
     "CALLS/S      calls of plugins, also those that failed (ERRORS/S)",
     "HIT RATE     share of the keys looked up that had a value",
-    "P50, P99     time of the cache's backend; of a plugin, until the head of its response",
+    "P50, P99     time of the backend; of a plugin, to the head of its response",
     "HELD         values that are being computed now",
     "COMPUTED     values that plugins computed for a get-or-set",
     "WAITED       callers that waited for such a value",
@@ -25,7 +25,7 @@ const LINES: [&str; 18] = [
     "5XX/S        requests to a plugin that failed",
     "RUNNING      instances of a plugin; IDLE ones wait for a request",
     "",
-    "Rates are of the last interval (--interval), other numbers since the host started.",
+    "Rates are of the last --interval, other numbers since the host started.",
 ];
 
 /// Draws the help over the rest, as much of it as fits.
@@ -40,4 +40,15 @@ pub(super) fn draw(frame: &mut Frame<'_>) {
     frame.render_widget(Clear, box_of_help);
     let help = Paragraph::new(Vec::from(lines)).block(Block::bordered().title(" help ".bold()));
     frame.render_widget(help, box_of_help);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_fits_a_terminal_of_80_columns_and_24_lines() {
+        let width = LINES.map(|line| Line::from(line).width()).into_iter().max();
+        assert!(width <= Some(78) && LINES.len() <= 22, "{width:?}");
+    }
 }

@@ -50,7 +50,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Line::from_iter(["larder top ".bold(), view.url.as_str().into()]), title);
+    let running = format!("  running: {}", count(Some(view.stats.instances)));
+    frame.render_widget(Line::from_iter(["larder top ".bold(), view.url.as_str().into(), running.into()]), title);
     frame.render_widget(requests_line(view), requests);
     frame.render_widget(status_line(view), status);
     draw_caches(frame, view, cells, widths, caches);
@@ -113,8 +114,7 @@ fn requests_line(view: &View) -> Line<'static> {
     }
     let refused = stats.requests.as_ref().map(|rates| rates.refused);
     let is_refusing = refused.is_some_and(|refused| refused > 0.0);
-    line.push_span(Span::styled(format!("refused/s: {}  ", rate(refused)), alarm(is_refusing, Color::Yellow)));
-    line.push_span(format!("running: {}", count(Some(stats.instances))));
+    line.push_span(Span::styled(format!("refused/s: {}", rate(refused)), alarm(is_refusing, Color::Yellow)));
     line
 }
 
@@ -305,8 +305,8 @@ larder_instances{{plugin="p"}} 4
         let mut view = view([Ok(snapshot(10, 1)), Ok(snapshot(11, 1))]);
         assert!(view.handle_key(KeyEvent::from(KeyCode::Down)).is_continue());
         let expected = [
-            "larder top http://host:1/metrics",
-            "requests/s: 2xx 9.0  5xx 1.0  refused/s: 1.0  running: 4",
+            "larder top http://host:1/metrics  running: 4",
+            "requests/s: 2xx 9.0  5xx 1.0  refused/s: 1.0",
             "",
             "CACHE   TYPE    SERVER  CALLS/S  HIT RATE   P50   P99  ERRORS/S  HITS  MISSES",
             "pages   ram     -          10.0     90.0%  50µs  99µs       0.0    99      11",
@@ -385,7 +385,7 @@ larder_instances{{plugin="p"}} 4
     #[test]
     fn the_first_scrape_shows_no_rates() {
         let lines = lines(&view([Ok(snapshot(10, 1))]), 80, 10);
-        assert_eq!(lines[1], "requests/s: -  refused/s: -  running: 4");
+        assert_eq!(lines[1], "requests/s: -  refused/s: -");
         assert_eq!(lines[4], "pages   ram     -             -         -    -    -         -    90      10");
     }
 
