@@ -159,6 +159,28 @@ impl Cluster {
         });
     }
 
+    /// Asks the owner of a slot to move it to another node in one step, with its keys; again if that failed before. Needs
+    /// Valkey 9.
+    pub fn ask_to_move(&self, slot: u16, from: usize, to: usize) {
+        let mut source = self.nodes[from].client();
+        if owner(&mut source, slot).as_ref() == Some(&self.ids[from]) {
+            let (slot, mut migrate) = (slot.to_string(), redis::cmd("CLUSTER"));
+            migrate.arg(&["MIGRATESLOTS", "SLOTSRANGE", &slot, &slot, "NODE", &self.ids[to]]);
+            let _refused_while_it_moves = migrate.query::<()>(&mut source);
+        }
+    }
+
+    /// [`Cluster::ask_to_move`], and waits until all nodes agree on the owner.
+    pub fn move_at_once(&self, slot: u16, from: usize, to: usize) {
+        let id = &self.ids[to];
+        let agrees = |node: &Server| owner(&mut node.client(), slot).as_ref() == Some(id);
+        wait_for("all nodes agree on the owner of a slot", || {
+            self.ask_to_move(slot, from, to);
+            let epochs: BTreeSet<_> = self.nodes.iter().map(|node| epoch(&mut node.client(), id)).collect();
+            (epochs.len() == 1 && self.nodes.iter().all(agrees)).then_some(())
+        });
+    }
+
     /// Assigns a slot to a node in its own table alone, whose claim then spreads to the others. The node takes it from an
     /// owner with a lower configuration epoch, such as an initial primary before it.
     pub fn start_claim(&self, slot: u16, node: usize) {

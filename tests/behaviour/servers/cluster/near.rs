@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::{Keys, Shared};
-use crate::backends::{bytes, over_every_kind, put, view, within};
+use crate::backends::{bytes, over_every_kind_and_valkey_9, put, view, within};
 
 pub(super) const MAX_STALENESS: StdDuration = StdDuration::from_millis(400);
 const NEAR: &str = "near = { max_staleness = \"400ms\" }\n";
@@ -29,7 +29,7 @@ const REPLICA: usize = 3;
 /// How often a primary is cut off until it stays so: on a busy machine a message of the others may be under way for long.
 const CUTS: usize = 5;
 
-static CLUSTERS: [Shared<Mutex<Cluster>>; 3] = [const { Shared::new() }; 3];
+static CLUSTERS: [Shared<Mutex<Cluster>>; 4] = [const { Shared::new() }; 4];
 
 pub(super) fn cluster(kind: Kind) -> Option<Arc<Mutex<Cluster>>> {
     CLUSTERS[kind as usize].get(|| Cluster::start(kind).map(Mutex::new))
@@ -400,7 +400,7 @@ async fn a_node_that_refuses_to_track_leaves_the_cache_working(kind: Kind) {
     cluster.nodes.iter().for_each(|node| run(node, &["ACL", "DELUSER", "u"]));
 }
 
-over_every_kind! {
+over_every_kind_and_valkey_9! {
     a_near_hit_sends_no_command,
     a_change_by_anyone_on_any_node_removes_what_is_near,
     what_is_near_goes_when_all_keys_of_its_node_are_removed,
