@@ -71,14 +71,17 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Waits until all running nodes report `cluster_state:ok`, and each replica is connected to its primary.
+    /// Waits until all running nodes report `cluster_state:ok` and know the nodes of all slots, and each replica is connected to its
+    /// primary.
     pub fn wait_until_healthy(&self) {
         wait_for("the cluster is healthy", || {
             let is_healthy = |node: &Server| {
                 let Some(mut client) = node.try_client() else { return true };
                 let state: String = ask(&mut client, &["CLUSTER", "INFO"]);
                 let role: String = ask(&mut client, &["INFO", "replication"]);
-                state.contains("cluster_state:ok") && (role.contains("role:master") || role.contains("link_status:up"))
+                // A cluster without full coverage is in order before a node knows all slots.
+                let is_ok = state.contains("cluster_state:ok") && state.contains("cluster_slots_assigned:16384");
+                is_ok && (role.contains("role:master") || role.contains("link_status:up"))
             };
             self.nodes.iter().all(is_healthy).then_some(())
         });
