@@ -106,7 +106,8 @@ impl Cluster {
 
     /// The slot of a key, from `CLUSTER KEYSLOT`.
     pub fn slot(&self, key: &str) -> u16 {
-        ask(&mut self.nodes[0].client(), &["CLUSTER", "KEYSLOT", key])
+        let mut running = self.nodes.iter().filter_map(Server::try_client);
+        ask(&mut running.next().expect("a node is running"), &["CLUSTER", "KEYSLOT", key])
     }
 
     /// The index of the node that owned a slot when the cluster started.

@@ -24,7 +24,7 @@ const NEAR: &str = "near = { max_staleness = \"400ms\" }\n";
 pub(super) const FROM: usize = 0;
 pub(super) const TO: usize = 1;
 /// The replica of the first primary.
-const REPLICA: usize = 3;
+pub(super) const REPLICA: usize = 3;
 
 /// How often a primary is cut off until it stays so: on a busy machine a message of the others may be under way for long.
 const CUTS: usize = 5;
@@ -70,7 +70,7 @@ impl Host {
         Self::with(keys, "timeout = \"20s\"\n").await
     }
 
-    async fn with(keys: &Keys<'_>, options: &str) -> Self {
+    pub(super) async fn with(keys: &Keys<'_>, options: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let config = Config::from_toml(&keys.toml(options)).unwrap();
         let connected = runtime.spawn(async move { connect_cache("c", &config.caches["c"]).await.unwrap() });

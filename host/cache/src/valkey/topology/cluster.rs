@@ -413,7 +413,11 @@ impl Nodes {
             (std::mem::replace(&mut *map, Arc::clone(&new)), new)
         };
         // The node itself may not know yet.
-        old.losers(&new).for_each(|pool| pool.flush_feeds());
+        let losers: Vec<_> = old.losers(&new).collect();
+        losers.iter().for_each(|pool| pool.flush_feeds());
+        if !losers.is_empty() {
+            self.connector.keys_moved();
+        }
         new
     }
 
