@@ -21,6 +21,8 @@ pub struct Cluster {
     /// The nodes: first the initial primaries, then their replicas in the same order.
     pub nodes: Vec<Server>,
     ids: Vec<String>,
+    /// The ports over which the nodes talk to each other.
+    buses: Vec<String>,
 }
 
 impl Cluster {
@@ -43,16 +45,36 @@ impl Cluster {
             nodes.push(Server::start_with(kind, &[&options[..], &failover, extra].concat())?);
             buses.push(bus);
         }
-        let ids = nodes.iter().map(|node| ask(&mut node.client(), &["CLUSTER", "MYID"])).collect();
-        let cluster = Self { nodes, ids };
+        let mut cluster = Self { nodes, ids: Vec::new(), buses };
+        cluster.form(&SLOTS);
+        Some(cluster)
+    }
+
+    /// Makes another cluster of the same nodes, without keys, in which the slots of the first and the last primary are swapped.
+    /// All nodes must be those of the start.
+    pub fn form_anew(&mut self) {
+        self.flush();
+        for node in self.nodes.iter().rev() {
+            wait_for("the node to be without keys", || {
+                redis::cmd("CLUSTER").arg(&["RESET", "HARD"]).query::<()>(&mut node.client()).ok()
+            });
+        }
+        let mut slots = SLOTS;
+        slots.reverse();
+        self.form(&slots);
+    }
+
+    fn form(&mut self, slots: &[(u16, u16)]) {
+        self.ids = self.nodes.iter().map(|node| ask(&mut node.client(), &["CLUSTER", "MYID"])).collect();
+        let cluster = &*self;
         for (index, node) in cluster.nodes.iter().enumerate() {
             let mut client = node.client();
             ask::<()>(&mut client, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
-            if let Some((first, last)) = SLOTS.get(index) {
+            if let Some((first, last)) = slots.get(index) {
                 ask::<()>(&mut client, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
             }
             let first = &cluster.nodes[0];
-            ask::<()>(&mut client, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string(), &buses[0]]);
+            ask::<()>(&mut client, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string(), &cluster.buses[0]]);
         }
         wait_for("all nodes know each other", || {
             let knows_all = |node: &Server| {
@@ -68,7 +90,6 @@ impl Cluster {
             ask::<()>(&mut replica, &["CLUSTER", "REPLICATE", &cluster.ids[primary]]);
         }
         cluster.wait_until_healthy();
-        Some(cluster)
     }
 
     /// Waits until all running nodes report `cluster_state:ok` and know the nodes of all slots, and each replica is connected to its
