@@ -236,10 +236,13 @@ impl Server {
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
-    /// Restarts a killed server on the same port, with the same working directory.
+    /// Restarts a killed server on the same port, with the same working directory. Another process may have bound the port
+    /// meanwhile, and then the server exits and is started again.
     pub fn restart(&mut self) {
-        self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
-        assert!(is_up(&mut self.child, &self.folder), "the server does not restart");
+        wait_for("the server restarts", || {
+            self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
+            is_up(&mut self.child, &self.folder).then_some(())
+        });
     }
 }
 
