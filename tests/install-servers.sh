@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs valkey-server and redis-server where the system's package manager can, on Linux also Valgrind, which counts
 # instructions, and for CI the other programs that tests run; only what is missing. Where its valkey-server is older than
-# 8.1, a newer one comes into target/servers, for the tests alone.
+# 8.1, a newer one comes into target/servers, and where it is older than 9, one of that version: for the tests alone.
 # The tests start processes of their own; the services that the packages bring are kept from starting.
 set -eu
 
@@ -95,24 +95,26 @@ install_with_brew() {
   done
 }
 
-# Whether this program compares and sets in one command: Valkey 8.1 or later.
-is_new() {
-  "$1" --version 2>/dev/null | sed -n 's/.*v=\([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | {
-    read -r major minor && { [ "$major" -gt 8 ] || { [ "$major" -eq 8 ] && [ "$minor" -ge 1 ]; }; }
+# Whether this program is a Valkey of this version or a later one. 8.1 compares and sets in one command; 9.0 moves slots in
+# one step.
+is_valkey() {
+  "$1" --version 2>/dev/null | sed -n 's/^Valkey .*v=\([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | {
+    read -r major minor && { [ "$major" -gt "$2" ] || { [ "$major" -eq "$2" ] && [ "$minor" -ge "$3" ]; }; }
   }
 }
 
-# Debian 13 has Valkey 8.1. Its packages are unpacked into a folder of their own, system libraries included, and touch
-# nothing of this system.
-unpack_new_valkey() {
+# Unpacks the valkey-server of a release of Debian into a folder: the packages with the system libraries, which touch nothing
+# of this system.
+unpack_valkey() {
   mirror=$(debian_mirror | head -n 1)
   keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   [ -n "$mirror" ] && [ -f "$keyring" ] || return 1
-  servers=$(cd "$(dirname "$0")/.." && pwd)/target/servers
-  work=$servers/apt
-  rm -rf "$servers"
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$servers/unpacked"
-  printf 'deb [signed-by=%s] %s trixie main\n' "$keyring" "$mirror" >"$work/sources.list"
+  mkdir -p "$2"
+  into=$(cd "$2" && pwd)
+  work=$into/apt
+  rm -rf "$work" "$into/unpacked" "$into/valkey-server"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$into/unpacked"
+  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$1" >"$work/sources.list"
   : >"$work/status"
   # Told of no installed package, apt downloads everything that the server needs.
   apt() {
@@ -121,13 +123,13 @@ unpack_new_valkey() {
       -o APT::Sandbox::User= -o Debug::NoLocking=true "$@" >/dev/null
   }
   apt update && apt install --download-only --no-install-recommends -y valkey-server || return 1
-  for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$servers/unpacked"; done
+  for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$into/unpacked"; done
   rm -rf "$work"
-  loader=$(find "$servers/unpacked/usr/lib" -name 'ld-linux*' -type f | head -n 1)
+  loader=$(find "$into/unpacked/usr/lib" -name 'ld-linux*' -type f | head -n 1)
   [ -n "$loader" ] || return 1
   printf '#!/bin/sh\nexec "%s" --library-path "%s" "%s" "$@"\n' \
-    "$loader" "$(dirname "$loader")" "$servers/unpacked/usr/bin/valkey-server" >"$servers/valkey-server"
-  chmod +x "$servers/valkey-server"
+    "$loader" "$(dirname "$loader")" "$into/unpacked/usr/bin/valkey-server" >"$into/valkey-server"
+  chmod +x "$into/valkey-server"
 }
 
 if [ -z "$missing" ]; then :
@@ -136,12 +138,24 @@ elif have brew; then install_with_brew
 else give_up "no apt-get or brew here; install with your package manager:$missing"
 fi
 
-newer=$(dirname "$0")/../target/servers/valkey-server
-if ! is_new valkey-server && ! is_new "$newer"; then
-  say "unpacking a newer valkey-server into target/servers"
-  { have apt-get && unpack_new_valkey && is_new "$newer"; } ||
-    give_up "could not unpack Valkey 8.1; the tests that need it are skipped"
-fi
+# Debian 13 has Valkey 8.1, and its successor Valkey 9.
+# unpack VERSION FOLDER RELEASE...   in the first of these releases of Debian that has a valkey-server of that version
+unpack() {
+  version=$1
+  folder=$2
+  shift 2
+  major=${version%.*}
+  minor=${version#*.}
+  if is_valkey valkey-server "$major" "$minor" || is_valkey "$folder/valkey-server" "$major" "$minor"; then return; fi
+  say "unpacking Valkey $version or later into $folder"
+  for release in "$@"; do
+    if have apt-get && unpack_valkey "$release" "$folder" && is_valkey "$folder/valkey-server" "$major" "$minor"; then return; fi
+  done
+  give_up "could not unpack Valkey $version; the tests that need it are skipped"
+}
+servers=$(dirname "$0")/../target/servers
+unpack 8.1 "$servers" trixie
+unpack 9.0 "$servers/valkey-9" forky sid
 
 still=""
 for program in $needed; do

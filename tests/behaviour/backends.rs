@@ -102,7 +102,18 @@ macro_rules! over_every_kind {
     };
 }
 
-pub(crate) use {over_a_near_tier, over_a_server, over_every_backend, over_every_kind, over_every_server};
+/// [`over_every_kind`], and Valkey 9, which moves slots in one step.
+macro_rules! over_every_kind_and_valkey_9 {
+    ($($fact:ident),+ $(,)?) => {
+        $crate::backends::over_every_kind! { $($fact),+ }
+        $crate::backends::over_every_kind! { @kind valkey_9 Valkey9 $($fact),+ }
+    };
+}
+
+pub(crate) use {
+    over_a_near_tier, over_a_server, over_every_backend, over_every_kind, over_every_kind_and_valkey_9,
+    over_every_server,
+};
 
 /// The store behind the caches of one test.
 pub(crate) struct Backend {

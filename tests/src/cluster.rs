@@ -21,6 +21,8 @@ pub struct Cluster {
     /// The nodes: first the initial primaries, then their replicas in the same order.
     pub nodes: Vec<Server>,
     ids: Vec<String>,
+    /// The ports over which the nodes talk to each other.
+    buses: Vec<String>,
 }
 
 impl Cluster {
@@ -43,16 +45,36 @@ impl Cluster {
             nodes.push(Server::start_with(kind, &[&options[..], &failover, extra].concat())?);
             buses.push(bus);
         }
-        let ids = nodes.iter().map(|node| ask(&mut node.client(), &["CLUSTER", "MYID"])).collect();
-        let cluster = Self { nodes, ids };
+        let mut cluster = Self { nodes, ids: Vec::new(), buses };
+        cluster.form(&SLOTS);
+        Some(cluster)
+    }
+
+    /// Makes another cluster of the same nodes, without keys, in which the slots of the first and the last primary are swapped.
+    /// All nodes must be those of the start.
+    pub fn form_anew(&mut self) {
+        self.flush();
+        for node in self.nodes.iter().rev() {
+            wait_for("the node to be without keys", || {
+                redis::cmd("CLUSTER").arg(&["RESET", "HARD"]).query::<()>(&mut node.client()).ok()
+            });
+        }
+        let mut slots = SLOTS;
+        slots.reverse();
+        self.form(&slots);
+    }
+
+    fn form(&mut self, slots: &[(u16, u16)]) {
+        self.ids = self.nodes.iter().map(|node| ask(&mut node.client(), &["CLUSTER", "MYID"])).collect();
+        let cluster = &*self;
         for (index, node) in cluster.nodes.iter().enumerate() {
             let mut client = node.client();
             ask::<()>(&mut client, &["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
-            if let Some((first, last)) = SLOTS.get(index) {
+            if let Some((first, last)) = slots.get(index) {
                 ask::<()>(&mut client, &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
             }
             let first = &cluster.nodes[0];
-            ask::<()>(&mut client, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string(), &buses[0]]);
+            ask::<()>(&mut client, &["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string(), &cluster.buses[0]]);
         }
         wait_for("all nodes know each other", || {
             let knows_all = |node: &Server| {
@@ -68,17 +90,19 @@ impl Cluster {
             ask::<()>(&mut replica, &["CLUSTER", "REPLICATE", &cluster.ids[primary]]);
         }
         cluster.wait_until_healthy();
-        Some(cluster)
     }
 
-    /// Waits until all running nodes report `cluster_state:ok`, and each replica is connected to its primary.
+    /// Waits until all running nodes report `cluster_state:ok` and know the nodes of all slots, and each replica is connected to its
+    /// primary.
     pub fn wait_until_healthy(&self) {
         wait_for("the cluster is healthy", || {
             let is_healthy = |node: &Server| {
                 let Some(mut client) = node.try_client() else { return true };
                 let state: String = ask(&mut client, &["CLUSTER", "INFO"]);
                 let role: String = ask(&mut client, &["INFO", "replication"]);
-                state.contains("cluster_state:ok") && (role.contains("role:master") || role.contains("link_status:up"))
+                // A cluster without full coverage is in order before a node knows all slots.
+                let is_ok = state.contains("cluster_state:ok") && state.contains("cluster_slots_assigned:16384");
+                is_ok && (role.contains("role:master") || role.contains("link_status:up"))
             };
             self.nodes.iter().all(is_healthy).then_some(())
         });
@@ -103,7 +127,8 @@ impl Cluster {
 
     /// The slot of a key, from `CLUSTER KEYSLOT`.
     pub fn slot(&self, key: &str) -> u16 {
-        ask(&mut self.nodes[0].client(), &["CLUSTER", "KEYSLOT", key])
+        let mut running = self.nodes.iter().filter_map(Server::try_client);
+        ask(&mut running.next().expect("a node is running"), &["CLUSTER", "KEYSLOT", key])
     }
 
     /// The index of the node that owned a slot when the cluster started.
@@ -154,6 +179,28 @@ impl Cluster {
             for &node in primaries.iter().filter(|node| !agrees(&self.nodes[**node])) {
                 let _retried_in_the_next_round = assign(node);
             }
+            let epochs: BTreeSet<_> = self.nodes.iter().map(|node| epoch(&mut node.client(), id)).collect();
+            (epochs.len() == 1 && self.nodes.iter().all(agrees)).then_some(())
+        });
+    }
+
+    /// Asks the owner of a slot to move it to another node in one step, with its keys; again if that failed before. Needs
+    /// Valkey 9.
+    pub fn ask_to_move(&self, slot: u16, from: usize, to: usize) {
+        let mut source = self.nodes[from].client();
+        if owner(&mut source, slot).as_ref() == Some(&self.ids[from]) {
+            let (slot, mut migrate) = (slot.to_string(), redis::cmd("CLUSTER"));
+            migrate.arg(&["MIGRATESLOTS", "SLOTSRANGE", &slot, &slot, "NODE", &self.ids[to]]);
+            let _refused_while_it_moves = migrate.query::<()>(&mut source);
+        }
+    }
+
+    /// [`Cluster::ask_to_move`], and waits until all nodes agree on the owner.
+    pub fn move_at_once(&self, slot: u16, from: usize, to: usize) {
+        let id = &self.ids[to];
+        let agrees = |node: &Server| owner(&mut node.client(), slot).as_ref() == Some(id);
+        wait_for("all nodes agree on the owner of a slot", || {
+            self.ask_to_move(slot, from, to);
             let epochs: BTreeSet<_> = self.nodes.iter().map(|node| epoch(&mut node.client(), id)).collect();
             (epochs.len() == 1 && self.nodes.iter().all(agrees)).then_some(())
         });

@@ -1,8 +1,9 @@
 //! A Valkey or Redis server as a child process.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -25,16 +26,19 @@ pub enum Kind {
     /// Valkey 8.1 or later, which has `SET … IFEQ`: the program that `LARDER_TEST_VALKEY` names, or else the server that
     /// `make servers` installs in the build directory, or else `valkey-server`.
     ValkeyWithIfeq,
+    /// Valkey 9 or later, which moves slots in one step (`CLUSTER MIGRATESLOTS`): the program that `LARDER_TEST_VALKEY` names
+    /// if it is one, or else the server that `make servers` installs in the build directory, or else `valkey-server`.
+    Valkey9,
 }
 
 impl Kind {
-    /// All kinds, for tests that must pass on every server.
+    /// All kinds, for tests that must pass on every server. [`Kind::Valkey9`] is for tests about moving slots and announcements.
     pub const ALL: [Self; 3] = [Self::Valkey, Self::Redis, Self::ValkeyWithIfeq];
 
     /// The value of `type` in the configuration.
     pub fn type_name(self) -> &'static str {
         match self {
-            Self::Valkey | Self::ValkeyWithIfeq => "valkey",
+            Self::Valkey | Self::ValkeyWithIfeq | Self::Valkey9 => "valkey",
             Self::Redis => "redis",
         }
     }
@@ -42,7 +46,7 @@ impl Kind {
     /// The name in messages and reports.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Valkey | Self::ValkeyWithIfeq => "Valkey",
+            Self::Valkey | Self::ValkeyWithIfeq | Self::Valkey9 => "Valkey",
             Self::Redis => "Redis",
         }
     }
@@ -50,23 +54,31 @@ impl Kind {
     /// The environment variable that names another program.
     fn variable(self) -> &'static str {
         match self {
-            Self::Valkey | Self::ValkeyWithIfeq => VALKEY,
+            Self::Valkey | Self::ValkeyWithIfeq | Self::Valkey9 => VALKEY,
             Self::Redis => REDIS,
         }
     }
 
     /// The server's program.
     pub fn program(self) -> PathBuf {
-        if let Some(named) = std::env::var_os(self.variable()) {
-            return named.into();
-        }
+        let named = std::env::var_os(self.variable()).map(PathBuf::from);
+        let installed = |path: &str| {
+            let servers = build_folder().parent().expect("the build directory is in `target`").join("servers");
+            servers.join(path)
+        };
         match self {
-            Self::Valkey => "valkey-server".into(),
-            Self::Redis => "redis-server".into(),
-            Self::ValkeyWithIfeq => {
-                let own =
-                    build_folder().parent().expect("the build directory is in `target`").join("servers/valkey-server");
+            Self::Valkey => named.unwrap_or_else(|| "valkey-server".into()),
+            Self::Redis => named.unwrap_or_else(|| "redis-server".into()),
+            Self::ValkeyWithIfeq => named.unwrap_or_else(|| {
+                let own = installed("valkey-server");
                 if own.exists() { own } else { "valkey-server".into() }
+            }),
+            Self::Valkey9 => {
+                static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+                let own = || installed("valkey-9/valkey-server");
+                let all = [named, Some(own()), Some("valkey-server".into())];
+                let find = || all.into_iter().flatten().find(|program| is_valkey_9(program)).unwrap_or_else(own);
+                PROGRAM.get_or_init(find).clone()
             }
         }
     }
@@ -76,7 +88,7 @@ impl Kind {
     pub fn is_installed(self) -> bool {
         let (program, variable) = (self.program(), self.variable());
         let version = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
-        if let Some(named) = std::env::var_os(variable) {
+        if let Some(named) = std::env::var_os(variable).filter(|named| program == *named) {
             let is_found = version.as_ref().is_ok_and(ExitStatus::success);
             assert!(is_found, "{variable} is `{}`, which does not run: {version:?}", named.display());
         }
@@ -85,6 +97,14 @@ impl Kind {
         }
         version.is_ok()
     }
+}
+
+/// Whether a program runs and is Valkey 9 or later.
+fn is_valkey_9(program: &Path) -> bool {
+    let version = Command::new(program).arg("--version").output();
+    let text = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let major = text.split(" v=").nth(1).and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    text.starts_with("Valkey ") && major.is_some_and(|major| major >= 9)
 }
 
 /// A server process. Dropping this value kills it.
@@ -216,10 +236,13 @@ impl Server {
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
-    /// Restarts a killed server on the same port, with the same working directory.
+    /// Restarts a killed server on the same port, with the same working directory. Another process may have bound the port
+    /// meanwhile, and then the server exits and is started again.
     pub fn restart(&mut self) {
-        self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
-        assert!(is_up(&mut self.child, &self.folder), "the server does not restart");
+        wait_for("the server restarts", || {
+            self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
+            is_up(&mut self.child, &self.folder).then_some(())
+        });
     }
 }
 

@@ -10,7 +10,7 @@ const DEAD_PORT: u16 = 1;
 
 fn variables(kind: Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Valkey | Kind::ValkeyWithIfeq => ("VALKEY_HOST", "VALKEY_PORT"),
+        Kind::Valkey | Kind::ValkeyWithIfeq | Kind::Valkey9 => ("VALKEY_HOST", "VALKEY_PORT"),
         Kind::Redis => ("REDIS_HOST", "REDIS_PORT"),
     }
 }

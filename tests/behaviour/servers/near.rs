@@ -10,9 +10,9 @@ use larder_host::cache::{Cache, CacheError, Duration, ScopedCache};
 use larder_host::{Config, connect_cache};
 use larder_tests::{Fault, Kind, Relay, Server};
 
-use crate::backends::{bytes, over_every_kind, put, view, within};
+use crate::backends::{bytes, over_every_kind_and_valkey_9, put, view, within};
 
-over_every_kind! {
+over_every_kind_and_valkey_9! {
     a_near_hit_sends_no_command,
     a_change_by_anyone_removes_what_is_near,
     a_write_that_returned_is_read_by_every_later_call,

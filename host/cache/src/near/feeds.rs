@@ -3,6 +3,7 @@
 //! The core of the near tier knows a feed by three events: an announcement, the end of the feed, and the answer to a
 //! ping. How a server makes them is the business of its backend.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
@@ -16,15 +17,21 @@ const PINGS: u64 = 4;
 /// The bits of a slot's state that count flushes. Those above them are the generation.
 const FLUSH_BITS: u32 = 32;
 
+/// The number of servers that are told apart. More share their numbers, and then the return of one counts for another too.
+const SERVERS: u8 = 64;
+
 /// All feeds of one tier. A feed occupies a slot while it is open.
 #[derive(Debug)]
 pub(super) struct Feeds {
     slots: Box<[Slot]>,
     /// The slots that are not in use, the next one at the end.
     free: Mutex<Vec<u16>>,
-    /// How many feeds have opened and how many flushes were announced. What was read before the last of them is not the
-    /// last that is known of a key.
+    /// How many feeds have opened, how many flushes were announced, and how often keys have got another server.
     news: AtomicU32,
+    /// The number of the last piece of news about all servers, and about each. What was read before it is not the last that is
+    /// known of a key.
+    of_all: AtomicU32,
+    of_server: [AtomicU32; SERVERS as usize],
     /// In milliseconds of the tier's clock.
     max_staleness: u64,
 }
@@ -41,14 +48,34 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
     slot: u16,
+    server: Server,
     news: u32,
     state: u64,
+}
+
+/// A server, as far as it is told apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Server(u8);
+
+impl Server {
+    /// The server of this name.
+    pub(crate) fn named(name: &str) -> Self {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name) % u64::from(SERVERS);
+        Self(u8::try_from(hash).unwrap_or(0))
+    }
 }
 
 impl Feeds {
     pub(super) fn new(max_staleness: u64, count: u16) -> Self {
         let slots = std::iter::repeat_with(Slot::default).take(usize::from(count)).collect();
-        Self { slots, free: Mutex::new((0..count).rev().collect()), news: AtomicU32::new(0), max_staleness }
+        Self {
+            slots,
+            free: Mutex::new((0..count).rev().collect()),
+            news: AtomicU32::new(0),
+            of_all: AtomicU32::new(0),
+            of_server: [const { AtomicU32::new(0) }; SERVERS as usize],
+            max_staleness,
+        }
     }
 
     fn slot(&self, number: u16) -> Option<&Slot> {
@@ -64,10 +91,26 @@ impl Feeds {
         self.slot(stamp.slot).is_some_and(|slot| slot.state.load(Ordering::Acquire) == stamp.state)
     }
 
-    /// True if no feed has opened, and no flush was announced, since the stamp was taken. Then what was read under it is the
-    /// last that is known of its key, also if its feed has ended.
+    /// True if no feed of the server has opened, no flush was announced, and no key has got another server since the stamp was
+    /// taken. Then what was read under it is the last that is known of its key, also if its feed has ended.
     pub(super) fn is_last_known(&self, stamp: Stamp) -> bool {
-        stamp.news == self.news.load(Ordering::Acquire)
+        let is_before = |news: &AtomicU32| news.load(Ordering::Acquire) <= stamp.news;
+        is_before(&self.of_all) && self.of_server(stamp.server).is_none_or(is_before)
+    }
+
+    fn of_server(&self, server: Server) -> Option<&AtomicU32> {
+        self.of_server.get(usize::from(server.0))
+    }
+
+    /// What was read until now is not the last that is known of its key: of all keys, or of those of one server.
+    fn note_news(&self, of: Option<&AtomicU32>) {
+        let number = self.news.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        of.unwrap_or(&self.of_all).fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Keys have got another server.
+    pub(super) fn note_move(&self) {
+        self.note_news(None);
     }
 
     /// The time at which what was read under this stamp must no longer be served, unless the horizon moves. 0 if the
@@ -92,6 +135,7 @@ impl Feeds {
 pub(crate) struct Feed {
     tier: Arc<Tier>,
     slot: u16,
+    server: Server,
     generation: u64,
     /// When the last ping that was answered was sent; 0 before the first.
     last_answered: AtomicU64,
@@ -102,17 +146,17 @@ pub(crate) struct Feed {
 impl Feed {
     /// Opens a feed of a server that has all keys. `None` if there are too many.
     pub(crate) fn open(tier: &Arc<Tier>) -> Option<Self> {
-        Self::open_with(tier, None)
+        Self::open_with(tier, Server::default(), None)
     }
 
     // Decision: docs/decisions/0083-a-node-of-a-cluster-is-asked-which-slots-it-has.md
     /// Opens a feed of a server that has some parts of the keys, and may lose them to another one without announcing it.
     /// It has none until [`Feed::has_parts`]. `None` if there are too many feeds.
-    pub(crate) fn open_partial(tier: &Arc<Tier>) -> Option<Self> {
-        Self::open_with(tier, Some(Mutex::new(Parts::none())))
+    pub(crate) fn open_partial(tier: &Arc<Tier>, server: Server) -> Option<Self> {
+        Self::open_with(tier, server, Some(Mutex::new(Parts::none())))
     }
 
-    fn open_with(tier: &Arc<Tier>, parts: Option<Mutex<Parts>>) -> Option<Self> {
+    fn open_with(tier: &Arc<Tier>, server: Server, parts: Option<Mutex<Parts>>) -> Option<Self> {
         let feeds = tier.feeds();
         let number = feeds.free().pop()?;
         let slot = feeds.slot(number)?;
@@ -122,9 +166,9 @@ impl Feed {
         slot.state.store(generation << FLUSH_BITS, Ordering::Release);
         // Everything that will be read over the feed is read after this time.
         slot.horizon.fetch_max(tier.now(), Ordering::AcqRel);
-        feeds.news.fetch_add(1, Ordering::AcqRel);
+        feeds.note_news(feeds.of_server(server));
         tier.opened();
-        Some(Self { tier: Arc::clone(tier), slot: number, generation, last_answered: AtomicU64::new(0), parts })
+        Some(Self { tier: Arc::clone(tier), slot: number, server, generation, last_answered: AtomicU64::new(0), parts })
     }
 
     /// The tier to which this feed announces.
@@ -138,7 +182,7 @@ impl Feed {
         // The news first: what comes in between makes the stamp older than it is.
         let news = feeds.news.load(Ordering::Acquire);
         let state = feeds.slot(self.slot)?.state.load(Ordering::Acquire);
-        (state >> FLUSH_BITS == self.generation).then_some(Stamp { slot: self.slot, news, state })
+        (state >> FLUSH_BITS == self.generation).then_some(Stamp { slot: self.slot, server: self.server, news, state })
     }
 
     /// The state of the feed, for a read of a key of this part. `None` also if the server is not known to have the part.
@@ -165,7 +209,7 @@ impl Feed {
     /// The server announced that any key may have changed.
     pub(crate) fn flush(&self) {
         self.change(|state| state.wrapping_add(1));
-        self.tier.feeds().news.fetch_add(1, Ordering::AcqRel);
+        self.tier.feeds().note_news(None);
         self.tier.flushed(Flush::Announced);
     }
 

@@ -199,7 +199,7 @@ impl Tier {
     }
 
     /// The last value that is known of a key, if it has not expired: also if it is too old to be served, or if the connection
-    /// over which it was read was lost. `None` once a connection is there again.
+    /// over which it was read was lost. `None` once a connection to its server is there again.
     pub(crate) fn last_known(&self, key: KeyRef<'_>) -> Option<Bytes> {
         let stored = self.entries.of(key).get(key)?;
         let is_known = self.feeds.is_last_known(stored.beside.stamp) && self.clock.is_before(stored.expires_at);
@@ -295,6 +295,12 @@ impl Tier {
 
     /// A feed has opened.
     pub(super) fn opened(&self) {
+        self.entries.all().for_each(|partition| partition.note_deaths());
+    }
+
+    /// Keys have got another server.
+    pub(crate) fn moved(&self) {
+        self.feeds.note_move();
         self.entries.all().for_each(|partition| partition.note_deaths());
     }
 

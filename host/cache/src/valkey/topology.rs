@@ -6,6 +6,7 @@ pub(in crate::valkey) mod primary_watch;
 pub(in crate::valkey) mod sentinel;
 pub(in crate::valkey) mod single;
 pub(in crate::valkey) mod slots;
+pub(in crate::valkey) mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,6 +2,8 @@
 //!
 //! - `failover`: what calls return while a replica takes over from its primary, and that all keys work afterwards.
 //! - `near`: the near tier in front of a cluster: failovers, and primaries that do not know that they were replaced.
+//! - `near_outage`: what was near is served stale while nodes are away.
+//! - `near_reports`: the near tier where other programs served stale values.
 //! - `near_slots`: the near tier in front of a cluster whose slots move.
 //! - `secured`: clusters with passwords, users with restricted rights, and TLS.
 //! - `start`: which node addresses in the configuration are accepted.
@@ -9,10 +11,13 @@
 //!
 //! Six servers take seconds to form a cluster, so the tests of a file share one of each kind. In `steady` each test has
 //! a prefix of its own, and moves a slot of its own. In `failover`, `near`, `near_slots` and `secured` the tests of a
-//! cluster run one after the other. Those of `secured` share the one prefix that the restricted user may access, and leave no keys behind.
+//! cluster run one after the other; each of `near_outage` and `near_reports` has its own. Those of `secured` share the one
+//! prefix that the restricted user may access, and leave no keys behind.
 
 mod failover;
 mod near;
+mod near_outage;
+mod near_reports;
 mod near_slots;
 mod secured;
 mod start;

@@ -12,9 +12,9 @@ use tokio::sync::Mutex;
 
 use super::Keys;
 use super::near::{FROM, Host, MAX_STALENESS, TO, ask, assert_seen, bring_near, cluster, keys, refused_by, run};
-use crate::backends::{bytes, over_every_kind, put, within};
+use crate::backends::{bytes, over_every_kind_and_valkey_9, put, within};
 
-over_every_kind! {
+over_every_kind_and_valkey_9! {
     a_slot_that_moves_leaves_nothing_stale,
     the_keys_of_a_node_stay_near_while_one_of_its_slots_moves,
     readers_never_go_back_while_a_slot_moves,
@@ -29,6 +29,14 @@ enum Move {
     Claimed,
     /// The first node gives it away and keeps the keys for itself.
     GivenAway,
+    /// With its keys in one step. Only Valkey 9 does that.
+    AtOnce,
+}
+
+impl Move {
+    fn is_possible(self, kind: Kind) -> bool {
+        kind == Kind::Valkey9 || !matches!(self, Self::AtOnce)
+    }
 }
 
 /// Moves a slot to another node, and writes a key of it there. Returns when the first node was seen without the slot.
@@ -51,6 +59,13 @@ fn move_away(cluster: &Cluster, slot: u16, key: &str, how: Move) -> Instant {
             run(from, &claim);
             cluster.start_claim(slot, TO);
         }
+        Move::AtOnce => {
+            let is_refused = || ask::<Option<String>>(from, &["GET", key]).is_err().then_some(());
+            wait_for("the slot to move", || {
+                cluster.ask_to_move(slot, FROM, TO);
+                is_refused()
+            });
+        }
     }
     let refused = refused_by(from, key);
     run(to, &["SET", key, "new"]);
@@ -62,7 +77,9 @@ async fn a_slot_that_moves_leaves_nothing_stale(kind: Kind) {
     let Some(cluster) = cluster(kind) else { return };
     let cluster = cluster.lock().await;
     // More than once: a node whose epoch is the highest takes further slots without a new one.
-    for how in [Move::WithKeys, Move::Claimed, Move::GivenAway, Move::Claimed, Move::WithKeys] {
+    let moves =
+        [Move::WithKeys, Move::Claimed, Move::GivenAway, Move::Claimed, Move::WithKeys, Move::AtOnce, Move::AtOnce];
+    for how in moves.into_iter().filter(|how| how.is_possible(kind)) {
         let keys = keys(&cluster, "moved");
         let host = Host::new(&keys).await;
         let cache = &host.cache;
@@ -170,6 +187,10 @@ async fn readers_never_go_back_while_a_slot_moves(kind: Kind) {
         })
         .collect();
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        if kind == Kind::Valkey9 {
+            cluster.move_at_once(slot, from, to);
+            continue;
+        }
         cluster.start_migration(slot, from, to);
         wait_for("all keys of the slot to have moved", || {
             let keys = cluster.keys_in_slot(from, slot);

@@ -226,6 +226,11 @@ async fn a_cluster_keeps_the_promises_of_the_near_tier() {
     assert_keeps_its_promises("a cluster", || Place::cluster(Kind::Valkey), &Scene::CLUSTER).await;
 }
 
+#[tokio::test]
+async fn a_cluster_of_valkey_9_keeps_the_promises_of_the_near_tier() {
+    assert_keeps_its_promises("a cluster of Valkey 9", || Place::cluster(Kind::Valkey9), &Scene::CLUSTER_9).await;
+}
+
 #[test]
 fn a_seed_determines_one_plan() {
     let plan = |seed| plan(&Scene::SINGLE, seed);

@@ -65,6 +65,8 @@ pub(super) enum Scene {
     FailOver,
     /// The slot of a key moves to another node of a cluster.
     MovedSlot,
+    /// The same in one step of Valkey 9.
+    MovedAtOnce,
 }
 
 impl Scene {
@@ -90,6 +92,10 @@ impl Scene {
     /// Those of a run against a cluster.
     pub(super) const CLUSTER: [(Self, u64); 4] =
         [(Self::Calm, 1), (Self::StoppedHost, 1), (Self::MovedSlot, 2), (Self::FailOver, 1)];
+
+    /// Those of a run against a cluster of Valkey 9.
+    pub(super) const CLUSTER_9: [(Self, u64); 4] =
+        [(Self::Calm, 1), (Self::StoppedHost, 1), (Self::MovedAtOnce, 4), (Self::FailOver, 1)];
 }
 
 /// The scenes of a run, in the order that the seed gives.

@@ -105,7 +105,7 @@ impl Stage {
                 Place::Cluster(cluster) => self.take_over(cluster),
                 Place::Single(_) => unreachable!("a server without a replica fails over to none"),
             },
-            Scene::MovedSlot => self.move_slot(),
+            Scene::MovedSlot | Scene::MovedAtOnce => self.move_slot(scene),
         }
     }
 
@@ -212,7 +212,7 @@ impl Stage {
         self.run.record(By::Other, Call::FailOver, sent, self.run.clock.now(), Answer::Done, scene);
     }
 
-    fn move_slot(&mut self) {
+    fn move_slot(&mut self, scene: Scene) {
         let Place::Cluster(cluster) = &*self.place else { return };
         let cluster = lock(cluster);
         let key = self.dice.one_of(&KEYS);
@@ -220,10 +220,14 @@ impl Stage {
         let from = cluster.initial_owner(slot);
         let to = (from + 1) % 3;
         for (from, to) in [(from, to), (to, from)] {
-            cluster.start_migration(slot, from, to);
-            std::thread::sleep(Duration::from_millis(40));
-            cluster.migrate_keys(from, to, &cluster.keys_in_slot(from, slot));
-            cluster.finish_migration(slot, from, to);
+            if scene == Scene::MovedAtOnce {
+                cluster.move_at_once(slot, from, to);
+            } else {
+                cluster.start_migration(slot, from, to);
+                std::thread::sleep(Duration::from_millis(40));
+                cluster.migrate_keys(from, to, &cluster.keys_in_slot(from, slot));
+                cluster.finish_migration(slot, from, to);
+            }
             std::thread::sleep(Duration::from_millis(400));
         }
     }

@@ -8,7 +8,7 @@ use redis::{ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisRes
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::near::feeds::Feed;
+use crate::near::feeds::{Feed, Server};
 use crate::near::tier::Tier;
 use crate::tcp::TimeLimit;
 use crate::text::one_line;
@@ -121,6 +121,11 @@ impl Connector {
         Self { near, ..self }
     }
 
+    /// Tells the near tier that keys have got another server.
+    pub(in crate::valkey) fn keys_moved(&self) {
+        self.near.iter().for_each(|tier| tier.moved());
+    }
+
     /// The same for another server.
     pub(in crate::valkey) fn to(&self, target: Target) -> Self {
         Self { target, unreachable: Arc::default(), ..self.clone() }
@@ -208,7 +213,7 @@ impl Connector {
             return None;
         }
         let opened = match &self.target {
-            Target::Node(_) => Feed::open_partial(tier),
+            Target::Node(node) => Feed::open_partial(tier, Server::named(&node.to_string())),
             Target::Server(_) | Target::Primary(_) => Feed::open(tier),
         };
         if opened.is_none() {

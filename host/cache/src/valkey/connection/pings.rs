@@ -23,7 +23,7 @@ const TRIED_KEYS: u32 = 1 << 18;
 pub(in crate::valkey) async fn keep_complete(connection: &Connection, connector: &Connector) {
     let Some(feed) = &connection.feed else { return std::future::pending().await };
     let mut node = match &connector.target {
-        Target::Node(endpoint) => Some(Node { endpoint, prefix: &connector.options.prefix, probe: None }),
+        Target::Node(endpoint) => Some(Node { endpoint, prefix: &connector.options.prefix, probe: None, told: None }),
         Target::Server(_) | Target::Primary(_) => None,
     };
     loop {
@@ -35,9 +35,9 @@ pub(in crate::valkey) async fn keep_complete(connection: &Connection, connector:
         let answer = match &mut node {
             None => caller.call(&redis::cmd("PING")).await.and_then(Value::extract_error).map(|_pong| ()),
             Some(node) => match node.ask(caller).await {
-                Ok((parts, state)) => {
-                    if feed.has_parts(parts) {
-                        // The map of slots is outdated.
+                Ok(Told { parts, is_news, state }) => {
+                    if feed.has_parts(parts) || is_news {
+                        // The map of slots may be outdated.
                         connector.on_loss.notify_one();
                     }
                     state
@@ -70,12 +70,24 @@ struct Node<'a> {
     prefix: &'a str,
     /// A key in one of the node's slots.
     probe: Option<String>,
+    /// The slots of all nodes, and their primaries, as this node told at the last answer.
+    told: Option<Vec<(u16, u16, Endpoint)>>,
+}
+
+/// What a node answered.
+struct Told {
+    /// Its own slots.
+    parts: Parts,
+    /// True if slots of any node have another primary than at the answer before. That node itself may not know.
+    is_news: bool,
+    /// Whether it serves its slots.
+    state: RedisResult<()>,
 }
 
 impl Node<'_> {
     /// Asks the node which slots it has, and whether it serves them: a primary without contact to the majority of the others
     /// refuses calls of keys after a while, and so does one that was replaced.
-    async fn ask(&mut self, mut caller: Caller<'_>) -> RedisResult<(Parts, RedisResult<()>)> {
+    async fn ask(&mut self, mut caller: Caller<'_>) -> RedisResult<Told> {
         let mut questions = Pipeline::with_capacity(2);
         questions.add_command(slots::question());
         self.probe.iter().for_each(|probe| _ = questions.cmd("PTTL").arg(probe));
@@ -84,12 +96,16 @@ impl Node<'_> {
         let mut replies = replies.into_iter();
         let ranges = replies.next().transpose()?.unwrap_or(Value::Nil);
         let state = served(replies.next());
-        let owned = slots::owned_by(self.endpoint, &slots::read_ranges(ranges, &self.endpoint.host));
+        let ranges = slots::read_ranges(ranges, &self.endpoint.host);
+        let owned = slots::owned_by(self.endpoint, &ranges);
+        let told = ranges.into_iter().map(|range| (range.first, range.last, range.primary)).collect();
+        let is_news = self.told.as_ref().is_some_and(|before| *before != told);
+        self.told = Some(told);
         if !self.probe.as_ref().is_some_and(|probe| owned.contains(slot_of(probe.as_bytes()))) {
             self.probe = find_probe(self.prefix, &owned);
         }
         // Without a key to ask for, it is unknown whether the node serves its slots.
-        Ok((if self.probe.is_some() { owned } else { Parts::none() }, state))
+        Ok(Told { parts: if self.probe.is_some() { owned } else { Parts::none() }, is_news, state })
     }
 }
 

@@ -148,7 +148,9 @@ pub const COMMANDS: [ServerCommand; 22] = [
         |_| words(&["YES"]),
     ),
     command("CLUSTER SLOTS", Need::Cluster, "finding the node of a key, and the near tier", |_| Vec::new()),
-    command("CLUSTER NODES", Need::Cluster, "clear-pattern and clear-all while slots move", |_| Vec::new()),
+    command("CLUSTER NODES", Need::Cluster, "which node is right about a slot, and clears while slots move", |_| {
+        Vec::new()
+    }),
     command("ASKING", Need::Cluster, "keys in a slot that moves", |_| Vec::new()),
     login("SENTINEL GET-MASTER-ADDR-BY-NAME", Need::Sentinel, "finding the primary"),
 ];

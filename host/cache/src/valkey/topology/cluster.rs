@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration as StdDuration;
 
-use futures_util::future::{select_ok, try_join_all};
+use futures_util::future::try_join_all;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use crate::valkey::connection::routing::{BatchEntry, Route};
 use crate::valkey::error::{ExchangeError, Redirect};
 use crate::valkey::options::Endpoint;
 use crate::valkey::topology::slots::{self, SLOTS, SlotRange};
+use crate::valkey::topology::view::{self, View};
 
 /// A call follows this number of redirects without a pause, and further ones with a pause until its deadline. Two are
 /// needed while slots move; more only while the nodes disagree.
@@ -370,8 +371,8 @@ impl Nodes {
         let mut failed: Option<ConnectFailure> = None;
         for seed in &self.seeds {
             match self.ask(seed).await {
-                Ok(ranges) => {
-                    let map = self.adopt(ranges);
+                Ok(view) => {
+                    let map = self.adopt(view::newest(vec![view]));
                     if !map.is_complete() {
                         let text = format!("cannot use the cluster of `{seed}`: some slots have no node");
                         return Err(CacheError::Unavailable(text).into());
@@ -413,7 +414,11 @@ impl Nodes {
             (std::mem::replace(&mut *map, Arc::clone(&new)), new)
         };
         // The node itself may not know yet.
-        old.losers(&new).for_each(|pool| pool.flush_feeds());
+        let losers: Vec<_> = old.losers(&new).collect();
+        losers.iter().for_each(|pool| pool.flush_feeds());
+        if !losers.is_empty() {
+            self.connector.keys_moved();
+        }
         new
     }
 
@@ -435,42 +440,35 @@ impl Nodes {
         self.connector.to(Target::Node(node.clone())).with_near(None)
     }
 
-    /// Asks a node for the slots, over a temporary connection.
-    async fn ask(&self, node: &Endpoint) -> Result<Vec<SlotRange>, ConnectFailure> {
+    /// Asks a node for its view, over a temporary connection.
+    async fn ask(&self, node: &Endpoint) -> Result<View, ConnectFailure> {
         let connection = ManagedConnection::connect(self.temporary(node)).await?;
-        Ok(read_slots(connection.call(connection.deadline(), &slots::question()).await?, &node.host)?)
+        let replies = connection.batch(connection.deadline(), |exchange| exchange.pipeline(view::questions())).await?;
+        let replies = replies.into_iter().map(|reply| connection.read(Some(reply.and_then(Value::extract_error))));
+        Ok(view::read(replies.collect(), &node.host)?)
     }
 
-    /// Refreshes the map: asks the primaries that are up, or else the replicas and the seeds. The first reply counts.
+    /// Refreshes the map: asks the primaries that are up, or else all nodes and the seeds.
     async fn refresh(&self) -> Result<Arc<SlotMap>, CacheError> {
         let map = self.map();
-        let up: Vec<_> =
-            map.primaries.iter().filter(|pool| pool.is_up()).map(|pool| Box::pin(ask_pool(pool))).collect();
-        if !up.is_empty()
-            && let Ok((ranges, _slower)) = select_ok(up).await
-        {
-            return Ok(self.adopt(ranges));
-        }
-        let replicas = map.ranges.iter().flat_map(|range| &range.replicas);
-        let others: BTreeSet<&Endpoint> = replicas.chain(&self.seeds).collect();
-        let (ranges, _slower) = select_ok(others.into_iter().map(|node| Box::pin(self.ask(node)))).await?;
-        Ok(self.adopt(ranges))
+        let up = map.primaries.iter().filter(|pool| pool.is_up()).map(|pool| ask_pool(pool));
+        let views = match view::gather(up).await {
+            Ok(views) => views,
+            Err(_none_is_up) => {
+                let nodes = map.ranges.iter().flat_map(|range| range.replicas.iter().chain([&range.primary]));
+                let others: BTreeSet<&Endpoint> = nodes.chain(&self.seeds).collect();
+                view::gather(others.into_iter().map(|node| async move { Ok(self.ask(node).await?) })).await?
+            }
+        };
+        Ok(self.adopt(view::newest(views)))
     }
 }
 
-/// Asks a node for the slots, over its pool.
-async fn ask_pool(pool: &ConnectionPool) -> Result<Vec<SlotRange>, CacheError> {
+/// Asks a node for its view, over its pool.
+async fn ask_pool(pool: &ConnectionPool) -> Result<View, CacheError> {
     let host = endpoint_of(pool).map_or("", |node| &node.host);
-    read_slots(pool.call(MAP_ROUTE, &slots::question()).await?, host)
-}
-
-/// Reads the reply of the node at `host`.
-fn read_slots(reply: Value, host: &str) -> Result<Vec<SlotRange>, CacheError> {
-    let ranges = slots::read_ranges(reply, host);
-    if ranges.is_empty() {
-        return Err(CacheError::Unavailable("a node of the cluster reports no slots".to_owned()));
-    }
-    Ok(ranges)
+    let replies = pool.batch(MAP_ROUTE, |exchange| exchange.pipeline(view::questions())).await?;
+    view::read(pool.read_batch(replies), host)
 }
 
 /// Refreshes the map each time it may be outdated, until the cluster is dropped.

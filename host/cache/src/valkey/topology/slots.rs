@@ -34,7 +34,16 @@ pub(in crate::valkey) struct SlotRange {
     pub(in crate::valkey) first: u16,
     pub(in crate::valkey) last: u16,
     pub(in crate::valkey) primary: Endpoint,
+    /// The name of the primary among the nodes.
+    pub(in crate::valkey) id: String,
     pub(in crate::valkey) replicas: Vec<Endpoint>,
+}
+
+impl SlotRange {
+    /// True if the slots of the other range have the same nodes.
+    pub(in crate::valkey) fn has_nodes_of(&self, other: &Self) -> bool {
+        self.primary == other.primary && self.replicas == other.replicas
+    }
 }
 
 /// The command that asks a node for the slots of all nodes.
@@ -78,9 +87,19 @@ fn read_range(range: Value, asked: &str) -> Option<SlotRange> {
         _ => None,
     };
     let (first, last) = (slot()?, slot()?);
-    let mut nodes = parts.map(|node| read_node(node, asked));
-    let primary = nodes.next()??;
-    Some(SlotRange { first, last, primary, replicas: nodes.flatten().collect() })
+    let primary = parts.next()?;
+    let id = read_id(&primary).unwrap_or_default();
+    let primary = read_node(primary, asked)?;
+    let replicas = parts.filter_map(|node| read_node(node, asked)).collect();
+    Some(SlotRange { first, last, primary, id, replicas })
+}
+
+fn read_id(node: &Value) -> Option<String> {
+    let Value::Array(parts) = node else { return None };
+    match parts.get(2)? {
+        Value::BulkString(id) => String::from_utf8(id.clone()).ok(),
+        _ => None,
+    }
 }
 
 fn read_node(node: Value, asked: &str) -> Option<Endpoint> {
@@ -159,8 +178,14 @@ mod tests {
         assert_eq!(
             read_ranges(reply, "a"),
             [
-                SlotRange { first: 0, last: 98, primary: node("a", 3), replicas: vec![] },
-                SlotRange { first: 100, last: 16383, primary: node("b", 2), replicas: vec![node("c", 4)] },
+                SlotRange { first: 0, last: 98, primary: node("a", 3), id: "id".to_owned(), replicas: vec![] },
+                SlotRange {
+                    first: 100,
+                    last: 16383,
+                    primary: node("b", 2),
+                    id: "id".to_owned(),
+                    replicas: vec![node("c", 4)]
+                },
             ]
         );
     }
