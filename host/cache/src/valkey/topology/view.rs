@@ -3,7 +3,7 @@
 //! A node that was cut off, or has just been started again, knows an old owner of a slot. Each claim to slots has an epoch,
 //! and the nodes themselves believe the highest one. So a view has the epochs too.
 
-// Decision: docs/decisions/0115-the-nodes-of-a-cluster-are-asked-together-and-the-highest-epoch-counts.md
+// Decision: docs/decisions/0112-the-nodes-of-a-cluster-are-asked-together-and-the-highest-epoch-counts.md
 
 use std::collections::HashMap;
 use std::time::Duration as StdDuration;
