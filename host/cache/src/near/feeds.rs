@@ -60,8 +60,8 @@ pub(crate) struct Server(u8);
 impl Server {
     /// The server of this name.
     pub(crate) fn named(name: &str) -> Self {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name) % u64::from(SERVERS);
-        Self(u8::try_from(hash).unwrap_or(0))
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+        Self(hash.checked_rem(u64::from(SERVERS)).and_then(|number| u8::try_from(number).ok()).unwrap_or(0))
     }
 }
 
