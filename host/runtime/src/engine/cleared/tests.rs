@@ -1,5 +1,7 @@
 //! Mappings that wait for their next user.
 
+#![allow(clippy::arithmetic_side_effects, reason = "the numbers are small")]
+
 use super::*;
 
 fn idle(max: usize, max_kept: usize) -> Arc<Idle> {

@@ -1,5 +1,7 @@
 //! Mappings are cleared, whatever was written where.
 
+#![allow(clippy::arithmetic_side_effects, reason = "the numbers are small")]
+
 use proptest::prelude::*;
 
 use super::*;
