@@ -13,15 +13,13 @@ use rustix::param::page_size;
 use wasmtime::{Config, LinearMemory, MemoryCreator, MemoryType, StackCreator, StackMemory};
 
 use super::mapping::{Mapping, PageMap};
+use super::pool::KEPT_STACK;
 
 /// How much of all idle memories together stays in memory, in bytes.
 const KEPT_MEMORIES: usize = 32 << 20;
 
 /// How much of one idle memory does at most, in bytes.
 const KEPT_MEMORY: usize = 2 << 20;
-
-/// How much of the stack of each instance stays in memory, in bytes. Most runs use less.
-pub(super) const KEPT_STACK: usize = 32 << 10;
 
 /// Lets an engine take its memories and stacks from here, and keeps those of up to `instances` idle instances.
 ///

@@ -25,7 +25,7 @@ const KEPT_TABLES: usize = 32 << 20;
 const KEPT_OF_ONE: usize = 64 << 10;
 
 /// How much of the stack of each instance is cleared and kept, in bytes. Most runs use less.
-const KEPT_STACK: usize = 32 << 10;
+pub(super) const KEPT_STACK: usize = 32 << 10;
 
 impl Pool {
     /// The pool has room for `instances` of any components that it does not refuse when they are loaded.

@@ -21,8 +21,8 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(kind: Kind, of_nodes: &[&str], options: &str) -> Option<Self> {
-        let cluster = Cluster::start_with(kind, of_nodes)?;
+    async fn new(kind: Kind, options: &str) -> Option<Self> {
+        let cluster = Cluster::start(kind)?;
         let keys = keys(&cluster, "outage");
         let host = Host::with(&keys, options).await;
         let names: Vec<String> = (0..12).map(|n| format!("k{n}")).collect();
@@ -90,7 +90,7 @@ async fn look(cache: &ScopedCache, key: &str) -> Seen {
 }
 
 async fn what_was_near_is_served_stale_while_all_nodes_are_gone(kind: Kind) {
-    let Some(mut setup) = Setup::new(kind, &[], "").await else { return };
+    let Some(mut setup) = Setup::new(kind, "").await else { return };
     setup.lose(&[0, 1, 2, 3, 4, 5]).await;
     for key in [&setup.lost[0], &setup.kept[0]] {
         setup.until_read(key, None).await;
@@ -110,7 +110,7 @@ async fn what_was_near_is_served_stale_while_all_nodes_are_gone(kind: Kind) {
 
 /// The others are there, and refuse all keys, as most clusters do then.
 async fn a_cluster_that_refuses_keys_is_an_outage(kind: Kind) {
-    let Some(mut setup) = Setup::new(kind, &[], "").await else { return };
+    let Some(mut setup) = Setup::new(kind, "").await else { return };
     setup.lose(&[FROM, REPLICA]).await;
     setup.assert_stale(&setup.lost).await;
     for node in [1, 2] {
@@ -130,7 +130,7 @@ async fn a_cluster_that_refuses_keys_is_an_outage(kind: Kind) {
 
 /// Its connections stay open, and nothing arrives over them.
 async fn what_was_near_is_served_stale_while_a_node_is_silent_and_fresh_once_its_replica_has_taken_over(kind: Kind) {
-    let Some(setup) = Setup::new(kind, &[], "timeout = \"500ms\"\n").await else { return };
+    let Some(setup) = Setup::new(kind, "timeout = \"500ms\"\n").await else { return };
     let [old, new] = [&setup.cluster.nodes[FROM], &setup.cluster.nodes[REPLICA]];
     let frozen = old.freeze_until_drop();
     let key = &setup.lost[0];
