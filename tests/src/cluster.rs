@@ -1,12 +1,12 @@
 //! A cluster of real servers on loopback. A test can stop nodes, fail over and migrate slots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use redis::{Commands, Connection, Value};
 
-use crate::server::free_port;
+use crate::ports::free_port;
 use crate::{Kind, Server, wait_for};
 
 /// The number of primaries. Each has one replica.
@@ -271,6 +271,19 @@ impl Cluster {
         self.wait_until_healthy();
     }
 
+    /// Waits until a node can start again from its file. The nodes of a new cluster learn of each other's shards one after the
+    /// other, and Valkey before 8.1.2 refuses a file in which a replica has another shard than its primary.
+    ///
+    /// Source: <https://github.com/valkey-io/valkey/issues/2171>.
+    pub fn wait_until_restartable(&self, node: usize) {
+        let node = &self.nodes[node];
+        wait_for("the node knows the shards of all nodes", || {
+            ask::<()>(&mut node.client(), &["CLUSTER", "SAVECONFIG"]);
+            let file = std::fs::read_to_string(node.folder().join("nodes.conf")).ok()?;
+            shards_agree(&file).then_some(())
+        });
+    }
+
     /// Waits until the replica of a primary has become a primary.
     pub fn wait_for_takeover(&self, primary: usize) {
         wait_for("the replica has taken over", || {
@@ -286,6 +299,17 @@ impl Cluster {
             let _refused_by_replicas: Result<(), _> = node.client().flushall();
         }
     }
+}
+
+/// True if each replica in the file of a node has the shard of its primary. Redis before 7.2 knows no shards.
+fn shards_agree(file: &str) -> bool {
+    let nodes = || file.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let shard = |node: &[&str]| node[1].split(',').find(|part| part.starts_with("shard-id=")).map(str::to_owned);
+    let shards: HashMap<_, _> =
+        nodes().filter(|node| node.len() > 3).map(|node| (node[0].to_owned(), shard(&node))).collect();
+    nodes()
+        .filter(|node| node.len() > 3)
+        .all(|node| shards.get(node[3]).is_none_or(|shard| shards.get(node[0]) == Some(shard)))
 }
 
 /// Resets a slot if the test fails. See [`Cluster::guard_slot`].

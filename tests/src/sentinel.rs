@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::server::free_port;
+use crate::ports::free_port;
 use crate::{Kind, Server, wait_for};
 
 /// A primary, a replica and three sentinels. Dropping this value kills all of them.

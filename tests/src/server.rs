@@ -1,13 +1,12 @@
 //! A Valkey or Redis server as a child process.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use crate::ports::free_port;
 use crate::program::build_folder;
 use crate::{skip, wait_for};
 
@@ -15,6 +14,9 @@ use crate::{skip, wait_for};
 /// `PATH`, or an absolute path.
 const VALKEY: &str = "LARDER_TEST_VALKEY";
 const REDIS: &str = "LARDER_TEST_REDIS";
+
+/// The file in the working directory in which a server says why it ended.
+const LOG: &str = "log";
 
 /// The kind of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +175,11 @@ impl Server {
         self.child.id()
     }
 
+    /// The working directory.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The TOML of a cache on this server.
     pub fn cache(&self, name: &str) -> String {
         self.cache_of_type(name, self.kind.type_name())
@@ -236,13 +243,13 @@ impl Server {
         assert!(Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap().success());
     }
 
-    /// Restarts a killed server on the same port, with the same working directory. Another process may have bound the port
-    /// meanwhile, and then the server exits and is started again.
+    /// Restarts a killed server on the same port, with the same working directory.
     pub fn restart(&mut self) {
-        wait_for("the server restarts", || {
-            self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
-            is_up(&mut self.child, &self.folder).then_some(())
-        });
+        self.child = spawn(self.kind, self.file_kib, self.port, &self.arguments, &self.folder);
+        if !is_up(&mut self.child, &self.folder) {
+            let log = std::fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
+            panic!("the server does not restart:\n{log}");
+        }
     }
 }
 
@@ -261,24 +268,6 @@ pub struct FrozenServer<'a>(&'a Server);
 impl Drop for FrozenServer<'_> {
     fn drop(&mut self) {
         self.0.thaw();
-    }
-}
-
-/// Returns a port that was free a moment ago. The same port is not returned again soon.
-///
-/// It is below the ephemeral ports that the system assigns to clients. In that range, a client that reconnects to a
-/// stopped server could be assigned the server's port and connect to itself, and the server could not restart on it.
-pub fn free_port() -> u16 {
-    const FIRST: u16 = 12_000;
-    const COUNT: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        // Concurrent test processes start at different ports.
-        let nth = std::process::id().wrapping_mul(997).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = FIRST.saturating_add(u16::try_from(nth % COUNT).unwrap());
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
     }
 }
 
@@ -304,6 +293,8 @@ fn spawn(kind: Kind, file_kib: Option<u32>, port: u16, arguments: &[String], fol
         .arg(folder.path())
         .arg("--unixsocket")
         .arg(socket(folder))
+        .arg("--logfile")
+        .arg(folder.path().join(LOG))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -3,7 +3,6 @@
 //! The core of the near tier knows a feed by three events: an announcement, the end of the feed, and the answer to a
 //! ping. How a server makes them is the business of its backend.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration as StdDuration;
@@ -17,8 +16,8 @@ const PINGS: u64 = 4;
 /// The bits of a slot's state that count flushes. Those above them are the generation.
 const FLUSH_BITS: u32 = 32;
 
-/// The number of servers that are told apart. More share their numbers, and then the return of one counts for another too.
-const SERVERS: u8 = 64;
+/// The number of servers that are told apart: as many as a [`Server`] can number.
+const SERVERS: usize = 256;
 
 /// All feeds of one tier. A feed occupies a slot while it is open.
 #[derive(Debug)]
@@ -31,7 +30,9 @@ pub(super) struct Feeds {
     /// The number of the last piece of news about all servers, and about each. What was read before it is not the last that is
     /// known of a key.
     of_all: AtomicU32,
-    of_server: [AtomicU32; SERVERS as usize],
+    of_server: [AtomicU32; SERVERS],
+    /// The servers that are told apart, by name, and the one that was named last at the end.
+    servers: Mutex<Vec<(String, Server)>>,
     /// In milliseconds of the tier's clock.
     max_staleness: u64,
 }
@@ -57,14 +58,6 @@ pub(crate) struct Stamp {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Server(u8);
 
-impl Server {
-    /// The server of this name.
-    pub(crate) fn named(name: &str) -> Self {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
-        Self(hash.checked_rem(u64::from(SERVERS)).and_then(|number| u8::try_from(number).ok()).unwrap_or(0))
-    }
-}
-
 impl Feeds {
     pub(super) fn new(max_staleness: u64, count: u16) -> Self {
         let slots = std::iter::repeat_with(Slot::default).take(usize::from(count)).collect();
@@ -73,7 +66,8 @@ impl Feeds {
             free: Mutex::new((0..count).rev().collect()),
             news: AtomicU32::new(0),
             of_all: AtomicU32::new(0),
-            of_server: [const { AtomicU32::new(0) }; SERVERS as usize],
+            of_server: [const { AtomicU32::new(0) }; SERVERS],
+            servers: Mutex::default(),
             max_staleness,
         }
     }
@@ -83,7 +77,7 @@ impl Feeds {
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<u16>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
     }
 
     /// True if nothing ended or flushed the feed since the stamp was taken.
@@ -96,6 +90,19 @@ impl Feeds {
     pub(super) fn is_last_known(&self, stamp: Stamp) -> bool {
         let is_before = |news: &AtomicU32| news.load(Ordering::Acquire) <= stamp.news;
         is_before(&self.of_all) && self.of_server(stamp.server).is_none_or(is_before)
+    }
+
+    /// The server of this name. Beyond [`SERVERS`] names it has the number of the one that was named longest ago, and its
+    /// return counts for that one too.
+    fn server(&self, name: &str) -> Server {
+        let mut servers = lock(&self.servers);
+        let known = servers.iter().position(|(known, _)| known == name);
+        let server = match known {
+            Some(known) => servers.remove(known).1,
+            None => u8::try_from(servers.len()).map(Server).unwrap_or_else(|_| servers.remove(0).1),
+        };
+        servers.push((name.to_owned(), server));
+        server
     }
 
     fn of_server(&self, server: Server) -> Option<&AtomicU32> {
@@ -152,8 +159,8 @@ impl Feed {
     // Decision: docs/decisions/0083-a-node-of-a-cluster-is-asked-which-slots-it-has.md
     /// Opens a feed of a server that has some parts of the keys, and may lose them to another one without announcing it.
     /// It has none until [`Feed::has_parts`]. `None` if there are too many feeds.
-    pub(crate) fn open_partial(tier: &Arc<Tier>, server: Server) -> Option<Self> {
-        Self::open_with(tier, server, Some(Mutex::new(Parts::none())))
+    pub(crate) fn open_partial(tier: &Arc<Tier>, server: &str) -> Option<Self> {
+        Self::open_with(tier, tier.feeds().server(server), Some(Mutex::new(Parts::none())))
     }
 
     fn open_with(tier: &Arc<Tier>, server: Server, parts: Option<Mutex<Parts>>) -> Option<Self> {
@@ -268,8 +275,8 @@ impl Feed {
     }
 }
 
-fn lock(parts: &Mutex<Parts>) -> MutexGuard<'_, Parts> {
-    parts.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Feed {

@@ -7,7 +7,7 @@ use std::time::Duration as StdDuration;
 use bytes::Bytes;
 
 use super::NearOptions;
-use super::feeds::{Feed, Server};
+use super::feeds::Feed;
 use super::parts::Parts;
 use super::tier::{Begun, Fetched, Keep, Tier};
 use crate::error::CacheError;
@@ -207,7 +207,7 @@ fn what_was_read_over_an_ended_feed_is_never_served_and_is_swept() {
 #[test]
 fn a_feed_serves_what_was_read_while_its_server_was_known_to_have_the_part() {
     let mut setup = setup(&NearOptions::default());
-    setup.feed = Feed::open_partial(&setup.tier, Server::default()).unwrap();
+    setup.feed = Feed::open_partial(&setup.tier, "a").unwrap();
     let parts = |all: &[u16]| {
         let mut parts = Parts::none();
         all.iter().for_each(|part| parts.insert(*part));
@@ -307,26 +307,43 @@ fn the_last_value_is_known_until_a_connection_is_there_again() {
 #[test]
 fn the_last_value_of_a_server_is_known_while_others_come_and_go_and_keys_stay_where_they_are() {
     let Setup { clock: _clock, tier, feed: _feed } = setup(&NearOptions::default());
-    let (lost, other) = (Server::named("lost"), Server::named("another"));
-    assert_ne!(lost, other);
     let bring_near = |key: &Key| {
-        let feed = Feed::open_partial(&tier, lost).unwrap();
+        let feed = Feed::open_partial(&tier, "lost").unwrap();
         let Begun::Fetch(fetch) = tier.begin(key) else { panic!("the key is near") };
         let keep = feed.stamp().map(|stamp| Keep { stamp, life: None });
         fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
     };
-    let ends: [fn(&Arc<Tier>, Server); 2] = [|tier, lost| drop(Feed::open_partial(tier, lost)), |tier, _| tier.moved()];
+    let ends: [fn(&Arc<Tier>); 2] = [|tier| drop(Feed::open_partial(tier, "lost")), |tier| tier.moved()];
     for end in ends {
         let key = key("k");
         bring_near(&key);
-        let back = Feed::open_partial(&tier, other).unwrap();
-        back.close();
+        // As many as are told apart beside it.
+        for other in 1..256 {
+            drop(Feed::open_partial(&tier, &format!("other {other}")).unwrap());
+        }
         assert_eq!(tier.last_known(key.as_ref()), Some("v".into()));
-        end(&tier, lost);
+        end(&tier);
         assert_eq!(tier.last_known(key.as_ref()), None);
         tier.sweep();
         assert_eq!(tier.status().entries, 0);
     }
+}
+
+#[test]
+fn beyond_those_that_are_told_apart_a_server_ends_the_last_values_of_the_one_named_longest_ago() {
+    let Setup { clock: _clock, tier, feed: _feed } = setup(&NearOptions::default());
+    let (first, second) = (key("first"), key("second"));
+    for key in [&first, &second] {
+        let feed = Feed::open_partial(&tier, key.as_str()).unwrap();
+        let Begun::Fetch(fetch) = tier.begin(key) else { panic!("the key is near") };
+        let keep = feed.stamp().map(|stamp| Keep { stamp, life: None });
+        fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+    }
+    for other in 1..256 {
+        drop(Feed::open_partial(&tier, &format!("other {other}")).unwrap());
+    }
+    assert_eq!(tier.last_known(first.as_ref()), None);
+    assert_eq!(tier.last_known(second.as_ref()), Some("v".into()));
 }
 
 #[test]

@@ -11,6 +11,9 @@ use larder_tests::{Cluster, Kind, wait_for};
 use super::near::{FROM, Host, MAX_STALENESS, REPLICA, ask, bring_near, keys, run};
 use crate::backends::{bytes, over_every_kind, within};
 
+/// The nodes go on without those that are away.
+const PARTIAL: [&str; 2] = ["--cluster-require-full-coverage", "no"];
+
 /// A cluster, and a host that has keys of all nodes near.
 struct Setup {
     cluster: Cluster,
@@ -21,8 +24,8 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(kind: Kind, options: &str) -> Option<Self> {
-        let cluster = Cluster::start(kind)?;
+    async fn new(kind: Kind, of_nodes: &[&str], options: &str) -> Option<Self> {
+        let cluster = Cluster::start_with(kind, of_nodes)?;
         let keys = keys(&cluster, "outage");
         let host = Host::with(&keys, options).await;
         let names: Vec<String> = (0..12).map(|n| format!("k{n}")).collect();
@@ -90,7 +93,7 @@ async fn look(cache: &ScopedCache, key: &str) -> Seen {
 }
 
 async fn what_was_near_is_served_stale_while_all_nodes_are_gone(kind: Kind) {
-    let Some(mut setup) = Setup::new(kind, "").await else { return };
+    let Some(mut setup) = Setup::new(kind, &[], "").await else { return };
     setup.lose(&[0, 1, 2, 3, 4, 5]).await;
     for key in [&setup.lost[0], &setup.kept[0]] {
         setup.until_read(key, None).await;
@@ -108,9 +111,45 @@ async fn what_was_near_is_served_stale_while_all_nodes_are_gone(kind: Kind) {
     }
 }
 
+/// The others serve their keys, and their connections come and go.
+async fn what_was_near_on_a_lost_node_is_served_stale_while_the_others_serve(kind: Kind) {
+    let Some(mut setup) = Setup::new(kind, &PARTIAL, "").await else { return };
+    setup.cluster.wait_until_restartable(FROM);
+    setup.lose(&[FROM, REPLICA]).await;
+    setup.assert_stale(&setup.lost).await;
+    let cache = setup.host.cache.clone();
+    let kept = setup.kept[0].clone();
+    assert_eq!(look(&cache, &kept).await, Seen::Fresh("old".to_owned()));
+    set(&setup.cluster, &kept, "new");
+    setup.until_read(&kept, Some("new")).await;
+    assert_eq!(look(&cache, &kept).await, Seen::Fresh("new".to_owned()));
+    // A bulk connection to each of the others is opened.
+    let of_others = (0..).map(|n| format!("none{n}")).filter(|name| owner(&setup.cluster, name) != FROM);
+    let batch: Vec<String> = of_others.take(60).collect();
+    for _ in 0..3 {
+        assert_eq!(cache.get_many(&batch).await.unwrap(), vec![None; batch.len()]);
+    }
+    for node in [1, 2] {
+        run(&setup.cluster.nodes[node], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+    setup.until_read(&kept, Some("new")).await;
+    setup.assert_stale(&setup.lost).await;
+    // It comes back without its keys.
+    setup.cluster.nodes[FROM].restart();
+    let is_served = async {
+        while look(&cache, &setup.lost[0]).await != Seen::Nothing {
+            tokio::time::sleep(StdDuration::from_millis(5)).await;
+        }
+    };
+    within(is_served).await;
+    for key in &setup.lost {
+        assert_eq!(look(&cache, key).await, Seen::Nothing, "{key}");
+    }
+}
+
 /// The others are there, and refuse all keys, as most clusters do then.
 async fn a_cluster_that_refuses_keys_is_an_outage(kind: Kind) {
-    let Some(mut setup) = Setup::new(kind, "").await else { return };
+    let Some(mut setup) = Setup::new(kind, &[], "").await else { return };
     setup.lose(&[FROM, REPLICA]).await;
     setup.assert_stale(&setup.lost).await;
     for node in [1, 2] {
@@ -130,7 +169,7 @@ async fn a_cluster_that_refuses_keys_is_an_outage(kind: Kind) {
 
 /// Its connections stay open, and nothing arrives over them.
 async fn what_was_near_is_served_stale_while_a_node_is_silent_and_fresh_once_its_replica_has_taken_over(kind: Kind) {
-    let Some(setup) = Setup::new(kind, "timeout = \"500ms\"\n").await else { return };
+    let Some(setup) = Setup::new(kind, &[], "timeout = \"500ms\"\n").await else { return };
     let [old, new] = [&setup.cluster.nodes[FROM], &setup.cluster.nodes[REPLICA]];
     let frozen = old.freeze_until_drop();
     let key = &setup.lost[0];
@@ -153,6 +192,7 @@ async fn what_was_near_is_served_stale_while_a_node_is_silent_and_fresh_once_its
 
 over_every_kind! {
     what_was_near_is_served_stale_while_all_nodes_are_gone,
+    what_was_near_on_a_lost_node_is_served_stale_while_the_others_serve,
     a_cluster_that_refuses_keys_is_an_outage,
     what_was_near_is_served_stale_while_a_node_is_silent_and_fresh_once_its_replica_has_taken_over,
 }

@@ -14,7 +14,7 @@ use super::wires::{Command, Found, Message, Version};
 use crate::error::CacheError;
 use crate::key::Key;
 use crate::near::NearOptions;
-use crate::near::feeds::{Feed, Server, Stamp};
+use crate::near::feeds::{Feed, Stamp};
 use crate::near::tier::{Begun, Fetch, Fetched, Keep, Tier};
 use crate::ram::clock::Clock;
 
@@ -78,7 +78,7 @@ impl World {
             ..NearOptions::default()
         };
         let tier = Arc::new(Tier::with_clock(&options, Clock::set_by(&clock), 2));
-        let feed = if bounds.takeovers > 0 { Feed::open_partial(&tier, Server::default()) } else { Feed::open(&tier) };
+        let feed = if bounds.takeovers > 0 { Feed::open_partial(&tier, "a") } else { Feed::open(&tier) };
         let feed = feed.unwrap();
         takeover::prepare(&feed, &bounds);
         let expires_at = bounds.expires_at.map(|ticks| (1000 + ticks) * TICK);

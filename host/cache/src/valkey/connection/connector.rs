@@ -8,7 +8,7 @@ use redis::{ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisRes
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::near::feeds::{Feed, Server};
+use crate::near::feeds::Feed;
 use crate::near::tier::Tier;
 use crate::tcp::TimeLimit;
 use crate::text::one_line;
@@ -213,7 +213,7 @@ impl Connector {
             return None;
         }
         let opened = match &self.target {
-            Target::Node(node) => Feed::open_partial(tier, Server::named(&node.to_string())),
+            Target::Node(node) => Feed::open_partial(tier, &node.to_string()),
             Target::Server(_) | Target::Primary(_) => Feed::open(tier),
         };
         if opened.is_none() {
