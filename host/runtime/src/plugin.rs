@@ -28,7 +28,7 @@ pub struct Plugin {
     path: PathBuf,
     pre: InstancePre<PluginState>,
     kind: EngineKind,
-    metrics: RunMetrics,
+    metrics: Arc<RunMetrics>,
     env: Variables,
     #[cfg(feature = "serve")]
     outgoing: Arc<Outgoing>,
@@ -88,7 +88,7 @@ impl Plugin {
             path: path.to_owned(),
             pre,
             kind,
-            metrics: RunMetrics::new(&name),
+            metrics: Arc::new(RunMetrics::new(&name)),
             env: grant.env,
             #[cfg(feature = "serve")]
             outgoing: Arc::new(Outgoing::new(&name, config)),
@@ -132,7 +132,7 @@ impl Plugin {
         self.kind
     }
 
-    pub(crate) fn metrics(&self) -> &RunMetrics {
+    pub(crate) fn metrics(&self) -> &Arc<RunMetrics> {
         &self.metrics
     }
 

@@ -3,6 +3,8 @@
 //! The series of all outcomes exist from the first load on: a rate or an alarm sees the first failure only if the series
 //! was 0 before it.
 
+use std::sync::Arc;
+
 use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::metrics::{INSTANCES, LOADS, REFUSED_WRITES, RUNS};
@@ -45,8 +47,8 @@ pub(crate) struct RunMetrics {
 }
 
 /// A run in progress. If it is dropped before its outcome is known, the run was cut off.
-pub(crate) struct Run<'a> {
-    metrics: &'a RunMetrics,
+pub(crate) struct Run {
+    metrics: Arc<RunMetrics>,
     outcome: &'static str,
 }
 
@@ -58,9 +60,9 @@ impl RunMetrics {
         Self { plugin: plugin.to_owned(), instances, returned: Self::completed(plugin, "returned"), refused_writes }
     }
 
-    pub(crate) fn begin(&self) -> Run<'_> {
+    pub(crate) fn begin(self: &Arc<Self>) -> Run {
         self.instances.increment(1);
-        Run { metrics: self, outcome: "cut-off" }
+        Run { metrics: Arc::clone(self), outcome: "cut-off" }
     }
 
     fn completed(plugin: &str, outcome: &'static str) -> Counter {
@@ -68,16 +70,16 @@ impl RunMetrics {
     }
 }
 
-impl Run<'_> {
+impl Run {
     pub(crate) fn end(mut self, outcome: &'static str) {
         debug_assert!(RUN_OUTCOMES.contains(&outcome), "`{outcome}` is in no series from the start");
         self.outcome = outcome;
     }
 }
 
-impl Drop for Run<'_> {
+impl Drop for Run {
     fn drop(&mut self) {
-        let RunMetrics { plugin, instances, returned, .. } = self.metrics;
+        let RunMetrics { plugin, instances, returned, .. } = &*self.metrics;
         instances.decrement(1);
         match self.outcome {
             "returned" => returned.increment(1),

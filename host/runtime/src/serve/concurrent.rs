@@ -2,10 +2,11 @@
 
 // Decision: docs/decisions/0095-an-instance-of-wasi-0-3-answers-requests-at-the-same-time.md
 
+mod burst;
 mod job;
 mod pool;
 mod requests;
 mod worker;
 
-pub(super) use job::{Job, Waiting};
+pub(super) use job::{Ending, Job, NoResponse, Respond, Waiting};
 pub(super) use pool::InstancePool;

@@ -7,7 +7,7 @@ use hyper::body::Body;
 use hyper::{Method, Request, Response};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
@@ -15,8 +15,8 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 use super::access_log::{AccessLine, count_refusal};
 use super::answer::{Answer, Held};
 use super::answer_body::AnswerBody;
-use super::begin::begin;
-use super::concurrent::{Job, Waiting};
+use super::begin::{Begun, begin};
+use super::concurrent::{Ending, Job, NoResponse, Respond, Waiting};
 use super::connection::FollowedBody;
 use super::error_response::ErrorResponse;
 use super::error_text::{PluginError, error_text};
@@ -27,7 +27,6 @@ use super::request_state::RequestState;
 use super::state::{ServedRoute, ServerState};
 use super::upload::Rule;
 use super::{response, target};
-use crate::cache::text::one_line;
 use crate::error::Error;
 use crate::plugin_body::{AbortFlag, PluginBody, drained};
 use crate::plugin_state::PluginState;
@@ -109,42 +108,14 @@ impl ServerState {
         let request = request.map(|body| limited(body, max, rule, answer, &shared));
         let (respond, response) = oneshot::channel();
         let abort = AbortFlag::default();
-        // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
-        // A plugin may continue after its response, and after the client has disconnected.
-        let run = {
-            let (state, abort) = (Arc::clone(self), abort.clone());
-            let (handler, shared) = (Arc::clone(handler), Arc::clone(&shared));
-            async move {
-                let cut_off = async {
-                    state.cut_off.cancelled().await;
-                    // Set before the plugin and its body are dropped.
-                    abort.set();
-                };
-                let ended = tokio::select! {
-                    // A run that does not wait takes no lock for this.
-                    biased;
-                    ended = state.run(&handler, request, trace, respond, &abort) => ended,
-                    () = cut_off => return Err(ErrorResponse::ShuttingDown),
-                };
-                ended.map_err(|error| {
-                    let is_timeout = matches!(error, Error::Stopped { limit: "timeout", .. });
-                    let text = one_line(&error.to_string());
-                    if shared.may_be_the_clients_fault(is_timeout) {
-                        tracing::warn!("{text} (the client had gone, or did not send or take its part in time)");
-                    } else {
-                        tracing::error!("{text}");
-                    }
-                    match is_timeout {
-                        true if shared.is_upload_awaited() => ErrorResponse::SlowBody,
-                        true => ErrorResponse::TimedOut,
-                        false => shared.failure(),
-                    }
-                })
+        let mut client = ClientGuard { request: &shared, is_here: false };
+        let running = match &handler.proxy {
+            Proxy::Sequential { .. } => Some(self.begin(handler, request, trace, respond, &abort, &shared).await),
+            Proxy::Concurrent { .. } => {
+                self.assign(handler, self.job(handler, request, respond, &abort, &shared));
+                None
             }
         };
-        let mut client = ClientGuard { request: &shared, is_here: false };
-        // The request is dropped after it is logged and its span is closed: shutdown waits for it.
-        let running = begin(run, Arc::clone(&shared), || self.runtime.is_calm()).await;
         let response = response.await;
         client.is_here = true;
         answer.hold(Held::Request(Arc::clone(&shared)));
@@ -156,7 +127,8 @@ impl ServerState {
                     ErrorResponse::Failed
                 })
             }
-            Ok(Err(code)) => {
+            Ok(Err(NoResponse::Ended(error))) => Err(error),
+            Ok(Err(NoResponse::Returned(code))) => {
                 let (name, code) = (handler.plugin.name(), error_text(code));
                 if shared.may_be_the_clients_fault(false) {
                     tracing::warn!(
@@ -168,7 +140,7 @@ impl ServerState {
                 Err(shared.failure())
             }
             // The plugin ended without a response. Its outcome has the reason.
-            Err(_) => match running.ended().await {
+            Err(_) => match running.ok_or(ErrorResponse::Failed)?.ended().await {
                 Some(Ok(())) => {
                     let (name, failure) = (handler.plugin.name(), shared.failure());
                     if failure == ErrorResponse::Failed {
@@ -184,18 +156,83 @@ impl ServerState {
         }
     }
 
+    // Decision: docs/decisions/0030-a-request-runs-in-a-task-of-its-own.md
+    /// Begins a run, which may continue after its response, and after the client has disconnected.
+    async fn begin(
+        self: &Arc<Self>,
+        handler: &Arc<Handler>,
+        request: Request<WasiBody>,
+        trace: Option<TraceContext>,
+        respond: Respond,
+        abort: &AbortFlag,
+        shared: &Arc<RequestState>,
+    ) -> Begun<Result<(), ErrorResponse>> {
+        let run = {
+            let (state, abort) = (Arc::clone(self), abort.clone());
+            let (handler, shared) = (Arc::clone(handler), Arc::clone(shared));
+            async move {
+                let cut_off = async {
+                    state.cut_off.cancelled().await;
+                    // Set before the plugin and its body are dropped.
+                    abort.set();
+                };
+                let ended = tokio::select! {
+                    // A run that does not wait takes no lock for this.
+                    biased;
+                    ended = state.run(&handler, request, trace, respond, &abort) => ended,
+                    () = cut_off => return Err(ErrorResponse::ShuttingDown),
+                };
+                ended.map_err(|error| shared.failed(&error))
+            }
+        };
+        // The request is dropped after it is logged and its span is closed: shutdown waits for it.
+        begin(run, Arc::clone(shared), || self.runtime.is_calm()).await
+    }
+
+    /// The request as an instance of WASI 0.3 gets it, beside others.
+    fn job(
+        self: &Arc<Self>,
+        handler: &Handler,
+        request: Request<WasiBody>,
+        respond: Respond,
+        abort: &AbortFlag,
+        shared: &Arc<RequestState>,
+    ) -> Job {
+        let now = Instant::now();
+        let deadline = now.checked_add(self.runtime.timeout()).unwrap_or(now);
+        let run = handler.plugin.metrics().begin();
+        let (state, shared, span) = (Arc::clone(self), Arc::clone(shared), Span::current());
+        let ending: Ending = Box::new(move |ended| {
+            let response = span.in_scope(|| match ended {
+                Err(_) if state.cut_off.is_cancelled() => Some(ErrorResponse::ShuttingDown),
+                ended => {
+                    run.end(match &ended {
+                        Ok(()) => "returned",
+                        Err(Error::Stopped { limit, .. }) => limit,
+                        Err(_) => "trapped",
+                    });
+                    ended.err().map(|error| shared.failed(&error))
+                }
+            });
+            // As after a run: the request last.
+            drop(span);
+            drop(shared);
+            response
+        });
+        Job { request, waiting: Waiting { deadline, respond, ending, abort: abort.clone() } }
+    }
+
     /// Runs the plugin to its end.
     async fn run(
         self: &Arc<Self>,
         handler: &Arc<Handler>,
         request: Request<WasiBody>,
         trace: Option<TraceContext>,
-        respond: oneshot::Sender<Result<Response<WasiBody>, PluginError>>,
+        respond: Respond,
         abort: &AbortFlag,
     ) -> Result<(), Error> {
-        let Handler { plugin, proxy, .. } = &**handler;
-        let Proxy::Sequential { pre: component, instances } = proxy else {
-            return self.run_concurrently(handler, request, respond, abort).await;
+        let Handler { plugin, proxy: Proxy::Sequential { pre: component, instances }, .. } = &**handler else {
+            return Ok(());
         };
         let mut instance = self.instance(handler).await?;
         let Instance { store, proxy, .. } = &mut instance;
@@ -204,7 +241,8 @@ impl ServerState {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let respond = store.data_mut().http().new_response_outparam_from_callback(move |response| {
                 // The receiver is gone if the client is.
-                let _received = respond.send(response.map_err(PluginError::Sequential));
+                let _received =
+                    respond.send(response.map_err(|code| NoResponse::Returned(PluginError::Sequential(code))));
             })?;
             let proxy = match proxy {
                 Some(proxy) => proxy,
@@ -228,34 +266,6 @@ impl ServerState {
                 Err(Error::Trap { plugin: plugin.name().to_owned(), reason })
             }
         }
-    }
-}
-
-impl ServerState {
-    /// Has an instance of WASI 0.3 answer the request, beside others.
-    async fn run_concurrently(
-        self: &Arc<Self>,
-        handler: &Arc<Handler>,
-        request: Request<WasiBody>,
-        respond: oneshot::Sender<Result<Response<WasiBody>, PluginError>>,
-        abort: &AbortFlag,
-    ) -> Result<(), Error> {
-        let plugin = &handler.plugin;
-        let run = plugin.metrics().begin();
-        let (ended, outcome) = oneshot::channel();
-        let now = Instant::now();
-        let deadline = now.checked_add(self.runtime.timeout()).unwrap_or(now);
-        self.assign(handler, Job { request, waiting: Waiting { deadline, respond, ended, abort: abort.clone() } });
-        let outcome = outcome.await.unwrap_or_else(|_| {
-            abort.set();
-            Err(Error::Trap { plugin: plugin.name().to_owned(), reason: "its instance ended".to_owned() })
-        });
-        run.end(match &outcome {
-            Ok(()) => "returned",
-            Err(Error::Stopped { limit, .. }) => limit,
-            Err(_) => "trapped",
-        });
-        outcome
     }
 }
 

@@ -7,6 +7,8 @@ use super::admission::Admitted;
 use super::answer::Answer;
 use super::error_response::ErrorResponse;
 use super::upload::Upload;
+use crate::cache::text::one_line;
+use crate::error::Error;
 
 /// A request that a plugin answers. It counts against the maximum until this is dropped: when the plugin has ended, and
 /// its answer is taken or given up.
@@ -50,6 +52,22 @@ impl RequestState {
     /// The response if the plugin fails: its body did, or else the plugin itself.
     pub(super) fn failure(&self) -> ErrorResponse {
         self.body_failure.get().copied().unwrap_or(ErrorResponse::Failed)
+    }
+
+    /// Logs how the plugin failed, and returns the response if there is none yet.
+    pub(super) fn failed(&self, error: &Error) -> ErrorResponse {
+        let is_timeout = matches!(error, Error::Stopped { limit: "timeout", .. });
+        let text = one_line(&error.to_string());
+        if self.may_be_the_clients_fault(is_timeout) {
+            tracing::warn!("{text} (the client had gone, or did not send or take its part in time)");
+        } else {
+            tracing::error!("{text}");
+        }
+        match is_timeout {
+            true if self.is_upload_awaited() => ErrorResponse::SlowBody,
+            true => ErrorResponse::TimedOut,
+            false => self.failure(),
+        }
     }
 
     /// True if the plugin waits for bytes of the request.

@@ -5,11 +5,26 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
+use super::pool::UsedRoom;
 use crate::error::Error;
 use crate::plugin_body::AbortFlag;
+use crate::serve::error_response::ErrorResponse;
 use crate::serve::error_text::PluginError;
 
-pub(super) type Respond = oneshot::Sender<Result<Response<WasiBody>, PluginError>>;
+/// Takes the head of the response, as soon as the plugin returns it.
+pub(in crate::serve) type Respond = oneshot::Sender<Result<Response<WasiBody>, NoResponse>>;
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(in crate::serve) enum NoResponse {
+    /// The plugin returned this instead.
+    Returned(PluginError),
+    /// The request ended before.
+    Ended(ErrorResponse),
+}
+
+/// Is told how a request ended: after the body of its response. Returns the host's response, if it failed.
+pub(in crate::serve) type Ending = Box<dyn FnOnce(Result<(), Error>) -> Option<ErrorResponse> + Send>;
 
 /// A request, and those who wait for it.
 pub(in crate::serve) struct Job {
@@ -18,14 +33,11 @@ pub(in crate::serve) struct Job {
 }
 
 /// Those who wait for a request.
-#[derive(Debug)]
 pub(in crate::serve) struct Waiting {
     /// When the request is overdue, whichever instance has it.
     pub(in crate::serve) deadline: Instant,
-    /// The head of the response, as soon as the plugin returns it.
     pub(in crate::serve) respond: Respond,
-    /// How the request ended: after the body of its response.
-    pub(in crate::serve) ended: oneshot::Sender<Result<(), Error>>,
+    pub(in crate::serve) ending: Ending,
     /// Set if the request fails, before its body is dropped.
     pub(in crate::serve) abort: AbortFlag,
 }
@@ -34,4 +46,6 @@ pub(in crate::serve) struct Waiting {
 pub(super) struct Task {
     pub(super) id: u64,
     pub(super) request: Request<WasiBody>,
+    /// Dropped once the body of the response is taken or given up: before a client can send its next request.
+    pub(super) room: UsedRoom,
 }

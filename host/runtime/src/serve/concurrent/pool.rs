@@ -37,8 +37,6 @@ struct PooledInstance {
     id: u64,
     /// Has at most `concurrent` requests: each is counted before it is sent.
     tasks: UnboundedSender<Task>,
-    /// The requests that are being answered.
-    running: usize,
     accepted: usize,
     created: Instant,
     /// Since when the instance has no request and no task.
@@ -48,9 +46,10 @@ struct PooledInstance {
 }
 
 /// What an instance and those who choose it know of each other.
-#[derive(Debug)]
 pub(super) struct Load {
     pub(super) requests: Requests,
+    /// The requests that are being answered. Grows only under the lock of the pool.
+    running: AtomicUsize,
     /// Requests that were sent to the instance, and that it has not begun.
     pub(super) queued: AtomicUsize,
     /// True while the instance computes, or has yet to look at a request. Of no meaning while it is idle.
@@ -72,6 +71,7 @@ impl Load {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             requests: Requests::default(),
+            running: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             is_busy: AtomicBool::new(true),
             is_stuck: AtomicBool::new(false),
@@ -89,6 +89,22 @@ impl Load {
     }
 }
 
+/// The room that one request takes in its instance.
+pub(super) struct UsedRoom(Arc<Load>);
+
+impl UsedRoom {
+    fn of(load: &Arc<Load>) -> Self {
+        load.running.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for UsedRoom {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl PooledInstance {
     fn set_idle(&mut self, since: Option<Instant>) {
         match (self.idle_since.is_some(), since.is_some()) {
@@ -102,14 +118,18 @@ impl PooledInstance {
     /// Gives a request to the instance. Returns it if the task of the instance is gone.
     fn send(&mut self, job: Job) -> Option<Job> {
         self.set_idle(None);
-        self.running = self.running.saturating_add(1);
+        let room = UsedRoom::of(&self.load);
         self.accepted = self.accepted.saturating_add(1);
         self.load.is_busy.store(true, Ordering::SeqCst);
         self.load.queued.fetch_add(1, Ordering::SeqCst);
         let Job { request, waiting } = job;
         let id = self.load.requests.add(waiting);
-        let SendError(Task { request, .. }) = self.tasks.send(Task { id, request }).err()?;
+        let SendError(Task { request, .. }) = self.tasks.send(Task { id, request, room }).err()?;
         self.load.requests.take_back(id).map(|waiting| Job { request, waiting })
+    }
+
+    fn running(&self) -> usize {
+        self.load.running.load(Ordering::SeqCst)
     }
 
     /// True if the instance would begin a request at once.
@@ -176,21 +196,11 @@ impl InstancePool {
         }
     }
 
-    /// Notes that an instance has answered a request. With `end` it takes no further one, for this reason.
-    pub(super) fn answered(&self, id: u64, end: Option<EndReason>) {
-        let mut list = self.list();
-        let Some((index, instance)) = list.find(id) else { return };
-        instance.running = instance.running.saturating_sub(1);
-        if let Some(reason) = end {
-            list.remove(index, reason);
-        }
-    }
-
     /// Notes that an instance has no request and no task. It ends if its place is wanted.
     pub(super) fn rests(&self, id: u64) {
         let mut list = self.list();
         let Some((index, instance)) = list.find(id) else { return };
-        if instance.running > 0 {
+        if instance.running() > 0 {
             // A request is on its way.
             return;
         }
@@ -207,7 +217,7 @@ impl InstancePool {
     pub(super) fn leave(&self, id: u64, reason: EndReason, if_idle: bool) -> bool {
         let mut list = self.list();
         let Some((index, instance)) = list.find(id) else { return true };
-        if if_idle && instance.running > 0 {
+        if if_idle && instance.running() > 0 {
             return false;
         }
         list.remove(index, reason);
@@ -243,7 +253,7 @@ impl List {
     /// The instance for the next request: one that waits, or else the one with the fewest requests, unless a new one
     /// could compute on another thread.
     fn choose(&self, reuse: &Reuse, threads: usize) -> Option<usize> {
-        let has_room = |instance: &&PooledInstance| instance.running < reuse.concurrent;
+        let has_room = |instance: &&PooledInstance| instance.running() < reuse.concurrent;
         let found = self.instances.iter().position(|instance| has_room(&instance) && instance.is_waiting());
         if found.is_some() || self.instances.len() < threads {
             return found;
@@ -251,7 +261,7 @@ impl List {
         let is_stuck = |instance: &PooledInstance| instance.load.is_stuck.load(Ordering::SeqCst);
         let with_room =
             self.instances.iter().enumerate().filter(|(_, instance)| has_room(instance) && !is_stuck(instance));
-        with_room.min_by_key(|(_, instance)| instance.running).map(|(index, _)| index)
+        with_room.min_by_key(|(_, instance)| instance.running()).map(|(index, _)| index)
     }
 
     fn find(&mut self, id: u64) -> Option<(usize, &mut PooledInstance)> {
@@ -266,7 +276,6 @@ impl List {
         self.instances.push(PooledInstance {
             id: self.last_id,
             tasks: sender,
-            running: 0,
             accepted: 0,
             created: now,
             idle_since: None,
@@ -301,31 +310,29 @@ impl Drop for InstancePool {
 pub(super) mod tests {
     use http_body_util::{BodyExt as _, Empty};
     use hyper::Request;
-    use tokio::sync::oneshot;
 
-    use super::super::job::Waiting;
+    use super::super::requests::tests::{Ended, waiting};
     use super::*;
-    use crate::error::Error;
-    use crate::plugin_body::AbortFlag;
-
-    pub(in crate::serve::concurrent) type Ended = oneshot::Receiver<Result<(), Error>>;
 
     pub(in crate::serve::concurrent) fn pool(threads: usize) -> InstancePool {
         InstancePool::new("plugin", None, threads, &Places::new(10))
     }
 
     pub(in crate::serve::concurrent) fn job() -> (Job, Ended) {
-        let ((respond, _), (ended, receiver)) = (oneshot::channel(), oneshot::channel());
-        let deadline = Instant::now().checked_add(Duration::from_secs(60)).unwrap();
+        let (waiting, ended) = waiting(Duration::from_secs(60));
         let request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
-        (Job { request, waiting: Waiting { deadline, respond, ended, abort: AbortFlag::default() } }, receiver)
+        (Job { request, waiting }, ended)
+    }
+
+    fn answer_one(instance: &mut NewInstance) {
+        drop(instance.tasks.try_recv().unwrap());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_instance_that_rests_gets_the_next_request_whatever_its_last_poll_took() {
         let pool = pool(2);
-        let new = pool.assign(job().0).unwrap();
-        pool.answered(new.id, None);
+        let mut new = pool.assign(job().0).unwrap();
+        answer_one(&mut new);
         pool.rests(new.id);
         new.load.is_busy.store(true, Ordering::SeqCst);
         new.load.is_stuck.store(true, Ordering::SeqCst);
@@ -336,11 +343,11 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_instance_with_a_task_after_its_response_takes_requests_and_is_not_displaced() {
         let pool = pool(1);
-        let new = pool.assign(job().0).unwrap();
-        pool.answered(new.id, None);
+        let mut new = pool.assign(job().0).unwrap();
+        answer_one(&mut new);
         assert!(!pool.displace_first());
         assert!(pool.assign(job().0).is_none());
-        pool.answered(new.id, None);
+        answer_one(&mut new);
         pool.rests(new.id);
         assert!(pool.displace_first() && !pool.displace_first());
         assert!(new.tasks.is_closed());

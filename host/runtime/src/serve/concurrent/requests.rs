@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::job::{Respond, Waiting};
+use super::job::{Ending, NoResponse, Respond, Waiting};
 use crate::error::Error;
 use crate::plugin_body::AbortFlag;
 
 /// The requests that run in one instance, in the order in which they began.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Requests(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     running: BTreeMap<u64, Running>,
     /// The deadline of each. Not in the order in which they began: a request may come from an instance that has ended.
@@ -28,14 +27,13 @@ struct State {
     unattended: Duration,
 }
 
-#[derive(Debug)]
 struct Running {
     deadline: Instant,
     /// The share when the request began.
     began_at: Duration,
     /// `None` once the response is sent.
     respond: Option<Respond>,
-    ended: oneshot::Sender<Result<(), Error>>,
+    ending: Ending,
     abort: AbortFlag,
     /// True once the plugin has it.
     has_begun: bool,
@@ -58,12 +56,12 @@ impl Requests {
 
     /// Adds a request that the instance is to answer, and returns its number.
     pub(super) fn add(&self, waiting: Waiting) -> u64 {
-        let Waiting { deadline, respond, ended, abort } = waiting;
+        let Waiting { deadline, respond, ending, abort } = waiting;
         let mut state = self.state();
         state.last_id = state.last_id.wrapping_add(1);
         let (id, began_at) = (state.last_id, state.share);
         let (respond, has_begun, is_answered) = (Some(respond), false, false);
-        state.running.insert(id, Running { deadline, began_at, respond, ended, abort, has_begun, is_answered });
+        state.running.insert(id, Running { deadline, began_at, respond, ending, abort, has_begun, is_answered });
         state.deadlines.insert((deadline, id));
         id
     }
@@ -83,8 +81,8 @@ impl Requests {
 
     /// Takes a request back that the plugin has not got. `None` if it is overdue.
     pub(super) fn take_back(&self, id: u64) -> Option<Waiting> {
-        let Running { deadline, respond, ended, abort, .. } = self.state().remove(id)?;
-        Some(Waiting { deadline, respond: respond?, ended, abort })
+        let Running { deadline, respond, ending, abort, .. } = self.state().remove(id)?;
+        Some(Waiting { deadline, respond: respond?, ending, abort })
     }
 
     /// Notes that the body of the response is taken. The request lasts until it is [completed](Self::complete), because
@@ -104,8 +102,7 @@ impl Requests {
     pub(super) fn complete(&self, id: u64) {
         let request = self.state().remove(id);
         if let Some(request) = request {
-            // The receiver is gone if the request was cut off.
-            let _received = request.ended.send(Ok(()));
+            (request.ending)(Ok(()));
         }
     }
 
@@ -180,20 +177,38 @@ impl Requests {
 impl Running {
     fn fail(self, error: Error) {
         self.abort.set();
-        let _received = self.ended.send(Err(error));
+        let response = (self.ending)(Err(error));
+        if let Some((respond, response)) = self.respond.zip(response) {
+            // The receiver is gone if the client is.
+            let _received = respond.send(Err(NoResponse::Ended(response)));
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    pub(in crate::serve::concurrent) type Ended = oneshot::Receiver<Result<(), Error>>;
+
+    /// A request whose client has gone, with this long to its deadline.
+    pub(in crate::serve::concurrent) fn waiting(left: Duration) -> (Waiting, Ended) {
+        let ((respond, _), (sender, ended)) = (oneshot::channel(), oneshot::channel());
+        let ending: Ending = Box::new(|outcome| {
+            sender.send(outcome).unwrap();
+            None
+        });
+        let deadline = Instant::now().checked_add(left).unwrap();
+        (Waiting { deadline, respond, ending, abort: AbortFlag::default() }, ended)
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn begin(requests: &Requests) -> (u64, oneshot::Receiver<Result<(), Error>>) {
-        let ((respond, _), (ended, receiver)) = (oneshot::channel(), oneshot::channel());
-        let deadline = Instant::now().checked_add(SECOND).unwrap();
-        (requests.add(Waiting { deadline, respond, ended, abort: AbortFlag::default() }), receiver)
+    fn begin(requests: &Requests) -> (u64, Ended) {
+        let (waiting, ended) = waiting(SECOND);
+        (requests.add(waiting), ended)
     }
 
     fn error() -> Error {

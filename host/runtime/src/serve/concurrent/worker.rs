@@ -21,8 +21,9 @@ use wasmtime_wasi_http::p3::Request;
 use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody, WasiHttpView as _};
 
-use super::job::{Job, Task};
-use super::pool::{InstancePool, Load, NewInstance};
+use super::burst::Bursts;
+use super::job::{Job, NoResponse, Task};
+use super::pool::{InstancePool, Load, NewInstance, UsedRoom};
 use super::requests::Requests;
 use crate::error::Error;
 use crate::plugin::Plugin;
@@ -91,7 +92,7 @@ impl Worker<'_> {
                 // An instance that has begun none may be one of many that cannot be created.
                 while stage.has_begun.load(Ordering::Relaxed)
                     && !state.cut_off.is_cancelled()
-                    && let Ok(Task { id, request }) = tasks.try_recv()
+                    && let Ok(Task { id, request, .. }) = tasks.try_recv()
                 {
                     left.extend(load.requests.take_back(id).map(|waiting| Job { request, waiting }));
                 }
@@ -138,7 +139,8 @@ impl Worker<'_> {
             drop(place);
             ended
         };
-        let mut answering = pin!(answering);
+        // Not constrained: one poll may serve many requests.
+        let mut answering = pin!(tokio::task::unconstrained(answering));
         let ended = tokio::select! {
             biased;
             ended = within_bounds(answering.as_mut(), member, stage, state, plugin) => ended,
@@ -245,6 +247,7 @@ async fn within_bounds(
     let mut is_overdue = false;
     // True once the tasks in the queue have gone first.
     let mut is_last = false;
+    let mut bursts = Bursts::default();
     poll_fn(|context| {
         // All requests that come meanwhile, and all bodies that are taken, are one poll of the instance.
         if !is_last && runtime.is_calm() {
@@ -257,7 +260,7 @@ async fn within_bounds(
         stage.was_polled.store(false, Ordering::Relaxed);
         let is_unattended = requests.are_answered();
         let began = SystemInstant::now();
-        let polled = answering.as_mut().poll(context);
+        let polled = bursts.poll(answering.as_mut(), context);
         let elapsed = began.elapsed();
         turn.end(context, elapsed, polled.is_pending());
         if let Poll::Ready(end) = polled {
@@ -330,7 +333,9 @@ impl Answering<'_> {
             loop {
                 match calls.poll_next_unpin(context) {
                     Poll::Ready(Some(Ok(id))) => {
-                        member.pool.answered(member.id, self.end_request(calls.is_empty()));
+                        if let Some(reason) = self.end_request(calls.is_empty()) {
+                            member.pool.leave(member.id, reason, false);
+                        }
                         if calls.is_empty() {
                             requests.answered(id);
                             last = Some(id);
@@ -409,7 +414,7 @@ async fn answer(
     requests: &Requests,
     task: Task,
 ) -> wasmtime::Result<u64> {
-    let Task { id, request } = task;
+    let Task { id, request, room } = task;
     if !requests.begin(id) {
         return Ok(id);
     }
@@ -434,14 +439,14 @@ async fn answer(
                 let response = access.data_mut().http().table.delete(response)?;
                 response.into_http(access.as_context_mut(), sent)
             })?;
-            let response = response.map(|body| FollowedBody { body, _taken: taken }.boxed_unsync());
+            let response = response.map(|body| FollowedBody { body, _room: room, _taken: taken }.boxed_unsync());
             if respond.send(Ok(response)).is_ok() {
                 // Nothing is ever sent: the sender is dropped with the body.
                 let _dropped = is_taken.await;
             }
         }
         Err(code) => {
-            let _received = respond.send(Err(PluginError::Concurrent(code)));
+            let _received = respond.send(Err(NoResponse::Returned(PluginError::Concurrent(code))));
         }
     }
     Ok(id)
@@ -450,6 +455,7 @@ async fn answer(
 /// The body of a response, whose end the instance waits for.
 struct FollowedBody {
     body: WasiBody,
+    _room: UsedRoom,
     _taken: oneshot::Sender<()>,
 }
 
