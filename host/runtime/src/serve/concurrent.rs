@@ -2,8 +2,10 @@
 
 // Decision: docs/decisions/0095-an-instance-of-wasi-0-3-answers-requests-at-the-same-time.md
 
+mod answering;
 mod burst;
 mod job;
+mod membership;
 mod pool;
 mod requests;
 mod worker;

@@ -4,6 +4,8 @@
 //! several such tasks. Without bursts, many requests at the same time would each wait for a poll of the instance for each
 //! task of all others.
 
+// Decision: docs/decisions/0113-an-instance-of-wasi-0-3-is-polled-in-bursts.md
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wasmtime_wasi_http::WasiBody;
 
-use super::pool::UsedRoom;
 use crate::error::Error;
 use crate::plugin_body::AbortFlag;
 use crate::serve::error_response::ErrorResponse;
@@ -40,12 +39,4 @@ pub(in crate::serve) struct Waiting {
     pub(in crate::serve) ending: Ending,
     /// Set if the request fails, before its body is dropped.
     pub(in crate::serve) abort: AbortFlag,
-}
-
-/// A request that an instance is to answer.
-pub(super) struct Task {
-    pub(super) id: u64,
-    pub(super) request: Request<WasiBody>,
-    /// Dropped once the body of the response is taken or given up: before a client can send its next request.
-    pub(super) room: UsedRoom,
 }

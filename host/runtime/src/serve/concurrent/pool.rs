@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::Request;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
+use wasmtime_wasi_http::WasiBody;
 
-use super::job::{Job, Task};
+use super::job::Job;
 use super::requests::Requests;
 use crate::config::Reuse;
 use crate::serve::instance_metrics::{EndReason, InstanceMetrics};
@@ -87,6 +89,14 @@ impl Load {
     pub(super) fn end(&self) -> EndReason {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A request that an instance is to answer.
+pub(super) struct Task {
+    pub(super) id: u64,
+    pub(super) request: Request<WasiBody>,
+    /// Dropped once the body of the response is taken or given up: before a client can send its next request.
+    pub(super) room: UsedRoom,
 }
 
 /// The room that one request takes in its instance.
@@ -309,7 +319,6 @@ impl Drop for InstancePool {
 #[cfg(test)]
 pub(super) mod tests {
     use http_body_util::{BodyExt as _, Empty};
-    use hyper::Request;
 
     use super::super::requests::tests::{Ended, waiting};
     use super::*;

@@ -16,7 +16,8 @@ pub(super) struct Requests(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    running: BTreeMap<u64, Running>,
+    /// Boxed: a node of the map stays small, and is not taken from the allocator's large blocks.
+    running: BTreeMap<u64, Box<Running>>,
     /// The deadline of each. Not in the order in which they began: a request may come from an instance that has ended.
     deadlines: BTreeSet<(Instant, u64)>,
     last_id: u64,
@@ -42,7 +43,7 @@ struct Running {
 }
 
 impl State {
-    fn remove(&mut self, id: u64) -> Option<Running> {
+    fn remove(&mut self, id: u64) -> Option<Box<Running>> {
         let request = self.running.remove(&id)?;
         self.deadlines.remove(&(request.deadline, id));
         Some(request)
@@ -61,7 +62,8 @@ impl Requests {
         state.last_id = state.last_id.wrapping_add(1);
         let (id, began_at) = (state.last_id, state.share);
         let (respond, has_begun, is_answered) = (Some(respond), false, false);
-        state.running.insert(id, Running { deadline, began_at, respond, ending, abort, has_begun, is_answered });
+        let running = Running { deadline, began_at, respond, ending, abort, has_begun, is_answered };
+        state.running.insert(id, Box::new(running));
         state.deadlines.insert((deadline, id));
         id
     }
@@ -81,7 +83,7 @@ impl Requests {
 
     /// Takes a request back that the plugin has not got. `None` if it is overdue.
     pub(super) fn take_back(&self, id: u64) -> Option<Waiting> {
-        let Running { deadline, respond, ending, abort, .. } = self.state().remove(id)?;
+        let Running { deadline, respond, ending, abort, .. } = *self.state().remove(id)?;
         Some(Waiting { deadline, respond: respond?, ending, abort })
     }
 
@@ -121,7 +123,7 @@ impl Requests {
         expired
     }
 
-    fn take_overdue(&self, now: Instant) -> Option<Running> {
+    fn take_overdue(&self, now: Instant) -> Option<Box<Running>> {
         let mut state = self.state();
         let (deadline, id) = *state.deadlines.first()?;
         if deadline > now { None } else { state.remove(id) }
