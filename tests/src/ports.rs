@@ -28,7 +28,7 @@ struct Own {
 pub fn free_port() -> u16 {
     let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        while let Some(port) = own.left.next() {
+        for port in own.left.by_ref() {
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
                 return port;
             }

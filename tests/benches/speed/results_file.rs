@@ -19,7 +19,10 @@ pub(crate) fn output_of(program: impl AsRef<OsStr>, arguments: &[&str]) -> Strin
 /// Writes the results file, if the environment variable is set. `versions` are those of programs that were measured.
 pub(crate) fn write(results: Value, versions: Vec<String>) {
     let Some(file) = std::env::var_os(VARIABLE).filter(|file| !file.is_empty()) else { return };
-    assert!(results.as_array().is_none_or(|results| !results.is_empty()), "nothing was measured: the part has another name");
+    assert!(
+        results.as_array().is_none_or(|results| !results.is_empty()),
+        "nothing was measured: the part has another name"
+    );
     let line_of = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let value = text.lines().find(|line| line.starts_with(key)).and_then(|line| line.split_once([':', '=']));

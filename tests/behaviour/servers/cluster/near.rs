@@ -354,6 +354,10 @@ async fn cut_off(cluster: &Cluster, keys: &Keys<'_>) -> Option<(Host, String)> {
     let [old, new] = [&cluster.nodes[FROM], &cluster.nodes[REPLICA]];
     run(old, &["SET", &key, "old"]);
     bring_near(cluster, &host.cache, &names).await;
+    // Half of this after the link is gone, the others would greet it again.
+    for node in &cluster.nodes {
+        run(node, &["CONFIG", "SET", "cluster-node-timeout", "60000"]);
+    }
     let others: Vec<String> = cluster.nodes[1..].iter().map(|node| ask(node, &["CLUSTER", "MYID"]).unwrap()).collect();
     for id in &others {
         run(old, &["CLUSTER", "FORGET", id]);
