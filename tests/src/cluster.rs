@@ -303,13 +303,12 @@ impl Cluster {
 
 /// True if each replica in the file of a node has the shard of its primary. Redis before 7.2 knows no shards.
 fn shards_agree(file: &str) -> bool {
-    let nodes = || file.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let shard = |node: &[&str]| node[1].split(',').find(|part| part.starts_with("shard-id=")).map(str::to_owned);
-    let shards: HashMap<_, _> =
-        nodes().filter(|node| node.len() > 3).map(|node| (node[0].to_owned(), shard(&node))).collect();
-    nodes()
-        .filter(|node| node.len() > 3)
-        .all(|node| shards.get(node[3]).is_none_or(|shard| shards.get(node[0]) == Some(shard)))
+    // Its id, address and shard, flags, and primary. A last line has the epochs.
+    let nodes = file.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|node| node.len() >= 8);
+    let nodes: Vec<_> = nodes.collect();
+    let shard = |node: &Vec<&str>| node[1].split(',').find(|part| part.starts_with("shard-id=")).map(str::to_owned);
+    let shards: HashMap<_, _> = nodes.iter().map(|node| (node[0], shard(node))).collect();
+    nodes.iter().all(|node| shards.get(node[3]).is_none_or(|of_primary| shards[node[0]] == *of_primary))
 }
 
 /// Resets a slot if the test fails. See [`Cluster::guard_slot`].

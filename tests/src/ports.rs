@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// The ports of the tests. They are below the ephemeral ports that the system assigns to clients. In that range, a client
@@ -33,15 +34,17 @@ pub fn free_port() -> u16 {
                 return port;
             }
         }
-        let (lock, ports) = (0..BLOCKS).find_map(lock_block).expect("all ports of the tests are in use");
+        let folder = std::env::temp_dir();
+        let (lock, ports) =
+            (0..BLOCKS).find_map(|block| lock_block(&folder, block)).expect("all ports of the tests are in use");
         own.locks.push(lock);
         own.left = ports;
     }
 }
 
 /// Takes a block of ports for this process. The system releases it when the process ends. `None` if it is in use.
-fn lock_block(block: u16) -> Option<(File, Range<u16>)> {
-    let path = std::env::temp_dir().join(format!("larder-test-ports-{block}"));
+fn lock_block(folder: &Path, block: u16) -> Option<(File, Range<u16>)> {
+    let path = folder.join(format!("larder-test-ports-{block}"));
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).ok()?;
     file.try_lock().ok()?;
     let first = FIRST.checked_add(block.checked_mul(BLOCK)?)?;
@@ -50,14 +53,17 @@ fn lock_block(block: u16) -> Option<(File, Range<u16>)> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]
     fn a_block_of_ports_is_that_of_one_holder() {
-        let (lock, ports) = (0..BLOCKS).find_map(lock_block).unwrap();
-        let block = (ports.start - FIRST) / BLOCK;
-        assert!(lock_block(block).is_none());
+        let folder = TempDir::new().unwrap();
+        let (lock, ports) = lock_block(folder.path(), 1).unwrap();
+        assert_eq!(ports, 12_500..13_000);
+        assert!(lock_block(folder.path(), 1).is_none());
         drop(lock);
-        assert!(lock_block(block).is_some());
+        assert!(lock_block(folder.path(), 1).is_some());
     }
 }

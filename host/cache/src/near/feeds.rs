@@ -17,7 +17,7 @@ const PINGS: u64 = 4;
 const FLUSH_BITS: u32 = 32;
 
 /// The number of servers that are told apart: as many as a [`Server`] can number.
-const SERVERS: usize = 256;
+pub(super) const SERVERS: usize = 256;
 
 /// All feeds of one tier. A feed occupies a slot while it is open.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Duration as StdDuration;
 use bytes::Bytes;
 
 use super::NearOptions;
-use super::feeds::Feed;
+use super::feeds::{Feed, SERVERS};
 use super::parts::Parts;
 use super::tier::{Begun, Fetched, Keep, Tier};
 use crate::error::CacheError;
@@ -304,21 +304,23 @@ fn the_last_value_is_known_until_a_connection_is_there_again() {
     assert_eq!(tier.status().entries, 0);
 }
 
+/// Fetches a key over a feed of this server, which then ends.
+fn bring_near_from(tier: &Arc<Tier>, server: &str, key: &Key) {
+    let feed = Feed::open_partial(tier, server).unwrap();
+    let Begun::Fetch(fetch) = tier.begin(key) else { panic!("the key is near") };
+    let keep = feed.stamp().map(|stamp| Keep { stamp, life: None });
+    fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+}
+
 #[test]
 fn the_last_value_of_a_server_is_known_while_others_come_and_go_and_keys_stay_where_they_are() {
     let Setup { clock: _clock, tier, feed: _feed } = setup(&NearOptions::default());
-    let bring_near = |key: &Key| {
-        let feed = Feed::open_partial(&tier, "lost").unwrap();
-        let Begun::Fetch(fetch) = tier.begin(key) else { panic!("the key is near") };
-        let keep = feed.stamp().map(|stamp| Keep { stamp, life: None });
-        fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
-    };
     let ends: [fn(&Arc<Tier>); 2] = [|tier| drop(Feed::open_partial(tier, "lost")), |tier| tier.moved()];
     for end in ends {
         let key = key("k");
-        bring_near(&key);
+        bring_near_from(&tier, "lost", &key);
         // As many as are told apart beside it.
-        for other in 1..256 {
+        for other in 1..SERVERS {
             drop(Feed::open_partial(&tier, &format!("other {other}")).unwrap());
         }
         assert_eq!(tier.last_known(key.as_ref()), Some("v".into()));
@@ -334,12 +336,9 @@ fn beyond_those_that_are_told_apart_a_server_ends_the_last_values_of_the_one_nam
     let Setup { clock: _clock, tier, feed: _feed } = setup(&NearOptions::default());
     let (first, second) = (key("first"), key("second"));
     for key in [&first, &second] {
-        let feed = Feed::open_partial(&tier, key.as_str()).unwrap();
-        let Begun::Fetch(fetch) = tier.begin(key) else { panic!("the key is near") };
-        let keep = feed.stamp().map(|stamp| Keep { stamp, life: None });
-        fetch.complete(&Ok(Fetched { value: Some("v".into()), keep }));
+        bring_near_from(&tier, key.as_str(), key);
     }
-    for other in 1..256 {
+    for other in 1..SERVERS {
         drop(Feed::open_partial(&tier, &format!("other {other}")).unwrap());
     }
     assert_eq!(tier.last_known(first.as_ref()), None);
