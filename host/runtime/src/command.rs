@@ -7,7 +7,6 @@ use std::task::Poll;
 use wasmtime::Store;
 use wasmtime_wasi::{p2, p3};
 
-use crate::engine::EngineKind;
 use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
 
@@ -20,7 +19,7 @@ pub(crate) enum Command {
 impl Command {
     /// The command that the plugin exports, if it is one. Of two versions the later one is taken.
     pub(crate) fn of(plugin: &Plugin) -> Option<Self> {
-        if plugin.kind() == EngineKind::Concurrent
+        if plugin.kind().is_concurrent
             && let Ok(command) = p3::bindings::CommandPre::new(plugin.pre().clone())
         {
             return Some(Self::Concurrent(command));

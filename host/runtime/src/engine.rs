@@ -21,22 +21,20 @@ const TICK: Duration = Duration::from_millis(5);
 // Decision: docs/decisions/0111-small-components-have-memories-of-our-own.md
 /// What a component needs of its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EngineKind {
-    /// One call of an instance runs at a time: WASI 0.2. Calls between plugin and host are cheaper. What its memories begin
-    /// with is little, and copied.
-    Small,
-    /// The same for what is not small: what its memories begin with is mapped, so that instances share what none writes.
-    Large,
-    /// Calls of one instance run at the same time: `async func`, streams and futures, and so WASI 0.3.
-    Concurrent,
+pub(crate) struct EngineKind {
+    /// Calls of one instance run at the same time: `async func`, streams and futures, and so WASI 0.3. Without that, calls
+    /// between plugin and host are cheaper.
+    pub(crate) is_concurrent: bool,
+    /// What its memories begin with is little, and copied. Otherwise it is mapped, so that instances share what none writes.
+    pub(crate) is_small: bool,
 }
 
 /// The settings on which compiled code depends.
 fn settings(kind: EngineKind) -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
-    config.concurrency_support(kind == EngineKind::Concurrent);
-    config.memory_init_cow(kind != EngineKind::Small);
+    config.concurrency_support(kind.is_concurrent);
+    config.memory_init_cow(!kind.is_small);
     // Interfaces that are imported under labels: `import team-a: wasi:keyvalue/store`.
     config.wasm_component_model_implements(true);
     config
@@ -51,8 +49,9 @@ pub(crate) fn compiling_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
     Engine::new(&settings(kind))
 }
 
-/// Creates an engine whose plugins can be interrupted. With `instances`, it has room for that many at a time. Also
-/// returns what a component may consist of, which is less than configured if the address space is too small.
+/// Creates an engine whose plugins can be interrupted. With `instances`, it has room for that many at a time, and one of
+/// small components keeps what so many have used. Also returns what a component may consist of, which is less than
+/// configured if the address space is too small.
 ///
 /// # Errors
 ///
@@ -66,11 +65,10 @@ pub(crate) fn new_engine(
     let mut config = settings(kind);
     // Else a stack that one plugin has used deeply stays in memory.
     config.async_stack_zeroing(true);
+    let is_provided = instances.is_some_and(|instances| are_provided(&mut config, kind, instances, sandbox));
     let created = match instances {
-        Some(instances) if are_provided(&mut config, kind, instances, sandbox) => {
-            Engine::new(&config).map(|engine| (engine, sandbox.loading))
-        }
-        Some(instances) => {
+        // An instance of a concurrent engine may use any number of stacks, of which a pool has one for each.
+        Some(instances) if !is_provided && !kind.is_concurrent => {
             let pool = Pool { instances, max_memory: sandbox.max_memory, counts: sandbox.loading };
             pool.reserve(&mut config).or_else(|error| {
                 tracing::warn!("cannot reserve memory for {instances} plugin instances: {error}");
@@ -78,7 +76,7 @@ pub(crate) fn new_engine(
                 Engine::new(on_demand).map(|engine| (engine, sandbox.loading))
             })
         }
-        None => Engine::new(&config).map(|engine| (engine, sandbox.loading)),
+        _ => Engine::new(&config).map(|engine| (engine, sandbox.loading)),
     };
     let (engine, counts) = created.map_err(|error| Error::Engine(error.to_string()))?;
     let ticking = engine.weak();
@@ -103,7 +101,7 @@ const RESERVED: u64 = 1 << 32;
 /// memories may be too large.
 #[cfg(target_os = "linux")]
 fn are_provided(config: &mut Config, kind: EngineKind, instances: usize, sandbox: &Sandbox) -> bool {
-    if kind != EngineKind::Small || cfg!(not(target_pointer_width = "64")) || sandbox.max_memory > RESERVED {
+    if !kind.is_small || cfg!(not(target_pointer_width = "64")) || sandbox.max_memory > RESERVED {
         return false;
     }
     let provided = cleared::provide(config, instances);

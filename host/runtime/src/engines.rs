@@ -23,22 +23,25 @@ pub(crate) struct LinkedEngine {
 /// The engines of a runtime.
 pub(crate) struct Engines {
     small: LinkedEngine,
-    /// Created for the first component that needs it, as the next one is.
+    /// Created for the first component that needs it, as the others are.
     large: OnceLock<LinkedEngine>,
-    concurrent: OnceLock<LinkedEngine>,
+    small_concurrent: OnceLock<LinkedEngine>,
+    large_concurrent: OnceLock<LinkedEngine>,
     instances: Option<usize>,
     sandbox: Sandbox,
 }
 
 impl Engines {
-    /// Creates the engine of small components. With `instances`, engines of WASI 0.2 have room for that many at a time.
+    /// Creates the engine of small components. With `instances`, all engines have room for that many at a time.
     ///
     /// # Errors
     ///
     /// [`Error::Engine`] if this machine cannot run wasmtime.
     pub(crate) fn new(instances: Option<usize>, sandbox: Sandbox) -> Result<Self, Error> {
-        let small = LinkedEngine::new(EngineKind::Small, instances, &sandbox)?;
-        Ok(Self { small, large: OnceLock::new(), concurrent: OnceLock::new(), instances, sandbox })
+        let kind = EngineKind { is_concurrent: false, is_small: true };
+        let small = LinkedEngine::new(kind, instances, &sandbox)?;
+        let [large, small_concurrent, large_concurrent] = [const { OnceLock::new() }; 3];
+        Ok(Self { small, large, small_concurrent, large_concurrent, instances, sandbox })
     }
 
     /// The engine of this kind. Created at the first call.
@@ -47,16 +50,16 @@ impl Engines {
     ///
     /// [`Error::Engine`] if this machine cannot run wasmtime.
     pub(crate) fn get(&self, kind: EngineKind) -> Result<&LinkedEngine, Error> {
-        let (cell, instances) = match kind {
-            EngineKind::Small => return Ok(&self.small),
-            EngineKind::Large => (&self.large, self.instances),
-            // Without a pool: an instance of it may use more than one stack, and lives long enough to pay for its memory.
-            EngineKind::Concurrent => (&self.concurrent, None),
+        let cell = match (kind.is_concurrent, kind.is_small) {
+            (false, true) => return Ok(&self.small),
+            (false, false) => &self.large,
+            (true, true) => &self.small_concurrent,
+            (true, false) => &self.large_concurrent,
         };
         if let Some(engine) = cell.get() {
             return Ok(engine);
         }
-        let new = LinkedEngine::new(kind, instances, &self.sandbox)?;
+        let new = LinkedEngine::new(kind, self.instances, &self.sandbox)?;
         Ok(cell.get_or_init(|| new))
     }
 }
@@ -76,7 +79,7 @@ fn linker(engine: &Engine, kind: EngineKind) -> wasmtime::Result<Linker<PluginSt
     #[cfg(feature = "serve")]
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     add_limits(&mut linker)?;
-    if kind == EngineKind::Concurrent {
+    if kind.is_concurrent {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         #[cfg(feature = "serve")]
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;

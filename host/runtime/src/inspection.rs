@@ -10,7 +10,6 @@ use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType};
 
 use crate::compiler::CompilerProcess;
 use crate::config::Config;
-use crate::engine::EngineKind;
 use crate::engines::Engines;
 use crate::error::Error;
 use crate::invoke::functions;
@@ -89,10 +88,7 @@ pub fn inspect(
     let caches = config.grant(&name_of(path, config, name)).imports;
     Ok(PluginReport {
         bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
-        engine: match loaded.kind {
-            EngineKind::Small | EngineKind::Large => "0.2",
-            EngineKind::Concurrent => "0.3",
-        },
+        engine: if loaded.kind.is_concurrent { "0.3" } else { "0.2" },
         imports: ty.imports(engine).map(|(name, _)| name.to_owned()).collect(),
         labels: ty.imports(engine).filter_map(|(name, import)| label((name, import.implements))).collect(),
         functions: functions(engine, component).iter().map(ToString::to_string).collect(),

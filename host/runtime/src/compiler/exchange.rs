@@ -27,8 +27,8 @@ pub(crate) struct Bounds {
 pub(super) const MAGIC: [u8; 8] = *b"larder\x00\x02";
 
 /// Says which kind of engine the component needs. All else is a small one.
-const CONCURRENT: [u8; 8] = 1_u64.to_le_bytes();
-const LARGE: [u8; 8] = 2_u64.to_le_bytes();
+const CONCURRENT: u64 = 1;
+const LARGE: u64 = 2;
 
 /// How much of the process's messages is read, in bytes.
 const MAX_MESSAGE: u64 = 4096;
@@ -127,21 +127,15 @@ fn exchange(
 /// The magic, the kind of the engine, and the limits that the process sets itself.
 fn head(kind: EngineKind, bounds: Bounds) -> Vec<u8> {
     let seconds = bounds.time.as_secs().saturating_add(1);
-    let kind = match kind {
-        EngineKind::Small => [0; 8],
-        EngineKind::Large => LARGE,
-        EngineKind::Concurrent => CONCURRENT,
-    };
-    [MAGIC, kind, bounds.memory.to_le_bytes(), seconds.to_le_bytes()].concat()
+    let EngineKind { is_concurrent, is_small } = kind;
+    let flags = if is_concurrent { CONCURRENT } else { 0 } | if is_small { 0 } else { LARGE };
+    [MAGIC, flags.to_le_bytes(), bounds.memory.to_le_bytes(), seconds.to_le_bytes()].concat()
 }
 
 /// The kind of the engine that the process reads.
 pub(super) fn kind_of(kind: [u8; 8]) -> EngineKind {
-    match kind {
-        CONCURRENT => EngineKind::Concurrent,
-        LARGE => EngineKind::Large,
-        _ => EngineKind::Small,
-    }
+    let flags = u64::from_le_bytes(kind);
+    EngineKind { is_concurrent: flags & CONCURRENT != 0, is_small: flags & LARGE == 0 }
 }
 
 /// Waits for the end of a process whose output has ended. True if it had to be killed.

@@ -24,6 +24,7 @@ pub(super) fn of(component: &[u8], max_core_instances: usize) -> EngineKind {
     let mut parsers = vec![Parser::new(0)];
     let mut rest = component;
     let mut size = Size::default();
+    let mut is_concurrent = false;
     while parsers.len() <= MAX_NESTING
         && let Some(current) = parsers.last_mut()
     {
@@ -36,31 +37,21 @@ pub(super) fn of(component: &[u8], max_core_instances: usize) -> EngineKind {
                 current.skip_section();
                 rest = rest.get(usize::try_from(bytes).unwrap_or(usize::MAX)..).unwrap_or_default();
             }
-            Payload::ComponentImportSection(imports)
-                if imports
-                    .clone()
-                    .into_iter()
-                    .flatten()
-                    .any(|import| is_concurrent_name(import.name.implements.unwrap_or(import.name.name))) =>
-            {
-                return EngineKind::Concurrent;
+            Payload::ComponentImportSection(imports) => {
+                let mut names = imports.into_iter().flatten().map(|import| import.name);
+                is_concurrent |= names.any(|name| is_concurrent_name(name.implements.unwrap_or(name.name)));
             }
-            Payload::ComponentTypeSection(types)
-                if types.range().len() <= MAX_TYPES
-                    && types.clone().into_iter().flatten().any(|ty| is_concurrent_type(&ty)) =>
-            {
-                return EngineKind::Concurrent;
+            Payload::ComponentTypeSection(types) if types.range().len() <= MAX_TYPES => {
+                is_concurrent |= types.into_iter().flatten().any(|ty| is_concurrent_type(&ty));
             }
-            Payload::ComponentCanonicalSection(functions)
-                if functions.clone().into_iter().flatten().any(|function| is_concurrent_function(&function)) =>
-            {
-                return EngineKind::Concurrent;
+            Payload::ComponentCanonicalSection(functions) => {
+                is_concurrent |= functions.into_iter().flatten().any(|function| is_concurrent_function(&function));
             }
             Payload::End(_) => drop(parsers.pop()),
             _ => {}
         }
     }
-    if size.is_small(max_core_instances) { EngineKind::Small } else { EngineKind::Large }
+    EngineKind { is_concurrent, is_small: size.is_small(max_core_instances) }
 }
 
 fn is_concurrent_name(name: &str) -> bool {
@@ -106,14 +97,14 @@ mod tests {
 
     #[test]
     fn a_component_without_asynchronous_types_needs_no_concurrent_engine() {
-        assert_eq!(kind_of("(component)"), EngineKind::Small);
+        assert!(!kind_of("(component)").is_concurrent);
         let text = r#"(component
             (import "a:b/c@0.2.0" (instance (export "f" (func (param "x" u32) (result string)))))
             (core module $m (func (export "f") (result i32) i32.const 1))
             (core instance $i (instantiate $m))
             (func (export "f") (result u32) (canon lift (core func $i "f"))))"#;
-        assert_eq!(kind_of(text), EngineKind::Small);
-        assert_eq!(of(b"no component", usize::MAX), EngineKind::Small);
+        assert!(!kind_of(text).is_concurrent);
+        assert!(!of(b"no component", usize::MAX).is_concurrent);
     }
 
     #[test]
@@ -128,7 +119,7 @@ mod tests {
             r#"(component (type (instance (type (future)))))"#,
             r#"(component (core func (canon task.cancel)))"#,
         ] {
-            assert_eq!(kind_of(text), EngineKind::Concurrent, "{text}");
+            assert!(kind_of(text).is_concurrent, "{text}");
         }
     }
 
@@ -143,6 +134,6 @@ mod tests {
         // LEB128 of five bytes.
         component.extend((0..5).map(|n| ((len >> (7 * n)) & 0x7f) as u8 | if n < 4 { 0x80 } else { 0 }));
         component.extend(section);
-        assert_eq!(of(&component, usize::MAX), EngineKind::Small);
+        assert!(!of(&component, usize::MAX).is_concurrent);
     }
 }

@@ -11,7 +11,6 @@ use super::instances::Instances;
 use super::places::Places;
 use crate::command::Command;
 use crate::config::Reuse;
-use crate::engine::EngineKind;
 use crate::error::Error;
 use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
@@ -94,7 +93,7 @@ impl Proxy {
     /// Of two versions the later one is taken.
     fn of(plugin: &Plugin, hosting: &Hosting<'_>) -> Option<Self> {
         let &Hosting { reuse, places, concurrent_places, threads } = hosting;
-        if plugin.kind() == EngineKind::Concurrent
+        if plugin.kind().is_concurrent
             && let Ok(pre) = ServicePre::new(plugin.pre().clone())
         {
             let pool = InstancePool::new(plugin.name(), reuse, threads, concurrent_places);

@@ -81,10 +81,9 @@ fn elements(section: &ElementSectionReader<'_>) -> usize {
 mod tests {
     use super::super::of;
     use super::*;
-    use crate::engine::EngineKind;
 
-    fn kind_of(module: &str) -> EngineKind {
-        of(&wat::parse_str(format!("(component (core module {module}))")).unwrap(), usize::MAX)
+    fn is_small(module: &str) -> bool {
+        of(&wat::parse_str(format!("(component (core module {module}))")).unwrap(), usize::MAX).is_small
     }
 
     fn data(bytes: usize) -> String {
@@ -93,40 +92,40 @@ mod tests {
 
     #[test]
     fn a_component_with_much_data_is_large() {
-        assert_eq!(kind_of(&data(MAX_DATA - 100)), EngineKind::Small);
-        assert_eq!(kind_of(&data(MAX_DATA)), EngineKind::Large);
+        assert!(is_small(&data(MAX_DATA - 100)));
+        assert!(!is_small(&data(MAX_DATA)));
     }
 
     #[test]
     fn the_data_of_all_its_modules_counts() {
         let half = data(MAX_DATA / 2);
         let text = format!("(component (core module {half}) (component (core module {half})))");
-        assert_eq!(of(&wat::parse_str(text).unwrap(), usize::MAX), EngineKind::Large);
+        assert!(!of(&wat::parse_str(text).unwrap(), usize::MAX).is_small);
     }
 
     #[test]
     fn a_component_with_many_globals_or_elements_is_large() {
         let elements = |count| format!("(table 1 funcref) (func $f) (elem declare func {})", "$f ".repeat(count));
-        assert_eq!(kind_of(&elements(MAX_ITEMS - 1)), EngineKind::Small);
-        assert_eq!(kind_of(&elements(MAX_ITEMS)), EngineKind::Large);
+        assert!(is_small(&elements(MAX_ITEMS - 1)));
+        assert!(!is_small(&elements(MAX_ITEMS)));
         let expressions = format!("(elem declare funcref {})", "(ref.null func)".repeat(MAX_ITEMS + 1));
-        assert_eq!(kind_of(&expressions), EngineKind::Large);
-        assert_eq!(kind_of(&"(global i32 (i32.const 1))".repeat(MAX_ITEMS + 1)), EngineKind::Large);
+        assert!(!is_small(&expressions));
+        assert!(!is_small(&"(global i32 (i32.const 1))".repeat(MAX_ITEMS + 1)));
     }
 
     #[test]
     fn a_component_with_more_core_instances_than_may_be_is_large() {
         let text = |count| format!("(component (core module $m) {})", "(core instance (instantiate $m))".repeat(count));
-        let kind_of = |count, max| of(&wat::parse_str(text(count)).unwrap(), max);
-        assert_eq!(kind_of(3, 3), EngineKind::Small);
-        assert_eq!(kind_of(4, 3), EngineKind::Large);
-        assert_eq!(kind_of(MAX_CORE_INSTANCES + 1, usize::MAX), EngineKind::Large);
+        let is_small = |count, max| of(&wat::parse_str(text(count)).unwrap(), max).is_small;
+        assert!(is_small(3, 3));
+        assert!(!is_small(4, 3));
+        assert!(!is_small(MAX_CORE_INSTANCES + 1, usize::MAX));
     }
 
     #[test]
     fn a_component_of_which_a_part_is_instantiated_twice_is_large() {
         let text = |count| format!("(component (component $c) {})", "(instance (instantiate $c))".repeat(count));
-        let kind_of = |count| of(&wat::parse_str(text(count)).unwrap(), usize::MAX);
-        assert_eq!([1, 2].map(kind_of), [EngineKind::Small, EngineKind::Large]);
+        let is_small = |count| of(&wat::parse_str(text(count)).unwrap(), usize::MAX).is_small;
+        assert_eq!([1, 2].map(is_small), [true, false]);
     }
 }
