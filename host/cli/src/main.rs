@@ -44,6 +44,9 @@ const EXIT_USAGE: u8 = 2;
 /// How long the last lines may take to be written. A reader that has stalled does not keep the program.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
+#[global_allocator]
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
+
 fn main() -> ExitCode {
     // Before any thread is started, and before the command line is parsed: it is on the way of each new plugin.
     if let Some(status) = commands::compile_plugin::run() {

@@ -66,6 +66,8 @@ fn start(program: &Path, args: &[OsString]) -> io::Result<Child> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).to_string();
     let mut command = Command::new(program);
     command.args(args).env_clear().env("RAYON_NUM_THREADS", &threads).env("MALLOC_ARENA_MAX", &threads);
+    // The limit counts what is writable: of a program with mimalloc, else a GiB from the beginning.
+    command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     #[cfg(unix)]
     {

@@ -34,8 +34,8 @@ fn container_memory() -> Option<u64> {
 pub(super) fn limit_this_process(memory: u64, seconds: u64) -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 
-    /// What the allocator and the program itself reserve beyond the memory that is used, in bytes.
-    const RESERVED: u64 = 1 << 30;
+    /// What allocators and the program itself reserve beyond the memory that is used, in bytes. mimalloc reserves a GiB.
+    const RESERVED: u64 = 2 << 30;
     /// Enough for the standard streams and what the standard library looks up.
     const MAX_FILES: u64 = 32;
     /// Lets the host's threads go first and still makes progress beside busy ones.
