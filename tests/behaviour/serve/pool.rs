@@ -25,16 +25,18 @@ struct Shape {
     stride: u32,
     /// Has so much data that its memory comes from elsewhere, and as much of it in the memory.
     is_large: bool,
+    /// Needs an engine of WASI 0.3.
+    is_concurrent: bool,
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
     let stride = prop_oneof![Just(8_u32), Just(4096), Just(8192), Just(20_000)];
     let data = proptest::collection::vec(0..60_000_u32, 0..4);
-    let is_large = proptest::bool::weighted(0.3);
-    (1..24_u32, 0..4_u32, (1..9_500_u32, 0..600_u32), 0..6_u32, data, stride, is_large).prop_map(
-        |(pages, grown, elements, globals, data, stride, is_large)| {
+    let kind = (proptest::bool::weighted(0.3), proptest::bool::weighted(0.3));
+    (1..24_u32, 0..4_u32, (1..9_500_u32, 0..600_u32), 0..6_u32, data, stride, kind).prop_map(
+        |(pages, grown, elements, globals, data, stride, (is_large, is_concurrent))| {
             let pages = if is_large { pages + 16 } else { pages };
-            Shape { pages, grown, elements, globals, data, stride, is_large }
+            Shape { pages, grown, elements, globals, data, stride, is_large, is_concurrent }
         },
     )
 }
@@ -43,7 +45,8 @@ impl Shape {
     /// A component with two functions: `digest` is a number that depends on the whole memory, its size, the table and the
     /// globals, and `spoil` changes all of them.
     fn component(&self) -> String {
-        let Self { pages, grown, elements: (elements, added), globals, data, stride, is_large } = self;
+        let Self { pages, grown, elements: (elements, added), globals, data, stride, is_large, is_concurrent } = self;
+        let asynchronous = if *is_concurrent { "(type (stream u8))" } else { "" };
         let (mut parts, mut mix, mut spoil) = (String::new(), String::new(), String::new());
         for offset in data {
             writeln!(parts, "(data (i32.const {offset}) \"the start of a memory\")").unwrap();
@@ -57,7 +60,7 @@ impl Shape {
             writeln!(spoil, "(global.set $g{n} (i64.const -1))").unwrap();
         }
         format!(
-            r#"(component (core module $m
+            r#"(component {asynchronous} (core module $m
   (memory {pages} 64) (table $t {elements} 10000 funcref) (func $secret) (elem declare func $secret)
   {parts}
   (global $sum (mut i64) (i64.const 1469598103934665603))

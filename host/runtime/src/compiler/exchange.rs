@@ -171,3 +171,18 @@ fn read_in_thread<'scope, T: Send + 'scope>(
     })?;
     Ok(receiver)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_reads_the_kind_that_the_host_writes() {
+        let bounds = Bounds { memory: 1, time: Duration::ZERO, compiled: 1 };
+        for (is_concurrent, is_small) in [(false, false), (false, true), (true, false), (true, true)] {
+            let kind = EngineKind { is_concurrent, is_small };
+            let head = head(kind, bounds);
+            assert_eq!(kind_of(*head[8..].first_chunk().unwrap()), kind);
+        }
+    }
+}
