@@ -40,6 +40,8 @@ impl Plugin {
     /// Loads the plugin. With `is_pooled`, wasmtime's pooling allocator reserves the memory of instances in advance.
     pub(crate) fn new(caches: Caches, is_pooled: bool) -> Self {
         let mut config = Config::new();
+        // As Larder's engine for components of WASI 0.2.
+        config.concurrency_support(false);
         // The `larder` program enables it too, so both compile the plugin to the same code.
         config.epoch_interruption(true);
         if is_pooled {
