@@ -49,9 +49,9 @@ pub(crate) fn compiling_engine(kind: EngineKind) -> wasmtime::Result<Engine> {
     Engine::new(&settings(kind))
 }
 
-/// Creates an engine whose plugins can be interrupted. With `instances`, it has room for that many at a time, and one of
-/// small components keeps what so many have used. Also returns what a component may consist of, which is less than
-/// configured if the address space is too small.
+/// Creates an engine whose plugins can be interrupted. With `instances`, it has room for that many at a time, unless it
+/// is that of large components of WASI 0.3. Also returns what a component may consist of, which is less than configured if
+/// the address space is too small.
 ///
 /// # Errors
 ///

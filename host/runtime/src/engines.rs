@@ -32,7 +32,7 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Creates the engine of small components. With `instances`, all engines have room for that many at a time.
+    /// Creates the engine of small components. With `instances`, engines have room for that many at a time.
     ///
     /// # Errors
     ///

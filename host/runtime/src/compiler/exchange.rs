@@ -26,7 +26,7 @@ pub(crate) struct Bounds {
 /// Precedes the component, so that a program that does not expect one fails at once.
 pub(super) const MAGIC: [u8; 8] = *b"larder\x00\x02";
 
-/// Says which kind of engine the component needs. All else is a small one.
+/// Flags for the kind of engine that the component needs.
 const CONCURRENT: u64 = 1;
 const LARGE: u64 = 2;
 

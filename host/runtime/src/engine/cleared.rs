@@ -15,7 +15,7 @@ use wasmtime::{Config, LinearMemory, MemoryCreator, MemoryType, StackCreator, St
 use super::mapping::{Mapping, PageMap};
 use super::pool::KEPT_STACK;
 
-/// How much of all idle memories together stays in memory, in bytes.
+/// How much of all idle memories of an engine together stays in memory, in bytes.
 const KEPT_MEMORIES: usize = 32 << 20;
 
 /// How much of one idle memory does at most, in bytes.
