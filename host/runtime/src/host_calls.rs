@@ -5,6 +5,7 @@
 
 // Decision: docs/decisions/0063-wasi-functions-are-limited-by-replacing-them.md
 
+mod concurrent_files;
 #[cfg(feature = "serve")]
 mod concurrent_http;
 mod files;
@@ -56,7 +57,7 @@ pub(crate) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
 /// Wasmtime's, if a function cannot be defined.
 pub(crate) fn add_concurrent_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    files::hide_concurrent_directories(linker)?;
+    concurrent_files::add_limits(linker)?;
     #[cfg(feature = "serve")]
     concurrent_http::add_limits(linker)?;
     linker.allow_shadowing(false);

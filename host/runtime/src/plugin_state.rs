@@ -8,7 +8,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::linker::{LarderCtx, LarderView};
 #[cfg(feature = "serve")]
 use crate::outgoing::Http;
-use crate::sandbox::{DirQuota, FileStreams, MemoryLimit, OutputLimit, Shares, weight};
+use crate::sandbox::{DirQuota, Files, MemoryLimit, OutputLimit, Shares, weight};
 #[cfg(feature = "serve")]
 use crate::sandbox::{Room, has_open_message};
 #[cfg(feature = "serve")]
@@ -25,7 +25,7 @@ pub(crate) struct PluginState {
     pub(crate) memory: MemoryLimit,
     /// What the host may hold for the instance.
     pub(crate) shares: Shares,
-    pub(crate) file_streams: FileStreams,
+    pub(crate) files: Files,
     pub(crate) dir_quota: Arc<DirQuota>,
     pub(crate) output: Arc<OutputLimit>,
     #[cfg(feature = "serve")]
@@ -102,8 +102,9 @@ impl PluginState {
     ///
     /// The trap, if it is more than the share of `max_memory`.
     pub(crate) fn weigh(&mut self) -> wasmtime::Result<()> {
-        let streams = self.file_streams.count().saturating_mul(self.shares.chunk());
-        let (held, max) = (streams.saturating_add(weight(&mut self.table, self.shares)), self.shares.weighed());
+        let streams = self.files.streams().saturating_mul(self.shares.chunk());
+        let files = streams.saturating_add(self.files.path_bytes());
+        let (held, max) = (files.saturating_add(weight(&mut self.table, self.shares)), self.shares.weighed());
         if held <= max {
             return Ok(());
         }

@@ -24,7 +24,7 @@ use crate::loading::Loader;
 use crate::outgoing::Http;
 pub use crate::plugin::Plugin;
 use crate::plugin_state::PluginState;
-use crate::sandbox::{DirQuota, FileStreams, MemoryLimit, Output, OutputLimit, Shares, Turns, within_cpu_time};
+use crate::sandbox::{DirQuota, Files, MemoryLimit, Output, OutputLimit, Shares, Turns, within_cpu_time};
 
 /// Runs plugins: commands, or single exported functions.
 pub struct Runtime {
@@ -380,7 +380,7 @@ impl Runtime {
             larder_table,
             memory: MemoryLimit::new(self.sandbox.max_memory, self.sandbox.loading),
             shares,
-            file_streams: FileStreams::default(),
+            files: Files::default(),
             dir_quota: Arc::new(DirQuota::new(self.sandbox.max_dir_bytes, plugin.metrics().refused_writes.clone())),
             output,
             #[cfg(feature = "serve")]

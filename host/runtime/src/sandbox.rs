@@ -1,7 +1,8 @@
 //! The limits of one plugin instance: memory, processor time, output and disk.
 
 mod dir_quota;
-mod file_streams;
+mod file_writer;
+mod files;
 #[cfg(feature = "serve")]
 mod leftovers;
 mod output;
@@ -18,7 +19,8 @@ use wasmtime::ResourceLimiter;
 use crate::config::Loading;
 
 pub(crate) use dir_quota::{ChargedBlock, DirQuota, NEW_FILE};
-pub(crate) use file_streams::{FileInput, FileOutput, FileStreams, Listing};
+pub(crate) use file_writer::FileWriter;
+pub(crate) use files::{FileInput, FileOutput, Files, HeldPaths, Listing, OpenStream};
 #[cfg(feature = "serve")]
 pub(crate) use leftovers::{Room, has_open_message};
 pub(crate) use output::{Output, OutputLimit};

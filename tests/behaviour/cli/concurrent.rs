@@ -73,15 +73,6 @@ fn a_command_gets_a_bounded_number_of_random_bytes_and_no_sockets() {
 }
 
 #[test]
-fn directories_are_those_of_wasi_0_2() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("one"), "").unwrap();
-    let mount = format!("{}::/data", folder.path().display());
-    let listed = Larder::run_with(&["--dir", &mount], "concurrent").arg("directories").succeed();
-    assert_eq!(listed.stdout, "0 1\n");
-}
-
-#[test]
 fn asynchronous_functions_are_invoked_by_their_name() {
     let invoke = |call: &str| Larder::run_with(&["--invoke", call], "concurrent");
     assert_eq!(invoke("later(\"Ada\", 20)").succeed().stdout, "\"Ada\"\n");

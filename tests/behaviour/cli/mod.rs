@@ -3,6 +3,7 @@
 //! - `compiled`: compiled plugins are kept on disk and used by the next start.
 //! - `components`: each file that is not a plugin of this host has its own message.
 //! - `concurrent`: commands and asynchronous functions of WASI 0.3.
+//! - `concurrent_dirs`: what such a command may do below a directory that it is given.
 //! - `dev`: `larder dev` builds a plugin, serves or runs it, and does so again after each change.
 //! - `dirs`: what a plugin may write and open below a directory that it is given.
 //! - `inspect`: what a plugin needs and offers.
@@ -22,6 +23,7 @@
 mod compiled;
 mod components;
 mod concurrent;
+mod concurrent_dirs;
 mod dev;
 mod dirs;
 mod inspect;

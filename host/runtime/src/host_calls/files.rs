@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
-use super::{concurrent_interface, interface};
+use super::interface;
 use crate::plugin_state::PluginState;
 use crate::sandbox::{ChargedBlock, FileInput, FileOutput, Listing, NEW_FILE};
 
@@ -34,14 +34,6 @@ macro_rules! define {
     };
 }
 
-/// Hides the directories of the run from `wasi:filesystem` of WASI 0.3: the disk that its streams write and the files that
-/// they keep open are not limited. Those of WASI 0.2, which the same component may import, are.
-pub(super) fn hide_concurrent_directories(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {
-    linker
-        .instance(concurrent_interface!("filesystem/preopens"))?
-        .func_wrap("get-directories", |_, (): ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
-}
-
 pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {
     let mut interface = linker.instance(interface!("filesystem/types"))?;
     interface.resource("directory-entry-stream", ResourceType::host::<Listing>(), |mut store, listing| {
@@ -61,14 +53,11 @@ pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
         fs_result(store.data_mut(), opened)
     })?;
     interface.func_wrap("[method]descriptor.write-via-stream", |mut store, (file, offset): (File, u64)| {
-        let position = Some((offset, ChargedBlock::default()));
-        let opened = store.data_mut().filesystem().write_via_stream(file, offset);
-        let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream, position));
+        let opened = output(store.data_mut(), file, Some(offset));
         fs_result(store.data_mut(), opened)
     })?;
     interface.func_wrap("[method]descriptor.append-via-stream", |mut store, (file,): (File,)| {
-        let opened = store.data_mut().filesystem().append_via_stream(file);
-        let opened = opened.and_then(|stream| limit_output(store.data_mut(), stream, None));
+        let opened = output(store.data_mut(), file, None);
         fs_result(store.data_mut(), opened)
     })?;
     define!(interface, "[method]descriptor.write", write, (file: File, bytes: Vec<u8>, offset: u64));
@@ -116,23 +105,27 @@ fn weigh(state: &mut PluginState) -> FsResult<()> {
 fn read_via_stream(state: &mut PluginState, file: File, offset: u64) -> FsResult<Resource<DynInputStream>> {
     let stream = state.filesystem().read_via_stream(file, offset)?;
     let stream = state.table.delete(stream)?;
-    let (chunk, open) = (state.shares.chunk(), state.file_streams.open());
+    let (chunk, open) = (state.shares.chunk(), state.files.open());
     let stream: DynInputStream = Box::new(FileInput { stream, chunk, _open: open });
     let stream = state.table.push(stream)?;
     weigh(state)?;
     Ok(stream)
 }
 
-/// Replaces a stream that writes to a file by one with limits.
-fn limit_output(
-    state: &mut PluginState,
-    stream: Resource<DynOutputStream>,
-    position: Option<(u64, ChargedBlock)>,
-) -> FsResult<Resource<DynOutputStream>> {
+/// Opens a stream that writes to a file with limits, from an offset or at its end.
+pub(super) fn open_output(state: &mut PluginState, file: File, offset: Option<u64>) -> FsResult<FileOutput> {
+    let stream = match offset {
+        Some(offset) => state.filesystem().write_via_stream(file, offset),
+        None => state.filesystem().append_via_stream(file),
+    }?;
     let stream = state.table.delete(stream)?;
-    let (chunk, open) = (state.shares.chunk(), state.file_streams.open());
-    let quota = Arc::clone(&state.dir_quota);
-    let stream: DynOutputStream = Box::new(FileOutput { stream, chunk, quota, position, _open: open });
+    let (chunk, open) = (state.shares.chunk(), state.files.open());
+    let position = offset.map(|offset| (offset, ChargedBlock::default()));
+    Ok(FileOutput { stream, chunk, quota: Arc::clone(&state.dir_quota), position, _open: open })
+}
+
+fn output(state: &mut PluginState, file: File, offset: Option<u64>) -> FsResult<Resource<DynOutputStream>> {
+    let stream: DynOutputStream = Box::new(open_output(state, file, offset)?);
     let stream = state.table.push(stream)?;
     weigh(state)?;
     Ok(stream)
@@ -172,6 +165,19 @@ async fn link_at(
     state.filesystem().link_at(file, flags, old, to, new).await
 }
 
+/// Checks that the instance may open another file or stream.
+///
+/// # Errors
+///
+/// The trap, if it holds [`MAX_OPEN_FILES`].
+pub(super) fn check_open_files(state: &mut PluginState) -> wasmtime::Result<()> {
+    let descriptors = state.table.iter_mut().filter(|resource| resource.is::<Descriptor>()).count();
+    if descriptors.saturating_add(state.files.streams()) < MAX_OPEN_FILES {
+        return Ok(());
+    }
+    Err(wasmtime::Error::msg(format!("it opened more than {MAX_OPEN_FILES} files at a time")))
+}
+
 async fn open_at(
     state: &mut PluginState,
     file: File,
@@ -180,11 +186,7 @@ async fn open_at(
     open: OpenFlags,
     flags: DescriptorFlags,
 ) -> FsResult<File> {
-    let descriptors = state.table.iter_mut().filter(|resource| resource.is::<Descriptor>()).count();
-    if descriptors.saturating_add(state.file_streams.count()) >= MAX_OPEN_FILES {
-        let reason = format!("it opened more than {MAX_OPEN_FILES} files at a time");
-        return Err(FsError::trap(wasmtime::Error::msg(reason)));
-    }
+    check_open_files(state).map_err(FsError::trap)?;
     let may_create = open.contains(OpenFlags::CREATE);
     if may_create && state.filesystem().stat_at(borrow(&file), follow, path.clone()).await.is_err() {
         take(state, NEW_FILE)?;

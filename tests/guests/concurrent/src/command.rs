@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use wasip3::cli::{environment, exit, stdout};
 use wasip3::clocks::monotonic_clock::wait_for;
-use wasip3::filesystem::preopens;
 use wasip3::http::types::Fields;
 use wasip3::random::random::get_random_bytes;
 use wasip3::sockets::types::{IpAddressFamily, TcpSocket, UdpSocket};
 use wasip3::{spawn_local, wit_bindgen, wit_stream};
+
+use crate::files;
 
 struct Command;
 
@@ -58,11 +59,12 @@ impl wasip3::exports::cli::run::Guest for Command {
                 print(&format!("{value}\n")).await;
             }
             "random" => print(&format!("{}\n", get_random_bytes(number).len())).await,
-            "directories" => {
-                let concurrent = preopens::get_directories().len();
-                let entries = std::fs::read_dir("/data").map_or(0, Iterator::count);
-                print(&format!("{concurrent} {entries}\n")).await;
+            "files" => {
+                let words: Vec<&str> = arguments.iter().skip(2).map(String::as_str).collect();
+                print(&format!("{}\n", files::run(&words).await)).await;
             }
+            // Through WASI 0.2.
+            "entries" => println!("{}", std::fs::read_dir("/data").map_or(0, Iterator::count)),
             "sockets" => {
                 let refused = [
                     TcpSocket::create(IpAddressFamily::Ipv4).is_err(),

@@ -3,6 +3,7 @@
 #![allow(missing_docs, unsafe_code, reason = "the generated exports are undocumented and use raw pointers")]
 
 mod command;
+mod files;
 mod functions;
 mod hoard;
 mod outgoing;

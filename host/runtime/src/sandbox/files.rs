@@ -1,9 +1,10 @@
-//! Streams to and from files: their number, their buffers and what they write are limited.
+//! What an instance uses of files: the number of streams, their buffers, what they write, and the paths of calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime_wasi::p2::bindings::filesystem::types::DirectoryEntry;
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
@@ -11,29 +12,80 @@ use wasmtime_wasi::p2::{
 
 use super::{ChargedBlock, DirQuota};
 
-/// Counts the open file streams of an instance. Each holds a file open.
+/// What an instance uses of the host's files at a time.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FileStreams(Arc<AtomicUsize>);
+pub(crate) struct Files(Arc<Use>);
+
+#[derive(Debug)]
+struct Use {
+    /// The open streams.
+    streams: AtomicUsize,
+    /// The bytes of the paths of running calls.
+    paths: AtomicUsize,
+    /// Those that wait for it are running calls too.
+    threads: Semaphore,
+}
+
+/// How many calls of WASI 0.3 have a thread of the host at a time. The others wait.
+const THREADS: usize = 16;
 
 /// An open file stream. It is counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct OpenStream(FileStreams);
+pub(crate) struct OpenStream(Files);
 
-impl FileStreams {
+/// The paths of a running call. They are counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldPaths {
+    files: Files,
+    bytes: usize,
+}
+
+impl Default for Use {
+    fn default() -> Self {
+        Self { streams: AtomicUsize::new(0), paths: AtomicUsize::new(0), threads: Semaphore::const_new(THREADS) }
+    }
+}
+
+impl Files {
     pub(crate) fn open(&self) -> OpenStream {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.streams.fetch_add(1, Ordering::Relaxed);
         OpenStream(self.clone())
     }
 
-    /// How many are open.
-    pub(crate) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+    /// How many streams are open.
+    pub(crate) fn streams(&self) -> usize {
+        self.0.streams.load(Ordering::Relaxed)
+    }
+
+    /// Counts the bytes of a call's paths.
+    pub(crate) fn hold_paths(&self, bytes: usize) -> HeldPaths {
+        self.0.paths.fetch_add(bytes, Ordering::Relaxed);
+        HeldPaths { files: self.clone(), bytes }
+    }
+
+    /// The bytes of the paths of all running calls.
+    pub(crate) fn path_bytes(&self) -> usize {
+        self.0.paths.load(Ordering::Relaxed)
+    }
+}
+
+impl HeldPaths {
+    /// Waits until the call may have a thread of the host. It has it until the permit is dropped.
+    pub(crate) async fn thread(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.files.0.threads.acquire().await.ok()
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for HeldPaths {
+    fn drop(&mut self) {
+        self.files.0.paths.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -1,0 +1,127 @@
+//! What a command of WASI 0.3 may do below a directory that `--dir` gives it.
+
+use std::fs;
+use std::path::Path;
+
+use larder_tests::Larder;
+
+/// Runs `files` of the command with a directory of this machine at `/data`.
+fn run(directory: &Path, sandbox: &str, words: &[&str]) -> Larder {
+    let mount = format!("{}::/data", directory.display());
+    let run = Larder::run_with(&["--dir", &mount], "concurrent").config(&format!("[sandbox]\n{sandbox}\n"));
+    words.iter().fold(run.arg("files"), |run, word| run.arg(word))
+}
+
+fn said(directory: &Path, sandbox: &str, words: &[&str]) -> String {
+    run(directory, sandbox, words).succeed().stdout.trim_end().to_owned()
+}
+
+const ONE_MIB: &str = "max_dir_bytes = \"1MiB\"";
+
+#[test]
+fn a_directory_is_the_same_in_both_versions_of_wasi() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("one"), "").unwrap();
+    fs::create_dir(folder.path().join("two")).unwrap();
+    assert_eq!(said(folder.path(), "", &["roots"]), "/data");
+    assert_eq!(said(folder.path(), "", &["list"]), "one two");
+    let mount = format!("{}::/data", folder.path().display());
+    assert_eq!(Larder::run_with(&["--dir", &mount], "concurrent").arg("entries").succeed().stdout, "2\n");
+}
+
+#[test]
+fn files_are_written_appended_to_copied_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |words: &[&str]| said(folder.path(), "", words);
+    assert_eq!(said(&["write", "file", "one"]), "3 written");
+    assert_eq!(said(&["append", "file", " two"]), "4 written");
+    assert_eq!(said(&["read", "file"]), "one two");
+    let large = "0123456789".repeat(100_000);
+    fs::write(folder.path().join("large"), &large).unwrap();
+    assert_eq!(said(&["copy", "large", "copy"]), "copied");
+    assert_eq!(fs::read_to_string(folder.path().join("copy")).unwrap(), large);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_read_or_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("directory")).unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let said = |words: &[&str]| said(folder.path(), "", words);
+    assert_eq!(said(&["read", "missing"]), "ErrorCode::NoEntry");
+    assert_eq!(said(&["read", "../outside"]), "ErrorCode::NotPermitted");
+    assert_eq!(said(&["read-directory", "directory"]), "ErrorCode::IsDirectory");
+    assert_eq!(said(&["write", "missing/file", "text"]), "ErrorCode::NoEntry");
+    assert_eq!(said(&["append", "directory", "text"]), "ErrorCode::IsDirectory");
+}
+
+#[test]
+fn max_dir_bytes_bounds_what_a_run_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    // The new file itself counts with 4 KiB.
+    let size = (1 << 20) - 4096;
+    assert_eq!(
+        said(folder.path(), ONE_MIB, &["fill", "file"]),
+        format!("{size} bytes: Err(ErrorCode::InsufficientSpace)")
+    );
+    assert_eq!(fs::metadata(folder.path().join("file")).unwrap().len(), size);
+    fs::write(folder.path().join("large"), vec![b'x'; 2 << 20]).unwrap();
+    assert_eq!(said(folder.path(), ONE_MIB, &["copy", "large", "copy"]), "ErrorCode::InsufficientSpace");
+    assert!(fs::metadata(folder.path().join("copy")).unwrap().len() <= size);
+}
+
+/// Each stream has the block of its own file.
+#[test]
+fn two_files_that_are_written_in_turns_count_by_their_size() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(said(folder.path(), "max_dir_bytes = \"256KiB\"", &["alternate", "1200"]), "1200 times");
+    for name in ["a", "b"] {
+        assert_eq!(fs::metadata(folder.path().join(name)).unwrap().len(), 120_000);
+    }
+}
+
+#[test]
+fn new_files_directories_and_links_count() {
+    for word in ["litter", "nest", "tie"] {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(said(folder.path(), ONE_MIB, &[word]), "256: ErrorCode::InsufficientSpace", "{word}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 256);
+    }
+}
+
+#[test]
+fn a_file_is_not_extended_over_the_bound_without_a_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let extend = |size| said(folder.path(), ONE_MIB, &["extend", "file", size]);
+    assert_eq!(extend("1000000000"), "ErrorCode::InsufficientSpace");
+    assert_eq!(fs::metadata(folder.path().join("file")).unwrap().len(), 0);
+    assert_eq!(extend("1000000"), "extended");
+}
+
+#[test]
+fn a_run_holds_at_most_256_files_and_streams_open() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    for word in ["open", "streams"] {
+        let run = run(folder.path(), "", &[word, "file"]).fail(1);
+        assert!(run.error_line().contains("it opened more than 256 files at a time"), "{}", run.stderr);
+    }
+    // A stream that the plugin leaves is closed.
+    assert_eq!(said(folder.path(), "", &["reread", "file", "1000"]), "1000 times");
+}
+
+#[test]
+fn calls_of_many_tasks_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert_eq!(said(folder.path(), "", &["ask", "file", "1000"]), "1000 of 1000");
+}
+
+#[test]
+fn the_paths_of_running_calls_count_against_max_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let ask = |sandbox, times| run(folder.path(), sandbox, &["ask-long", "100000", times]);
+    assert_eq!(ask("max_memory = \"32MiB\"", "10").succeed().stdout, "10 of 10\n");
+    let run = ask("max_memory = \"32MiB\"", "200").fail(1);
+    assert!(run.error_line().contains("`max_memory` of `[sandbox]`"), "{}", run.stderr);
+}
