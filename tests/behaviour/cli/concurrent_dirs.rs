@@ -110,6 +110,16 @@ fn a_run_holds_at_most_256_files_and_streams_open() {
     assert_eq!(said(folder.path(), "", &["reread", "file", "1000"]), "1000 times");
 }
 
+/// Each of them has a thread of the host until then.
+#[test]
+fn listings_that_are_not_read_end_with_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..100 {
+        fs::write(folder.path().join(n.to_string()), "").unwrap();
+    }
+    assert_eq!(said(folder.path(), "", &["leave", "100"]), "100 left");
+}
+
 #[test]
 fn calls_of_many_tasks_wait_for_each_other() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,6 +15,11 @@ pub(crate) async fn run(words: &[&str]) -> String {
     match words {
         ["roots"] => preopens::get_directories().into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(" "),
         ["list"] => said(list(&root).await),
+        // Opens listings and reads none of them.
+        ["leave", times] => {
+            let listings: Vec<_> = (0..times.parse().expect("a number")).map(|_| root.read_directory()).collect();
+            format!("{} left", listings.len())
+        }
         ["write", name, text] => said(write(&root, name, text).await),
         ["append", name, text] => said(append(&root, name, text).await),
         ["read", name] => said(read(&root, name).await),
@@ -151,7 +156,8 @@ async fn alternate(root: &Descriptor, times: usize) -> String {
         }
         format!("{times} times")
     };
-    let outcomes = join(async { a.write_via_stream(reader_a, 0).await }, async { b.write_via_stream(reader_b, 0).await });
+    let outcomes =
+        join(async { a.write_via_stream(reader_a, 0).await }, async { b.write_via_stream(reader_b, 0).await });
     join(writing, outcomes).await.0
 }
 
