@@ -102,7 +102,7 @@ impl PluginState {
     ///
     /// The trap, if it is more than the share of `max_memory`.
     pub(crate) fn weigh(&mut self) -> wasmtime::Result<()> {
-        let streams = self.files.streams().saturating_mul(self.shares.chunk());
+        let streams = self.files.count().saturating_mul(self.shares.chunk());
         let files = streams.saturating_add(self.files.path_bytes());
         let (held, max) = (files.saturating_add(weight(&mut self.table, self.shares)), self.shares.weighed());
         if held <= max {

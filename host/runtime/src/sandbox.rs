@@ -20,7 +20,7 @@ use crate::config::Loading;
 
 pub(crate) use dir_quota::{ChargedBlock, DirQuota, NEW_FILE};
 pub(crate) use file_writer::FileWriter;
-pub(crate) use files::{FileInput, FileOutput, Files, HeldPaths, Listing, OpenStream};
+pub(crate) use files::{FileCall, FileInput, FileOutput, Files, Listing, OpenStream};
 #[cfg(feature = "serve")]
 pub(crate) use leftovers::{Room, has_open_message};
 pub(crate) use output::{Output, OutputLimit};

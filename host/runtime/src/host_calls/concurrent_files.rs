@@ -16,7 +16,7 @@ use wasmtime_wasi::p3::filesystem::{FilesystemError, FilesystemResult};
 use super::concurrent_interface;
 use super::files::{check_open_files, open_output};
 use crate::plugin_state::PluginState;
-use crate::sandbox::{FileOutput, FileWriter, HeldPaths, NEW_FILE, OpenStream};
+use crate::sandbox::{FileCall, FileOutput, FileWriter, NEW_FILE, OpenStream};
 
 type File = Resource<Descriptor>;
 type Files = Accessor<PluginState, WasiFilesystem>;
@@ -24,6 +24,12 @@ type Store<'a> = StoreContextMut<'a, PluginState>;
 
 /// How a stream ended.
 type Ended = Result<(), ErrorCode>;
+
+/// The descriptors of a listing: the directory, and the same opened anew to be read.
+const LISTING: usize = 2;
+
+/// The longest path, in bytes, as Linux has it. A longer one would only fill the host's queue of calls.
+const MAX_PATH: usize = 4096;
 
 /// Defines a function that may run beside others, from the plugin's files, the arguments, and those of them that are paths.
 macro_rules! define {
@@ -33,9 +39,10 @@ macro_rules! define {
             |accessor, ($($argument,)*): ($($type,)*)| {
                 Box::pin(async move {
                     let paths: &[&str] = &[$(&$path),*];
-                    let held = hold_paths(accessor, paths.iter().map(|path| path.len()).sum())?;
-                    let _thread = held.thread().await;
+                    let Some(call) = begin(accessor, paths)? else { return Ok((Err(ErrorCode::NameTooLong),)) };
+                    let call = call.await;
                     let outcome = $function(&files(accessor), $($argument),*).await;
+                    call.end();
                     Ok((outcome.map_or_else(|error| error.downcast().map(Err), |value| Ok(Ok(value)))?,))
                 })
             },
@@ -46,12 +53,12 @@ macro_rules! define {
 pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<()> {
     let mut interface = linker.instance(concurrent_interface!("filesystem/types"))?;
     interface.func_wrap("[method]descriptor.read-via-stream", |mut store, (file, offset): (File, u64)| {
-        let open = open_stream(store.data_mut())?;
+        let open = open_stream(store.data_mut(), 1)?;
         let (stream, ended) = WasiFilesystem::read_via_stream(access(&mut store), file, offset)?;
         Ok(((stream, counted(&mut store, ended, open)?),))
     })?;
     interface.func_wrap("[method]descriptor.read-directory", |mut store, (directory,): (File,)| {
-        let open = open_stream(store.data_mut())?;
+        let open = open_stream(store.data_mut(), LISTING)?;
         let (stream, ended) = WasiFilesystem::read_directory(access(&mut store), directory)?;
         Ok(((stream, counted(&mut store, ended, open)?),))
     })?;
@@ -112,9 +119,11 @@ pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
     define!(interface, "unlink-file-at", Host::unlink_file_at, (directory: File, path: String), [path]);
     interface.func_wrap_concurrent("[method]descriptor.is-same-object", |accessor, (file, other): (File, File)| {
         Box::pin(async move {
-            let held = hold_paths(accessor, 0)?;
-            let _thread = held.thread().await;
-            Ok((WasiFilesystem::is_same_object(&files(accessor), file, other).await?,))
+            let held = accessor.with(|mut access| access.data_mut().files.hold_paths(0));
+            let call = held.begin().await;
+            let is_same = WasiFilesystem::is_same_object(&files(accessor), file, other).await?;
+            call.end();
+            Ok((is_same,))
         })
     })?;
     define!(interface, "metadata-hash", Host::metadata_hash, (file: File), []);
@@ -136,15 +145,22 @@ fn access<'a>(store: &'a mut Store<'_>) -> Access<'a, PluginState, WasiFilesyste
     Access::<_, WasiFilesystem>::new(store.as_context_mut(), PluginState::filesystem)
 }
 
-/// Charges the paths of a call to the instance while it runs.
-fn hold_paths(accessor: &Accessor<PluginState>, bytes: usize) -> wasmtime::Result<HeldPaths> {
+/// Begins a call, whose paths are charged to the instance while it runs. `None` if one of them is too long.
+fn begin(
+    accessor: &Accessor<PluginState>,
+    paths: &[&str],
+) -> wasmtime::Result<Option<impl Future<Output = FileCall> + use<>>> {
+    if paths.iter().any(|path| path.len() > MAX_PATH) {
+        return Ok(None);
+    }
+    let bytes = paths.iter().map(|path| path.len()).sum();
     accessor.with(|mut access| {
         let state = access.data_mut();
         let held = state.files.hold_paths(bytes);
         if bytes > 0 {
             state.weigh()?;
         }
-        Ok(held)
+        Ok(Some(held.begin()))
     })
 }
 
@@ -155,10 +171,10 @@ fn take(files: &Files, bytes: u64) -> FilesystemResult<()> {
         .map_err(|_full| ErrorCode::InsufficientSpace.into())
 }
 
-/// Counts a stream among the open files of the instance.
-fn open_stream(state: &mut PluginState) -> wasmtime::Result<OpenStream> {
+/// Counts a stream among the open files of the instance, of which it holds this many.
+fn open_stream(state: &mut PluginState, descriptors: usize) -> wasmtime::Result<OpenStream> {
     check_open_files(state)?;
-    let open = state.files.open();
+    let open = state.files.open(descriptors);
     state.weigh()?;
     Ok(open)
 }
@@ -271,12 +287,35 @@ async fn open_at(
     open: OpenFlags,
     flags: DescriptorFlags,
 ) -> FilesystemResult<File> {
-    files.with(|mut access| check_open_files(access.data_mut())).map_err(FilesystemError::trap)?;
-    let may_create = open.contains(OpenFlags::CREATE);
-    if may_create && WasiFilesystem::stat_at(files, borrow(&directory), follow, path.clone()).await.is_err() {
-        take(files, NEW_FILE)?;
+    let opening = files.with(|mut access| {
+        let state = access.data_mut();
+        check_open_files(state).map(|()| state.files.open(1))
+    });
+    // Others may open at the same time.
+    let _opening = opening.map_err(FilesystemError::trap)?;
+    if !open.contains(OpenFlags::CREATE) || open.contains(OpenFlags::DIRECTORY) {
+        return WasiFilesystem::open_at(files, directory, follow, path, open, flags).await;
     }
+    if open.contains(OpenFlags::EXCLUSIVE) {
+        if WasiFilesystem::stat_at(files, borrow(&directory), follow, path.clone()).await.is_ok() {
+            return Err(ErrorCode::Exist.into());
+        }
+    } else {
+        // Only a call that is charged may create: another task could rename the file after a look.
+        let (there, writing) = (open & OpenFlags::TRUNCATE, writing(flags));
+        match WasiFilesystem::open_at(files, borrow(&directory), follow, path.clone(), there, writing).await {
+            Err(error) if matches!(error.downcast_ref(), Some(ErrorCode::NoEntry)) => {}
+            opened => return opened,
+        }
+    }
+    take(files, NEW_FILE)?;
     WasiFilesystem::open_at(files, directory, follow, path, open, flags).await
+}
+
+/// The flags that a file is opened with when it may be created.
+fn writing(flags: DescriptorFlags) -> DescriptorFlags {
+    let reading = if flags.contains(DescriptorFlags::WRITE) { DescriptorFlags::empty() } else { DescriptorFlags::READ };
+    flags | reading | DescriptorFlags::WRITE
 }
 
 /// A handle that a call may use again.

@@ -105,7 +105,7 @@ fn weigh(state: &mut PluginState) -> FsResult<()> {
 fn read_via_stream(state: &mut PluginState, file: File, offset: u64) -> FsResult<Resource<DynInputStream>> {
     let stream = state.filesystem().read_via_stream(file, offset)?;
     let stream = state.table.delete(stream)?;
-    let (chunk, open) = (state.shares.chunk(), state.files.open());
+    let (chunk, open) = (state.shares.chunk(), state.files.open(1));
     let stream: DynInputStream = Box::new(FileInput { stream, chunk, _open: open });
     let stream = state.table.push(stream)?;
     weigh(state)?;
@@ -119,7 +119,7 @@ pub(super) fn open_output(state: &mut PluginState, file: File, offset: Option<u6
         None => state.filesystem().append_via_stream(file),
     }?;
     let stream = state.table.delete(stream)?;
-    let (chunk, open) = (state.shares.chunk(), state.files.open());
+    let (chunk, open) = (state.shares.chunk(), state.files.open(1));
     let position = offset.map(|offset| (offset, ChargedBlock::default()));
     Ok(FileOutput { stream, chunk, quota: Arc::clone(&state.dir_quota), position, _open: open })
 }
@@ -172,7 +172,7 @@ async fn link_at(
 /// The trap, if it holds [`MAX_OPEN_FILES`].
 pub(super) fn check_open_files(state: &mut PluginState) -> wasmtime::Result<()> {
     let descriptors = state.table.iter_mut().filter(|resource| resource.is::<Descriptor>()).count();
-    if descriptors.saturating_add(state.files.streams()) < MAX_OPEN_FILES {
+    if descriptors.saturating_add(state.files.count()) < MAX_OPEN_FILES {
         return Ok(());
     }
     Err(wasmtime::Error::msg(format!("it opened more than {MAX_OPEN_FILES} files at a time")))
@@ -187,11 +187,30 @@ async fn open_at(
     flags: DescriptorFlags,
 ) -> FsResult<File> {
     check_open_files(state).map_err(FsError::trap)?;
-    let may_create = open.contains(OpenFlags::CREATE);
-    if may_create && state.filesystem().stat_at(borrow(&file), follow, path.clone()).await.is_err() {
-        take(state, NEW_FILE)?;
+    if !open.contains(OpenFlags::CREATE) || open.contains(OpenFlags::DIRECTORY) {
+        return state.filesystem().open_at(file, follow, path, open, flags).await;
     }
+    if open.contains(OpenFlags::EXCLUSIVE) {
+        if state.filesystem().stat_at(borrow(&file), follow, path.clone()).await.is_ok() {
+            return Err(ErrorCode::Exist.into());
+        }
+    } else {
+        // Only a call that is charged may create: another could remove the file after a look.
+        let there = open & OpenFlags::TRUNCATE;
+        let flags = writing(flags);
+        match state.filesystem().open_at(borrow(&file), follow, path.clone(), there, flags).await {
+            Err(error) if matches!(error.downcast_ref(), Some(ErrorCode::NoEntry)) => {}
+            opened => return opened,
+        }
+    }
+    take(state, NEW_FILE)?;
     state.filesystem().open_at(file, follow, path, open, flags).await
+}
+
+/// The flags that a file is opened with when it may be created.
+fn writing(flags: DescriptorFlags) -> DescriptorFlags {
+    let reading = if flags.contains(DescriptorFlags::WRITE) { DescriptorFlags::empty() } else { DescriptorFlags::READ };
+    flags | reading | DescriptorFlags::WRITE
 }
 
 async fn read_directory(state: &mut PluginState, file: File) -> FsResult<Resource<Listing>> {

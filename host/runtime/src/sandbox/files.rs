@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi::p2::bindings::filesystem::types::DirectoryEntry;
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, InputStream, OutputStream, Pollable, StreamError, StreamResult,
@@ -18,20 +19,23 @@ pub(crate) struct Files(Arc<Use>);
 
 #[derive(Debug)]
 struct Use {
-    /// The open streams.
-    streams: AtomicUsize,
+    /// What open streams hold open.
+    open: AtomicUsize,
     /// The bytes of the paths of running calls.
     paths: AtomicUsize,
     /// Those that wait for it are running calls too.
-    threads: Semaphore,
+    threads: Arc<Semaphore>,
 }
 
 /// How many calls of WASI 0.3 have a thread of the host at a time. The others wait.
 const THREADS: usize = 16;
 
-/// An open file stream. It is counted until it is dropped.
+/// An open file stream, or a call that opens one file. It is counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct OpenStream(Files);
+pub(crate) struct OpenStream {
+    files: Files,
+    descriptors: usize,
+}
 
 /// The paths of a running call. They are counted until it is dropped.
 #[derive(Debug)]
@@ -40,21 +44,28 @@ pub(crate) struct HeldPaths {
     bytes: usize,
 }
 
+/// A running call that has a thread, or waits in the queue for one. If it is dropped before its end, because the plugin
+/// cancels it, its work is still in the queue, so what it holds is given back behind it.
+#[derive(Debug)]
+pub(crate) struct FileCall(Option<(HeldPaths, OwnedSemaphorePermit)>);
+
 impl Default for Use {
     fn default() -> Self {
-        Self { streams: AtomicUsize::new(0), paths: AtomicUsize::new(0), threads: Semaphore::const_new(THREADS) }
+        let threads = Arc::new(Semaphore::new(THREADS));
+        Self { open: AtomicUsize::new(0), paths: AtomicUsize::new(0), threads }
     }
 }
 
 impl Files {
-    pub(crate) fn open(&self) -> OpenStream {
-        self.0.streams.fetch_add(1, Ordering::Relaxed);
-        OpenStream(self.clone())
+    /// Counts a stream that holds this many files open.
+    pub(crate) fn open(&self, descriptors: usize) -> OpenStream {
+        self.0.open.fetch_add(descriptors, Ordering::Relaxed);
+        OpenStream { files: self.clone(), descriptors }
     }
 
-    /// How many streams are open.
-    pub(crate) fn streams(&self) -> usize {
-        self.0.streams.load(Ordering::Relaxed)
+    /// How many files the streams hold open.
+    pub(crate) fn count(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
     }
 
     /// Counts the bytes of a call's paths.
@@ -70,22 +81,40 @@ impl Files {
 }
 
 impl HeldPaths {
-    /// Waits until the call may have a thread of the host. It has it until the permit is dropped.
-    pub(crate) async fn thread(&self) -> Option<SemaphorePermit<'_>> {
+    /// Waits until the call may have a thread of the host.
+    pub(crate) async fn begin(self) -> FileCall {
+        let permit = Arc::clone(&self.files.0.threads).acquire_owned().await;
         // It is never closed.
-        self.files.0.threads.acquire().await.ok()
+        FileCall(permit.ok().map(|permit| (self, permit)))
+    }
+}
+
+impl FileCall {
+    /// Ends a call whose work is done.
+    pub(crate) fn end(mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.files.0.open.fetch_sub(self.descriptors, Ordering::Relaxed);
     }
 }
 
 impl Drop for HeldPaths {
     fn drop(&mut self) {
         self.files.0.paths.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for FileCall {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(held));
+        }
     }
 }
 
@@ -183,5 +212,35 @@ impl OutputStream for FileOutput {
 
     async fn cancel(&mut self) {
         self.stream.cancel().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_waits_until_another_has_ended_and_a_cancelled_one_ends_behind_its_work() {
+        let files = Files::default();
+        let mut running = Vec::new();
+        for _ in 0..THREADS {
+            running.push(files.hold_paths(10).begin().await);
+        }
+        let mut further = pin!(files.hold_paths(10).begin());
+        assert!(matches!(further.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+        assert_eq!(files.path_bytes(), 10 * (THREADS + 1));
+        running.pop().unwrap().end();
+        running.push(further.await);
+        let mut further = pin!(files.hold_paths(10).begin());
+        drop(running.pop());
+        // By a thread, in its turn.
+        let call = further.as_mut().await;
+        assert_eq!(files.path_bytes(), 10 * THREADS);
+        call.end();
+        running.into_iter().for_each(FileCall::end);
+        assert_eq!(files.path_bytes(), 0);
     }
 }

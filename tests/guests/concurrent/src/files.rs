@@ -1,6 +1,8 @@
 //! What the command does with files of WASI 0.3, below the first directory of the run.
 
+use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
+use wasip3::clocks::monotonic_clock::now;
 use wasip3::filesystem::preopens;
 use wasip3::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
 use wasip3::{wit_bindgen::StreamReader, wit_stream};
@@ -25,6 +27,20 @@ pub(crate) async fn run(words: &[&str]) -> String {
         ["read", name] => said(read(&root, name).await),
         ["copy", from, to] => said(copy(&root, from, to).await),
         ["read-directory", name] => said(read_as_file(&root, name).await),
+        ["slip"] => until_error(async |n| slip(&root, n).await).await,
+        ["link", name] => {
+            until_error(async |n| root.link_at(PathFlags::empty(), (*name).to_owned(), &root, n.to_string()).await)
+                .await
+        }
+        ["cancel", name, times] => {
+            let times = times.parse().expect("a number");
+            for _ in 0..times {
+                // The call begins and is then cancelled, unless it has already ended.
+                let _ended = root.stat_at(PathFlags::empty(), (*name).to_owned()).now_or_never();
+            }
+            said(root.stat_at(PathFlags::empty(), (*name).to_owned()).await.map(|_| format!("{times} cancelled")))
+        }
+        ["far", name] => far(&root, name).await,
         ["fill", name] => fill(&root, name).await,
         ["alternate", times] => alternate(&root, times.parse().expect("a number")).await,
         ["litter"] => until_error(async |n| create(&root, &n.to_string()).await.map(drop)).await,
@@ -34,6 +50,24 @@ pub(crate) async fn run(words: &[&str]) -> String {
         ["open", name] => {
             let mut open = Vec::new();
             until_error(async |_| open_for(&root, name, DescriptorFlags::READ).await.map(|file| open.push(file))).await
+        }
+        ["listings"] => {
+            let mut open = Vec::new();
+            until_error(async |_| {
+                open.push(root.read_directory());
+                Ok(())
+            })
+            .await
+        }
+        ["writers", name] => {
+            let file = create(&root, name).await.expect("a file");
+            let mut open = Vec::new();
+            until_error(async |_| {
+                let (writer, reader) = wit_stream::new();
+                open.push((writer, file.write_via_stream(reader, 0)));
+                Ok(())
+            })
+            .await
         }
         ["streams", name] => {
             let file = open_for(&root, name, DescriptorFlags::READ).await.expect("a file");
@@ -53,7 +87,8 @@ pub(crate) async fn run(words: &[&str]) -> String {
         ["ask-long", size, times] => {
             let (size, times) = (size.parse().expect("a size"), times.parse().expect("a number"));
             let asked = (0..times).map(|_| root.stat_at(PathFlags::empty(), "x".repeat(size)));
-            format!("{} of {times}", join_all(asked).await.into_iter().filter(Result::is_err).count())
+            let is_too_long = |found: &Fallible<_>| matches!(found, Err(ErrorCode::NameTooLong));
+            format!("{} of {times}", join_all(asked).await.iter().filter(|found| is_too_long(found)).count())
         }
         other => format!("unknown: {other:?}"),
     }
@@ -128,6 +163,17 @@ async fn list(root: &Descriptor) -> Fallible<String> {
     Ok(names.join(" "))
 }
 
+/// Reads and writes at an offset that no file has.
+async fn far(root: &Descriptor, name: &str) -> String {
+    let (file, to) =
+        (open_for(root, name, DescriptorFlags::READ).await, open_for(root, name, DescriptorFlags::WRITE).await);
+    let (file, to) = (file.expect("a file"), to.expect("a file"));
+    let (stream, ended) = file.read_via_stream(u64::MAX);
+    let read = (stream.collect().await.len(), ended.await);
+    let written = send("text", async |data| to.write_via_stream(data, u64::MAX).await).await;
+    format!("{read:?} {written:?}")
+}
+
 /// Writes to a file until that fails.
 async fn fill(root: &Descriptor, name: &str) -> String {
     let file = create(root, name).await.expect("a new file");
@@ -177,6 +223,24 @@ async fn reread(root: &Descriptor, name: &str, times: usize) -> Fallible<String>
         ended.await?;
     }
     Ok(format!("{times} times"))
+}
+
+/// Opens a file that is there, or creates it, and renames the one that is there before the call goes on.
+async fn slip(root: &Descriptor, n: u64) -> Fallible<()> {
+    let renamed = async {
+        spin();
+        let renamed = root.rename_at("slip".to_owned(), root, n.to_string()).await;
+        spin();
+        renamed
+    };
+    let (created, _renamed) = join(create(root, "slip"), renamed).await;
+    created.map(drop)
+}
+
+/// Long enough for a call about a file, without giving the host a turn.
+fn spin() {
+    let begun = now();
+    while now().saturating_sub(begun) < 1_000_000 {}
 }
 
 /// Repeats a call until it fails. Returns how often it succeeded, and the error.
