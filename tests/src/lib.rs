@@ -38,13 +38,18 @@ use std::time::{Duration, Instant};
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Polls until `poll` returns a value, and returns it. Panics after [`TEST_TIMEOUT`], with the name of `event`.
-pub fn wait_for<T>(event: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + TEST_TIMEOUT;
+pub fn wait_for<T>(event: &str, poll: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(TEST_TIMEOUT, event, poll)
+}
+
+/// As [`wait_for`], with another deadline: for an event that takes a core for tens of seconds, which the tests share.
+pub fn wait_at_most<T>(timeout: Duration, event: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(value) = poll() {
             return value;
         }
-        assert!(Instant::now() < deadline, "timed out after {TEST_TIMEOUT:?}: {event}");
+        assert!(Instant::now() < deadline, "timed out after {timeout:?}: {event}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

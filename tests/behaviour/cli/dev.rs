@@ -9,8 +9,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use larder_tests::{Larder, LarderOutput, TEST_TIMEOUT, guest, wait_for};
+use larder_tests::{Larder, LarderOutput, TEST_TIMEOUT, guest, wait_at_most, wait_for};
 use tempfile::TempDir;
 
 /// Stands in for the command that builds. The source is the path of a plugin that is built already; `broken` makes the
@@ -28,6 +29,9 @@ mkdir -p "$(dirname "$output")"
 cp "$(cat src/plugin)" "$output.new" && mv "$output.new" "$output"
 echo end >>.test/commands
 "#;
+
+/// The deadline of a build with the real tools, which takes tens of seconds of a core that the tests share.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(600);
 
 const OF_RUST: &str = "target/wasm32-wasip2/release/shop.wasm";
 
@@ -108,7 +112,9 @@ impl Dev {
 
     /// Waits until a file has a text this many times.
     fn wait_for(&self, file: &str, text: &str, times: usize) {
-        wait_for(&format!("{file} has `{text}`"), || (self.text(file).matches(text).count() >= times).then_some(()));
+        wait_at_most(BUILD_TIMEOUT, &format!("{file} has `{text}`"), || {
+            (self.text(file).matches(text).count() >= times).then_some(())
+        });
     }
 
     /// The commands that were run, without the ends of builds.
@@ -128,7 +134,7 @@ impl Dev {
     }
 
     fn address(&self) -> SocketAddr {
-        wait_for("larder listens", || {
+        wait_at_most(BUILD_TIMEOUT, "larder listens", || {
             let stdout = self.text("stdout");
             stdout.split_once('\n')?.0.strip_prefix("listening on http://").map(|address| address.parse().unwrap())
         })
@@ -166,6 +172,9 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.text("stderr"));
+        }
         if self.child.try_wait().unwrap().is_none() {
             // By a signal, so that the build ends as well.
             let _sent = Command::new("kill").arg(self.child.id().to_string()).status();
