@@ -142,7 +142,7 @@ fn listings_that_are_not_read_end_with_the_run() {
 }
 
 #[test]
-fn calls_of_many_tasks_wait_for_each_other() {
+fn a_thousand_calls_at_a_time_are_all_answered() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     assert_eq!(said(folder.path(), "", &["ask", "file", "1000"]), "1000 of 1000");

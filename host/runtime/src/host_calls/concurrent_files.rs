@@ -19,7 +19,7 @@ use crate::plugin_state::PluginState;
 use crate::sandbox::{FileCall, FileOutput, FileWriter, NEW_FILE, OpenStream};
 
 type File = Resource<Descriptor>;
-type Files = Accessor<PluginState, WasiFilesystem>;
+type Filesystem = Accessor<PluginState, WasiFilesystem>;
 type Store<'a> = StoreContextMut<'a, PluginState>;
 
 /// How a stream ended.
@@ -137,7 +137,7 @@ pub(super) fn add_limits(linker: &mut Linker<PluginState>) -> wasmtime::Result<(
     Ok(())
 }
 
-fn files(accessor: &Accessor<PluginState>) -> Files {
+fn files(accessor: &Accessor<PluginState>) -> Filesystem {
     accessor.with_getter::<WasiFilesystem>(PluginState::filesystem)
 }
 
@@ -165,7 +165,7 @@ fn begin(
 }
 
 /// Takes bytes from the quota of the run.
-fn take(files: &Files, bytes: u64) -> FilesystemResult<()> {
+fn take(files: &Filesystem, bytes: u64) -> FilesystemResult<()> {
     files
         .with(|mut access| access.data_mut().dir_quota.take(bytes))
         .map_err(|_full| ErrorCode::InsufficientSpace.into())
@@ -251,24 +251,24 @@ fn open_writer(
     }
 }
 
-async fn set_size(files: &Files, file: File, size: u64) -> FilesystemResult<()> {
+async fn set_size(files: &Filesystem, file: File, size: u64) -> FilesystemResult<()> {
     let before = WasiFilesystem::stat(files, borrow(&file)).await?.size;
     take(files, size.saturating_sub(before))?;
     WasiFilesystem::set_size(files, file, size).await
 }
 
-async fn create_directory_at(files: &Files, directory: File, path: String) -> FilesystemResult<()> {
+async fn create_directory_at(files: &Filesystem, directory: File, path: String) -> FilesystemResult<()> {
     take(files, NEW_FILE)?;
     WasiFilesystem::create_directory_at(files, directory, path).await
 }
 
-async fn symlink_at(files: &Files, directory: File, old: String, new: String) -> FilesystemResult<()> {
+async fn symlink_at(files: &Filesystem, directory: File, old: String, new: String) -> FilesystemResult<()> {
     take(files, NEW_FILE)?;
     WasiFilesystem::symlink_at(files, directory, old, new).await
 }
 
 async fn link_at(
-    files: &Files,
+    files: &Filesystem,
     directory: File,
     follow: PathFlags,
     old: String,
@@ -280,7 +280,7 @@ async fn link_at(
 }
 
 async fn open_at(
-    files: &Files,
+    files: &Filesystem,
     directory: File,
     follow: PathFlags,
     path: String,

@@ -185,7 +185,7 @@ async fn assert_keeps_its_promises(name: &str, start: impl Fn() -> Option<Place>
                 panic!("on {name}, to repeat with LARDER_NEAR_HISTORY_SEED={seed}: {violation}\n{scenes:?}")
             }
         };
-        // The scenes end by the clock, and a busy machine does a fiftieth meanwhile of what an idle one does.
+        // The scenes end by the clock, and a busy machine does a thirtieth meanwhile of what an idle one does.
         assert!(near_hits > 10 && findings.reads > 50, "nothing came of it: {near_hits} near hits, {findings:?}");
         let mut staleness: BTreeMap<Scene, Duration> = BTreeMap::new();
         for (scene, longest) in findings.staleness {
